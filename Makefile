@@ -1,0 +1,31 @@
+# make demo   install what is missing, run the whole pipeline on a bundled data set
+# make test   install what is missing, lint, run every test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint reference clean-demo
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+demo: install
+	@$(BIN)/python src/demo.py
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+test: install lint
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+reference: install
+	@$(BIN)/python src/reference.py
+
+clean-demo:
+	rm -rf input/digits runs/digits

@@ -1,0 +1,1 @@
+"""Foldcraft: from a folder of competition images to a submission whose score you can believe."""

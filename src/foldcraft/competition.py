@@ -1,0 +1,161 @@
+"""A competition folder: which rows there are, what they are labelled, where their images lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from string import Formatter
+
+import numpy as np
+import pandas as pd
+
+from foldcraft import bundled, fingerprint, metrics
+from foldcraft.config import CompetitionConfig, Config
+from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.metrics import Metric
+from foldcraft.targets import Classes
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+
+
+@dataclass(frozen=True)
+class Competition:
+    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row."""
+
+    name: str
+    metric: Metric
+    classes: Classes
+    train_ids: np.ndarray
+    targets: np.ndarray
+    groups: np.ndarray | None
+    train_paths: tuple[Path, ...]
+    test_ids: np.ndarray
+    test_paths: tuple[Path, ...]
+    sample: pd.DataFrame
+    id_column: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of training ids, labels and groups: what folds and OOF predictions are made for."""
+        groups = self.groups if self.groups is not None else self.train_ids
+        labels = self.classes.decode(self.targets)
+        return fingerprint.of_rows(zip(self.train_ids.tolist(), labels, groups.tolist(), strict=True))
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """Digest of the test ids."""
+        return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
+
+    @property
+    def units(self) -> np.ndarray:
+        """What may be drawn independently of each other (N,): the groups, or the rows where there are none."""
+        return self.groups if self.groups is not None else self.train_ids
+
+
+def read(config: Config) -> Competition:
+    """Read and check a competition folder.
+
+    Raises:
+        FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class; images
+            missing (all are named at once); a sample submission whose ids are not those of the test set.
+    """
+    folder, names = config.folder, config.competition
+    if not folder.is_dir() and names.bundled:
+        bundled.write(names.bundled, folder)
+    if not folder.is_dir():
+        raise FoldcraftError("no such input folder", folder, "put the competition's files there or set competition.folder")
+    train = _read_csv(folder / names.train, names.id, [names.target, *([names.group] if names.group else [])])
+    test = _read_csv(folder / names.test, names.id, [])
+    sample = _read_csv(folder / names.sample, names.id, [])
+    _check_sample(sample, test, names, folder)
+    classes = _classes(train, names, folder / names.train)
+    return Competition(
+        name=names.name,
+        metric=metrics.get(names.metric),
+        classes=classes,
+        train_ids=train[names.id].to_numpy(dtype=str),
+        targets=classes.encode(train[names.target].tolist()),
+        groups=train[names.group].to_numpy(dtype=str) if names.group else None,
+        train_paths=_find_images(folder, names.image, train, "competition.image"),
+        test_ids=test[names.id].to_numpy(dtype=str),
+        test_paths=_find_images(folder, names.test_image, test, "competition.test_image"),
+        sample=sample,
+        id_column=names.id,
+    )
+
+
+def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV as text: "07" stays "07", "NA" stays "NA"."""
+    if not path.is_file():
+        raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError, OSError) as error:
+        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
+    for column in [id_column, *columns]:
+        if column not in frame.columns:
+            known = suggest(column, list(map(str, frame.columns)))
+            raise FoldcraftError(f"no column {column!r}, {known}", path, "name the column in the config's 'competition'")
+        if empty := [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]:
+            raise FoldcraftError(f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows")
+    if frame.empty:
+        raise FoldcraftError("no rows", path)
+    if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
+        raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
+    return frame
+
+
+def _classes(train: pd.DataFrame, names: CompetitionConfig, path: Path) -> Classes:
+    classes = Classes.of(train[names.target].tolist())
+    if len(classes) < 2:
+        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
+    return classes
+
+
+def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, folder: Path) -> None:
+    missing = sorted(set(test[names.id]) - set(sample[names.id]))
+    extra = sorted(set(sample[names.id]) - set(test[names.id]))
+    problems = [f"{len(missing)} ids of {names.test} are not in it ({listing(missing, 3)})"] if missing else []
+    problems += [f"{len(extra)} of its ids are not in {names.test} ({listing(extra, 3)})"] if extra else []
+    if problems:
+        raise FoldcraftError(" and ".join(problems), folder / names.sample, "both files must list the same test ids")
+    if len(sample.columns) < 2:
+        raise FoldcraftError("has no column beside the id", folder / names.sample)
+
+
+def _find_images(folder: Path, template: str, rows: pd.DataFrame, key: str) -> tuple[Path, ...]:
+    """The image of every row; an extension that the template leaves out is looked up in the folder."""
+    fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    if unknown := [field for field in fields if field not in rows.columns]:
+        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
+    columns = {field: rows[field].tolist() for field in fields}
+    wanted = [template.format(**{f: columns[f][row] for f in fields}) for row in range(len(rows))]
+    if outside := [name for name in wanted if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise FoldcraftError(f"image paths leave the input folder: {listing(outside, 3)}", key)
+    folders = {(folder / name).parent for name in wanted}
+    stems = _by_stem(folders)
+    paths = [_resolve(folder / name, stems) for name in wanted]
+    if missing := [name for name, path in zip(wanted, paths, strict=True) if path is None]:
+        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing)}", folder, f"mend {key} or the files")
+    return tuple(path for path in paths if path is not None)
+
+
+def _by_stem(folders: set[Path]) -> dict[Path, list[Path]]:
+    """Image files by their path without extension."""
+    found: dict[Path, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            found.setdefault(path, []).append(path)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                found.setdefault(path.with_suffix(""), []).append(path)
+    return found
+
+
+def _resolve(path: Path, stems: dict[Path, list[Path]]) -> Path | None:
+    candidates = stems.get(path, [])
+    if path in candidates:
+        return path
+    if len(candidates) > 1:
+        names = listing([candidate.name for candidate in candidates])
+        raise FoldcraftError(f"could be any of {names}", path, "put the extension into the image path template")
+    return candidates[0] if candidates else None

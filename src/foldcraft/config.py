@@ -1,0 +1,311 @@
+"""The settings of an experiment: every key, with its unit, range and default, in this one file."""
+
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from foldcraft import fingerprint
+from foldcraft.errors import FoldcraftError, suggest
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, nothing can be changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class CompetitionConfig(Section):
+    name: Name = Field(description="name of the competition; names its folds, runs and submissions")
+    folder: Path | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
+    bundled: Literal["digits"] | None = Field(
+        None, description="a data set that comes with an installed library, written to the folder when that is missing"
+    )
+    train: str = Field("train.csv", description="CSV of training rows: id, target, perhaps group")
+    test: str = Field("test.csv", description="CSV of test rows; only the id column is needed")
+    sample: str = Field("sample_submission.csv", description="the host's sample submission: ids, order, columns, types")
+    id: str = Field("id", description="column that names a row; read as text")
+    target: str = Field("label", description="column with the label of a training row; read as text")
+    group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
+    image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
+    test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
+    metric: str = Field(
+        "macro_f1", description="accuracy, balanced_accuracy, log_loss, macro_f1, qwk, roc_auc or weighted_f1"
+    )
+
+
+class FoldsConfig(Section):
+    count: int = Field(5, ge=2, le=50, description="number of folds")
+    scheme: Literal["auto", "stratified", "stratified_group", "plain"] = Field(
+        "auto", description="auto: stratified_group where there is a group column, else stratified"
+    )
+    seed: int = Field(0, ge=0, description="seed of the split")
+
+
+class ImagesConfig(Section):
+    size: int = Field(160, ge=8, le=2048, description="side of the square that enters the net, in pixels")
+    cache_size: int | None = Field(
+        None, ge=8, le=4096, description="side of the decoded images kept on disk, in pixels; left out: what size needs"
+    )
+    resize: Literal["squash", "pad", "crop"] = Field(
+        "squash",
+        description="how an image becomes square: squash (whole image, new aspect), pad (whole image, black bars), "
+        "crop (centre only, by the weights' own crop_pct)",
+    )
+    max_value: float = Field(65535, gt=0, description="brightest value of 16-bit images; 4095 for 12-bit data")
+
+
+class AugmentConfig(Section):
+    preset: Literal["none", "light", "medium", "heavy"] = Field("medium", description="how strongly images are changed")
+    hflip: Probability = Field(0.5, description="chance of a left-right flip; 0 where it would change the label")
+    vflip: Probability = Field(0.0, description="chance of an up-down flip")
+    rot90: Probability = Field(0.0, description="chance of a turn by 90, 180 or 270 degrees")
+    transforms: list[dict[str, dict[str, Any] | None] | str] | None = Field(
+        None, description="albumentations classes with their arguments, in place of preset, hflip, vflip and rot90"
+    )
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup's Beta distribution; 0: off")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of cutmix's Beta distribution; 0: off")
+    mix_prob: Probability = Field(1.0, description="chance that a batch is mixed at all")
+    mix_off: Probability = Field(0.2, description="last share of the epochs that is trained without mixing")
+
+
+class BackboneConfig(Section):
+    name: str = Field(description="model name in timm or torchvision, or a folder in `weights/`")
+    source: Literal["timm", "torchvision"] = Field("timm", description="library that the model comes from")
+    weights: Literal["pretrained", "none"] = Field(
+        "pretrained", description="pretrained: from `weights/<name>/`, else the hub; none: random"
+    )
+    drop: Probability = Field(0.0, description="dropout before the classifier")
+    drop_path: Probability = Field(0.0, description="stochastic depth, where the model has it")
+    args: dict[str, Any] = Field({}, description="more arguments for the model's constructor")
+
+
+class FinetuneConfig(Section):
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="learning rate of a layer over that of the next; auto: 0.85 transformer, 0.9 CNN, 1 from scratch",
+    )
+    batchnorm: Literal["train", "frozen"] = Field(
+        "train", description="statistics of BatchNorm: train (of the batch), frozen (the pretrained ones)"
+    )
+
+
+class TrainConfig(Section):
+    epochs: int = Field(12, ge=1, le=10000, description="passes over the training rows")
+    batch: int = Field(32, ge=1, le=65536, description="images a step, over all devices")
+    accumulate: int = Field(1, ge=1, le=1024, description="parts in which a batch goes through the net, to save memory")
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate (of the head, where layers decay)")
+    min_lr: float = Field(1e-6, ge=0, le=10, description="learning rate at the end of the cosine")
+    warmup: Probability = Field(0.1, description="first share of the steps, in which the learning rate rises")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
+    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: off")
+    ema: bool = Field(True, description="predict with a moving average of the weights")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="decay a step of that average; left out: a window of one epoch"
+    )
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better score; 0: never")
+    workers: int | None = Field(
+        None, ge=0, le=256, description="processes that augment; left out: chosen for the machine"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: measured")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="auto: measured")
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: measured")
+
+
+class TTAConfig(Section):
+    views: list[str] = Field(
+        ["identity", "hflip"],
+        min_length=1,
+        description="views to average at inference: identity, hflip, vflip, rot90, rot180, rot270, scale1.15 (zoom); "
+        "joined by +: hflip+scale1.15",
+    )
+
+
+class TrackingConfig(Section):
+    wandb: Literal["auto", "online", "offline", "off"] = Field("auto", description="auto: online with a key, else offline")
+    project: str | None = Field(None, description="W&B project; left out: `foldcraft-<competition>`")
+    entity: str | None = Field(None, description="W&B user or team")
+
+
+class Config(Section):
+    """Everything that makes an experiment."""
+
+    experiment: Name = Field(description="name of the experiment; left out: the config file's name")
+    runs: Path = Field(Path("runs"), description="folder that runs are kept in")
+    seed: int = Field(0, ge=0, description="seed of everything random in training")
+    competition: CompetitionConfig
+    folds: FoldsConfig = FoldsConfig()
+    images: ImagesConfig = ImagesConfig()
+    augment: AugmentConfig = AugmentConfig()
+    backbone: BackboneConfig
+    finetune: FinetuneConfig = FinetuneConfig()
+    train: TrainConfig = TrainConfig()
+    tta: TTAConfig = TTAConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def folder(self) -> Path:
+        """Where the competition's data lie."""
+        return self.competition.folder or Path("input") / self.competition.name
+
+    @property
+    def folds_file(self) -> Path:
+        """Where the competition's frozen folds lie."""
+        return Path("folds") / f"{self.competition.name}.csv"
+
+    def training_settings(self) -> dict[str, Any]:
+        """The settings that decide what a trained fold is, as plain values; where and how it runs is left out."""
+        settings = self.model_dump(mode="json", exclude={"experiment", "runs", "folds", "tta", "tracking"})
+        settings["competition"] = {"name": self.competition.name}
+        for machine in ("workers", "device", "precision", "memory_format"):
+            del settings["train"][machine]
+        return settings
+
+    def training_fingerprint(self) -> str:
+        """Digest of `training_settings`."""
+        return fingerprint.of_values(self.training_settings())
+
+    def to_yaml(self) -> str:
+        """The resolved settings as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file with all that it extends, then the `key=value` overrides, and validate.
+
+    Raises:
+        FoldcraftError: no such file, broken YAML, an unknown key, a value of the wrong type or out of range.
+    """
+    try:
+        settings = OmegaConf.merge(_read(Path(path), ()), _read_overrides(overrides))
+        values = OmegaConf.to_container(settings, resolve=True)
+    except OmegaConfBaseException as error:
+        raise FoldcraftError(str(error), path) from None
+    values.setdefault("experiment", Path(path).stem)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise FoldcraftError(*_explain(error), where=path) from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+    if path.resolve() in seen:
+        raise FoldcraftError("extends itself", path, "break the circle of 'extends'")
+    if not path.is_file():
+        raise FoldcraftError("no such config", path, "name a YAML file with --config, seen from the current folder")
+    try:
+        own = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
+    if not isinstance(own, DictConfig):
+        raise FoldcraftError("should hold 'key: value' lines", path)
+    parents = own.pop("extends", None) or []
+    parents = [parents] if isinstance(parents, str) else list(parents)
+    merged = OmegaConf.create({})
+    for parent in parents:
+        merged = OmegaConf.merge(merged, _read(path.parent / str(parent), (*seen, path.resolve())))
+    try:
+        return OmegaConf.merge(merged, own)
+    except OmegaConfBaseException as error:
+        raise FoldcraftError(f"does not fit what it extends: {error}", path) from None
+
+
+def _read_overrides(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override:
+            raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance train.lr=0.0005")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise FoldcraftError(f"cannot be read: {error}", "command line") from None
+
+
+def _explain(error: ValidationError) -> tuple[str]:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(part))
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}, {_suggest_key(key)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{key!r} is missing")
+        else:
+            lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
+    return (" | ".join(dict.fromkeys(lines)),)
+
+
+def _is_union_tag(part: object) -> bool:
+    """Pydantic adds the branch of a union it tried ('constrained-float', "literal['auto']") to the place."""
+    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "constrained-float"})
+
+
+def _suggest_key(key: str) -> str:
+    known = [name for name, *_ in describe()]
+    same_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    if same_leaf:
+        return f"did you mean {same_leaf[0]!r}?"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    close = suggest(key, known)
+    return close if close.startswith("did") else suggest(key, siblings or known)
+
+
+def describe(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Every key as (name, type and range, default, description), in the order of this file."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from describe(field.annotation, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else _show(field.default)
+        yield f"{prefix}{name}", _type_of(field.annotation, field.metadata), default, field.description or ""
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "–"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
+
+
+def _type_of(annotation: Any, metadata: Sequence[object]) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = typing.get_args(annotation)
+        return _type_of(inner, [*extra, *metadata])
+    if origin is Literal:
+        return ", ".join(str(choice) for choice in typing.get_args(annotation))
+    if origin in (types.UnionType, typing.Union):
+        parts = [_type_of(part, metadata) for part in typing.get_args(annotation) if part is not type(None)]
+        return " or ".join(parts)
+    if origin in (list, dict):
+        return origin.__name__
+    bounds = []
+    for constraint in metadata:
+        for part in getattr(constraint, "metadata", [constraint]):
+            bounds += [text.format(getattr(part, key)) for key, text in _BOUNDS.items() if hasattr(part, key)]
+    base = {"str": "text", "Path": "path", "bool": "true or false"}.get(annotation.__name__, annotation.__name__)
+    return " ".join([base, ", ".join(bounds)]).strip()
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema for editors: as `Config`, but a file may hold a part of it, and may extend others."""
+    schema = Config.model_json_schema()
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        part.pop("required", None)
+    path = {"type": "string"}
+    schema["properties"]["extends"] = {
+        "description": "one or more YAML files, relative to this one, that it builds on; later ones win",
+        "anyOf": [path, {"type": "array", "items": path}],
+    }
+    return schema

@@ -1,0 +1,158 @@
+"""Frozen folds: made once, written to a file that belongs in git, checked whenever they are read."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+
+from foldcraft import fingerprint
+from foldcraft.competition import Competition
+from foldcraft.config import FoldsConfig
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which fold each training row is validated in.
+
+    Attributes:
+        ids: training ids (N,), in the competition's order.
+        fold: fold of each row (N,), int64 in [0, count).
+        data: fingerprint of the ids, labels and groups they were made for.
+    """
+
+    ids: np.ndarray
+    fold: np.ndarray
+    count: int
+    scheme: str
+    seed: int
+    data: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of who is in which fold."""
+        return fingerprint.of_rows(zip(self.ids.tolist(), map(str, self.fold.tolist()), strict=True))
+
+    def train_rows(self, fold: int) -> np.ndarray:
+        """Rows a model of that fold learns from."""
+        return np.flatnonzero(self.fold != fold)
+
+    def valid_rows(self, fold: int) -> np.ndarray:
+        """Rows a model of that fold is judged on."""
+        return np.flatnonzero(self.fold == fold)
+
+
+def make(competition: Competition, config: FoldsConfig) -> Folds:
+    """Split the training rows.
+
+    Raises:
+        FoldcraftError: a class has fewer rows than there are folds; groups are asked for and there are none, or there
+            are fewer groups than folds.
+    """
+    scheme = config.scheme
+    if scheme == "auto":
+        scheme = "stratified" if competition.groups is None else "stratified_group"
+    if scheme == "stratified_group" and competition.groups is None:
+        raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
+    _check_counts(competition, config.count, scheme)
+    splitter = {"stratified": StratifiedKFold, "stratified_group": StratifiedGroupKFold, "plain": KFold}[scheme]
+    fold = np.full(len(competition.targets), -1)
+    with warnings.catch_warnings():  # classes with fewer groups than folds are told by `balance`
+        warnings.simplefilter("ignore", UserWarning)
+        parts = splitter(n_splits=config.count, shuffle=True, random_state=config.seed).split(
+            competition.targets, competition.targets, competition.groups
+        )
+        for number, (_, rows) in enumerate(parts):
+            fold[rows] = number
+    return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint)
+
+
+def _check_counts(competition: Competition, count: int, scheme: str) -> None:
+    rows = np.bincount(competition.targets, minlength=len(competition.classes))
+    small = [f"{name!r} ({n})" for name, n in zip(competition.classes.names, rows, strict=True) if n < count]
+    if scheme != "plain" and small:
+        raise FoldcraftError(
+            f"fewer rows than the {count} folds in class {listing(small)}",
+            "folds.count",
+            "use fewer folds, merge classes, or folds.scheme=plain",
+        )
+    if scheme == "stratified_group" and len(np.unique(competition.groups)) < count:
+        raise FoldcraftError(f"fewer groups than the {count} folds", "folds.count", "use fewer folds")
+    if len(competition.targets) < count:
+        raise FoldcraftError(f"fewer rows than the {count} folds", "folds.count", "use fewer folds")
+
+
+def write(folds: Folds, path: Path) -> None:
+    """Write `id,fold` under a header line that says what the folds were made for."""
+    header = {
+        "scheme": folds.scheme,
+        "count": folds.count,
+        "seed": folds.seed,
+        "data": folds.data,
+        "folds": folds.fingerprint,
+    }
+    table = pd.DataFrame({"id": folds.ids, "fold": folds.fold}).to_csv(index=False, lineterminator="\n")
+    write_atomic(path, f"# {json.dumps(header)}\n{table}")
+
+
+def read(path: Path, competition: Competition) -> Folds:
+    """Read frozen folds and make sure that they are what was frozen, for these data.
+
+    Raises:
+        FoldcraftError: no file; not a folds file; edited since; made for other ids, labels or groups.
+    """
+    again = "restore it from git, or delete it and run `python src/split.py` (earlier runs will not blend with new ones)"
+    if not path.is_file():
+        raise FoldcraftError("no folds yet", path, "run `python src/split.py` with the same --config")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            header = json.loads(stream.readline().removeprefix("#"))
+            table = pd.read_csv(stream, dtype={"id": str, "fold": "int64"}, keep_default_na=False)
+        folds = Folds(
+            table["id"].to_numpy(dtype=str),
+            table["fold"].to_numpy(),
+            header["count"],
+            header["scheme"],
+            header["seed"],
+            header["data"],
+        )
+        frozen = header["folds"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise FoldcraftError(f"not a folds file: {error}", path, again) from None
+    if folds.fingerprint != frozen:
+        raise FoldcraftError("has been edited since it was made", path, again)
+    if folds.data != competition.fingerprint:
+        raise FoldcraftError(_difference(folds, competition), path, again)
+    return _in_order(folds, competition)
+
+
+def _difference(folds: Folds, competition: Competition) -> str:
+    ours, theirs = set(competition.train_ids.tolist()), set(folds.ids.tolist())
+    if ours == theirs:
+        return "was made for other labels or groups"
+    return f"was made for other data ({len(ours - theirs)} ids are new, {len(theirs - ours)} are gone)"
+
+
+def _in_order(folds: Folds, competition: Competition) -> Folds:
+    fold_of = dict(zip(folds.ids.tolist(), folds.fold.tolist(), strict=True))
+    fold = np.array([fold_of[train_id] for train_id in competition.train_ids.tolist()])
+    return Folds(competition.train_ids, fold, folds.count, folds.scheme, folds.seed, folds.data)
+
+
+def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
+    """Rows, groups and rows of each class in every fold, one line a fold and one for all."""
+    columns: dict[str, list[int]] = {"rows": [], "groups": []}
+    columns |= {name: [] for name in competition.classes.names}
+    for fold in [*range(folds.count), None]:
+        rows = np.flatnonzero(folds.fold == fold) if fold is not None else np.arange(len(folds.fold))
+        columns["rows"].append(len(rows))
+        columns["groups"].append(len(np.unique(competition.units[rows])))
+        counts = np.bincount(competition.targets[rows], minlength=len(competition.classes))
+        for name, number in zip(competition.classes.names, counts, strict=True):
+            columns[name].append(int(number))
+    return pd.DataFrame(columns, index=[*map(str, range(folds.count)), "all"])

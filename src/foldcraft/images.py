@@ -1,0 +1,218 @@
+"""Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from foldcraft import fingerprint
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import cannot_write, locked, remove_leftovers, write_atomic
+
+# Runaway files are refused: Pillow raises at twice this many pixels.
+Image.MAX_IMAGE_PIXELS = 200_000_000
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+FORMAT = 1  # raise it when the pixels of a cache would come out differently
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How an image becomes the square that the cache holds.
+
+    Attributes:
+        side: side of the square in pixels.
+        resize: "squash", "pad" or "crop".
+        interpolation: a key of `INTERPOLATIONS`.
+        max_value: value of a 16-bit image that becomes white.
+    """
+
+    side: int
+    resize: str = "squash"
+    interpolation: str = "bicubic"
+    max_value: float = 65535
+
+
+def decode(path: Path, max_value: float = 65535, at_least: int | None = None) -> Image.Image:
+    """The first frame of an image file as upright 8-bit RGB.
+
+    Grey becomes three equal channels, transparent pixels white, 16-bit values are scaled by `max_value`.
+    A JPEG may be decoded at a smaller scale as long as both sides stay `at_least` so long.
+
+    Raises:
+        OSError, ValueError, SyntaxError: the file is no image, is truncated, or is unreasonably large.
+    """
+    try:
+        with Image.open(path) as image:
+            if at_least is not None:
+                image.draft("RGB", (at_least, at_least))
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright, max_value)
+    except UnidentifiedImageError:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+        if pixels is None or pixels.dtype != np.uint16:  # only for 16-bit colour, which Pillow cannot open
+            raise
+        return _scaled(pixels[..., ::-1], max_value)
+
+
+def _to_rgb(image: Image.Image, max_value: float) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image, dtype=np.float32)
+        return _scaled(values, 1.0 if image.mode == "F" and values.max() <= 1 else max_value).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(values: np.ndarray, max_value: float) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values * (255.0 / max_value)), 0, 255).astype(np.uint8))
+
+
+def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
+    """Resize an RGB image to uint8 (side, side, 3) by the policy of `spec`."""
+    size, resample = (spec.side, spec.side), INTERPOLATIONS[spec.interpolation]
+    if spec.resize == "squash":
+        square = image.resize(size, resample)
+    elif spec.resize == "pad":
+        square = ImageOps.pad(image, size, resample, color="black")
+    else:
+        square = ImageOps.fit(image, size, resample)
+    return np.asarray(square)
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """Decoded images: `pixels[row]` is uint8 (side, side, 3). The array is a read-only map of a file."""
+
+    pixels: np.ndarray
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getstate__(self) -> tuple[Path]:
+        return (self.path,)  # a worker process maps the file itself; no pixel is copied to it
+
+    def __setstate__(self, state: tuple[Path]) -> None:
+        object.__setattr__(self, "path", state[0])
+        object.__setattr__(self, "pixels", np.load(state[0], mmap_mode="r"))
+
+
+def open_stores(
+    paths: Sequence[Path], specs: Sequence[ImageSpec], folder: Path, name: str, progress: Progress = lambda done: None
+) -> list[ImageStore]:
+    """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
+
+    The file is named after the content of the images, so a changed image leads to a new file, and every experiment
+    with the same spec shares one. Processes that come at the same time wait for the first.
+
+    Args:
+        name: first part of the files' names, for people ("train", "test").
+        progress: called with 1 after each decoded image.
+
+    Raises:
+        FoldcraftError: images that cannot be read, all of them named; a full disk.
+    """
+    content = _content(paths, folder)
+    targets = {spec: folder / f"{name}-{spec.side}-{spec.resize}-{_key(content, spec)}.npy" for spec in specs}
+    if missing := [spec for spec, target in targets.items() if not target.is_file()]:
+        with locked(folder / f"{name}.lock"):
+            missing = [spec for spec in missing if not targets[spec].is_file()]
+            if missing:
+                _build(paths, {spec: targets[spec] for spec in missing}, progress)
+    return [ImageStore(_map(targets[spec], len(paths), spec), targets[spec]) for spec in specs]
+
+
+def _map(path: Path, count: int, spec: ImageSpec) -> np.ndarray:
+    try:
+        pixels = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise FoldcraftError(f"damaged image cache: {error}", path, "delete it; it will be made again") from None
+    if pixels.shape != (count, spec.side, spec.side, 3):
+        raise FoldcraftError("damaged image cache", path, "delete it; it will be made again")
+    return pixels
+
+
+def _key(content: Sequence[str], spec: ImageSpec) -> str:
+    return fingerprint.of_values([FORMAT, list(content), asdict(spec)])
+
+
+def _content(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Digest of each file, remembered with its size and time so that a file is read again only when it has changed."""
+    index_file = folder / "content.json"
+    try:
+        index = json.loads(index_file.read_text())
+    except (OSError, ValueError):
+        index = {}
+    digests, changed = [], False
+    for path in paths:
+        stat = path.stat()
+        key, stamp = os.path.abspath(path), [stat.st_size, stat.st_mtime_ns]
+        if index.get(key, [])[:2] != stamp:
+            index[key] = [*stamp, fingerprint.of_file(path)]
+            changed = True
+        digests.append(index[key][2])
+    if changed:
+        write_atomic(index_file, json.dumps(index))
+    return digests
+
+
+def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Progress) -> None:
+    """Decode every image once and write it to all targets; they appear only when all are whole."""
+    temporary, maps = {}, {}
+    try:
+        for spec, target in targets.items():
+            remove_leftovers(target)
+            temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+            shape = (len(paths), spec.side, spec.side, 3)
+            maps[spec] = np.lib.format.open_memmap(temporary[spec], mode="w+", dtype=np.uint8, shape=shape)
+            with open(temporary[spec], "r+b") as stream:  # a full disk is an error now, not a bus error later
+                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        _decode_all(paths, maps, progress)
+        for spec, target in targets.items():
+            maps[spec].flush()
+            os.replace(temporary[spec], target)
+    except OSError as error:
+        raise cannot_write(next(iter(targets.values())).parent, error) from error
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def _decode_all(paths: Sequence[Path], maps: dict[ImageSpec, np.ndarray], progress: Progress) -> None:
+    max_value = next(iter(maps)).max_value
+    at_least = 2 * max(spec.side for spec in maps)
+
+    def work(row: int) -> str | None:
+        try:
+            image = decode(paths[row], max_value, at_least)
+            for spec, pixels in maps.items():
+                pixels[row] = make_square(image, spec)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return f"{paths[row]} ({' '.join(str(error).split())[:80]})"
+        return None
+
+    problems = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+        for problem in pool.map(work, range(len(paths))):
+            if problem:
+                problems.append(problem)
+            progress(1)
+    if problems:
+        raise FoldcraftError(
+            f"{len(problems)} images cannot be read: {listing(problems, 20)}", mend="mend the files or drop their rows"
+        )

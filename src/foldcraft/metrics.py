@@ -1,0 +1,120 @@
+"""Metrics that know their direction and what they want to be given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn import metrics as sk
+
+from foldcraft.errors import FoldcraftError, suggest
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of class probabilities (N, K) against class indices (N,).
+
+    `wants` says whether the competition takes labels or probabilities; `greater_is_better` is the one place where the
+    direction is written.
+    """
+
+    name: str
+    wants: Literal["labels", "probabilities"]
+    greater_is_better: bool
+    compute: Callable[[np.ndarray, np.ndarray], float]
+
+    def __call__(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
+        """The score; labels are taken by argmax where the metric wants labels."""
+        given = probabilities.argmax(1) if self.wants == "labels" else probabilities
+        return float(self.compute(truth, given))
+
+    def better(self, a: float, b: float) -> bool:
+        """Is score `a` better than score `b`?"""
+        return a > b if self.greater_is_better else a < b
+
+
+def _macro_f1(truth: np.ndarray, labels: np.ndarray) -> float:
+    return sk.f1_score(truth, labels, average="macro", zero_division=0)
+
+
+def _weighted_f1(truth: np.ndarray, labels: np.ndarray) -> float:
+    return sk.f1_score(truth, labels, average="weighted", zero_division=0)
+
+
+def _qwk(truth: np.ndarray, labels: np.ndarray) -> float:
+    return sk.cohen_kappa_score(truth, labels, weights="quadratic")
+
+
+def _balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
+    hits = truth == labels
+    return float(np.mean([hits[truth == k].mean() for k in np.unique(truth)]))
+
+
+def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    picked = probabilities[np.arange(len(truth)), truth]
+    return float(-np.log(np.clip(picked, 1e-15, 1.0)).mean())
+
+
+def _roc_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean one-vs-rest area over the classes that have both kinds of rows."""
+    areas = [
+        sk.roc_auc_score(truth == k, probabilities[:, k])
+        for k in range(probabilities.shape[1])
+        if 0 < (truth == k).sum() < len(truth)
+    ]
+    return float(np.mean(areas)) if areas else 0.5
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("macro_f1", "labels", True, _macro_f1),
+        Metric("weighted_f1", "labels", True, _weighted_f1),
+        Metric("accuracy", "labels", True, lambda truth, labels: float((truth == labels).mean())),
+        Metric("balanced_accuracy", "labels", True, _balanced_accuracy),
+        Metric("qwk", "labels", True, _qwk),
+        Metric("log_loss", "probabilities", False, _log_loss),
+        Metric("roc_auc", "probabilities", True, _roc_auc),
+    )
+}
+
+
+def get(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        FoldcraftError: there is none.
+    """
+    if name not in METRICS:
+        raise FoldcraftError(f"unknown metric {name!r}", "competition.metric", suggest(name, list(METRICS)))
+    return METRICS[name]
+
+
+def bootstrap_interval(
+    metric: Metric,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile interval of the metric, drawing whole groups with replacement.
+
+    Rows of one group (photos of one person) are not independent, so a bootstrap over rows would be too sure of itself.
+
+    Args:
+        truth: class indices (N,).
+        probabilities: (N, K).
+        groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    _, number = np.unique(groups, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    scores = []
+    for _ in range(repeats):
+        drawn = rng.integers(len(rows_of), size=len(rows_of))
+        rows = np.concatenate([rows_of[group] for group in drawn])
+        scores.append(metric(truth[rows], probabilities[rows]))
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
