@@ -63,7 +63,9 @@ def read(config: Config) -> Competition:
     if not folder.is_dir() and names.bundled:
         bundled.write(names.bundled, folder)
     if not folder.is_dir():
-        raise FoldcraftError("no such input folder", folder, "put the competition's files there or set competition.folder")
+        raise FoldcraftError(
+            "no such input folder", folder, "put the competition's files there or set competition.folder"
+        )
     train = _read_csv(folder / names.train, names.id, [names.target, *([names.group] if names.group else [])])
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
@@ -95,9 +97,13 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFram
     for column in [id_column, *columns]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
-            raise FoldcraftError(f"no column {column!r}, {known}", path, "name the column in the config's 'competition'")
+            raise FoldcraftError(
+                f"no column {column!r}, {known}", path, "name the column in the config's 'competition'"
+            )
         if empty := [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]:
-            raise FoldcraftError(f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows")
+            raise FoldcraftError(
+                f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows"
+            )
     if frame.empty:
         raise FoldcraftError("no rows", path)
     if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
@@ -136,7 +142,9 @@ def _find_images(folder: Path, template: str, rows: pd.DataFrame, key: str) -> t
     stems = _by_stem(folders)
     paths = [_resolve(folder / name, stems) for name in wanted]
     if missing := [name for name, path in zip(wanted, paths, strict=True) if path is None]:
-        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing)}", folder, f"mend {key} or the files")
+        raise FoldcraftError(
+            f"{len(missing)} images are missing: {listing(missing)}", folder, f"mend {key} or the files"
+        )
     return tuple(path for path in paths if path is not None)
 
 

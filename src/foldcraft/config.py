@@ -132,7 +132,9 @@ class TTAConfig(Section):
 
 
 class TrackingConfig(Section):
-    wandb: Literal["auto", "online", "offline", "off"] = Field("auto", description="auto: online with a key, else offline")
+    wandb: Literal["auto", "online", "offline", "off"] = Field(
+        "auto", description="auto: online with a key, else offline"
+    )
     project: str | None = Field(None, description="W&B project; left out: `foldcraft-<competition>`")
     entity: str | None = Field(None, description="W&B user or team")
 

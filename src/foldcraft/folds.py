@@ -106,7 +106,9 @@ def read(path: Path, competition: Competition) -> Folds:
     Raises:
         FoldcraftError: no file; not a folds file; edited since; made for other ids, labels or groups.
     """
-    again = "restore it from git, or delete it and run `python src/split.py` (earlier runs will not blend with new ones)"
+    again = (
+        "restore it from git, or delete it and run `python src/split.py` (earlier runs will not blend with new ones)"
+    )
     if not path.is_file():
         raise FoldcraftError("no folds yet", path, "run `python src/split.py` with the same --config")
     try:

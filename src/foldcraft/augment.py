@@ -1,0 +1,148 @@
+"""Augmentation; the only room that touches albumentations.
+
+The library (2.0.8) is unmaintained and has two habits that make a net worse in silence: every DataLoader worker and
+every epoch gets the same draws, and an argument that it does not know is dropped with a warning. Here each image is
+drawn from its own seed, and such an argument is an error.
+"""
+
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks the network for a newer version when imported
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from foldcraft.config import AugmentConfig, ImagesConfig
+from foldcraft.errors import FoldcraftError, suggest
+
+cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
+
+Spec = Mapping[str, Mapping[str, Any] | None] | str
+REFLECT = cv2.BORDER_REFLECT_101
+
+
+def _crop(low: float) -> Spec:
+    """A random part of the image; "size" stands for the net's input side."""
+    return {"RandomResizedCrop": {"size": "size", "scale": (low, 1.0), "ratio": (0.8, 1.25), "p": 0.8}}
+
+
+def _affine(turn: float, shear: float, zoom: float, p: float) -> Spec:
+    args = {"rotate": (-turn, turn), "shear": (-shear, shear), "scale": (1 - zoom, 1 + zoom)}
+    return {"Affine": {**args, "translate_percent": (-0.06, 0.06), "border_mode": REFLECT, "p": p}}
+
+
+def _light(amount: float, p: float) -> Spec:
+    return {"RandomBrightnessContrast": {"brightness_limit": amount, "contrast_limit": amount, "p": p}}
+
+
+_SOFTEN = ["GaussianBlur", "GaussNoise", {"ImageCompression": {"quality_range": (50, 95)}}]
+_HOLES = {"num_holes_range": (1, 4), "hole_height_range": (0.1, 0.25), "hole_width_range": (0.1, 0.25)}
+_COLOUR = {"hue_shift_limit": 10, "sat_shift_limit": 25, "val_shift_limit": 0, "p": 0.3}
+
+PRESETS: dict[str, list[Spec]] = {
+    "none": [],
+    "light": [_affine(10, 0, 0.1, p=0.7), _light(0.1, p=0.5)],
+    "medium": [
+        _crop(0.7),
+        _affine(15, 5, 0.1, p=0.5),
+        _light(0.2, p=0.5),
+        {"OneOf": {"transforms": _SOFTEN, "p": 0.2}},
+    ],
+    "heavy": [
+        _crop(0.5),
+        _affine(25, 10, 0.15, p=0.7),
+        _light(0.3, p=0.7),
+        {"HueSaturationValue": _COLOUR},
+        {"OneOf": {"transforms": ["RandomGamma", "CLAHE", "Sharpen"], "p": 0.3}},
+        {"OneOf": {"transforms": _SOFTEN, "p": 0.3}},
+        {"CoarseDropout": {**_HOLES, "p": 0.5}},
+    ],
+}
+
+
+class Augment:
+    """Turns a cached image into what the net sees in training.
+
+    Args:
+        cache_side: side of the cached images in pixels.
+
+    Raises:
+        FoldcraftError: an unknown transform, an argument it does not know, a value it does not take.
+    """
+
+    def __init__(self, config: AugmentConfig, images: ImagesConfig, cache_side: int) -> None:
+        steps = config.transforms if config.transforms is not None else _preset(config)
+        self.size = images.size
+        self.transforms = _build_all([*_fit(images, cache_side, bool(steps)), *steps], images.size)
+        self.compose = A.Compose(self.transforms)
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
+        # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
+        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        pixels = self.compose(image=image)["image"]
+        if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
+            pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(pixels)
+
+
+def _preset(config: AugmentConfig) -> list[Spec]:
+    turns = {"HorizontalFlip": config.hflip, "VerticalFlip": config.vflip, "RandomRotate90": config.rot90}
+    return [{name: {"p": p}} for name, p in turns.items() if p] + PRESETS[config.preset]
+
+
+def _fit(images: ImagesConfig, cache_side: int, augmented: bool) -> list[Spec]:
+    """What brings a cached image to the net's size, where they differ."""
+    side = {"height": images.size, "width": images.size}
+    if cache_side == images.size:
+        return []
+    if images.resize != "crop":
+        return [{"Resize": {**side, "interpolation": cv2.INTER_AREA}}]
+    return [{"RandomCrop" if augmented else "CenterCrop": side}]
+
+
+def centre(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
+    """What inference sees of a cached image: uint8 (side, side, 3) to (size, size, 3), by the resizing policy."""
+    side, size = image.shape[0], images.size
+    if side == size:
+        return image
+    if images.resize != "crop":
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    start = (side - size) // 2
+    return image[start : start + size, start : start + size]
+
+
+def _build_all(specs: Sequence[Spec], size: int) -> list[A.BasicTransform | A.BaseCompose]:
+    return [_build(spec, size) for spec in specs]
+
+
+def _build(spec: Spec, size: int) -> A.BasicTransform | A.BaseCompose:
+    if not isinstance(spec, str) and len(spec) != 1:
+        raise FoldcraftError(
+            f"{dict(spec)} is not one transform", "augment.transforms", "write '- Name: {argument: value}'"
+        )
+    name, given = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+    args = dict(given or {})
+    if name not in _known():
+        raise FoldcraftError(f"no transform {name!r} in albumentations", "augment.transforms", suggest(name, _known()))
+    if isinstance(args.get("transforms"), Sequence):
+        args["transforms"] = _build_all(args["transforms"], size)
+    if args.get("size") == "size":
+        args["size"] = (size, size)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            return getattr(A, name)(**args)
+    except (UserWarning, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split("For further information")[0].split())
+        raise FoldcraftError(f"{name}: {reason}", "augment.transforms") from None
+
+
+def _known() -> list[str]:
+    kinds = (A.BasicTransform, A.BaseCompose)
+    return sorted(name for name, item in vars(A).items() if isinstance(item, type) and issubclass(item, kinds))

@@ -1,0 +1,257 @@
+"""Pretrained nets from timm and torchvision, each with the preprocessing that its weights were made with."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import timm
+import torch
+import torchvision.models as tv
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import resolve_data_config
+from torch import nn
+
+from foldcraft import fingerprint
+from foldcraft.config import BackboneConfig
+from foldcraft.errors import FoldcraftError, suggest
+
+HUB_HOSTS = {"timm": "huggingface.co", "torchvision": "download.pytorch.org"}
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that is needed to make the net again with neither hub nor weights folder.
+
+    Attributes:
+        arch: name in the library.
+        args: the constructor's arguments.
+        mean, std: of each channel, for images scaled to [0, 1].
+        interpolation: what the weights' images were resized with.
+        crop_pct: share of the shorter side that the weights' images were cropped to.
+        weights: fingerprint or name of the pretrained weights, "none" for random ones.
+    """
+
+    source: str
+    arch: str
+    args: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    weights: str
+
+    def to_json(self) -> str:
+        """As text, for the metadata of a weights file."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Blueprint":
+        """The opposite of `to_json`."""
+        values = json.loads(text)
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def weights_folder() -> Path:
+    """Where local pretrained weights are looked for."""
+    return Path(os.environ.get("FOLDCRAFT_WEIGHTS", "weights"))
+
+
+def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+    """A net with a new head for `classes`, and how to make it again.
+
+    Args:
+        size: side of its input in pixels.
+
+    Raises:
+        FoldcraftError: no such model; weights neither in the weights folder nor on the hub; damaged weights; arguments
+            that the model does not take.
+    """
+    make = _build_timm if config.source == "timm" else _build_torchvision
+    try:
+        model, blueprint = make(config, classes, size)
+    except TypeError as error:
+        raise FoldcraftError(
+            f"{config.name}: {error}", "backbone", "drop the argument, or choose another model"
+        ) from None
+    except (SafetensorError, EOFError, json.JSONDecodeError) as error:
+        raise FoldcraftError(
+            f"damaged weights: {error}", weights_folder() / config.name, "download them again"
+        ) from None
+    return model, blueprint
+
+
+def rebuild(blueprint: Blueprint) -> nn.Module:
+    """The net of a blueprint with random weights; touches neither hub nor weights folder."""
+    if blueprint.source == "timm":
+        return timm.create_model(blueprint.arch, pretrained=False, **blueprint.args)
+    return _torchvision_net(blueprint.arch, blueprint.args)
+
+
+def check_forward(model: nn.Module, classes: int, size: int) -> None:
+    """Make sure that the net takes images of that size and gives one logit a class.
+
+    Raises:
+        FoldcraftError: it does not.
+    """
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, 3, size, size, device=next(model.parameters()).device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise FoldcraftError(f"the net does not take {size} px: {str(error).splitlines()[0]}", "images.size") from None
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+        raise FoldcraftError(
+            "the net does not give one logit a class", "backbone.name", "choose a classification model"
+        )
+
+
+def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+    local = weights_folder() / config.name
+    use_local = config.weights == "pretrained" and (local / "config.json").is_file()
+    if not use_local and not timm.is_model(config.name):
+        raise FoldcraftError(
+            f"timm has no model {config.name!r}", "backbone.name", suggest(config.name, timm.list_models())
+        )
+    described = json.loads((local / "config.json").read_text()) if use_local else {}
+    cfg = described.get("pretrained_cfg") or timm.get_pretrained_cfg(config.name).to_dict()
+    args = {"num_classes": classes, **_timm_args(config, cfg, size)}
+    if use_local:
+        model = _loaded(lambda: timm.create_model(f"local-dir:{local}", pretrained=True, **args), local)
+        weights = fingerprint.of_file(local / "model.safetensors")
+    elif config.weights == "pretrained":
+        model = _from_hub(config, lambda: timm.create_model(config.name, pretrained=True, **args))
+        weights = f"hub:{config.name}"
+    else:
+        model, weights = timm.create_model(config.name, pretrained=False, **args), "none"
+    data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
+    blueprint = Blueprint(
+        source="timm",
+        arch=described.get("architecture", config.name),
+        args={**described.get("model_args", {}), **args},
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        crop_pct=data["crop_pct"],
+        weights=weights,
+    )
+    return model, blueprint
+
+
+def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int) -> dict[str, Any]:
+    args = dict(config.args)
+    if cfg.get("fixed_input_size") and size != cfg["input_size"][-1]:
+        args.setdefault("img_size", size)  # a ViT's position embedding is resampled to the new grid
+    if config.drop:
+        args["drop_rate"] = config.drop
+    if config.drop_path:
+        args["drop_path_rate"] = config.drop_path
+    return args
+
+
+def _loaded(create: Any, folder: Path) -> nn.Module:
+    try:
+        return create()
+    except (RuntimeError, FileNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FoldcraftError(f"the weights do not load: {reason}", folder, "download them again") from None
+
+
+def _from_hub(config: BackboneConfig, create: Any) -> nn.Module:
+    try:
+        with _without_waiting(HUB_HOSTS[config.source]):
+            return create()
+    except (OSError, RuntimeError, ValueError) as error:
+        name = config.name
+        if config.source == "timm":
+            mend = f"run `hf download timm/{name} --local-dir {weights_folder() / name}` where there is a connection"
+        else:
+            mend = f"put its state dict at {weights_folder() / name / 'model.safetensors'} or model.pth"
+        raise FoldcraftError(
+            f"pretrained weights are neither there nor on the hub within reach ({str(error).splitlines()[0][:120]})",
+            weights_folder() / name,
+            f"{mend}, or ask for random ones with backbone.weights=none",
+        ) from None
+
+
+@contextmanager
+def _without_waiting(host: str) -> Iterator[None]:
+    """Where the hub is out of reach, use its local cache at once instead of trying again for a minute."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _build_torchvision(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+    known = tv.list_models(module=tv)
+    if config.name not in known:
+        raise FoldcraftError(
+            f"torchvision has no model {config.name!r}", "backbone.name", suggest(config.name, known)
+        ) from None
+    if config.drop_path:
+        raise FoldcraftError(
+            "torchvision names stochastic depth for each model", "backbone.drop_path", "use backbone.args"
+        )
+    args = {"num_classes": classes, **({"dropout": config.drop} if config.drop else {}), **config.args}
+    if config.name.startswith("vit") and size != 224:
+        args.setdefault("image_size", size)
+    model = _torchvision_net(config.name, args)
+    enum = tv.get_model_weights(config.name).DEFAULT
+    transforms = enum.transforms()
+    blueprint = Blueprint(
+        source="torchvision",
+        arch=config.name,
+        args=args,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        crop_pct=transforms.crop_size[0] / transforms.resize_size[0],
+        weights="none",
+    )
+    if config.weights == "none":
+        return model, blueprint
+    state, weights = _torchvision_weights(config, enum)
+    _load_all_but_head(model, state, weights_folder() / config.name)
+    return model, replace(blueprint, weights=weights)
+
+
+def _torchvision_net(arch: str, args: dict[str, Any]) -> nn.Module:
+    model = tv.get_model(arch, weights=None, **args)
+    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    model.pretrained_cfg = {"classifier": heads[-1]}  # what timm's layer decay asks a model for
+    return model
+
+
+def _torchvision_weights(config: BackboneConfig, enum: Any) -> tuple[dict[str, torch.Tensor], str]:
+    folder = weights_folder() / config.name
+    for file in (folder / "model.safetensors", *sorted(folder.glob("*.pth"))):
+        if file.is_file():
+            load = load_file if file.suffix == ".safetensors" else _load_pth
+            return load(file), fingerprint.of_file(file)
+    return _from_hub(config, lambda: enum.get_state_dict(progress=False, check_hash=True)), f"hub:{enum}"
+
+
+def _load_pth(file: Path) -> dict[str, torch.Tensor]:
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    head = model.pretrained_cfg["classifier"]
+    kept = {name: value for name, value in state.items() if not name.startswith(head)}
+    try:
+        result = model.load_state_dict(kept, strict=False)
+    except RuntimeError as error:
+        raise FoldcraftError(f"the weights do not fit: {str(error).splitlines()[-1].strip()}", folder) from None
+    if lost := [name for name in result.missing_keys if not name.startswith(head)]:
+        raise FoldcraftError(f"the weights lack {lost[0]!r}", folder, "download them again")

@@ -1,0 +1,62 @@
+"""Training states and finished weights on disk; a file from a stranger cannot run code."""
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from foldcraft.backbones import Blueprint, rebuild
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import write_atomic, write_through
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state (tensors and plain values), whole or not at all."""
+    write_through(path, lambda stream: torch.save(state, stream))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state.
+
+    Raises:
+        FoldcraftError: the file is damaged or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FoldcraftError(f"damaged checkpoint: {reason}", path, "delete it to train the fold anew") from None
+
+
+def save_model(path: Path, weights: dict[str, torch.Tensor], blueprint: Blueprint, about: dict[str, Any]) -> None:
+    """Write weights with their blueprint, so that the file alone is enough to use the net."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    metadata = {"blueprint": blueprint.to_json(), "about": json.dumps(about)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
+    """A net in evaluation mode, its blueprint and what was said about it. Never asks the hub.
+
+    Raises:
+        FoldcraftError: the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        weights = safetensors.torch.load_file(path)
+        blueprint = Blueprint.from_json(metadata["blueprint"])
+        model = rebuild(blueprint)
+        model.load_state_dict(weights)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FoldcraftError(
+            f"damaged weights: {reason}", path, "delete the fold's folder and train it again"
+        ) from None
+    return model.eval(), blueprint, json.loads(metadata["about"])

@@ -1,0 +1,42 @@
+"""One way from cached pixels to logits, shared by training, validation and inference."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from foldcraft.backbones import Blueprint
+from foldcraft.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """uint8 (B, size, size, 3) on the CPU to normalised float32 (B, 3, size, size) on the device.
+
+    Pixels travel as bytes and become floats where the net is. Equal preparations give equal tensors.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: str
+    memory_format: str
+
+    @classmethod
+    def of(cls, blueprint: Blueprint, hardware: Hardware) -> "Preparation":
+        """The preparation that the weights want, on that hardware."""
+        return cls(blueprint.mean, blueprint.std, hardware.device, hardware.memory_format)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        floats = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()  # channels_last as it stands
+        mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
+        normalised = floats.sub_(mean * 255).div_(std * 255)
+        return normalised if self.memory_format == "channels_last" else normalised.contiguous()
+
+
+@torch.inference_mode()
+def log_probabilities(model: nn.Module, prepared: torch.Tensor, hardware: Hardware) -> torch.Tensor:
+    """Log-probabilities float32 (B, K) of prepared images; the model must be in evaluation mode."""
+    with hardware.autocast():
+        logits = model(prepared)
+    return logits.float().log_softmax(1)

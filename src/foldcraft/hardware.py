@@ -1,0 +1,153 @@
+"""Device, precision and memory format, chosen by trying them for two seconds."""
+
+import copy
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foldcraft.config import TrainConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import write_atomic
+
+SECONDS = 2.0
+WORTH_IT = 1.1  # fewer bits must make training this much faster than 32-bit to be worth having
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run computes on, and why.
+
+    Attributes:
+        rates: images/s of a training step for each combination that was tried.
+    """
+
+    device: str
+    precision: str
+    memory_format: str
+    machine: str
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.precision} {self.memory_format}"
+
+    def why(self) -> str:
+        """The measurement in one line."""
+        if len(self.rates) < 2:
+            return "as the config says"
+        return "measured " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in self.rates.items())
+
+    @property
+    def torch_memory_format(self) -> torch.memory_format:
+        """The format as torch names it."""
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a net computes."""
+        return torch.autocast(self.device, DTYPES[self.precision], enabled=self.precision != "32-true")
+
+
+def this_machine() -> str:
+    """What a measurement is valid for: processor or GPU, threads, torch version."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return f"{platform.processor() or platform.machine()} {gpu} {torch.get_num_threads()} torch-{torch.__version__}"
+
+
+def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Hardware:
+    """The fastest combination for this net among those that the config allows.
+
+    The choice is kept in `memory`, so that every fold of an experiment on the same machine is computed alike. 32-bit
+    is kept unless another precision is at least 10 % faster.
+
+    Raises:
+        FoldcraftError: the config names a device that is not there.
+    """
+    device = _device(config.device)
+    key = f"{this_machine()} {device} {config.precision} {config.memory_format}"
+    kept = _recall(memory)
+    if key in kept:
+        return kept[key]
+    options = _options(config, device)
+    rates = {}
+    if len(options) > 1:
+        for option in options:
+            rates[_name(option)] = _rate(option, model, size, SECONDS / len(options))
+    best = options[0] if not rates else _best(options, rates)
+    chosen = replace(best, rates=rates)
+    kept[key] = chosen
+    write_atomic(memory, json.dumps({key: asdict(value) for key, value in kept.items()}, indent=1))
+    return chosen
+
+
+def _recall(memory: Path) -> dict[str, Hardware]:
+    try:
+        return {key: Hardware(**value) for key, value in json.loads(memory.read_text()).items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _device(wanted: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[wanted]:
+        raise FoldcraftError(f"{wanted} is not available here", "train.device", "use auto or cpu")
+    return wanted
+
+
+def _options(config: TrainConfig, device: str) -> list[Hardware]:
+    precisions = [config.precision]
+    if config.precision == "auto":
+        half = "16-mixed" if device == "cuda" and not torch.cuda.is_bf16_supported() else "bf16-mixed"
+        precisions = ["32-true", half]
+    formats = ["contiguous", "channels_last"] if config.memory_format == "auto" else [config.memory_format]
+    machine = this_machine()
+    return [Hardware(device, precision, layout, machine) for precision in precisions for layout in formats]
+
+
+def _name(option: Hardware) -> str:
+    return f"{option.precision} {option.memory_format}"
+
+
+def _best(options: list[Hardware], rates: dict[str, float]) -> Hardware:
+    fastest = max(options, key=lambda option: rates[_name(option)])
+    exact = [option for option in options if option.precision == "32-true"]
+    if not exact or fastest in exact:
+        return fastest
+    exact_best = max(exact, key=lambda option: rates[_name(option)])
+    return fastest if rates[_name(fastest)] >= WORTH_IT * rates[_name(exact_best)] else exact_best
+
+
+def _rate(option: Hardware, model: nn.Module, size: int, seconds: float) -> float:
+    """Images/s of forward and backward, after one step that does not count."""
+    batch = 8 if option.device == "cpu" else 32
+    net = copy.deepcopy(model).to(option.device, memory_format=option.torch_memory_format).train()
+    images = torch.randn(batch, 3, size, size, device=option.device).to(memory_format=option.torch_memory_format)
+    deadline = time.perf_counter() + seconds
+    _try_step(net, images, option)
+    start, steps = time.perf_counter(), 0
+    while steps == 0 or time.perf_counter() < deadline:
+        _try_step(net, images, option)
+        steps += 1
+    return batch * steps / (time.perf_counter() - start)
+
+
+def _try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
+    with option.autocast():
+        logits = net(images)
+    F.cross_entropy(logits.float(), torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()
+    net.zero_grad()
+    if option.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,129 @@
+"""Batches: which rows, in which order, augmented with which seed, drawn by how many processes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from foldcraft.augment import Augment, centre
+from foldcraft.config import ImagesConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.fingerprint import seed_from
+from foldcraft.images import ImageStore
+
+
+class Batch(NamedTuple):
+    """Images uint8 (B, size, size, 3), class indices int64 (B,), rows of the store int64 (B,)."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+
+
+class Draw(NamedTuple):
+    """One image of an epoch: a row of the store, and the seed of its augmentation."""
+
+    row: int
+    seed: int
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """The batches of one epoch after another, the same for any number of workers and any number of devices.
+
+    Order and seeds depend on (seed, epoch, place in the epoch) alone. The last rows that do not fill a batch are left
+    out of an epoch, other rows each time.
+
+    Args:
+        rows: rows to learn from (N,).
+        batch: images a step over all devices.
+        rank, world: which of how many processes this one is; each takes its share of every batch.
+
+    Raises:
+        FoldcraftError: the batch cannot be shared out evenly.
+    """
+
+    def __init__(self, rows: np.ndarray, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.batch = min(batch, len(rows) // world * world)
+        if self.batch % world or self.batch == 0:
+            raise FoldcraftError(f"{batch} images do not split over {world} processes", "train.batch")
+        self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = np.random.default_rng(seed_from(self.seed, "order", self.epoch)).permutation(self.rows)
+        mine = share(self.batch, self.rank, self.world)
+        for first in range(0, len(self) * self.batch, self.batch):
+            yield [Draw(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
+
+
+def share(batch: int, rank: int, world: int) -> list[int]:
+    """Places of a batch that a process takes: as many from the front as, mirrored, from the back.
+
+    mixup and cutmix pair an image with its mirror place; this way a pair stays together, and N processes mix the very
+    pairs that one would.
+    """
+    half = batch // 2
+    mine = [place for place in range(half) if place * world // max(half, 1) == rank] if world > 1 else list(range(half))
+    middle = [half] if batch % 2 and rank == world - 1 else []
+    places = mine + middle + [batch - 1 - place for place in reversed(mine)]
+    if world > 1 and len(places) * world != batch:  # an odd share: pairs cannot stay together
+        return list(range(rank * batch // world, (rank + 1) * batch // world))
+    return places
+
+
+@dataclass(frozen=True)
+class TrainImages(Dataset[Batch]):
+    """Augmented images; a whole batch is drawn at a time."""
+
+    store: ImageStore
+    targets: np.ndarray
+    augment: Augment
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        rows = [draw.row for draw in draws]
+        images = np.stack([self.augment(self.store.pixels[draw.row], draw.seed) for draw in draws])
+        return Batch(torch.from_numpy(images), torch.from_numpy(self.targets[rows]), torch.tensor(rows))
+
+
+@dataclass(frozen=True)
+class PlainImages(Dataset[torch.Tensor]):
+    """Images as inference sees them, uint8 (B, size, size, 3)."""
+
+    store: ImageStore
+    images: ImagesConfig
+
+    def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([centre(self.store.pixels[row], self.images) for row in rows]))
+
+
+def _as_drawn(batch: Batch) -> Batch:
+    return batch
+
+
+def train_loader(images: TrainImages, batches: EpochBatches, workers: int, pin: bool) -> DataLoader[Batch]:
+    """A loader over `batches`; set `batches.epoch` before each pass."""
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_drawn,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def default_workers(cores: int, on_cpu: bool) -> int:
+    """How many processes augment: nearly all cores beside a GPU, one beside a net that needs the cores itself."""
+    return 1 if on_cpu else max(1, min(16, cores - 2))

@@ -1,0 +1,80 @@
+"""The folder of one fold of one experiment: which file lies where, and whether the fold is done."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """`runs/<competition>/<experiment>/fold<k>/`."""
+
+    path: Path
+    fold: int
+
+    @classmethod
+    def of(cls, config: Config, fold: int) -> "FoldFolder":
+        """The folder of that fold; it need not exist."""
+        return cls(experiment_folder(config) / f"fold{fold}", fold)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def oof(self) -> Path:
+        return self.path / "oof.parquet"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.parquet"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def is_done(self) -> bool:
+        """A fold is done when its manifest is there."""
+        return self.manifest.is_file()
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What is known of the finished fold.
+
+        Raises:
+            FoldcraftError: the file is damaged.
+        """
+        try:
+            return json.loads(self.manifest.read_text())
+        except (OSError, ValueError) as error:
+            raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
+
+
+def experiment_folder(config: Config) -> Path:
+    """`runs/<competition>/<experiment>`."""
+    return config.runs / config.competition.name / config.experiment
+
+
+def cache_folder(config: Config) -> Path:
+    """Where the decoded images of a competition lie."""
+    return config.runs / config.competition.name / "cache"
