@@ -131,6 +131,10 @@ class TTAConfig(Section):
     )
 
 
+def _off(value: object) -> object:
+    return "off" if value is False else value  # YAML reads a bare off as false
+
+
 class TrackingConfig(Section):
     wandb: Literal["auto", "online", "offline", "off"] = Field(
         "auto", description="auto: online with a key, else offline"

@@ -147,14 +147,10 @@ def _in_order(folds: Folds, competition: Competition) -> Folds:
 
 
 def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
-    """Rows, groups and rows of each class in every fold, one line a fold and one for all."""
-    columns: dict[str, list[int]] = {"rows": [], "groups": []}
-    columns |= {name: [] for name in competition.classes.names}
+    """Rows, groups and rows of each class (lines) in every fold and in all (columns)."""
+    columns = {}
     for fold in [*range(folds.count), None]:
-        rows = np.flatnonzero(folds.fold == fold) if fold is not None else np.arange(len(folds.fold))
-        columns["rows"].append(len(rows))
-        columns["groups"].append(len(np.unique(competition.units[rows])))
+        rows = folds.valid_rows(fold) if fold is not None else np.arange(len(folds.fold))
         counts = np.bincount(competition.targets[rows], minlength=len(competition.classes))
-        for name, number in zip(competition.classes.names, counts, strict=True):
-            columns[name].append(int(number))
-    return pd.DataFrame(columns, index=[*map(str, range(folds.count)), "all"])
+        columns["all" if fold is None else f"fold {fold}"] = [len(rows), len(set(competition.units[rows])), *counts]
+    return pd.DataFrame(columns, index=["rows", "groups", *competition.classes.names])

@@ -70,8 +70,7 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
         FoldcraftError: the config names a device that is not there.
     """
     device = _device(config.device)
-    key = f"{this_machine()} {device} {config.precision} {config.memory_format}"
-    kept = _recall(memory)
+    key, kept = _key(config, device), _recall(memory)
     if key in kept:
         return kept[key]
     options = _options(config, device)
@@ -86,6 +85,16 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
     return chosen
 
 
+def for_inference(config: TrainConfig, memory: Path) -> Hardware:
+    """What the experiment uses on this machine if that is known, else plain 32-bit on the best device."""
+    device = _device(config.device)
+    return _recall(memory).get(_key(config, device), Hardware(device, "32-true", "contiguous", this_machine()))
+
+
+def _key(config: TrainConfig, device: str) -> str:
+    return f"{this_machine()} {device} {config.precision} {config.memory_format}"
+
+
 def _recall(memory: Path) -> dict[str, Hardware]:
     try:
         return {key: Hardware(**value) for key, value in json.loads(memory.read_text()).items()}
@@ -93,13 +102,18 @@ def _recall(memory: Path) -> dict[str, Hardware]:
         return {}
 
 
+def available_device() -> str:
+    """The best kind of device that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _device(wanted: str) -> str:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[wanted]:
+    there = available_device()
+    if wanted not in ("auto", "cpu", there):
         raise FoldcraftError(f"{wanted} is not available here", "train.device", "use auto or cpu")
-    return wanted
+    return there if wanted == "auto" else wanted
 
 
 def _options(config: TrainConfig, device: str) -> list[Hardware]:

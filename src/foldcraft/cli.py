@@ -1,0 +1,85 @@
+"""What all commands share: the --config and key=value arguments, and how a mistake is told."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from foldcraft import config
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import cannot_write
+
+DEFAULT_CONFIG = "configs/default.yaml"
+MISTAKE = 2
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
+
+
+def parser(description: str | None, several_configs: bool = False) -> argparse.ArgumentParser:
+    """A parser with --config, --debug and key=value overrides."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plural = "one or more experiments of one competition" if several_configs else "the experiment"
+    made.add_argument("--config", nargs="+", default=[], metavar="YAML", help=f"{plural}; left out: {DEFAULT_CONFIG}")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the config's")
+    return made
+
+
+def load_configs(args: argparse.Namespace) -> list[Config]:
+    """The configs that were named, with the overrides applied to each."""
+    words = [*args.config, *args.overrides]
+    names = [word for word in words if "=" not in word] or [DEFAULT_CONFIG]
+    return [config.load(Path(name), [word for word in words if "=" in word]) for name in names]
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The one config that was named.
+
+    Raises:
+        FoldcraftError: several were.
+    """
+    configs = load_configs(args)
+    if len(configs) > 1:
+        raise FoldcraftError("this command takes one config", "--config")
+    return configs[0]
+
+
+def parse_folds(text: str, count: int) -> list[int]:
+    """Fold numbers from "all", "0" or "0,3".
+
+    Raises:
+        FoldcraftError: it is none of these.
+    """
+    if text == "all":
+        return list(range(count))
+    try:
+        chosen = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise FoldcraftError(f"{text!r} is not a fold", "--fold", "write 0, or 0,3, or all") from None
+    if wrong := [fold for fold in chosen if fold not in range(count)]:
+        raise FoldcraftError(f"no fold {wrong[0]}", "--fold", f"folds are 0 to {count - 1}, or all")
+    return list(dict.fromkeys(chosen))
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = main(sys.argv[1:])
+    except FoldcraftError as error:
+        code = _tell(error)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        code = _tell(cannot_write(error.filename or "a file", error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _tell(error: FoldcraftError) -> int:
+    if "--debug" in sys.argv:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return MISTAKE

@@ -1,0 +1,382 @@
+"""The training loop of one fold, on Lightning Fabric for devices, precision and several processes.
+
+Randomness is derived from (seed, epoch, place), never carried along, so a training that is killed and started again
+from its last epoch goes on with the very draws that it would have made.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from foldcraft import checkpoint, finetune
+from foldcraft.augment import Augment
+from foldcraft.backbones import Blueprint
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import write_atomic
+from foldcraft.fingerprint import seed_from
+from foldcraft.forward import Preparation, log_probabilities
+from foldcraft.hardware import Hardware, cores
+from foldcraft.images import ImageStore
+from foldcraft.loader import Batch, EpochBatches, PlainImages, TrainImages, default_workers, train_loader
+from foldcraft.metrics import Metric
+from foldcraft.mixing import mix_of
+from foldcraft.processes import Processes
+from foldcraft.recipe import Plan, plan
+
+CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
+
+
+class Listener:
+    """What wants to know how a training goes; it must not change it. Each method may be left as it is."""
+
+    def started(self, plan: Plan, epochs_done: int) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, images: int) -> None:
+        """So many more images have been learned from."""
+
+    def epoch_ended(self, row: dict[str, float]) -> None:
+        """An epoch is over and its state is on disk; `row` is its line in the history."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one fold is trained on, and where its state is kept.
+
+    Attributes:
+        identity: digest of everything that the result depends on; a state of another identity is refused.
+    """
+
+    identity: str
+    config: Config
+    store: ImageStore
+    ids: np.ndarray
+    targets: np.ndarray
+    train_rows: np.ndarray
+    valid_rows: np.ndarray
+    classes: int
+    metric: Metric
+    state_file: Path
+    history_file: Path
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights to predict with, and how they came about."""
+
+    weights: dict[str, torch.Tensor]
+    history: list[dict[str, float]]
+    seconds: float
+
+
+def fit(
+    task: Task,
+    model: nn.Module,
+    blueprint: Blueprint,
+    hardware: Hardware,
+    processes: Processes,
+    listener: Listener,
+) -> Fitted:
+    """Train to the end, from the last finished epoch if there is one.
+
+    Raises:
+        FoldcraftError: the loss is not a number (the batch's ids are named); the state on disk is damaged or belongs
+            to other settings; the disk is full.
+    """
+    trainer = Trainer(task, model, blueprint, hardware, processes, listener)
+    if task.state_file.is_file():
+        trainer.restore(checkpoint.load_state(task.state_file))
+    listener.started(trainer.plan, trainer.epoch)
+    while not trainer.finished:
+        trainer.run_epoch()
+    return trainer.result()
+
+
+class Trainer:
+    """The state of one training, and what an epoch does to it."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        blueprint: Blueprint,
+        hardware: Hardware,
+        processes: Processes,
+        listener: Listener,
+    ) -> None:
+        config = task.config
+        self.task, self.config, self.hardware, self.listener = task, config, hardware, listener
+        self.processes = processes
+        self.plan = plan(len(task.train_rows), config.train, config.augment)
+        self.prepare = Preparation.of(blueprint, hardware)
+        self.mix = mix_of(config.augment, task.classes, config.seed)
+        self.fabric = _fabric(hardware, processes)
+
+        model = model.to(hardware.device, memory_format=hardware.torch_memory_format)
+        self.ema = ModelEmaV3(model, decay=self.plan.ema_decay, use_warmup=True) if config.train.ema else None
+        optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
+        self.scheduler = _scheduler(optimizer, self.plan, config)
+        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.bare_model = model
+
+        self.batches = EpochBatches(task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world)
+        self.loader = self._loader()
+        self.epoch, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] | None = None
+        self.stopped = False
+
+    def _loader(self) -> DataLoader[Batch]:
+        config = self.config
+        on_cpu = self.hardware.device == "cpu"
+        workers = config.train.workers
+        if workers is None:
+            workers = default_workers(cores() // self.processes.local_world, on_cpu)
+        augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
+        images = TrainImages(self.task.store, self.task.targets, augment)
+        return train_loader(images, self.batches, workers, pin=not on_cpu)
+
+    @property
+    def finished(self) -> bool:
+        """All epochs are done, or the score has not risen for `patience` of them."""
+        return self.epoch >= self.plan.epochs or self.stopped
+
+    def run_epoch(self) -> None:
+        """Train for one epoch, judge it, write the state."""
+        start = time.perf_counter()
+        torch.manual_seed(seed_from(self.config.seed, "net", self.epoch, self.processes.rank))
+        loss = self._train_epoch()
+        trained = time.perf_counter() - start
+        row = {
+            "epoch": self.epoch + 1,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "loss": loss,
+            "images_per_second": self.plan.batch * self.plan.steps_per_epoch / trained,
+        }
+        self.epoch += 1
+        if self.processes.is_first:
+            row |= self._validate()
+            self.seconds += time.perf_counter() - start
+            self._end_epoch({**row, "seconds": self.seconds})
+        if self.config.train.patience:
+            self.stopped = self.processes.from_first(lambda: self.stopped)
+
+    def _train_epoch(self) -> float:
+        """Mean training loss."""
+        finetune.train_mode(self.bare_model, self.config.finetune)
+        self.batches.epoch = self.epoch
+        first = self.epoch * self.plan.steps_per_epoch
+        watch = LossWatch(self.task.ids, self.epoch + 1)
+        for step, batch in enumerate(self.loader, start=first):
+            watch.add(self._step(batch, step), batch.rows)
+            self.listener.stepped(len(batch.rows) * self.processes.world)
+        return watch.mean()
+
+    def _step(self, batch: Batch, step: int) -> torch.Tensor:
+        """One optimizer step; its loss, left on the device."""
+        images = self.prepare(batch.images)
+        targets = batch.targets.to(self.hardware.device, non_blocking=True)
+        if self.mix and self.epoch < self.plan.last_mixed_epoch:
+            images, targets = self.mix(images, targets, step)
+        loss = self._backward(images, targets)
+        if self.config.train.clip:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config.train.clip, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step_update(step + 1)
+        if self.ema:
+            self.ema.update(self.bare_model, step=step + 1)
+        return loss
+
+    def _backward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Gradients of the mean loss, in as many parts as the config asks for."""
+        parts = min(self.config.train.accumulate, len(images))
+        total = torch.zeros((), device=self.hardware.device)
+        chunks = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+        for number, (some_images, some_targets) in enumerate(chunks, start=1):
+            with self.fabric.no_backward_sync(self.model, enabled=number < len(chunks)):
+                logits = self.model(some_images).float()
+                smoothing = self.config.train.label_smoothing
+                loss = F.cross_entropy(logits, some_targets, label_smoothing=smoothing)
+                loss = loss * (len(some_images) / len(images))
+                self.fabric.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _validate(self) -> dict[str, float]:
+        """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
+        model = self._predictor().eval()
+        truth = self.task.targets[self.task.valid_rows]
+        images = PlainImages(self.task.store, self.config.images)
+        parts = [
+            log_probabilities(model, self.prepare(images.__getitems__(rows)), self.hardware).cpu()
+            for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
+        ]
+        log_probs = torch.cat(parts).numpy()
+        return {
+            "valid_loss": float(-log_probs[np.arange(len(truth)), truth].mean()),
+            "score": self.task.metric(truth, np.exp(log_probs)),
+        }
+
+    def _predictor(self) -> nn.Module:
+        return self.ema.module if self.ema else self.bare_model
+
+    def _end_epoch(self, row: dict[str, float]) -> None:
+        self.history.append(row)
+        if self.config.train.patience:
+            self._keep_best(row["score"])
+        checkpoint.save_state(self.task.state_file, self.state())
+        write_atomic(self.task.history_file, pd.DataFrame(self.history).to_csv(index=False))
+        self.listener.epoch_ended(row)
+
+    def _keep_best(self, score: float) -> None:
+        if self.best is None or self.task.metric.better(score, self.best["score"]):
+            weights = {name: value.detach().cpu().clone() for name, value in self._predictor().state_dict().items()}
+            self.best = {"epoch": self.epoch, "score": score, "weights": weights}
+        self.stopped = self.epoch - self.best["epoch"] >= self.config.train.patience
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on.
+
+        No random state is among it, because none is carried from one epoch to the next.
+        """
+        return {
+            "identity": self.task.identity,
+            "hardware": asdict(self.hardware),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "history": self.history,
+            "best": self.best,
+            "stopped": self.stopped,
+            "model": self.bare_model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave.
+
+        Raises:
+            FoldcraftError: it is of another experiment, or damaged.
+        """
+        path = self.task.state_file
+        if state.get("identity") != self.task.identity:
+            raise FoldcraftError(
+                "checkpoint of another experiment, other data or other folds", path, "delete it, or set experiment=NAME"
+            )
+        try:
+            self.bare_model.load_state_dict(state["model"])
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            self.optimizer.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise FoldcraftError(
+                f"checkpoint does not fit: {reason}", path, "delete it to train the fold anew"
+            ) from None
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.history, self.best, self.stopped = state["history"], state["best"], state["stopped"]
+
+    def result(self) -> Fitted:
+        """The weights to predict with: of the best epoch where training may stop early, else of the last."""
+        weights = self.best["weights"] if self.best else self._predictor().state_dict()
+        return Fitted(weights, self.history, self.seconds)
+
+
+class LossWatch:
+    """Notices a loss that is not a number, without waiting for the device at every step."""
+
+    def __init__(self, ids: np.ndarray, epoch: int) -> None:
+        self.ids, self.epoch = ids, epoch
+        self.pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.losses: list[float] = []
+
+    def add(self, loss: torch.Tensor, rows: torch.Tensor) -> None:
+        """Remember a step's loss; every so many steps, look at them.
+
+        Raises:
+            FoldcraftError: one is not finite.
+        """
+        self.pending.append((loss, rows))
+        if len(self.pending) == CHECK_EVERY:
+            self._look()
+
+    def mean(self) -> float:
+        """Mean of all losses."""
+        self._look()
+        return float(np.mean(self.losses))
+
+    def _look(self) -> None:
+        if not self.pending:
+            return
+        for value, (_, rows) in zip(
+            torch.stack([loss for loss, _ in self.pending]).tolist(), self.pending, strict=True
+        ):
+            if not math.isfinite(value):
+                raise FoldcraftError(
+                    f"the loss became {value} in epoch {self.epoch}, step {len(self.losses) + 1}; "
+                    f"images of that step: {listing(self.ids[rows.numpy()].tolist(), 64)}",
+                    mend="lower train.lr, set train.clip=1, or use train.precision=32-true",
+                )
+            self.losses.append(value)
+        self.pending = []
+
+
+def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` in pieces of `size`."""
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+# "Using bfloat16 Automatic Mixed Precision (AMP)": the run's own first line says so already.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
+def _fabric(hardware: Hardware, processes: Processes) -> Fabric:
+    fabric = Fabric(
+        accelerator=hardware.device,
+        devices=processes.local_world if processes.world > 1 else 1,
+        num_nodes=processes.world // processes.local_world,
+        strategy="ddp" if processes.world > 1 else "auto",
+        precision=hardware.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> Any:
+    """Linear warm-up, then one cosine to `min_lr`, a value a step."""
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=plan.steps - plan.warmup_steps,
+        warmup_epochs=plan.warmup_steps,
+        warmup_prefix=True,
+        warmup_lr=config.train.lr / 100,
+        min_lr=min(config.train.min_lr, config.train.lr),
+        step_on_epochs=False,
+        updates_per_epoch=1,  # the scheduler's epoch is one of our steps
+    )
+    scheduler.step_update(0)
+    return scheduler

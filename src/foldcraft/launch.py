@@ -1,0 +1,62 @@
+"""Folds side by side: a process each, with its share of the cores, and a GPU each where there are GPUs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import torch
+
+from foldcraft.hardware import cores
+
+
+def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callable[[str], object]) -> dict[int, int]:
+    """Run one command a fold, `jobs` at a time; exit codes by fold. One that fails does not stop the others.
+
+    Args:
+        commands: arguments for Python, by fold.
+        say: takes each line that a command prints, with its fold before it.
+    """
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def work(fold: int) -> int:
+        slot = slots.get()
+        try:
+            return _run(commands[fold], slot, jobs, lambda line: say(f"[{fold}] {line}"))
+        finally:
+            slots.put(slot)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(commands, pool.map(work, commands), strict=True))
+
+
+def _run(command: Sequence[str], slot: int, jobs: int, say: Callable[[str], object]) -> int:
+    share = share_of_cores(slot, jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(len(share)), "PYTHONUNBUFFERED": "1"}
+    if gpus := torch.cuda.device_count():
+        environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(gpus)[slot % gpus]
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, share)
+    assert process.stdout is not None
+    for line in process.stdout:
+        say(line.rstrip())
+    return process.wait()
+
+
+def _visible_gpus(count: int) -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(count)]
+
+
+def share_of_cores(slot: int, jobs: int) -> set[int]:
+    """The cores of one of `jobs` slots; at least one, and each core in one slot where there are enough."""
+    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
+    first, last = slot * len(there) // jobs, (slot + 1) * len(there) // jobs
+    return set(there[first:last]) or {there[slot % len(there)]}

@@ -1,0 +1,153 @@
+"""Predictions on disk: they carry ids, views, classes and fingerprints, and refuse to be joined with strangers."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import log_softmax, logsumexp
+
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import write_atomic
+
+COLUMN = "logp:"  # before the label, so that a class may be called "id"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What predictions were made by and for; only alike ones can be joined.
+
+    Attributes:
+        data: fingerprint of the training rows (OOF) or test ids (test).
+        folds: fingerprint of the folds.
+        weights: fingerprint of the model's weights.
+    """
+
+    experiment: str
+    fold: int
+    classes: tuple[str, ...]
+    data: str
+    folds: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Log-probabilities of some rows, seen in some ways.
+
+    Attributes:
+        ids: (N,) text.
+        views: names of the V views.
+        log_probs: float32 (V, N, K).
+    """
+
+    ids: np.ndarray
+    views: tuple[str, ...]
+    log_probs: np.ndarray
+    origin: Origin
+
+    def mean(self, views: Sequence[str]) -> np.ndarray:
+        """Normalised mean of the log-probabilities over `views`, (N, K).
+
+        Raises:
+            FoldcraftError: a view has not been predicted.
+        """
+        if missing := [name for name in views if name not in self.views]:
+            raise FoldcraftError(f"no predictions for view {missing[0]!r}", f"{self.origin.experiment}")
+        chosen = [self.views.index(name) for name in views]
+        return log_mean(self.log_probs[chosen])
+
+
+def log_mean(log_probs: np.ndarray) -> np.ndarray:
+    """Mean of (M, N, K) log-probabilities over M, normalised again: the geometric mean of the members."""
+    return log_softmax(log_probs.mean(0, dtype=np.float64), axis=1)
+
+
+def write(path: Path, predictions: Predictions) -> None:
+    """Write `id`, `view` and one column of log-probabilities a class."""
+    count = len(predictions.ids)
+    columns = {
+        "id": np.tile(predictions.ids, len(predictions.views)).tolist(),
+        "view": np.repeat(predictions.views, count).tolist(),
+    }
+    flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
+    columns |= {f"{COLUMN}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
+    table = pa.table(columns).replace_schema_metadata({"foldcraft": json.dumps(asdict(predictions.origin))})
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    write_atomic(path, stream.getvalue())
+
+
+def read(path: Path) -> Predictions:
+    """Read what `write` wrote.
+
+    Raises:
+        FoldcraftError: the file is missing or damaged.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        origin = json.loads(table.schema.metadata[b"foldcraft"])
+        origin = Origin(**{**origin, "classes": tuple(origin["classes"])})
+        views = tuple(dict.fromkeys(table["view"].to_pylist()))
+        flat = np.stack([table[f"{COLUMN}{name}"].to_numpy() for name in origin.classes], axis=1)
+        log_probs = flat.reshape(len(views), -1, len(origin.classes))
+        ids = np.array(table["id"].to_pylist()[: log_probs.shape[1]], dtype=str)
+        same_order = table["id"].to_pylist() == np.tile(ids, len(views)).tolist()
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
+    if not same_order:
+        raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")
+    return Predictions(ids, views, log_probs, origin)
+
+
+def check_same(a: Predictions, b: Predictions) -> None:
+    """Make sure that two sets of predictions belong together.
+
+    Raises:
+        FoldcraftError: classes, data or folds differ; both are named.
+    """
+    for what in ("classes", "data", "folds"):
+        if getattr(a.origin, what) != getattr(b.origin, what):
+            raise FoldcraftError(
+                f"{a.origin.experiment} (fold {a.origin.fold}) and {b.origin.experiment} (fold {b.origin.fold}) "
+                f"were made for different {what}",
+                mend="train both on the same data and folds",
+            )
+
+
+def join_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:
+    """One experiment's OOF predictions from those of its folds: each row predicted by the model that never saw it.
+
+    Raises:
+        FoldcraftError: parts do not belong together, or share a row.
+    """
+    for part in parts[1:]:
+        check_same(parts[0], part)
+    ids = np.concatenate([part.ids for part in parts])
+    if len(set(ids.tolist())) < len(ids):
+        raise FoldcraftError("OOF predictions of two folds share rows", parts[0].origin.experiment)
+    log_probs = np.concatenate([part.mean(views) for part in parts])[None]
+    return Predictions(ids, ("mean",), log_probs, replace(parts[0].origin, fold=-1))
+
+
+def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:
+    """One experiment's test predictions: the mean, in log space, of what its folds' models say of the same rows.
+
+    Raises:
+        FoldcraftError: parts do not belong together, or are of other rows.
+    """
+    for part in parts[1:]:
+        check_same(parts[0], part)
+        if not np.array_equal(parts[0].ids, part.ids):
+            raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
+    log_probs = log_mean(np.stack([part.mean(views) for part in parts]))[None]
+    return Predictions(parts[0].ids, ("mean",), log_probs, replace(parts[0].origin, fold=-1))
+
+
+def is_normalised(log_probs: np.ndarray) -> bool:
+    """Do the probabilities of every row sum to one, without NaN?"""
+    return bool(np.all(np.abs(logsumexp(log_probs, axis=-1)) < 1e-3))

@@ -1,0 +1,154 @@
+"""The submission: made on the host's sample, checked, and entered in the ledger."""
+
+import io
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from foldcraft.competition import Competition
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import locked, write_atomic
+from foldcraft.predictions import is_normalised
+
+LEDGER_COLUMNS = [
+    "file",
+    "time",
+    "experiments",
+    "weights",
+    "metric",
+    "oof",
+    "oof_low",
+    "oof_high",
+    "rows",
+    "public",
+    "private",
+]
+
+
+def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
+    """The sample submission with its answers replaced, everything else left as it is.
+
+    A sample with one column a class gets probabilities; with one column beside the id it gets labels, or, where the
+    metric wants probabilities and there are two classes, the probability of the second class.
+
+    Args:
+        ids: test ids (N,).
+        log_probs: (N, K).
+
+    Raises:
+        FoldcraftError: ids missing, extra or doubled; NaN; probabilities that do not sum to one; a sample whose columns
+            are not understood.
+    """
+    sample, key = competition.sample, competition.id_column
+    _check_rows(sample[key].tolist(), ids.tolist())
+    if not is_normalised(log_probs):
+        raise FoldcraftError("predictions hold NaN or do not sum to one", "submission")
+    place = {test_id: row for row, test_id in enumerate(ids.tolist())}
+    ordered = log_probs[[place[test_id] for test_id in sample[key].tolist()]]
+    answers = [column for column in sample.columns if column != key]
+    result = sample.copy()
+    names = competition.classes.names
+    if set(answers) == set(names):
+        for column in answers:
+            result[column] = np.exp(ordered[:, names.index(column)])
+    elif len(answers) == 1 and competition.metric.wants == "labels":
+        result[answers[0]] = competition.classes.decode(ordered.argmax(1))
+    elif len(answers) == 1 and len(names) == 2:
+        result[answers[0]] = np.exp(ordered[:, 1])
+    else:
+        raise FoldcraftError(
+            f"columns {listing(answers)} are neither one label nor one probability a class ({listing(names)})",
+            "sample submission",
+            "mend competition.sample or competition.metric",
+        )
+    return result
+
+
+def _check_rows(wanted: list[str], given: list[str]) -> None:
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing or extra or len(set(given)) < len(given):
+        raise FoldcraftError(
+            f"{len(missing)} ids without prediction ({listing(missing, 3)}), {len(extra)} too many "
+            f"({listing(extra, 3)}), {len(given) - len(set(given))} doubled",
+            "submission",
+        )
+
+
+def check(frame: pd.DataFrame, competition: Competition) -> None:
+    """Look at a finished submission as the host will.
+
+    Raises:
+        FoldcraftError: other columns, ids or order than the sample; empty cells; labels that the host does not know.
+    """
+    sample, key = competition.sample, competition.id_column
+    if list(frame.columns) != list(sample.columns):
+        raise FoldcraftError(f"columns {listing(list(frame.columns))} are not the sample's", "submission")
+    if frame[key].tolist() != sample[key].tolist():
+        raise FoldcraftError("ids are not the sample's, or not in its order", "submission")
+    if frame.isna().any().any() or (frame.astype(str) == "").any().any():
+        raise FoldcraftError("has empty cells", "submission")
+    answers = [column for column in frame.columns if column != key]
+    if set(answers) == set(competition.classes.names):
+        if not np.allclose(frame[answers].to_numpy(dtype=float).sum(1), 1, atol=1e-3):
+            raise FoldcraftError("probabilities do not sum to one", "submission")
+    elif competition.metric.wants == "labels":
+        competition.classes.encode(frame[answers[0]].tolist())
+
+
+def write(frame: pd.DataFrame, folder: Path, name: str, entry: dict[str, object]) -> tuple[Path, bool]:
+    """Write the submission and its row in the ledger; an earlier submission is never overwritten.
+
+    Args:
+        entry: the ledger's columns beside file and time.
+
+    Returns:
+        where it is, and whether it is new (False: the very same has been written before).
+    """
+    text = frame.to_csv(index=False, lineterminator="\n")
+    with locked(folder / ".lock"):
+        path, is_new = _free_name(folder, name, text)
+        if is_new:
+            write_atomic(path, text)
+        _enter(folder / "ledger.csv", {"file": path.name, **entry})
+    return path, is_new
+
+
+def _free_name(folder: Path, name: str, text: str) -> tuple[Path, bool]:
+    path, number = folder / f"{name}.csv", 1
+    while path.exists():
+        if path.read_bytes() == text.encode():
+            return path, False
+        number += 1
+        path = folder / f"{name}-{number}.csv"
+    return path, True
+
+
+def _enter(ledger: Path, entry: dict[str, object]) -> None:
+    rows = read_ledger(ledger)
+    if (rows["file"] == entry["file"]).any():
+        return
+    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", **entry}
+    rows.loc[len(rows)] = [str(row[column]) for column in LEDGER_COLUMNS]
+    stream = io.StringIO()
+    rows.to_csv(stream, index=False, lineterminator="\n")
+    write_atomic(ledger, stream.getvalue())
+
+
+def read_ledger(ledger: Path) -> pd.DataFrame:
+    """All submissions so far, every column as text.
+
+    Raises:
+        FoldcraftError: the file is not a ledger.
+    """
+    if not ledger.exists() or os.path.getsize(ledger) == 0:
+        return pd.DataFrame(columns=LEDGER_COLUMNS, dtype=str)
+    try:
+        rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise FoldcraftError(f"not a readable ledger: {error}", ledger, "mend or rename it") from None
+    if list(rows.columns) != LEDGER_COLUMNS:
+        raise FoldcraftError("columns are not those of a ledger", ledger, "mend or rename it")
+    return rows

@@ -1,0 +1,80 @@
+"""Train folds of an experiment, each to its out-of-fold and test predictions.
+
+A fold that was interrupted goes on where it was; one that is done is skipped.
+
+  python src/train.py --config configs/digits/convnet.yaml --fold all
+  python src/train.py --config C --fold 0,2 train.lr=0.0005 experiment=slower
+  python src/train.py --config C --fold all --jobs 2
+  torchrun --nproc-per-node 2 src/train.py --config C --fold 0
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from foldcraft import cli
+from foldcraft.errors import FoldcraftError
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
+    parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
+    args = parser.parse_intermixed_args(arguments)
+    if "=" in args.fold:  # `--fold key=value`: the word belongs to the settings
+        args.overrides.append(args.fold)
+        args.fold = "all"
+    config = cli.load_config(args)
+
+    from foldcraft import processes
+    from foldcraft.foldrun import Workspace
+
+    work = Workspace.open(config)
+    chosen = cli.parse_folds(args.fold, work.folds.count)
+    if args.jobs < 1:
+        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    if args.jobs > 1 and len(chosen) > 1:
+        return side_by_side(args, work, chosen)
+    return one_after_another(work, chosen, processes.join())
+
+
+def one_after_another(work, chosen: Sequence[int], together) -> int:  # noqa: ANN001
+    from foldcraft.foldrun import Audience, train_fold
+    from foldcraft.terminal import Several, Terminal
+    from foldcraft.tracking import Tracker
+
+    if not together.is_first:
+        for fold in chosen:
+            train_fold(work, fold, together, Audience())
+        return 0
+    terminal = Terminal()
+    tracker = Tracker(work.config) if work.config.tracking.wandb != "off" else None
+    audience = Several(terminal, tracker) if tracker else terminal
+    try:
+        scores = {fold: train_fold(work, fold, together, audience)["score"] for fold in chosen}
+    finally:
+        terminal.close()
+        warning = tracker.close() if tracker else None
+        if warning:
+            terminal.say(warning)
+    mean = sum(scores.values()) / len(scores)
+    terminal.say(f"{work.config.experiment}: mean {work.competition.metric.name} of {len(scores)} folds {mean:.4f}")
+    return 0
+
+
+def side_by_side(args: argparse.Namespace, work, chosen: Sequence[int]) -> int:  # noqa: ANN001
+    from foldcraft.launch import run_side_by_side
+    from foldcraft.terminal import Terminal
+
+    terminal = Terminal()
+    words = [word for word in [*args.config, *args.overrides] if "=" in word]
+    named = ["--config", *(word for word in args.config if "=" not in word)] if args.config else []
+    commands = {fold: [__file__, *named, *words, "--fold", str(fold)] for fold in chosen}
+    codes = run_side_by_side(commands, args.jobs, terminal.say)
+    failed = [fold for fold, code in codes.items() if code]
+    if failed:
+        terminal.say(f"folds that failed: {', '.join(map(str, failed))}; the same command goes on with them")
+    return max(codes.values())
+
+
+if __name__ == "__main__":
+    cli.run(main)
