@@ -3,9 +3,20 @@
 python src/infer.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldcraft import cli
+
+if TYPE_CHECKING:
+    from foldcraft.blending import Combined, MemberRuns
+    from foldcraft.config import Config
+    from foldcraft.terminal import Terminal
+
+SUBMISSIONS = Path("submissions")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,48 +25,57 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
-    from pathlib import Path
-
-    from foldcraft import blending, submission
     from foldcraft.terminal import Terminal
 
-    terminal = Terminal()
+    submit(configs, args.name, Terminal())
+    return 0
+
+
+def submit(configs: Sequence[Config], name: str | None, terminal: Terminal) -> tuple[Path, Combined]:
+    """Blend, score, write the submission; where it is and what it is made of."""
+    from foldcraft import blending, submission
+
     members = blending.open_members(configs)
+    competition = members[0].work.competition
+    _warn_of_gaps(members, terminal)
+    blending.complete(members, terminal)
+    result = blending.combine(members)
+    _show(result, competition.metric.name, terminal)
+    frame = submission.make(competition, competition.test_ids, result.test)
+    submission.check(frame, competition)
+    name = name or "_".join([competition.name, *(member.name for member in members)])
+    best = result.rows[-1]
+    entry = {
+        "experiments": " ".join(member.name for member in members),
+        "weights": " ".join(f"{1 / len(members):.3f}" for _ in members),
+        "metric": competition.metric.name,
+        "oof": f"{best.score:.5f}",
+        "oof_low": f"{best.low:.5f}",
+        "oof_high": f"{best.high:.5f}",
+        "rows": len(result.ids),
+    }
+    path, is_new = submission.write(frame, SUBMISSIONS, name, entry)
+    verb = "wrote" if is_new else "the same as"
+    terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")
+    return path, result
+
+
+def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:
     for member in members:
         if missing := member.missing_folds:
             terminal.say(
-                f"warning: {member.name} has only folds {', '.join(map(str, member.done_folds))}; "
-                f"train {', '.join(map(str, missing))} for a score of all rows"
+                f"warning: {member.name} has only fold {', '.join(map(str, member.done_folds))}; "
+                f"train {', '.join(map(str, missing))} too for a score over all rows"
             )
-    blending.complete(members, terminal)
-    result = blending.combine(members)
-    metric = members[0].work.competition.metric.name
+
+
+def _show(result: Combined, metric: str, terminal: Terminal) -> None:
     columns = ["experiment", *(f"fold {fold}" for fold in result.folds), "OOF", "95 % interval"]
     rows = [
         (row.name, *(f"{score:.4f}" for score in row.fold_scores), f"{row.score:.4f}", f"{row.low:.4f}–{row.high:.4f}")
         for row in result.rows
     ]
     terminal.table(f"{metric} on {len(result.ids)} rows, each judged by a model that never saw it", columns, rows)
-
-    competition = members[0].work.competition
-    frame = submission.make(competition, competition.test_ids, result.test)
-    submission.check(frame, competition)
-    name = args.name or "_".join([competition.name, *(member.name for member in members)])
-    best = result.rows[-1]
-    entry = {
-        "experiments": " ".join(member.name for member in members),
-        "weights": " ".join(f"{1 / len(members):.3f}" for _ in members),
-        "metric": metric,
-        "oof": f"{best.score:.5f}",
-        "oof_low": f"{best.low:.5f}",
-        "oof_high": f"{best.high:.5f}",
-        "rows": len(result.ids),
-    }
-    path, is_new = submission.write(frame, Path("submissions"), name, entry)
-    terminal.say(
-        f"{'wrote' if is_new else 'the same as'} {path}: {len(frame)} rows, checked; see submissions/ledger.csv"
-    )
-    return 0
 
 
 if __name__ == "__main__":

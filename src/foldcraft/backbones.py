@@ -84,7 +84,23 @@ def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, B
         raise FoldcraftError(
             f"damaged weights: {error}", weights_folder() / config.name, "download them again"
         ) from None
+    _start_head(model)
     return model, blueprint
+
+
+def _start_head(model: nn.Module) -> None:
+    """Let the new head start near zero, so that the first loss is that of guessing, log K.
+
+    The libraries' own rules do not see to it: timm's for EfficientNets and MobileNets scales by the number of classes,
+    and with six of them the first loss is above five, which shakes the pretrained layers for epochs.
+    """
+    named = model.pretrained_cfg["classifier"]
+    heads = (named,) if isinstance(named, str) else tuple(named)
+    for name, module in model.named_modules():
+        if name.startswith(heads) and isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def rebuild(blueprint: Blueprint) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
 from foldcraft import fingerprint
@@ -136,7 +136,7 @@ def _off(value: object) -> object:
 
 
 class TrackingConfig(Section):
-    wandb: Literal["auto", "online", "offline", "off"] = Field(
+    wandb: Annotated[Literal["auto", "online", "offline", "off"], BeforeValidator(_off)] = Field(
         "auto", description="auto: online with a key, else offline"
     )
     project: str | None = Field(None, description="W&B project; left out: `foldcraft-<competition>`")

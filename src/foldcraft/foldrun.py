@@ -142,7 +142,7 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
 
 
 def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: Audience) -> dict[str, Any]:
-    config, fold = work.config, folder.fold
+    config = work.config
     if processes.is_first:
         _begin(work, folder)
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))

@@ -1,0 +1,37 @@
+"""Draw what enters the net: a contact sheet of images as inference sees them beside augmented ones.
+
+python src/preview.py --config configs/digits/convnet.yaml
+"""
+
+from collections.abc import Sequence
+
+from foldcraft import cli
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--images", type=int, default=8, help="images, one a row (default 8)")
+    parser.add_argument("--draws", type=int, default=8, help="augmented draws of each (default 8)")
+    parser.add_argument("--out", help="where to write the PNG; left out: preview.png in the experiment's run folder")
+    args = parser.parse_intermixed_args(arguments)
+    config = cli.load_config(args)
+
+    from pathlib import Path
+
+    from foldcraft import preview
+    from foldcraft.foldrun import Workspace
+    from foldcraft.rundir import experiment_folder
+    from foldcraft.terminal import Terminal
+
+    terminal = Terminal()
+    out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
+    sheet = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
+    preview.save(sheet, out)
+    terminal.say(
+        f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
