@@ -37,7 +37,8 @@ def load_state(path: Path) -> dict[str, Any]:
 def save_model(path: Path, weights: dict[str, torch.Tensor], blueprint: Blueprint, about: dict[str, Any]) -> None:
     """Write weights with their blueprint, so that the file alone is enough to use the net."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    metadata = {"blueprint": blueprint.to_json(), "about": json.dumps(about)}
+    # One key only: safetensors writes several in random order, and equal weights must give equal files.
+    metadata = {"foldcraft": json.dumps({"blueprint": blueprint.to_json(), "about": about})}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
@@ -49,7 +50,7 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            metadata = json.loads(file.metadata()["foldcraft"])
         weights = safetensors.torch.load_file(path)
         blueprint = Blueprint.from_json(metadata["blueprint"])
         model = rebuild(blueprint)
@@ -59,4 +60,4 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
         raise FoldcraftError(
             f"damaged weights: {reason}", path, "delete the fold's folder and train it again"
         ) from None
-    return model.eval(), blueprint, json.loads(metadata["about"])
+    return model.eval(), blueprint, metadata["about"]

@@ -117,6 +117,7 @@ def train_loader(images: TrainImages, batches: EpochBatches, workers: int, pin: 
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own, so that the net's dropout does not depend on the number of workers
     )
 
 

@@ -1,0 +1,122 @@
+"""Small real things that tests share: a drawn competition, and the commands as a user calls them."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from foldcraft import cli
+
+ROOT = Path(__file__).parents[1]
+BESIDE = ROOT.parent / "shared"  # real data and weights, where a checkout has them beside it
+DATA = Path(os.environ.get("FOLDCRAFT_DATA", BESIDE / "data"))
+WEIGHTS = Path(os.environ.get("FOLDCRAFT_WEIGHTS", BESIDE / "weights"))
+
+sys.path.insert(0, str(ROOT / "src"))
+torch.set_num_threads(1)  # tests run side by side
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+CONFIG = """
+competition: {name: shapes, metric: accuracy}
+folds: {count: 3}
+images: {size: 16}
+augment: {preset: light}
+backbone: {name: test_resnet, weights: none}
+train: {epochs: 2, batch: 8, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+tta: {views: [identity, hflip]}
+tracking: {wandb: "off"}
+"""
+
+
+def real_data(name: str) -> Path:
+    """A real competition's folder; the test is skipped where it is absent."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no real data at {DATA / name}; set FOLDCRAFT_DATA to have this tested")
+    return DATA / name
+
+
+def real_weights(name: str) -> Path:
+    """The folder that holds a real pretrained backbone; the test is skipped where it is absent."""
+    if not (WEIGHTS / name).is_dir():
+        pytest.skip(f"no real weights at {WEIGHTS / name}; set FOLDCRAFT_WEIGHTS to have this tested")
+    return WEIGHTS
+
+
+def draw_shape(label: str, seed: int, size: int = 20) -> Image.Image:
+    """A noisy grey picture of a bar ("bar"), a cross ("cross") or a dot ("dot")."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(60, 20, (size, size))
+    x, y = rng.integers(6, size - 6, 2)
+    if label in ("bar", "cross"):
+        pixels[y - 1 : y + 1, 2:-2] += 150
+    if label == "cross":
+        pixels[2:-2, x - 1 : x + 1] += 150
+    if label == "dot":
+        pixels[y - 3 : y + 3, x - 3 : x + 3] += 150
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_competition(folder: Path, train: int = 48, test: int = 12, group: bool = False) -> None:
+    """A competition of drawn shapes in `folder`."""
+    labels = [("bar", "cross", "dot")[row % 3] for row in range(train + test)]
+    frame = pd.DataFrame({"id": [f"{row:03d}.png" for row in range(train + test)], "label": labels})
+    if group:
+        frame["group"] = [f"g{row // 2}" for row in range(train + test)]
+    for part, rows in (("train", frame[:train]), ("test", frame[train:])):
+        (folder / part).mkdir(parents=True)
+        for row in rows.itertuples():
+            draw_shape(row.label, int(row.Index)).save(folder / part / row.id)
+    frame[:train].to_csv(folder / "train.csv", index=False)
+    frame[train:][["id"]].to_csv(folder / "test.csv", index=False)
+    frame[train:][["id"]].assign(label="bar").to_csv(folder / "sample_submission.csv", index=False)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shapes(workplace: Path) -> Path:
+    """The drawn competition in input/shapes, with its config; the config's path."""
+    write_competition(Path("input/shapes"))
+    path = workplace / "configs" / "tiny.yaml"
+    path.parent.mkdir()
+    path.write_text(CONFIG)
+    return path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call a command of src/ as a user does: command("train", "--config", path, "--fold", "0")."""
+
+    def call(name: str, *arguments: object) -> Outcome:
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", [f"src/{name}.py", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.run(importlib.import_module(name).main)
+        captured = capfd.readouterr()
+        return Outcome(end.value.code or 0, captured.out, captured.err)
+
+    return call
