@@ -160,7 +160,7 @@ class Trainer:
         """Train for one epoch, judge it, write the state."""
         start = time.perf_counter()
         torch.manual_seed(seed_from(self.config.seed, "net", self.epoch, self.processes.rank))
-        loss = self._train_epoch()
+        loss = self.train_epoch()
         trained = time.perf_counter() - start
         row = {
             "epoch": self.epoch + 1,
@@ -176,7 +176,7 @@ class Trainer:
         if self.config.train.patience:
             self.stopped = self.processes.from_first(lambda: self.stopped)
 
-    def _train_epoch(self) -> float:
+    def train_epoch(self) -> float:
         """Mean training loss."""
         finetune.train_mode(self.bare_model, self.config.finetune)
         self.batches.epoch = self.epoch

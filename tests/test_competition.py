@@ -1,0 +1,248 @@
+"""Competition folders: any column names, text that stays text, images found where the template says."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from foldcraft.competition import Competition, read
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+
+ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """train.csv and test.csv of four rows each, with images a.png to d.png in train/ and test/."""
+    write_tables(tmp_path, "id,label\na,x\nb,y\nc,x\nd,y\n", "id\na\nb\nc\nd\n")
+    for part in ("train", "test"):
+        draw(*(tmp_path / part / f"{name}.png" for name, _ in ROWS))
+    return tmp_path
+
+
+def write_tables(folder: Path, train: str, test: str) -> None:
+    """The three CSVs; the sample is the test table with one more column."""
+    header, *rows = test.splitlines()
+    sample = [f"{header},answer", *(f"{row},x" for row in rows)]
+    for name, text in (("train", train), ("test", test), ("sample_submission", "\n".join(sample) + "\n")):
+        (folder / f"{name}.csv").write_bytes(text.encode())
+
+
+def draw(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def config(folder: Path, **competition: object) -> Config:
+    settings = {"name": "little", "folder": folder, **competition}
+    return Config.model_validate({"experiment": "e", "competition": settings, "backbone": {"name": "test_resnet"}})
+
+
+def open_it(folder: Path, **competition: object) -> Competition:
+    return read(config(folder, **competition))
+
+
+def labels_of(data: Competition) -> list[str]:
+    return data.classes.decode(data.targets)
+
+
+def test_rows_are_in_the_order_of_the_csv_and_classes_are_sorted(folder: Path):
+    write_tables(folder, "id,label\nd,zebra\na,Ant\nc,ant\nb,10\n", "id\nc\na\n")
+    data = open_it(folder)
+    assert data.train_ids.tolist() == ["d", "a", "c", "b"]
+    assert data.test_ids.tolist() == ["c", "a"]
+    assert data.classes.names == ("10", "Ant", "ant", "zebra")
+    assert data.targets.tolist() == [3, 1, 2, 0]
+    assert [path.name for path in data.train_paths] == ["d.png", "a.png", "c.png", "b.png"]
+    assert data.test_paths == (folder / "test" / "c.png", folder / "test" / "a.png")
+
+
+def test_columns_may_have_any_name(folder: Path):
+    """Blanks, dots, letters of other alphabets, in any order, beside columns that nobody asked for."""
+    train = "Größe,Art des Tieres,photo.id,Bild Nr\n1,x,p,a\n2,y,p,b\n3,x,q,c\n4,y,q,d\n"
+    write_tables(folder, train, "Bild Nr\nb\nd\n")
+    data = open_it(
+        folder,
+        id="Bild Nr",
+        target="Art des Tieres",
+        group="photo.id",
+        image="train/{Bild Nr}",
+        test_image="test/{Bild Nr}",
+    )
+    assert data.train_ids.tolist() == ["a", "b", "c", "d"]
+    assert labels_of(data) == ["x", "y", "x", "y"]
+    assert data.groups is not None
+    assert data.groups.tolist() == ["p", "p", "q", "q"]
+    assert data.id_column == "Bild Nr"
+
+
+def test_ids_labels_and_groups_stay_text(folder: Path):
+    """No number loses its zeros, and no word is taken for a missing value or a truth value."""
+    write_tables(
+        folder,
+        "id,label,group\n007,07,NA\n7,NA,1.0\n1e3,None,1\nnull,7,true\nTrue,nan,NULL\n",
+        "id\n007\n7\n",
+    )
+    for name in ("007", "7", "1e3", "null", "True"):
+        draw(folder / "train" / f"{name}.png", folder / "test" / f"{name}.png")
+    data = open_it(folder, group="group")
+    assert data.train_ids.tolist() == ["007", "7", "1e3", "null", "True"]
+    assert labels_of(data) == ["07", "NA", "None", "7", "nan"]
+    assert data.groups is not None
+    assert data.groups.tolist() == ["NA", "1.0", "1", "true", "NULL"]
+    assert data.test_ids.tolist() == ["007", "7"]
+    assert data.sample["id"].tolist() == ["007", "7"]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_csvs_from_any_editor(folder: Path, bom: bytes, ending: bytes):
+    expected = open_it(folder)
+    for table in folder.glob("*.csv"):
+        table.write_bytes(bom + table.read_bytes().replace(b"\n", ending))
+    data = open_it(folder)
+    assert labels_of(data) == labels_of(expected)
+    assert data.fingerprint == expected.fingerprint
+    assert data.test_fingerprint == expected.test_fingerprint
+    assert list(data.sample.columns) == ["id", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("row_id", "file"),
+    [
+        ("one", "one.png"),
+        ("one.png", "one.png"),
+        ("one", "one.JPG"),
+        ("one", "one.tiff"),
+        ("one.v2", "one.v2.webp"),
+        ("one.png", "one.png.jpg"),
+        ("deep/er/one", "deep/er/one.png"),
+        ("deep/one.png", "deep/one.png"),
+        ("one", "one"),
+    ],
+)
+def test_an_id_finds_its_image(folder: Path, row_id: str, file: str):
+    """With or without extension, with or without a folder."""
+    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", f"id\n{row_id}\n")
+    for part in ("train", "test"):
+        path = folder / part / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    data = open_it(folder)
+    assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
+    assert data.test_paths == (folder / "test" / file,)
+
+
+def test_what_is_no_image_does_not_count(folder: Path):
+    for name in ("a.txt", "a.json", "a.png.bak"):
+        (folder / "train" / name).touch()
+    assert open_it(folder).train_paths[0] == folder / "train" / "a.png"
+
+
+def test_an_extension_that_could_be_two_is_refused_until_it_is_said(folder: Path):
+    draw(folder / "train" / "b.jpg")
+    with pytest.raises(FoldcraftError, match=r"could be any of b\.jpg, b\.png") as error:
+        open_it(folder)
+    assert str(folder / "train" / "b") in str(error.value)
+    assert open_it(folder, image="train/{id}.png").train_paths[1] == folder / "train" / "b.png"
+
+
+def test_the_template_may_use_any_column(folder: Path):
+    write_tables(folder, "id,label,place,photo.file\n1,x,east,a\n2,y,west,a\n", "id,when\n3,2024\n")
+    draw(folder / "pictures" / "east" / "x-a.bmp", folder / "pictures" / "west" / "y-a.png", folder / "2024" / "3.jpg")
+    data = open_it(folder, image="pictures/{place}/{label}-{photo.file}", test_image="{when}/{id}.jpg")
+    assert data.train_paths == (
+        folder / "pictures" / "east" / "x-a.bmp",
+        folder / "pictures" / "west" / "y-a.png",
+    )
+    assert data.test_paths == (folder / "2024" / "3.jpg",)
+
+
+@pytest.mark.parametrize(
+    "template", ["train/{idd}", "train/{}", "train/{id", "train/id}", "train/{id:d}", "train/{id.name}"]
+)
+def test_a_template_that_cannot_be_filled_in_names_its_key(folder: Path, template: str):
+    with pytest.raises(FoldcraftError, match=r"competition\.image"):
+        open_it(folder, image=template)
+
+
+@pytest.mark.parametrize("template", ["train", "train/", "."])
+def test_a_template_that_names_a_folder_finds_no_image(folder: Path, template: str):
+    with pytest.raises(FoldcraftError, match="4 images are missing"):
+        open_it(folder, image=template)
+
+
+@pytest.mark.parametrize(
+    ("row_id", "template"),
+    [("a", "../{id}"), ("../a", "train/{id}"), ("x/../../../a", "train/{id}"), ("/etc/hostname", "{id}")],
+)
+def test_a_path_that_leaves_the_folder_is_refused(folder: Path, row_id: str, template: str):
+    draw(folder.parent / "a.png")
+    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", "id\na\n")
+    with pytest.raises(FoldcraftError, match="leave the input folder") as error:
+        open_it(folder, image=template)
+    assert template.format(id=row_id) in str(error.value)
+
+
+def test_all_missing_images_are_named_at_once(folder: Path):
+    for name in ("a", "c", "d"):
+        (folder / "train" / f"{name}.png").unlink()
+    with pytest.raises(FoldcraftError, match=r"3 images are missing: train/a, train/c, train/d"):
+        open_it(folder)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("id,label\na,x\na,y\nb,x\n", "more than once: a"),
+        ("id,label\na,x\n ,y\n", "'id' is empty in line 3"),
+        ("id,label\na,x\nb,\nc, \n", "'label' is empty in line 3, 4"),
+        ("id,label\na,x\nb,x\n", "only one class, 'x'"),
+        ("id,label\n", "no rows"),
+        ("", "not a readable CSV"),
+        ("id,lable\na,x\n", "no column 'label', did you mean 'lable'"),
+        ('id,label\na,"x\n', "not a readable CSV"),
+    ],
+)
+def test_a_table_that_is_not_sound_is_named(folder: Path, train: str, message: str):
+    (folder / "train.csv").write_text(train)
+    with pytest.raises(FoldcraftError, match=r"train\.csv") as error:
+        open_it(folder)
+    assert message in str(error.value)
+
+
+def test_a_table_in_another_encoding_is_named(folder: Path):
+    (folder / "train.csv").write_bytes("id,label\na,é\nb,x\n".encode("latin-1"))
+    with pytest.raises(FoldcraftError, match=r"train\.csv: not a readable CSV.*UTF-8"):
+        open_it(folder)
+
+
+def test_an_unknown_metric_is_named(folder: Path):
+    with pytest.raises(FoldcraftError, match=r"competition\.metric.*did you mean 'macro_f1'"):
+        open_it(folder, metric="macro_f2")
+
+
+def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder: Path):
+    table = pd.read_csv(folder / "train.csv", dtype=str).assign(group=["g", "g", "h", "h"])
+
+    def fingerprint(frame: pd.DataFrame, group: str | None = "group") -> str:
+        frame.to_csv(folder / "train.csv", index=False)
+        return open_it(folder, group=group).fingerprint
+
+    first = fingerprint(table)
+    assert fingerprint(table[::-1]) == first
+    assert fingerprint(table.assign(other=1)) == first
+    assert fingerprint(table.assign(label=["x", "y", "x", "x"])) != first
+    assert fingerprint(table.assign(group=["g", "g", "h", "i"])) != first
+    assert fingerprint(table[:3]) != first
+    assert fingerprint(table, group=None) != first
+
+
+def test_without_groups_every_row_stands_for_itself(folder: Path):
+    data = open_it(folder)
+    assert data.groups is None
+    assert np.array_equal(data.units, data.train_ids)

@@ -1,0 +1,239 @@
+"""Settings: what extends what, what wins, which files of the repository are sound, and what decides a training."""
+
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from omegaconf import OmegaConf
+
+from foldcraft import config
+from foldcraft.config import Config, json_schema, load
+from foldcraft.errors import FoldcraftError
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FRAGMENTS = [path for path in FILES if path.parent.name == "recipes" or path.name == "competition.yaml"]
+EXPERIMENTS = [path for path in FILES if path not in FRAGMENTS]
+LEAST = "competition: {name: shapes}\nbackbone: {name: test_resnet}\n"
+
+SCHEMA = Draft202012Validator(json_schema())
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT / "configs"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_extends_one_file_relative_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The path is seen from the file that holds it, not from the current folder; files above may extend on."""
+    write(tmp_path / "base" / "root.yaml", LEAST + "train: {epochs: 3, lr: 0.5}\n")
+    write(tmp_path / "base" / "middle.yaml", "extends: root.yaml\ntrain: {lr: 0.25}\n")
+    leaf = write(tmp_path / "deep" / "er" / "leaf.yaml", "extends: ../../base/middle.yaml\nseed: 7\n")
+    monkeypatch.chdir(tmp_path / "deep")
+    made = load(leaf)
+    assert (made.train.epochs, made.train.lr, made.seed) == (3, 0.25, 7)
+    assert made == load(Path("er/leaf.yaml"))
+
+
+def test_of_several_the_later_wins_and_the_file_itself_over_all(tmp_path: Path):
+    write(tmp_path / "a.yaml", LEAST + "train: {epochs: 1, lr: 0.1, batch: 4}\ntta: {views: [identity, vflip]}\n")
+    write(tmp_path / "b.yaml", "train: {epochs: 2, lr: 0.2}\ntta: {views: [identity]}\n")
+    path = write(tmp_path / "c.yaml", "extends: [a.yaml, b.yaml]\ntrain: {epochs: 3}\n")
+    made = load(path)
+    assert (made.train.epochs, made.train.lr, made.train.batch) == (3, 0.2, 4)
+    assert made.tta.views == ["identity"]  # a list is replaced, not joined
+
+
+def test_the_same_file_may_be_extended_by_two_ways(tmp_path: Path):
+    write(tmp_path / "root.yaml", LEAST)
+    write(tmp_path / "a.yaml", "extends: root.yaml\nseed: 1\n")
+    write(tmp_path / "b.yaml", "extends: root.yaml\ntrain: {epochs: 2}\n")
+    made = load(write(tmp_path / "c.yaml", "extends: [a.yaml, b.yaml]\n"))
+    assert (made.seed, made.train.epochs) == (1, 2)
+
+
+@pytest.mark.parametrize("files", [{"a": "a"}, {"a": "b", "b": "c", "c": "a"}], ids=["itself", "three"])
+def test_a_circle_is_refused(tmp_path: Path, files: dict[str, str]):
+    for name, parent in files.items():
+        write(tmp_path / f"{name}.yaml", f"extends: {parent}.yaml\n" + LEAST)
+    with pytest.raises(FoldcraftError, match="extends itself") as error:
+        load(tmp_path / "a.yaml")
+    assert "a.yaml" in str(error.value)
+
+
+def test_a_missing_parent_is_named(tmp_path: Path):
+    path = write(tmp_path / "a.yaml", "extends: nowhere.yaml\n" + LEAST)
+    with pytest.raises(FoldcraftError, match=r"nowhere\.yaml: no such config"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a\n- b\n", "train: [1, 2", "a: 1\na: 2\n", "extends: 3\n", "seed: ${nothing}\n", "\xff"],
+)
+def test_a_file_that_is_no_config_is_told_in_a_line(tmp_path: Path, text: str):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(FoldcraftError, match=r"odd\.yaml") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_win_and_the_last_of_them_most(tmp_path: Path):
+    write(tmp_path / "root.yaml", LEAST + "train: {lr: 0.5}\n")
+    path = write(tmp_path / "a.yaml", "extends: root.yaml\ntrain: {lr: 0.25, epochs: 3}\n")
+    words = ["train.lr=0.1", "train.lr=2e-3", "backbone.name=resnet10t", "tta.views=[vflip]", "images.cache_size=null"]
+    made = load(path, words)
+    assert (made.train.lr, made.train.epochs) == (0.002, 3)
+    assert (made.backbone.name, made.tta.views, made.images.cache_size) == ("resnet10t", ["vflip"], None)
+
+
+def test_the_experiment_is_named_after_the_file_unless_it_is_named(tmp_path: Path):
+    write(tmp_path / "root.yaml", LEAST)
+    path = write(tmp_path / "slow.yaml", "extends: root.yaml\n")
+    named = write(tmp_path / "other.yaml", "extends: root.yaml\nexperiment: mine\n")
+    assert load(path).experiment == "slow"
+    assert load(named).experiment == "mine"
+    assert load(path, ["experiment=fast"]).experiment == "fast"
+
+
+@pytest.mark.parametrize(
+    ("word", "suggestion"),
+    [
+        ("train.learning_rate=1", "train."),
+        ("train.epoch=3", "'train.epochs'"),
+        ("lr=0.1", "'train.lr'"),
+        ("trian.lr=0.1", "'train'"),
+        ("competition.idd=x", "'competition.id'"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path, word: str, suggestion: str):
+    path = write(tmp_path / "a.yaml", LEAST)
+    with pytest.raises(FoldcraftError, match="unknown key") as error:
+        load(path, [word])
+    assert repr(word.split("=")[0].split(".")[-1]).strip("'") in str(error.value)
+    assert suggestion in str(error.value)
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path):
+    path = write(tmp_path / "a.yaml", "train: {epochs: 0, lr: fast}\nfolds: {count: 1}\nbackbone: {name: x}\n")
+    with pytest.raises(FoldcraftError) as error:
+        load(path)
+    for key in ("train.epochs = 0", "train.lr = 'fast'", "folds.count = 1", "'competition' is missing"):
+        assert key in str(error.value)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
+def test_an_experiment_of_the_repository_loads(path: Path):
+    made = load(path)
+    assert made.competition.name == path.parent.name or path.name == "default.yaml"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_config_of_the_repository_fits_the_schema(path: Path):
+    SCHEMA.validate(OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def test_the_repository_has_configs_of_both_kinds():
+    assert ROOT / "configs" / "default.yaml" in EXPERIMENTS
+    assert len(FRAGMENTS) >= 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sed": 1},
+        {"train": {"learning_rate": 0.1}},
+        {"train": {"epochs": 0}},
+        {"images": {"resize": "stretch"}},
+        {"experiment": "../up"},
+        {"extends": 3},
+    ],
+)
+def test_the_schema_refuses_what_loading_refuses(values: dict):
+    assert list(SCHEMA.iter_errors(values))
+
+
+def test_the_schema_takes_any_part_of_a_config():
+    assert SCHEMA.is_valid({})
+    assert SCHEMA.is_valid({"extends": ["a.yaml", "b.yaml"], "train": {"epochs": 3}})
+    Draft202012Validator.check_schema(json_schema())
+
+
+def test_every_key_is_described():
+    rows = list(config.describe())
+    assert {"seed", "competition.id", "train.lr", "tta.views"} <= {name for name, *_ in rows}
+    assert all(text and kind for _, kind, _, text in rows)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write(tmp_path / "a.yaml", LEAST)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "experiment=b",
+        "runs=elsewhere",
+        "tta.views=[identity]",
+        "tracking.wandb=offline",
+        "tracking.project=p",
+        "train.workers=3",
+        "train.device=cpu",
+        "competition.folder=/moved",
+    ],
+)
+def test_where_and_how_it_runs_does_not_change_what_is_trained(path: Path, word: str):
+    assert load(path, [word]) != load(path)
+    assert load(path, [word]).training_fingerprint() == load(path).training_fingerprint()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "train.lr=0.002",
+        "train.epochs=13",
+        "train.label_smoothing=0",
+        "seed=1",
+        "images.size=64",
+        "images.max_value=4095",
+        "augment.hflip=0",
+        "augment.transforms=[HorizontalFlip]",
+        "backbone.name=resnet10t",
+        "backbone.weights=none",
+        "backbone.args.in_chans=3",
+        "finetune.batchnorm=frozen",
+        "competition.name=others",
+    ],
+)
+def test_what_decides_a_training_changes_its_fingerprint(path: Path, word: str):
+    assert load(path, [word]).training_fingerprint() != load(path).training_fingerprint()
+
+
+def test_what_is_written_into_a_run_loads_as_the_same(tmp_path: Path):
+    """The hard ones: words that YAML takes for something else, nothing, a path, nested transforms."""
+    words = [
+        "runs=a/b",
+        "tracking.wandb=off",
+        "competition.target='on'",
+        "competition.id='07'",
+        "competition.image='{a}/{b}.jpg'",
+        "competition.folder=some where",
+        "train.lr=1e-5",
+        "train.ema_decay=0.5",
+        "finetune.layer_decay=0.5",
+        "backbone.args={drop_block_rate: 0.1, norm_layer: null}",
+        "augment.transforms=[HorizontalFlip, {OneOf: {transforms: [Blur], p: 0.5}}, Affine: null]",
+    ]
+    made = load(write(tmp_path / "a.yaml", LEAST), words)
+    again = load(write(tmp_path / "again.yaml", made.to_yaml()))
+    assert isinstance(made, Config)
+    assert again == made
+    assert again.training_fingerprint() == made.training_fingerprint()
+    assert (made.competition.target, made.competition.id, made.tracking.wandb) == ("on", "07", "off")

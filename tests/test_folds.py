@@ -1,0 +1,264 @@
+"""Folds: what a split promises for any data, and that frozen folds are read back as they were made or not at all."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from foldcraft import folds, metrics
+from foldcraft.competition import Competition
+from foldcraft.config import FoldsConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.targets import Classes
+
+QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)
+
+
+def competition(labels: list[str], groups: list[str] | None = None, ids: list[str] | None = None) -> Competition:
+    """A competition of these rows, without images."""
+    classes = Classes.of(labels)
+    ids = ids or [f"{row:03d}" for row in range(len(labels))]
+    return Competition(
+        name="little",
+        metric=metrics.get("accuracy"),
+        classes=classes,
+        train_ids=np.array(ids),
+        targets=classes.encode(labels),
+        groups=np.array(groups) if groups else None,
+        train_paths=(),
+        test_ids=np.array([], dtype=str),
+        test_paths=(),
+        sample=pd.DataFrame(),
+        id_column="id",
+    )
+
+
+def in_order(data: Competition, order: np.ndarray) -> Competition:
+    """The same rows as another train.csv might list them."""
+    groups = None if data.groups is None else data.groups[order]
+    return replace(data, train_ids=data.train_ids[order], targets=data.targets[order], groups=groups)
+
+
+@st.composite
+def plain_data(draw: st.DrawFn) -> tuple[Competition, int]:
+    """Classes of very different sizes, none smaller than the number of folds; that number."""
+    count = draw(st.integers(2, 6))
+    sizes = draw(st.lists(st.integers(count, 4 * count), min_size=2, max_size=5))
+    labels = [f"{k}" for k, size in enumerate(sizes) for _ in range(size)]
+    return competition(draw(st.permutations(labels))), count
+
+
+@st.composite
+def grouped_data(draw: st.DrawFn) -> tuple[Competition, int]:
+    """Groups of one to many rows, at least as many as folds; the number of folds."""
+    count = draw(st.integers(2, 5))
+    groups = draw(st.lists(st.integers(0, 11), min_size=4 * count, max_size=40))
+    groups += list(range(count)) * 2
+    labels = [f"{k}" for k in draw(st.lists(st.integers(0, 2), min_size=len(groups), max_size=len(groups)))]
+    labels = ["0"] * count + ["1"] * count + ["2"] * count + labels[3 * count :]
+    return competition(labels, [f"g{group}" for group in groups]), count
+
+
+def counts(made: folds.Folds, data: Competition) -> np.ndarray:
+    """Rows of each class in each fold (count, K)."""
+    size = len(data.classes)
+    return np.stack([np.bincount(data.targets[made.valid_rows(k)], minlength=size) for k in range(made.count)])
+
+
+def check_partition(made: folds.Folds, data: Competition) -> None:
+    """Every row is judged in exactly one fold and learned from in all others; no fold is empty."""
+    valid = np.concatenate([made.valid_rows(k) for k in range(made.count)])
+    assert sorted(valid.tolist()) == list(range(len(data.targets)))
+    for k in range(made.count):
+        assert len(made.valid_rows(k)) > 0
+        both = np.concatenate([made.valid_rows(k), made.train_rows(k)])
+        assert sorted(both.tolist()) == list(range(len(data.targets)))
+
+
+@QUICK
+@given(plain_data(), st.integers(0, 2**31))
+def test_stratified_folds_hold_each_class_in_equal_parts(drawn: tuple[Competition, int], seed: int):
+    data, count = drawn
+    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    check_partition(made, data)
+    assert made.scheme == "stratified"
+    assert np.ptp(counts(made, data), axis=0).max() <= 1
+
+
+@QUICK
+@given(grouped_data(), st.integers(0, 2**31))
+def test_groups_never_cross_folds(drawn: tuple[Competition, int], seed: int):
+    data, count = drawn
+    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    check_partition(made, data)
+    assert made.scheme == "stratified_group"
+    assert data.groups is not None
+    for group in np.unique(data.groups):
+        assert len(set(made.fold[data.groups == group].tolist())) == 1
+
+
+@QUICK
+@given(plain_data(), st.integers(0, 2**31))
+def test_plain_folds_hold_equal_numbers_of_rows(drawn: tuple[Competition, int], seed: int):
+    data, count = drawn
+    made = folds.make(data, FoldsConfig(count=count, seed=seed, scheme="plain"))
+    check_partition(made, data)
+    assert np.ptp(counts(made, data).sum(1)) <= 1
+
+
+@QUICK
+@given(plain_data() | grouped_data(), st.integers(0, 2**31))
+def test_the_seed_alone_decides(drawn: tuple[Competition, int], seed: int):
+    data, count = drawn
+    np.random.seed(seed % 1000)  # the global state must not matter
+    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    np.random.seed(1)
+    again = folds.make(data, FoldsConfig(count=count, seed=seed))
+    assert np.array_equal(made.fold, again.fold)
+    assert made.fingerprint == again.fingerprint
+
+
+def test_another_seed_gives_other_folds():
+    data = competition(["x", "y"] * 20)
+    made = [folds.make(data, FoldsConfig(count=4, seed=seed)) for seed in range(5)]
+    assert len({one.fingerprint for one in made}) == 5
+
+
+@QUICK
+@given(plain_data() | grouped_data(), st.data())
+def test_written_folds_are_read_back_for_any_order_of_rows(
+    tmp_path: Path, drawn: tuple[Competition, int], data: st.DataObject
+):
+    """Whatever the ids look like, a row keeps its fold."""
+    rows, count = drawn
+    size = len(rows.targets)
+    ids = data.draw(st.lists(TEXT, min_size=size, max_size=size, unique=True), label="ids")
+    rows = replace(rows, train_ids=np.array(ids))
+    made = folds.make(rows, FoldsConfig(count=count))
+    folds.write(made, tmp_path / "folds.csv")
+    order = np.array(data.draw(st.permutations(range(size)), label="order"))
+    again = folds.read(tmp_path / "folds.csv", in_order(rows, order))
+    assert again.ids.tolist() == rows.train_ids[order].tolist()
+    assert np.array_equal(again.fold, made.fold[order])
+    assert (again.count, again.scheme, again.seed) == (made.count, made.scheme, made.seed)
+    assert again.fingerprint == made.fingerprint
+
+
+@pytest.mark.parametrize("ids", [["NA", "null", "nan", "None"], ["007", "7", "7.0", "1e3"], ["id", "fold", "#", "{}"]])
+def test_ids_that_look_like_something_else_survive(tmp_path: Path, ids: list[str]):
+    data = competition(["x", "y", "x", "y"], ids=ids)
+    made = folds.make(data, FoldsConfig(count=2))
+    folds.write(made, tmp_path / "folds.csv")
+    again = folds.read(tmp_path / "folds.csv", data)
+    assert again.ids.tolist() == ids
+    assert np.array_equal(again.fold, made.fold)
+
+
+@QUICK
+@given(plain_data() | grouped_data())
+def test_balance_adds_up(drawn: tuple[Competition, int]):
+    data, count = drawn
+    made = folds.make(data, FoldsConfig(count=count))
+    table = folds.balance(made, data)
+    parts, whole = table.iloc[:, :count], table["all"]
+    assert list(table.columns) == [*(f"fold {k}" for k in range(count)), "all"]
+    assert list(table.index) == ["rows", "groups", *data.classes.names]
+    assert (parts.sum(axis=1) == whole).all()  # groups too, for none is in two folds
+    assert (table.iloc[2:].sum() == table.loc["rows"]).all()
+    assert whole["rows"] == len(data.targets)
+    assert whole["groups"] == len(set(data.units.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "asked", "message"),
+    [
+        ("xxxxxyy", None, {"count": 3}, "class 'y' (2)"),
+        ("xy", None, {"count": 3, "scheme": "plain"}, "fewer rows than the 3 folds"),
+        ("xyxyxy", "aabbbb", {"count": 3}, "fewer groups than the 3 folds"),
+        ("xyxyxy", None, {"count": 3, "scheme": "stratified_group"}, "competition.group"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_refused(labels: str, groups: str | None, asked: dict, message: str):
+    data = competition(list(labels), list(groups) if groups else None)
+    with pytest.raises(FoldcraftError, match="folds") as error:
+        folds.make(data, FoldsConfig(**asked))
+    assert message in str(error.value)
+
+
+def test_plain_folds_take_a_class_with_fewer_rows_than_folds():
+    data = competition(list("xxxxxy"))
+    check_partition(folds.make(data, FoldsConfig(count=3, scheme="plain")), data)
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> tuple[Path, Competition]:
+    """Three frozen folds of twelve rows."""
+    data = competition(["x", "y"] * 6)
+    folds.write(folds.make(data, FoldsConfig(count=3)), tmp_path / "folds.csv")
+    return tmp_path / "folds.csv", data
+
+
+def _header(**changes: object) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        first, rest = text.split("\n", 1)
+        return f"# {json.dumps(json.loads(first[1:]) | changes)}\n{rest}"
+
+    return edit
+
+
+def _move_a_row(text: str) -> str:
+    *rows, last = text.strip().split("\n")
+    row_id, fold = last.split(",")
+    return "\n".join([*rows, f"{row_id},{(int(fold) + 1) % 3}"]) + "\n"
+
+
+EDITS = {
+    "row moved": _move_a_row,
+    "row dropped": lambda text: text.rsplit("\n", 2)[0] + "\n",
+    "row added": lambda text: text + "zzz,0\n",
+    "no number": lambda text: text + "zzz,first\n",
+    "column renamed": lambda text: text.replace("fold\n", "part\n"),
+    "no header": lambda text: text.split("\n", 1)[1],
+    "other header": lambda text: "# []\n" + text.split("\n", 1)[1],
+    "empty": lambda text: "",
+    "fewer folds": _header(count=2),
+    "more folds": _header(count=4),
+    "folds in words": _header(count="three"),
+    "other data": _header(data="0123456789abcdef"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_file_is_refused(frozen: tuple[Path, Competition], edit: Callable[[str], str]):
+    path, data = frozen
+    assert edit(path.read_text()) != path.read_text()
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(FoldcraftError, match=r"folds\.csv.*git"):
+        folds.read(path, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: replace(data, targets=1 - data.targets), "other labels or groups"),
+        (lambda data: replace(data, groups=np.array(["g", "h"] * 6)), "other labels or groups"),
+        (lambda data: in_order(data, np.arange(11)), "0 ids are new, 1 are gone"),
+        (lambda data: competition(["x", "y"] * 7), "2 ids are new, 0 are gone"),
+    ],
+    ids=["labels", "groups", "gone", "new"],
+)
+def test_folds_of_other_data_are_refused(
+    frozen: tuple[Path, Competition], change: Callable[[Competition], Competition], message: str
+):
+    path, data = frozen
+    with pytest.raises(FoldcraftError, match="was made for other") as error:
+        folds.read(path, change(data))
+    assert message in str(error.value)
+    assert str(path) in str(error.value)

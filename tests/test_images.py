@@ -1,0 +1,377 @@
+"""Images: every kind of file decodes to upright RGB, squares by each policy, and the cache that processes share."""
+
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from foldcraft import images
+from foldcraft.errors import FoldcraftError
+from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
+
+WIDTH, HEIGHT = 48, 32
+
+
+def scene() -> np.ndarray:
+    """A smooth colour picture without symmetry, uint8 (32, 48, 3)."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([x * 5, y * 7, 255 - x * 2 - y * 3], axis=-1).astype(np.uint8)
+
+
+def grey_of(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return np.rint(rgb * share + 255 * (1 - share))
+
+
+def half_clear() -> np.ndarray:
+    """Alpha that is 0 left, 128 in the middle, 255 right."""
+    return np.repeat(np.array([0, 128, 255], np.uint8), WIDTH // 3)[None].repeat(HEIGHT, axis=0)
+
+
+def difference(path: Path, expected: np.ndarray, max_value: float = 65535) -> float:
+    """Largest difference of the decoded file from (H, W) or (H, W, 3) pixels, its shape checked first."""
+    image = decode(path, max_value)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[..., None], 3, axis=-1)
+    pixels = np.asarray(image)
+    assert image.mode == "RGB"
+    assert pixels.shape == expected.shape
+    return float(np.abs(pixels.astype(float) - expected.astype(float)).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tolerance"),
+    [
+        ("a.png", {}, 0),
+        ("a.bmp", {}, 0),
+        ("a.tif", {}, 0),
+        ("a.tif", {"compression": "tiff_lzw"}, 0),
+        ("a.webp", {"lossless": True}, 0),
+        ("a.jpg", {"quality": 95, "subsampling": 0}, 8),
+        ("a.webp", {"quality": 95}, 24),
+    ],
+)
+def test_colour_in_each_format(tmp_path: Path, name: str, options: dict, tolerance: int):
+    Image.fromarray(scene()).save(tmp_path / name, **options)
+    assert difference(tmp_path / name, scene()) <= tolerance
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.jpg"])
+def test_grey_becomes_three_equal_channels(tmp_path: Path, name: str):
+    grey = grey_of(scene())
+    Image.fromarray(grey).save(tmp_path / name)
+    assert difference(tmp_path / name, grey) <= (6 if name == "a.jpg" else 0)
+
+
+def test_one_bit(tmp_path: Path):
+    bits = scene()[..., 0] > 100
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "1"
+    assert difference(tmp_path / "a.png", bits * 255) == 0
+
+
+def test_palette(tmp_path: Path):
+    picture = Image.fromarray(scene()).quantize(64)
+    picture.save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    assert difference(tmp_path / "a.png", np.asarray(picture.convert("RGB"))) == 0
+
+
+def test_transparent_palette_entry_becomes_white(tmp_path: Path):
+    picture = Image.fromarray(scene()).quantize(16)
+    clear = int(np.asarray(picture)[0, 0])
+    picture.save(tmp_path / "a.png", transparency=clear)
+    expected = np.asarray(picture.convert("RGB")).copy()
+    expected[np.asarray(picture) == clear] = 255
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    assert difference(tmp_path / "a.png", expected) == 0
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_transparent_colour_becomes_white(tmp_path: Path, name: str):
+    rgba = np.dstack([scene(), half_clear()])
+    Image.fromarray(rgba).save(tmp_path / name, **({"lossless": True, "exact": True} if name == "a.webp" else {}))
+    assert difference(tmp_path / name, on_white(scene(), half_clear())) <= 1
+
+
+def test_transparent_grey_becomes_white(tmp_path: Path):
+    grey = grey_of(scene())
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(half_clear())]).save(tmp_path / "a.png")
+    expected = on_white(np.repeat(grey[..., None], 3, axis=-1), half_clear())
+    assert Image.open(tmp_path / "a.png").mode == "LA"
+    assert difference(tmp_path / "a.png", expected) <= 1
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_cmyk(tmp_path: Path, name: str):
+    Image.fromarray(scene()).convert("CMYK").save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
+    assert Image.open(tmp_path / name).mode == "CMYK"
+    assert difference(tmp_path / name, scene()) <= (24 if name == "a.jpg" else 2)
+
+
+@pytest.mark.parametrize("brightest", [65535, 4095])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_scaled_by_the_brightest_value(tmp_path: Path, name: str, channels: int, brightest: int):
+    """12-bit data in a 16-bit file fills the range too, in grey as in colour."""
+    rgb = scene() if channels == 3 else grey_of(scene())
+    deep = np.rint(rgb * (brightest / 255)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / name), deep[..., ::-1] if channels == 3 else deep)
+    assert difference(tmp_path / name, rgb, brightest) <= 1
+
+
+def test_brighter_than_the_brightest_value_is_white(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH), 5000, np.uint16))
+    assert difference(tmp_path / "a.png", np.full((HEIGHT, WIDTH), 255), 4095) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path: Path, orientation: int):
+    """Each of the eight ways a camera may be held gives the same upright picture."""
+    turn = Image.Transpose
+    stored_as = {
+        1: None,
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_90,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_270,
+    }[orientation]
+    upright = Image.fromarray(scene())
+    stored = upright if stored_as is None else upright.transpose(stored_as)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif)
+    assert difference(tmp_path / "a.jpg", scene()) <= 8
+
+
+def test_first_frame_of_a_gif(tmp_path: Path):
+    first, second = (Image.fromarray(pixels).quantize(64) for pixels in (scene(), scene()[::-1].copy()))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert Image.open(tmp_path / "a.gif").n_frames == 2
+    assert difference(tmp_path / "a.gif", np.asarray(first.convert("RGB"))) <= 1
+
+
+def test_a_large_jpeg_may_be_decoded_smaller_but_never_below_what_is_asked(tmp_path: Path):
+    Image.fromarray(scene()).resize((960, 640)).save(tmp_path / "a.jpg", quality=95)
+    small = decode(tmp_path / "a.jpg", at_least=100)
+    assert 100 <= min(small.size) < 640
+    again = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(float)
+    assert np.abs(again - scene()).mean() < 3
+
+
+def test_squash_keeps_the_whole_image():
+    square = make_square(Image.fromarray(scene()), ImageSpec(32, "squash"))
+    expected = np.asarray(Image.fromarray(scene()).resize((32, 32), Image.Resampling.BICUBIC))
+    assert square.dtype == np.uint8
+    assert np.array_equal(square, expected)
+
+
+def test_pad_keeps_the_aspect_between_black_bars():
+    square = make_square(Image.new("RGB", (48, 32), "white"), ImageSpec(24, "pad"))
+    assert square.shape == (24, 24, 3)
+    assert (square[:4] == 0).all()
+    assert (square[4:20] == 255).all()
+    assert (square[20:] == 0).all()
+
+
+def test_crop_keeps_the_centre():
+    """Of a wide image with red ends and a blue centre as wide as it is high, only the blue is left."""
+    wide = np.zeros((32, 64, 3), np.uint8)
+    wide[:, :16, 0] = wide[:, 48:, 0] = wide[:, 16:48, 2] = 255
+    square = make_square(Image.fromarray(wide), ImageSpec(32, "crop"))
+    assert np.array_equal(square, wide[:, 16:48])
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+def test_interpolation_is_the_spec_s(resize: str):
+    results = {
+        name: make_square(Image.fromarray(scene()[::2, ::3].copy()), ImageSpec(40, resize, name)).tobytes()
+        for name in images.INTERPOLATIONS
+    }
+    assert len(set(results.values())) == len(images.INTERPOLATIONS)
+
+
+# The cache
+
+
+def write_scenes(folder: Path, count: int = 6) -> list[Path]:
+    """`count` different pictures as PNG."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.roll(scene(), 5 * number, axis=1)).save(path)
+    return paths
+
+
+def no_leftovers(folder: Path) -> bool:
+    return not list(folder.rglob("*.tmp-*"))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file that is decoded from now on."""
+    seen: list[Path] = []
+
+    def watched(path: Path, *args: object) -> Image.Image:
+        seen.append(path)
+        return decode(path, *args)
+
+    monkeypatch.setattr(images, "decode", watched)
+    return seen
+
+
+def test_two_specs_share_one_decode_and_the_second_call_needs_none(tmp_path: Path, decoded: list[Path]):
+    paths, cache, progress = write_scenes(tmp_path / "in"), tmp_path / "cache", []
+    specs = [ImageSpec(16), ImageSpec(24, "pad")]
+    stores = open_stores(paths, specs, cache, "train", progress.append)
+    assert sorted(decoded) == paths
+    assert sum(progress) == len(paths)
+    for spec, store in zip(specs, stores, strict=True):
+        expected = np.stack([make_square(decode(path), spec) for path in paths])
+        assert np.array_equal(store.pixels, expected)
+        assert store.path.parent == cache
+    assert no_leftovers(tmp_path)
+
+    decoded.clear()
+    again = open_stores(paths, specs[::-1], cache, "train", progress.append)
+    assert decoded == []
+    assert sum(progress) == len(paths)
+    assert [store.path for store in again] == [store.path for store in stores[::-1]]
+
+
+def test_a_changed_image_gives_a_new_cache(tmp_path: Path, decoded: list[Path]):
+    """The new content is found though the file has the same size and name; the old cache is left as it was."""
+    paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    for path in paths:
+        Image.fromarray(scene()).save(path.with_suffix(".bmp"))
+    paths = [path.with_suffix(".bmp") for path in paths]
+    before = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    size = paths[2].stat().st_size
+    Image.fromarray(scene()[::-1].copy()).save(paths[2])
+    os.utime(paths[2], ns=(time.time_ns(), time.time_ns() + 1_000_000))
+    assert paths[2].stat().st_size == size
+
+    after = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    assert after.path != before.path
+    assert np.array_equal(after.pixels[2], make_square(decode(paths[2]), ImageSpec(16)))
+    assert np.array_equal(after.pixels[[0, 1, 3, 4, 5]], before.pixels[[0, 1, 3, 4, 5]])
+    assert not np.array_equal(after.pixels[2], before.pixels[2])
+
+
+def test_images_that_are_only_touched_keep_their_cache(tmp_path: Path, decoded: list[Path]):
+    paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    before = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    decoded.clear()
+    for path in paths:
+        os.utime(path, ns=(1, 1))
+    assert open_stores(paths, [ImageSpec(16)], cache, "train")[0].path == before.path
+    assert decoded == []
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [[ImageSpec(16, max_value=65535), ImageSpec(16, max_value=4095)], [ImageSpec(16), ImageSpec(256)]],
+    ids=["max_value", "side"],
+)
+def test_specs_built_together_hold_what_each_holds_alone(tmp_path: Path, specs: list[ImageSpec]):
+    """A cache is named after image and spec, so its pixels may depend on nothing else."""
+    deep, large = tmp_path / "deep.png", tmp_path / "large.jpg"
+    cv2.imwrite(str(deep), np.rint(grey_of(scene()) * (4095 / 255)).astype(np.uint16))
+    noise = np.random.default_rng(0).integers(0, 256, (512, 768, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(large, quality=95)
+    together = open_stores([deep, large], specs, tmp_path / "together", "train")
+    for spec, store in zip(specs, together, strict=True):
+        alone = open_stores([deep, large], [spec], tmp_path / "alone", "train")[0]
+        assert alone.path.name == store.path.name
+        assert np.array_equal(alone.pixels[0], store.pixels[0])
+        assert np.array_equal(alone.pixels[1], store.pixels[1])
+
+
+def test_unreadable_images_are_all_named_and_leave_nothing_behind(tmp_path: Path):
+    paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    paths[1].write_bytes(paths[1].read_bytes()[: paths[1].stat().st_size // 2])
+    paths[4].write_text("this is no picture")
+    with pytest.raises(FoldcraftError, match="2 images cannot be read") as error:
+        open_stores(paths, [ImageSpec(16)], cache, "train")
+    assert str(paths[1]) in str(error.value)
+    assert str(paths[4]) in str(error.value)
+    assert no_leftovers(tmp_path)
+    assert not list(cache.glob("*.npy"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None], ids=["empty", "garbage", "cut"])
+def test_a_damaged_cache_is_named(tmp_path: Path, damage: bytes | None):
+    paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    store = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    whole = store.path.read_bytes()
+    store.path.unlink()
+    store.path.write_bytes(whole[:-100] if damage is None else damage)
+    with pytest.raises(FoldcraftError, match="damaged image cache") as error:
+        open_stores(paths, [ImageSpec(16)], cache, "train")
+    assert str(store.path) in str(error.value)
+
+
+def test_a_pickled_store_maps_the_file_again(tmp_path: Path):
+    """What goes to a worker process is a path, not pixels."""
+    store = open_stores(write_scenes(tmp_path / "in"), [ImageSpec(64)], tmp_path / "cache", "train")[0]
+    parcel = pickle.dumps(store)
+    copy: ImageStore = pickle.loads(parcel)
+    assert len(parcel) < 1000 < store.pixels.nbytes
+    assert isinstance(copy.pixels, np.memmap)
+    assert copy.path == store.path
+    assert len(copy) == len(store)
+    assert np.array_equal(copy.pixels, store.pixels)
+    with pytest.raises(ValueError, match="read-only"):
+        copy.pixels[0] = 0
+
+
+def build_slowly(paths: Sequence[Path], folder: Path, meet: Callable[[], object]) -> tuple[int, Path, bytes]:
+    """In a process of its own: images decoded here, the cache's path, its pixels."""
+    quick, here = images.decode, []
+
+    def slow(path: Path, *args: object) -> Image.Image:
+        time.sleep(0.02)
+        here.append(path)
+        return quick(path, *args)
+
+    images.decode = slow
+    meet()
+    store = open_stores(paths, [ImageSpec(32)], folder, "train")[0]
+    return len(here), store.path, store.pixels.tobytes()
+
+
+def _child(paths: Sequence[Path], folder: Path, barrier, results) -> None:
+    results.put(build_slowly(paths, folder, lambda: barrier.wait(60)))
+
+
+def test_two_processes_at_once_build_one_cache(tmp_path: Path):
+    """The second waits for the first and decodes nothing itself."""
+    paths, cache = write_scenes(tmp_path / "in", 20), tmp_path / "cache"
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    children = [context.Process(target=_child, args=(paths, cache, barrier, results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    outcomes = [results.get(timeout=60) for _ in children]
+    for child in children:
+        child.join(60)
+    expected = np.stack([make_square(decode(path), ImageSpec(32)) for path in paths]).tobytes()
+    assert [child.exitcode for child in children] == [0, 0]
+    assert sorted(decoded for decoded, _, _ in outcomes) == [0, len(paths)]
+    assert {path for _, path, _ in outcomes} == set(cache.glob("*.npy"))
+    assert all(pixels == expected for _, _, pixels in outcomes)
+    assert no_leftovers(tmp_path)

@@ -1,0 +1,79 @@
+"""One fold on several processes, and several folds side by side."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+SOURCE = Path(__file__).parents[1] / "src"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+# No BatchNorm and no dropout, whose results depend on how a batch is shared out.
+NET = ["backbone.name=test_vit", "images.size=160", "train.epochs=3", "augment.mixup=0.4", "train.lr=0.0005"]
+
+
+def arguments(config: Path, runs: str, *more: str) -> list[str]:
+    return [str(SOURCE / "train.py"), "--config", str(config), "--fold", "0", f"runs={runs}", *NET, *more]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.xdist_group("processes")
+def test_two_processes_learn_what_one_does_and_resume(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    run([sys.executable, *arguments(shapes, "one")])
+    interrupted = subprocess.Popen(
+        [*TORCHRUN, "29611", *arguments(shapes, f"{shapes.parent}/two")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    fold = shapes.parent / "two/shapes/tiny/fold0"
+    end = time.monotonic() + 120
+    while not (fold / "history.csv").exists() and time.monotonic() < end and interrupted.poll() is None:
+        time.sleep(0.01)
+    subprocess.run(["pkill", "-KILL", "-f", f"runs={shapes.parent}/two"], check=True)  # torchrun and its processes
+    interrupted.wait()
+    assert (fold / "last.ckpt").exists()
+    assert not (fold / "manifest.json").exists()
+
+    again = run([*TORCHRUN, "29612", *arguments(shapes, f"{shapes.parent}/two")])
+
+    assert "goes on after epoch" in again.stdout
+    assert again.stdout.count("fold 0: done") == 1, "only the first process speaks"
+    folds = (Path("one/shapes/tiny/fold0"), fold)
+    one, two = (pd.read_csv(folder / "history.csv") for folder in folds)
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=2e-4)
+    np.testing.assert_allclose(two["valid_loss"], one["valid_loss"], rtol=2e-3)
+    weights = [load_file(folder / "model.safetensors") for folder in folds]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.xdist_group("processes")
+def test_folds_side_by_side_and_one_that_crashes(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    blocked = Path("runs/shapes/tiny/fold1")
+    blocked.mkdir(parents=True)
+    (blocked / "last.ckpt").write_bytes(b"not a checkpoint")
+
+    done = command("train", "--config", shapes, "--fold", "all", "--jobs", "2")
+
+    assert done.code == 2
+    assert "[0] fold 0: done" in done.out
+    assert "[2] fold 2: done" in done.out
+    assert "damaged checkpoint" in done.out
+    assert "folds that failed: 1" in done.out

@@ -1,0 +1,81 @@
+"""The house keeps its floors, and its commands keep off the names of other modules."""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "foldcraft"
+
+# docs/architecture.md says what lives where.
+FLOORS = [
+    {"config", "errors", "files", "fingerprint", "metrics", "targets"},
+    {"augment", "bundled", "competition", "folds", "images", "loader", "mixing", "processes"},
+    {"backbones", "finetune"},
+    {"checkpoint", "fit", "forward", "hardware", "recipe", "rundir"},
+    {"blending", "ensemble", "foldrun", "inference", "predictions", "submission", "tta"},
+    set(),  # study: nothing yet
+    {"cli", "launch", "preview", "terminal", "tracking", "wandb_mirror"},
+]
+
+
+def imports_of(file: Path) -> set[str]:
+    """Rooms of the package that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "foldcraft":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foldcraft."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    assert rooms == set.union(*FLOORS)
+
+
+def test_rooms_import_from_their_own_floor_or_below() -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    upward = [
+        f"{room} (floor {floor[room]}) imports {other} (floor {floor[other]})"
+        for room in floor
+        for other in imports_of(PACKAGE / f"{room}.py")
+        if floor[other] > floor[room]
+    ]
+    assert not upward
+
+
+def test_words_need_no_torch() -> None:
+    code = "import sys; from foldcraft import " + ", ".join(sorted(FLOORS[0])) + "; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_only_one_room_touches_albumentations() -> None:
+    files = [file.name for file in PACKAGE.rglob("*.py") if "import albumentations" in file.read_text()]
+    assert files == ["augment.py"]
+
+
+def test_commands_have_names_of_their_own() -> None:
+    commands = {file.stem for file in (ROOT / "src").glob("*.py")}
+    code = (
+        "import importlib.util, json, sys; "
+        f"print(json.dumps([n for n in {sorted(commands)} "
+        "if n in sys.stdlib_module_names or importlib.util.find_spec(n)]))"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, env={})
+    assert json.loads(elsewhere.stdout) == []
+
+
+def test_generated_files_are_current() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "src" / "reference.py")
+    assert spec
+    assert spec.loader
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for path, text in reference.generated(ROOT).items():
+        assert path.read_text() == text, f"{path.name} is out of date: run `make reference`"

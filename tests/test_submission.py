@@ -1,0 +1,209 @@
+"""The submission: made on the sample, checked as the host would, never overwritten, entered in the ledger once."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+
+from foldcraft import metrics, submission
+from foldcraft.competition import Competition
+from foldcraft.errors import FoldcraftError
+from foldcraft.targets import Classes
+
+TEST = ["b", "a", "10", "07", "7"]
+CLASSES = ("bar", "cross", "dot")
+
+
+def competition(sample: pd.DataFrame, metric: str = "accuracy", classes: tuple[str, ...] = CLASSES) -> Competition:
+    nothing = np.array([], dtype=str)
+    return Competition(
+        name="shapes",
+        metric=metrics.get(metric),
+        classes=Classes(classes),
+        train_ids=nothing,
+        targets=np.array([], dtype=np.int64),
+        groups=None,
+        train_paths=(),
+        test_ids=np.array(sorted(TEST)),
+        test_paths=(),
+        sample=sample,
+        id_column="id",
+    )
+
+
+def labels_sample() -> pd.DataFrame:
+    return pd.DataFrame({"label": "bar", "id": TEST})  # the id need not come first
+
+
+def log_probs(classes: int = 3) -> np.ndarray:
+    """Of the rows of `TEST`, in that order."""
+    return log_softmax(np.random.default_rng(0).normal(0, 2, (len(TEST), classes)), axis=1)
+
+
+def test_labels_stand_beside_the_samples_ids() -> None:
+    wanted = [CLASSES[best] for best in log_probs().argmax(1)]
+    assert len(set(wanted)) > 1
+    order = [3, 0, 4, 2, 1]
+    data = competition(labels_sample())
+    made = submission.make(data, np.array(TEST)[order], log_probs()[order])
+    submission.check(made, data)
+    pd.testing.assert_frame_equal(made, labels_sample().assign(label=wanted))
+
+
+def test_each_class_finds_its_column() -> None:
+    sample = pd.DataFrame({"dot": "0.3", "id": TEST, "bar": "0.3", "cross": "0.4"})
+    for metric in ("log_loss", "accuracy"):  # the sample decides, whatever the metric wants
+        data = competition(sample, metric)
+        made = submission.make(data, np.array(TEST), log_probs())
+        submission.check(made, data)
+        assert list(made.columns) == ["dot", "id", "bar", "cross"]
+        assert made["id"].tolist() == TEST
+        np.testing.assert_allclose(made[list(CLASSES)].to_numpy(float), np.exp(log_probs()))
+
+
+def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
+    sample = pd.DataFrame({"id": TEST, "score": "0.5"})
+    data = competition(sample, "roc_auc", ("no", "yes"))
+    made = submission.make(data, np.array(TEST), log_probs(2))
+    submission.check(made, data)
+    np.testing.assert_allclose(made["score"].to_numpy(float), np.exp(log_probs(2)[:, 1]))
+    asked_for_labels = submission.make(competition(sample, "accuracy", ("no", "yes")), np.array(TEST), log_probs(2))
+    assert set(asked_for_labels["score"]) == {"no", "yes"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "metric"),
+    [
+        (pd.DataFrame({"id": TEST, "label": "bar", "comment": "-"}), "accuracy"),
+        (pd.DataFrame({"id": TEST, "bar": "0.5", "dot": "0.5"}), "log_loss"),
+        (pd.DataFrame({"id": TEST, "score": "0.5"}), "log_loss"),
+    ],
+)
+def test_a_sample_that_is_not_understood_is_refused(sample: pd.DataFrame, metric: str) -> None:
+    with pytest.raises(FoldcraftError, match="sample submission: columns"):
+        submission.make(competition(sample, metric), np.array(TEST), log_probs())
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["b", "a", "10", "07"], r"1 ids without prediction \(7\)"),
+        ([*TEST, "new"], r"1 too many \(new\)"),
+        ([*TEST, "a"], "1 doubled"),
+        (["b", "a", "10", "7", "7"], r"1 ids without prediction \(07\).*1 doubled"),
+    ],
+)
+def test_other_ids_than_the_samples_are_refused(ids: list[str], said: str) -> None:
+    some = log_probs()[np.arange(len(ids)) % len(TEST)]
+    with pytest.raises(FoldcraftError, match=said):
+        submission.make(competition(labels_sample()), np.array(ids), some)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.5, np.inf])
+def test_predictions_that_are_no_probabilities_are_refused(bad: float) -> None:
+    broken = log_probs()
+    broken[2, 1] = bad
+    with pytest.raises(FoldcraftError, match="NaN or do not sum to one"):
+        submission.make(competition(labels_sample()), np.array(TEST), broken)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda frame: frame[["id", "label"]], "columns"),
+        (lambda frame: frame.iloc[::-1], "ids"),
+        (lambda frame: frame.iloc[:-1], "ids"),
+        (lambda frame: frame.assign(id=["b", "a", "10", "7", "7"]), "ids"),
+        (lambda frame: frame.assign(label=["bar", None, "dot", "dot", "bar"]), "empty"),
+        (lambda frame: frame.assign(label=["bar", "", "dot", "dot", "bar"]), "empty"),
+        (lambda frame: frame.assign(label=["bar", "Bar", "dot", "dot", "bar"]), "unknown labels: Bar"),
+    ],
+)
+def test_a_spoiled_submission_is_seen(spoil, said: str) -> None:
+    data = competition(labels_sample())
+    good = submission.make(data, np.array(TEST), log_probs())
+    submission.check(good, data)
+    with pytest.raises(FoldcraftError, match=said):
+        submission.check(spoil(good), data)
+
+
+def test_spoiled_probabilities_are_seen() -> None:
+    data = competition(pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"}), "log_loss")
+    good = submission.make(data, np.array(TEST), log_probs())
+    with pytest.raises(FoldcraftError, match="sum to one"):
+        submission.check(good.assign(dot=good["dot"] + 0.1), data)
+    with pytest.raises(FoldcraftError, match="empty"):
+        submission.check(good.assign(dot=np.nan), data)
+
+
+@given(order=st.permutations(range(len(TEST))))
+def test_the_order_of_predictions_does_not_matter(order: list[int]) -> None:
+    sample = pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"})
+    for data in (competition(labels_sample()), competition(sample, "log_loss")):
+        wanted = submission.make(data, np.array(TEST), log_probs())
+        made = submission.make(data, np.array(TEST)[order], log_probs()[order])
+        assert made.to_csv(index=False) == wanted.to_csv(index=False)
+
+
+def entry(oof: str = "0.9") -> dict[str, object]:
+    named = {"experiments": "a b", "weights": "0.5 0.5", "metric": "accuracy"}
+    return {**named, "oof": oof, "oof_low": "0.8", "oof_high": "0.95", "rows": 5}
+
+
+def frame(label: str = "bar") -> pd.DataFrame:
+    return pd.DataFrame({"id": TEST, "label": label})
+
+
+def test_a_submission_and_its_row_are_written(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    path, is_new = submission.write(frame(), folder, "shapes_a", entry())
+    assert (path, is_new) == (folder / "shapes_a.csv", True)
+    assert path.read_bytes() == b"id,label\nb,bar\na,bar\n10,bar\n07,bar\n7,bar\n"
+    ledger = submission.read_ledger(folder / "ledger.csv")
+    assert list(ledger.columns) == submission.LEDGER_COLUMNS
+    (row,) = ledger.to_dict("records")
+    assert row.pop("time")
+    given = {key: str(value) for key, value in entry().items()}
+    assert row == {"file": "shapes_a.csv", "public": "", "private": "", **given}
+
+
+def test_an_earlier_submission_is_never_overwritten(tmp_path: Path) -> None:
+    written = [submission.write(frame(label), tmp_path, "mine", entry()) for label in ("bar", "dot", "bar", "cross")]
+    assert [path.name for path, _ in written] == ["mine.csv", "mine-2.csv", "mine.csv", "mine-3.csv"]
+    assert [is_new for _, is_new in written] == [True, True, False, True]
+    for (path, _), label in zip(written, ("bar", "dot", "bar", "cross"), strict=True):
+        assert pd.read_csv(path)["label"].unique().tolist() == [label]
+    ledger = submission.read_ledger(tmp_path / "ledger.csv")
+    assert ledger["file"].tolist() == ["mine.csv", "mine-2.csv", "mine-3.csv"]
+
+
+def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
+    submission.write(frame(), tmp_path, "mine", entry("0.90"))
+    ledger = submission.read_ledger(tmp_path / "ledger.csv")
+    ledger.assign(public="0.870", private='high, "for once"').to_csv(tmp_path / "ledger.csv", index=False)
+    submission.write(frame(), tmp_path, "mine", entry("0.91"))
+    submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    ledger = submission.read_ledger(tmp_path / "ledger.csv")
+    assert ledger["public"].tolist() == ["0.870", ""]
+    assert ledger["private"].tolist() == ['high, "for once"', ""]
+    assert ledger["oof"].tolist() == ["0.90", "0.92"]
+
+
+def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_path: Path) -> None:
+    old, _ = submission.write(frame(), tmp_path, "mine", entry("0.90"))
+    old.unlink()
+    new, is_new = submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    assert is_new
+    ledger = submission.read_ledger(tmp_path / "ledger.csv")
+    assert ledger[ledger["file"] == new.name]["oof"].tolist()[-1] == "0.92"
+
+
+def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ledger.csv").write_text("file;public\nmine.csv;0.9\n")
+    with pytest.raises(FoldcraftError, match=r"ledger\.csv: columns"):
+        submission.write(frame(), tmp_path, "mine", entry())
+    assert (tmp_path / "ledger.csv").read_text() == "file;public\nmine.csv;0.9\n"
