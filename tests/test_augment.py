@@ -162,9 +162,8 @@ def draw_epochs(store: ImageStore, workers: int, epochs: Sequence[int] = (0, 1, 
 
 def same(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
     """Are these the very same batches?"""
-    return len(a) == len(b) and all(
-        np.array_equal(x.numpy(), y.numpy()) for one, other in zip(a, b, strict=True) for x, y in zip(one, other)
-    )
+    pairs = [pair for one, other in zip(a, b, strict=True) for pair in zip(one, other, strict=True)]
+    return all(np.array_equal(x.numpy(), y.numpy()) for x, y in pairs)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on purpose

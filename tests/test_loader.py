@@ -74,7 +74,7 @@ def test_a_batch_is_never_larger_than_the_rows() -> None:
 
 @pytest.mark.parametrize(("rows", "batch", "world"), [(20, 6, 4), (3, 4, 4)])
 def test_a_batch_that_cannot_be_shared_out_is_refused(rows: int, batch: int, world: int) -> None:
-    with pytest.raises(FoldcraftError, match="train.batch"):
+    with pytest.raises(FoldcraftError, match=r"train\.batch"):
         EpochBatches(np.arange(rows), batch, seed=0, rank=0, world=world)
 
 

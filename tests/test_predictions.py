@@ -93,7 +93,7 @@ def test_test_predictions_of_other_rows_are_not_averaged() -> None:
 
 
 def test_a_view_that_was_not_predicted_is_named() -> None:
-    with pytest.raises(FoldcraftError, match="plain.*rot90"):
+    with pytest.raises(FoldcraftError, match=r"plain.*rot90"):
         made(names(0, 3)).mean(["identity", "rot90"])
 
 

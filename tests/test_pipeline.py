@@ -1,0 +1,197 @@
+"""The life of a competition: train, infer, change one's mind, submit; as a user does it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CONFIG, draw_shape, real_data, real_weights
+
+from foldcraft import hardware, images, inference, predictions, tta
+from foldcraft.fit import Trainer
+from foldcraft.submission import LEDGER_COLUMNS
+
+LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
+
+
+def ledger() -> pd.DataFrame:
+    return pd.read_csv("submissions/ledger.csv", dtype=str, keep_default_na=False)
+
+
+def test_from_folder_to_submission(shapes: Path, command) -> None:
+    assert command("split", "--config", shapes).code == 0
+    assert command("train", "--config", shapes, "--fold", "all", *LEARNING).code == 0
+    done = command("infer", "--config", shapes, *LEARNING)
+
+    submitted = pd.read_csv("submissions/shapes_tiny.csv", dtype=str)
+    sample = pd.read_csv("input/shapes/sample_submission.csv", dtype=str)
+    assert submitted["id"].tolist() == sample["id"].tolist()
+    assert "OOF" in done.out
+    row = ledger().iloc[0]
+    assert list(ledger().columns) == LEDGER_COLUMNS
+    assert (row["file"], row["rows"]) == ("shapes_tiny.csv", "48")
+    assert float(row["oof_low"]) <= float(row["oof"]) <= float(row["oof_high"])
+    truth = [("bar", "cross", "dot")[int(name[:3]) % 3] for name in submitted["id"]]
+    assert np.mean(submitted["label"] == truth) > 0.8, "the tiny net has learned nothing"
+
+
+def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "1")
+
+    fold = Path("runs/shapes/tiny/fold1")
+    files = {file.name for file in fold.iterdir() if not file.name.startswith(".")}
+    assert files == {"config.yaml", "history.csv", "model.safetensors", "oof.parquet", "test.parquet", "manifest.json"}
+    oof, test = predictions.read(fold / "oof.parquet"), predictions.read(fold / "test.parquet")
+    folds = pd.read_csv("folds/shapes.csv", skiprows=1, dtype={"id": str})
+    assert set(oof.ids) == set(folds["id"][folds["fold"] == 1])
+    assert (oof.views, test.views) == (("identity", "hflip"),) * 2
+    assert predictions.is_normalised(oof.log_probs)
+    assert len(test.ids) == 12
+    manifest = json.loads((fold / "manifest.json").read_text())
+    assert {"config", "data", "folds", "pretrained", "model"} <= set(manifest["fingerprints"])
+    assert manifest["packages"]["torch"]
+    assert list(pd.read_csv(fold / "history.csv")["epoch"]) == [1, 2]
+
+
+def test_infer_with_some_folds_says_so(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0")
+
+    done = command("infer", "--config", shapes)
+
+    assert done.code == 0
+    assert "has only fold 0; train 1, 2 too" in done.out
+    assert ledger().iloc[0]["rows"] == "16"
+
+
+def test_a_new_view_is_predicted_once_and_kept(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0,1")
+    old = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
+    views = "tta.views=[identity,vflip]"
+
+    assert command("infer", "--config", shapes, views).code == 0
+
+    new = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
+    assert new.views == ("identity", "hflip", "vflip")
+    np.testing.assert_array_equal(new.log_probs[:2], old.log_probs)
+    monkeypatch.setattr(inference, "log_probabilities", None)  # nothing is left to compute
+    assert command("infer", "--config", shapes, views).code == 0
+
+
+def test_another_test_set_is_predicted_anew(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0,1")
+    draw_shape("dot", 999).save("input/shapes/test/999.png")
+    for name in ("test", "sample_submission"):
+        frame = pd.read_csv(f"input/shapes/{name}.csv", dtype=str)
+        frame.loc[len(frame)] = ["999.png", "bar"][: frame.shape[1]]
+        frame.to_csv(f"input/shapes/{name}.csv", index=False)
+
+    assert command("infer", "--config", shapes).code == 0
+
+    assert "999.png" in pd.read_csv("submissions/shapes_tiny.csv", dtype=str)["id"].tolist()
+
+
+def test_one_decode_an_image_for_all_models_and_views(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    larger = shapes.with_name("larger.yaml")
+    larger.write_text(CONFIG.replace("size: 16", "size: 24"))
+    command("split", "--config", shapes)
+    for config in (shapes, larger):
+        command("train", "--config", config, "--fold", "0,1")
+    for cache in Path("runs/shapes/cache").glob("*.npy"):
+        cache.unlink()
+    for test in Path("runs/shapes").glob("*/fold*/test.parquet"):
+        test.unlink()
+    decoded: list[Path] = []
+    looked: list[str] = []
+    decode, view = images.decode, tta.view
+    monkeypatch.setattr(images, "decode", lambda path, *rest: (decoded.append(path), decode(path, *rest))[1])
+    monkeypatch.setattr(tta, "view", lambda name: (looked.append(name), view(name))[1])
+
+    done = command("infer", "--config", shapes, larger)
+
+    assert done.code == 0
+    assert "blend" in done.out
+    assert len(decoded) == len(set(decoded)) == 60, "48 training and 12 test images, each once for both sizes"
+    made = [name for name in looked if name == "hflip"]
+    assert len(made) <= 4, "two folds of one experiment share their views"  # 2 to open the configs, 2 sizes
+
+
+def test_loss_that_is_no_number_names_the_images(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("split", "--config", shapes)
+    backward = Trainer._backward
+
+    def poisoned(trainer: Trainer, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return backward(trainer, pixels, targets) * (float("nan") if trainer.epoch == 1 else 1)
+
+    monkeypatch.setattr(Trainer, "_backward", poisoned)
+    done = command("train", "--config", shapes, "--fold", "0")
+
+    assert done.code == 2
+    assert "the loss became nan in epoch 2, step 1" in done.err
+    assert done.err.count(".png") == 8, "the eight images of that batch"
+    assert done.err.count("\n") == 1
+
+
+def test_early_stopping_keeps_the_best_epoch(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0", "train.epochs=30", "train.patience=2", "train.lr=0.000001")
+
+    history = pd.read_csv("runs/shapes/tiny/fold0/history.csv")
+    assert len(history) == int(history["score"].idxmax()) + 1 + 2
+
+
+def test_hardware_is_measured_told_and_kept(shapes: Path, command) -> None:
+    auto = ["train.precision=auto", "train.memory_format=auto", "experiment=measured"]
+    command("split", "--config", shapes)
+    first = command("train", "--config", shapes, "--fold", "0", *auto)
+    kept = Path("runs/shapes/measured/hardware.json").read_text()
+    second = command("train", "--config", shapes, "--fold", "1", *auto)
+
+    assert "(measured 32-true contiguous" in first.out
+    assert first.out.split("measured on ")[1].split("\n")[0] == second.out.split("measured on ")[1].split("\n")[0]
+    assert Path("runs/shapes/measured/hardware.json").read_text() == kept
+    (chosen,) = json.loads(kept).values()
+    assert len(chosen["rates"]) == 4
+
+
+def test_fewer_bits_must_be_worth_it() -> None:
+    options = [hardware.Hardware("cpu", bits, "contiguous", "") for bits in ("32-true", "bf16-mixed")]
+
+    def best(rate: float) -> str:
+        return hardware._best(options, {"32-true contiguous": 100, "bf16-mixed contiguous": rate}).precision
+
+    assert (best(105), best(120)) == ("32-true", "bf16-mixed")
+
+
+def test_preview_draws_a_sheet(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    done = command("preview", "--config", shapes, "--images", "3", "--draws", "4", "augment.mixup=1")
+
+    assert done.code == 0
+    sheet = images.decode(Path("runs/shapes/tiny/preview.png"))
+    assert sheet.width > 5 * 96
+    assert sheet.height > 3 * 96
+
+
+@pytest.mark.real
+def test_real_backbone_learns_real_hands(workplace: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = real_data("signdigits")
+    monkeypatch.setenv("FOLDCRAFT_WEIGHTS", str(real_weights("mobilenetv2_035")))
+    config = workplace / "hands.yaml"
+    config.write_text(
+        f"competition: {{name: hands, folder: {folder}, group: group}}\n"
+        "images: {size: 64}\nbackbone: {name: mobilenetv2_035}\naugment: {preset: light, hflip: 0}\n"
+        "train: {epochs: 2, lr: 0.003, batch: 16, device: cpu}\ntracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
+    )
+    command("split", "--config", config)
+    command("train", "--config", config, "--fold", "0")
+
+    done = command("infer", "--config", config)
+
+    assert done.code == 0
+    assert float(ledger().iloc[0]["oof"]) > 0.6, "chance is 0.1"
