@@ -1,4 +1,4 @@
-"""A user's mistakes: each is answered with exit code 2 and one line that names the culprit, and leaves nothing broken."""
+"""A user's mistakes: each is answered with exit code 2 and one line that names the culprit; nothing is left broken."""
 
 import os
 import pickle
@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Outcome, draw_shape
-from PIL import Image
 
 from foldcraft.fit import Trainer
 
@@ -335,8 +334,8 @@ def test_a_backbone_that_cannot_be(split: Path, command: Command, words: tuple[s
         ("[{Rotate: {limit: wide}}]", ("Rotate", "wide")),
         ("[{HorizontalFlip: null, VerticalFlip: null}]", ("HorizontalFlip", "not one transform")),
         ("[{OneOf: {transforms: [Blurr]}}]", ("'Blurr'", "did you mean 'Blur'")),
-        ("[{OneOf: {transforms: [3]}}]", ("OneOf", "3")),
-        ("[{RandomCrop: {height: 99, width: 99}}]", ("RandomCrop", "99")),
+        ("[{OneOf: {transforms: [3]}}]", ("3 is not one transform",)),
+        ("[{RandomCrop: {height: 99, width: 99}}]", ("99",)),
     ],
 )
 def test_an_augmentation_that_cannot_be(split: Path, command: Command, transforms: str, named: tuple[str, ...]):
@@ -403,7 +402,7 @@ class Intruder:
         lambda file: file.write_bytes(np.random.default_rng(0).bytes(5000)),
         lambda file: file.write_bytes(b""),
         lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
-        lambda file: file.write_bytes(pickle.dumps(Intruder())),
+        lambda file: file.write_bytes(pickle.dumps(Intruder(), protocol=2)),
         lambda file: torch.save({"model": Intruder()}, file),
         lambda file: torch.save([1, 2, 3], file),
     ],
@@ -438,7 +437,7 @@ def test_a_damaged_file_of_a_finished_fold(trained: Path, command: Command, file
 
 def test_a_second_process_on_a_fold_leaves_it_alone(split: Path, command: Command):
     FOLD.mkdir(parents=True)
-    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
+    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True), input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, FOLD / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -479,4 +478,3 @@ def test_a_full_disk(split: Path, command: Command):
     mistake(Outcome(2, "", first), "runs/shapes/cache", "cannot be written", "free some space")
     mistake(Outcome(2, "", second), str(FOLD / "last.ckpt"), "cannot be written", "free some space")
     assert "fold 0: done" in fine(command("train", *words)).out
-    assert Image.open(INPUT / "train" / "000.png").size == (20, 20)

@@ -103,21 +103,20 @@ def test_the_experiment_is_named_after_the_file_unless_it_is_named(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("word", "suggestion"),
+    ("word", "message"),
     [
-        ("train.learning_rate=1", "train."),
-        ("train.epoch=3", "'train.epochs'"),
-        ("lr=0.1", "'train.lr'"),
-        ("trian.lr=0.1", "'train'"),
-        ("competition.idd=x", "'competition.id'"),
+        ("tta.q=1", "unknown key 'tta.q', known: tta.views"),
+        ("train.epoch=3", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
+        ("competition.idd=x", "unknown key 'competition.idd', did you mean 'competition.id'?"),
+        ("lr=0.1", "unknown key 'lr', did you mean 'train.lr'?"),
+        ("trian.lr=0.1", "unknown key 'trian', did you mean 'train'?"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path, word: str, suggestion: str):
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path, word: str, message: str):
     path = write(tmp_path / "a.yaml", LEAST)
-    with pytest.raises(FoldcraftError, match="unknown key") as error:
+    with pytest.raises(FoldcraftError) as error:
         load(path, [word])
-    assert repr(word.split("=")[0].split(".")[-1]).strip("'") in str(error.value)
-    assert suggestion in str(error.value)
+    assert message in str(error.value)
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path):

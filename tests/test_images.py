@@ -209,9 +209,9 @@ def test_interpolation_is_the_spec_s(resize: str):
 
 
 def write_scenes(folder: Path, count: int = 6) -> list[Path]:
-    """`count` different pictures as PNG."""
+    """`count` different pictures, all of the same number of bytes."""
     folder.mkdir(exist_ok=True)
-    paths = [folder / f"{number}.png" for number in range(count)]
+    paths = [folder / f"{number}.bmp" for number in range(count)]
     for number, path in enumerate(paths):
         Image.fromarray(np.roll(scene(), 5 * number, axis=1)).save(path)
     return paths
@@ -256,9 +256,6 @@ def test_two_specs_share_one_decode_and_the_second_call_needs_none(tmp_path: Pat
 def test_a_changed_image_gives_a_new_cache(tmp_path: Path, decoded: list[Path]):
     """The new content is found though the file has the same size and name; the old cache is left as it was."""
     paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
-    for path in paths:
-        Image.fromarray(scene()).save(path.with_suffix(".bmp"))
-    paths = [path.with_suffix(".bmp") for path in paths]
     before = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
     size = paths[2].stat().st_size
     Image.fromarray(scene()[::-1].copy()).save(paths[2])

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from foldcraft.config import TTAConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.tta import FIXED, view
 
@@ -64,6 +66,12 @@ def test_scales_magnify_about_the_centre(name: str, factor: float, margin: int) 
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(FoldcraftError, match=r"tta\.views: no view"):
         view(name)
+
+
+def test_a_view_counts_once() -> None:
+    """Predictions of a view that is named twice could not be told from predictions of other rows."""
+    with pytest.raises(ValidationError, match="hflip"):
+        TTAConfig(views=["hflip", "identity", "hflip"])
 
 
 def test_a_refusal_says_what_would_do() -> None:

@@ -185,7 +185,7 @@ class Trainer:
         for step, batch in enumerate(self.loader, start=first):
             watch.add(self._step(batch, step), batch.rows)
             self.listener.stepped(len(batch.rows) * self.processes.world)
-        return watch.mean()
+        return self.processes.mean(watch.mean())
 
     def _step(self, batch: Batch, step: int) -> torch.Tensor:
         """One optimizer step; its loss, left on the device."""
@@ -362,6 +362,9 @@ def _fabric(hardware: Hardware, processes: Processes) -> Fabric:
         precision=hardware.precision,
     )
     fabric.launch()
+    if hardware.device == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        torch.set_float32_matmul_precision("high")
     return fabric
 
 

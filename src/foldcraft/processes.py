@@ -34,6 +34,14 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def mean(self, value: float) -> float:
+        """The mean of every process's `value`."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.item() / self.world
+
     def barrier(self) -> None:
         """Wait until all are here."""
         if self.world > 1:

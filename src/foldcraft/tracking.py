@@ -22,6 +22,8 @@ from foldcraft.foldrun import Audience
 from foldcraft.rundir import FoldFolder, experiment_folder
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end
+# Said aloud, because the end of the pipe would not be seen while a forked worker still holds its other end.
+GOODBYE = {"do": "goodbye"}
 MIRROR = [sys.executable, "-m", "foldcraft.wandb_mirror"]
 
 
@@ -31,7 +33,7 @@ class Tracker(Audience):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.log_file = experiment_folder(config) / "wandb.log"
-        self.events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.mirror: subprocess.Popen[bytes] | None = None
         self.writer = threading.Thread(target=self._write, daemon=True)
 
@@ -70,7 +72,7 @@ class Tracker(Audience):
         """Wait a moment for W&B to finish; a warning if it failed or did not."""
         if self.mirror is None:
             return None
-        self.events.put(None)
+        self.events.put(GOODBYE)
         try:
             code = self.mirror.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -100,10 +102,11 @@ class Tracker(Audience):
         assert self.mirror is not None
         assert self.mirror.stdin is not None
         try:
-            while (event := self.events.get()) is not None:
+            while event := self.events.get():
                 self.mirror.stdin.write(json.dumps(event).encode() + b"\n")
                 self.mirror.stdin.flush()
-            self.mirror.stdin.close()
+                if event == GOODBYE:
+                    return
         except OSError:
             return  # it has died; `close` will say so
 

@@ -1,4 +1,4 @@
-"""The process that talks to W&B: reads events, one JSON a line, from stdin, until there are no more."""
+"""The process that talks to W&B: reads events, one JSON a line, from stdin, until goodbye or the end."""
 
 import json
 import os
@@ -13,7 +13,10 @@ LAST_CHANCE = 120  # seconds after the last event, after which this process ends
 def events() -> Iterable[dict[str, Any]]:
     """What happens, as it happens."""
     for line in sys.stdin:
-        yield json.loads(line)
+        event = json.loads(line)
+        if event["do"] == "goodbye":
+            break
+        yield event
     if hasattr(signal, "alarm"):
         signal.alarm(LAST_CHANCE)
 
