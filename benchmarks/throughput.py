@@ -22,9 +22,10 @@ import torch
 from PIL import Image
 
 from foldcraft import backbones, hardware
+from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.config import Config
-from foldcraft.fit import Listener, Task, Trainer
+from foldcraft.fit import Task, Trainer
 from foldcraft.hardware import cores
 from foldcraft.images import ImageSpec, open_stores
 from foldcraft.loader import Batch
@@ -99,7 +100,7 @@ def make_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
         state_file=folder / "last.ckpt",
         history_file=folder / "history.csv",
     )
-    return Trainer(task, model, blueprint, chosen, Processes(), Listener())
+    return Trainer(task, model, blueprint, chosen, Processes(), Audience())
 
 
 def first_batch(trainer: Trainer) -> Batch:

@@ -19,9 +19,9 @@ def main(arguments: Sequence[str]) -> int:
     from pathlib import Path
 
     from foldcraft import preview
-    from foldcraft.foldrun import Workspace
     from foldcraft.rundir import experiment_folder
     from foldcraft.terminal import Terminal
+    from foldcraft.workspace import Workspace
 
     terminal = Terminal()
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft import processes
-    from foldcraft.foldrun import Workspace
+    from foldcraft.workspace import Workspace
 
     work = Workspace.open(config)
     chosen = cli.parse_folds(args.fold, work.folds.count)
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def one_after_another(work, chosen: Sequence[int], together) -> int:  # noqa: ANN001
-    from foldcraft.foldrun import Audience, train_fold
+    from foldcraft.audience import Audience
+    from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several, Terminal
     from foldcraft.tracking import Tracker
 

@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-import split  # noqa: E402
 import torch  # noqa: E402
+
+import split  # noqa: E402
 import train  # noqa: E402
 from foldcraft import blending, foldrun, images, terminal, tracking  # noqa: E402, F401 (imported before the forks)
 

@@ -387,5 +387,5 @@ def test_real_backbones_load(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         logits = model.eval()(images(6, 128))
     assert logits.shape == (6, 6)
     assert logits.isfinite().all()
-    assert F.cross_entropy(logits, torch.arange(6)).item() == pytest.approx(math.log(6), rel=0.1)
+    assert F.cross_entropy(logits, torch.arange(6)).item() < 1.5 * math.log(6)
     backbones.rebuild(blueprint).load_state_dict(loaded)

@@ -201,9 +201,10 @@ def test_unreadable_images_are_all_named_before_training_starts(split: Path, com
     (INPUT / "train" / "010.png").write_bytes(b"")
     (INPUT / "train" / "020.png").write_text("this is no picture")
     (INPUT / "train" / "030.png").write_bytes(whole[:28])  # ends within the header
+    (INPUT / "test" / "050.png").write_text("nor is this, and it is told in the same line")
     for name in ("train", "preview"):
         outcome = command(name, "--config", split)
-        mistake(outcome, "4 images cannot be read", "003.png", "010.png", "020.png", "030.png")
+        mistake(outcome, "5 images cannot be read", "003.png", "010.png", "020.png", "030.png", "050.png")
         assert "epoch" not in outcome.out
     assert not (FOLD / "history.csv").exists()
     assert not list(Path("runs").rglob("*.npy"))

@@ -131,6 +131,13 @@ def test_sixteen_bits_are_scaled_by_the_brightest_value(tmp_path: Path, name: st
     assert difference(tmp_path / name, rgb, brightest) <= 1
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_transparent_sixteen_bit_colour_becomes_white(tmp_path: Path, name: str):
+    deep = np.dstack([scene()[..., ::-1], half_clear()]).astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / name), deep)
+    assert difference(tmp_path / name, on_white(scene(), half_clear())) <= 1
+
+
 def test_brighter_than_the_brightest_value_is_white(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH), 5000, np.uint16))
     assert difference(tmp_path / "a.png", np.full((HEIGHT, WIDTH), 255), 4095) == 0

@@ -64,6 +64,12 @@ def test_a_fold_without_some_class_still_has_a_score(name: str) -> None:
         assert np.isfinite(metrics.get(name)(truth, p))
 
 
+def test_a_sure_mistake_costs_much_but_not_all() -> None:
+    log_loss = metrics.get("log_loss")
+    assert log_loss(np.array([0]), np.array([[1e-6, 1 - 1e-6]])) == pytest.approx(6 * np.log(10))
+    assert 30 < log_loss(np.array([0]), np.array([[0.0, 1.0]])) < 40
+
+
 def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(FoldcraftError, match=r"competition\.metric.*makro_f1.*'macro_f1'"):
         metrics.get("makro_f1")

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "foldcraft"
 
-# docs/architecture.md says what lives where.
-FLOORS = [
-    {"config", "errors", "files", "fingerprint", "metrics", "targets"},
-    {"augment", "bundled", "competition", "folds", "images", "loader", "mixing", "processes"},
-    {"backbones", "finetune"},
-    {"checkpoint", "fit", "forward", "hardware", "recipe", "rundir"},
-    {"blending", "ensemble", "foldrun", "inference", "predictions", "submission", "tta"},
-    set(),  # study: nothing yet
-    {"cli", "launch", "preview", "terminal", "tracking", "wandb_mirror"},
-]
+
+def floors() -> dict[str, int]:
+    """The floor of every room, as the table in docs/architecture.md has it."""
+    rows = re.findall(r"^\| (\d) \w+ \| ([^|]*) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    return {room: int(number) for number, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
 
 
 def imports_of(file: Path) -> set[str]:
@@ -35,11 +31,11 @@ def imports_of(file: Path) -> set[str]:
 
 def test_every_room_has_a_floor() -> None:
     rooms = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
-    assert rooms == set.union(*FLOORS)
+    assert rooms == set(floors())
 
 
 def test_rooms_import_from_their_own_floor_or_below() -> None:
-    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    floor = floors()
     upward = [
         f"{room} (floor {floor[room]}) imports {other} (floor {floor[other]})"
         for room in floor
@@ -50,7 +46,11 @@ def test_rooms_import_from_their_own_floor_or_below() -> None:
 
 
 def test_words_need_no_torch() -> None:
-    code = "import sys; from foldcraft import " + ", ".join(sorted(FLOORS[0])) + "; print('torch' in sys.modules)"
+    code = (
+        "import sys; from foldcraft import "
+        + ", ".join(sorted(room for room, floor in floors().items() if floor == 0))
+        + "; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from wandb.proto import wandb_internal_pb2
-from foldcraft import tracking
 
+from foldcraft import tracking
 
 BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, 7
 

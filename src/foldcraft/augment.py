@@ -80,6 +80,10 @@ class Augment:
         self.size = images.size
         self.transforms = _build_all([*_fit(images, cache_side, bool(steps)), *steps], images.size)
         self.compose = A.Compose(self.transforms)
+        try:
+            self(np.zeros((cache_side, cache_side, 3), np.uint8), 0)
+        except Exception as error:  # whatever a transform raises now, it would raise mid-training
+            raise FoldcraftError(f"{type(error).__name__}: {error}", "augment.transforms") from None
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
@@ -122,10 +126,8 @@ def _build_all(specs: Sequence[Spec], size: int) -> list[A.BasicTransform | A.Ba
 
 
 def _build(spec: Spec, size: int) -> A.BasicTransform | A.BaseCompose:
-    if not isinstance(spec, str) and len(spec) != 1:
-        raise FoldcraftError(
-            f"{dict(spec)} is not one transform", "augment.transforms", "write '- Name: {argument: value}'"
-        )
+    if not isinstance(spec, str) and not (isinstance(spec, Mapping) and len(spec) == 1):
+        raise FoldcraftError(f"{spec} is not one transform", "augment.transforms", "write '- Name: {argument: value}'")
     name, given = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
     args = dict(given or {})
     if name not in _known():

@@ -80,6 +80,8 @@ def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, B
         raise FoldcraftError(
             f"{config.name}: {error}", "backbone", "drop the argument, or choose another model"
         ) from None
+    except AssertionError as error:
+        raise FoldcraftError(f"{config.name} does not take {size} px: {error}", "images.size") from None
     except (SafetensorError, EOFError, json.JSONDecodeError) as error:
         raise FoldcraftError(
             f"damaged weights: {error}", weights_folder() / config.name, "download them again"

@@ -7,14 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from foldcraft import ensemble, hardware, predictions
+from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.foldrun import Audience, FoldModel, Workspace, open_images, with_views
+from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.metrics import bootstrap_interval
 from foldcraft.predictions import Predictions
 from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class MemberRuns:
                 "run `python src/train.py --fold all` with the same --config",
             )
         for fold in self.done_folds:
-            if self.folder(fold).read_manifest()["identity"] != self.work.identity(fold):
+            if self.folder(fold).read_manifest().get("identity") != self.work.identity(fold):
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",
                     self.folder(fold).path,
@@ -174,7 +176,7 @@ def _open_stores(
         if blueprints:
             specs[member.name] = member.work.image_spec(blueprints[0])
     different = list(dict.fromkeys(specs.values()))
-    stores = dict(zip(different, open_images(members[0].work, different, audience), strict=True))
+    stores = dict(zip(different, members[0].work.open_images(different, audience), strict=True))
     return {name: stores[spec] for name, spec in specs.items()}
 
 

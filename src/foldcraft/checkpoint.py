@@ -28,7 +28,10 @@ def load_state(path: Path) -> dict[str, Any]:
         FoldcraftError: the file is damaged or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__} where a training state should be")
+        return state
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FoldcraftError(f"damaged checkpoint: {reason}", path, "delete it to train the fold anew") from None

@@ -30,6 +30,11 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
     """The configs that were named, with the overrides applied to each."""
     words = [*args.config, *args.overrides]
     names = [word for word in words if "=" not in word] or [DEFAULT_CONFIG]
+    for name in names:
+        if Path(name).suffix not in (".yaml", ".yml") and not Path(name).is_file():
+            raise FoldcraftError(
+                f"{name!r} is neither a YAML file nor key=value", "command line", "for instance train.lr=0.0005"
+            )
     return [config.load(Path(name), [word for word in words if "=" in word]) for name in names]
 
 

@@ -1,10 +1,10 @@
 """A competition folder: which rows there are, what they are labelled, where their images lie."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from string import Formatter
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from foldcraft.errors import FoldcraftError, listing, suggest
 from foldcraft.metrics import Metric
 from foldcraft.targets import Classes
 
+FIELD = re.compile(r"\{([^{}]*)\}")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -71,6 +72,9 @@ def read(config: Config) -> Competition:
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
     classes = _classes(train, names, folder / names.train)
+    train_paths, test_paths = _find_images(
+        folder, {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
+    )
     return Competition(
         name=names.name,
         metric=metrics.get(names.metric),
@@ -78,9 +82,9 @@ def read(config: Config) -> Competition:
         train_ids=train[names.id].to_numpy(dtype=str),
         targets=classes.encode(train[names.target].tolist()),
         groups=train[names.group].to_numpy(dtype=str) if names.group else None,
-        train_paths=_find_images(folder, names.image, train, "competition.image"),
+        train_paths=train_paths,
         test_ids=test[names.id].to_numpy(dtype=str),
-        test_paths=_find_images(folder, names.test_image, test, "competition.test_image"),
+        test_paths=test_paths,
         sample=sample,
         id_column=names.id,
     )
@@ -129,30 +133,40 @@ def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionCo
         raise FoldcraftError("has no column beside the id", folder / names.sample)
 
 
-def _find_images(folder: Path, template: str, rows: pd.DataFrame, key: str) -> tuple[Path, ...]:
-    """The image of every row; an extension that the template leaves out is looked up in the folder."""
-    fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+def _find_images(folder: Path, parts: dict[str, tuple[str, pd.DataFrame]]) -> list[tuple[Path, ...]]:
+    """The image of every row of each part (template and rows, by the template's key); all missing ones are named.
+
+    An extension that a template leaves out is looked up in the folder.
+    """
+    wanted = {key: _image_names(template, rows, key) for key, (template, rows) in parts.items()}
+    stems = _by_stem({(folder / name).parent for names in wanted.values() for name in names})
+    paths = {key: [_resolve(folder / name, stems) for name in names] for key, names in wanted.items()}
+    missing = [name for key in parts for name, path in zip(wanted[key], paths[key], strict=True) if path is None]
+    if missing:
+        mend = f"mend the files, or {' and '.join(parts)}"
+        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing, 1000)}", folder, mend)
+    return [tuple(path for path in paths[key] if path is not None) for key in parts]
+
+
+def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
+    """The template filled in for every row."""
+    fields = FIELD.findall(template)
+    if set("{}") & set(FIELD.sub("", template)):
+        raise FoldcraftError(f"{template!r} has a brace without its other half", key)
     if unknown := [field for field in fields if field not in rows.columns]:
         raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
     columns = {field: rows[field].tolist() for field in fields}
-    wanted = [template.format(**{f: columns[f][row] for f in fields}) for row in range(len(rows))]
+    wanted = [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]
     if outside := [name for name in wanted if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
         raise FoldcraftError(f"image paths leave the input folder: {listing(outside, 3)}", key)
-    folders = {(folder / name).parent for name in wanted}
-    stems = _by_stem(folders)
-    paths = [_resolve(folder / name, stems) for name in wanted]
-    if missing := [name for name, path in zip(wanted, paths, strict=True) if path is None]:
-        raise FoldcraftError(
-            f"{len(missing)} images are missing: {listing(missing)}", folder, f"mend {key} or the files"
-        )
-    return tuple(path for path in paths if path is not None)
+    return wanted
 
 
 def _by_stem(folders: set[Path]) -> dict[Path, list[Path]]:
     """Image files by their path without extension."""
     found: dict[Path, list[Path]] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for path in sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else []:
             found.setdefault(path, []).append(path)
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 found.setdefault(path.with_suffix(""), []).append(path)

@@ -216,7 +216,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     if not isinstance(own, DictConfig):
         raise FoldcraftError("should hold 'key: value' lines", path)
     parents = own.pop("extends", None) or []
-    parents = [parents] if isinstance(parents, str) else list(parents)
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, Sequence) or not all(isinstance(parent, str) for parent in parents):
+        raise FoldcraftError("'extends' is neither a path nor a list of paths", path)
     merged = OmegaConf.create({})
     for parent in parents:
         merged = OmegaConf.merge(merged, _read(path.parent / str(parent), (*seen, path.resolve())))
@@ -254,14 +256,20 @@ def _is_union_tag(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "constrained-float"})
 
 
+# What other tools call them.
+ALIASES = {"learning_rate": "lr", "batch_size": "batch", "image_size": "size", "img_size": "size", "n_splits": "count"}
+
+
 def _suggest_key(key: str) -> str:
     known = [name for name, *_ in describe()]
-    same_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    sections = list(dict.fromkeys(name.rpartition(".")[0] for name in known if "." in name))
+    leaf = key.split(".")[-1]
+    same_leaf = [name for name in known if name.split(".")[-1] == ALIASES.get(leaf, leaf)]
     if same_leaf:
         return f"did you mean {same_leaf[0]!r}?"
     section = key.rpartition(".")[0]
     siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = suggest(key, known)
+    close = suggest(key, known if "." in key else [*sections, *known])
     return close if close.startswith("did") else suggest(key, siblings or known)
 
 

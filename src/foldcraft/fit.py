@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from foldcraft import checkpoint, finetune
+from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config
@@ -39,19 +40,6 @@ from foldcraft.processes import Processes
 from foldcraft.recipe import Plan, plan
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
-
-
-class Listener:
-    """What wants to know how a training goes; it must not change it. Each method may be left as it is."""
-
-    def started(self, plan: Plan, epochs_done: int) -> None:
-        """Training begins, or goes on."""
-
-    def stepped(self, images: int) -> None:
-        """So many more images have been learned from."""
-
-    def epoch_ended(self, row: dict[str, float]) -> None:
-        """An epoch is over and its state is on disk; `row` is its line in the history."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ def fit(
     blueprint: Blueprint,
     hardware: Hardware,
     processes: Processes,
-    listener: Listener,
+    audience: Audience,
 ) -> Fitted:
     """Train to the end, from the last finished epoch if there is one.
 
@@ -98,10 +86,10 @@ def fit(
         FoldcraftError: the loss is not a number (the batch's ids are named); the state on disk is damaged or belongs
             to other settings; the disk is full.
     """
-    trainer = Trainer(task, model, blueprint, hardware, processes, listener)
+    trainer = Trainer(task, model, blueprint, hardware, processes, audience)
     if task.state_file.is_file():
         trainer.restore(checkpoint.load_state(task.state_file))
-    listener.started(trainer.plan, trainer.epoch)
+    audience.started(trainer.plan, trainer.epoch)
     while not trainer.finished:
         trainer.run_epoch()
     return trainer.result()
@@ -117,10 +105,10 @@ class Trainer:
         blueprint: Blueprint,
         hardware: Hardware,
         processes: Processes,
-        listener: Listener,
+        audience: Audience,
     ) -> None:
         config = task.config
-        self.task, self.config, self.hardware, self.listener = task, config, hardware, listener
+        self.task, self.config, self.hardware, self.audience = task, config, hardware, audience
         self.processes = processes
         self.plan = plan(len(task.train_rows), config.train, config.augment)
         self.prepare = Preparation.of(blueprint, hardware)
@@ -184,7 +172,7 @@ class Trainer:
         watch = LossWatch(self.task.ids, self.epoch + 1)
         for step, batch in enumerate(self.loader, start=first):
             watch.add(self._step(batch, step), batch.rows)
-            self.listener.stepped(len(batch.rows) * self.processes.world)
+            self.audience.stepped(len(batch.rows) * self.processes.world)
         return self.processes.mean(watch.mean())
 
     def _step(self, batch: Batch, step: int) -> torch.Tensor:
@@ -244,7 +232,7 @@ class Trainer:
             self._keep_best(row["score"])
         checkpoint.save_state(self.task.state_file, self.state())
         write_atomic(self.task.history_file, pd.DataFrame(self.history).to_csv(index=False))
-        self.listener.epoch_ended(row)
+        self.audience.epoch_ended(row)
 
     def _keep_best(self, score: float) -> None:
         if self.best is None or self.task.metric.better(score, self.best["score"]):

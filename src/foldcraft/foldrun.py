@@ -2,10 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -13,87 +10,20 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from foldcraft import backbones, checkpoint, competition, fingerprint, folds, hardware, predictions, tta
+from foldcraft import backbones, checkpoint, fingerprint, hardware, predictions
+from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
-from foldcraft.competition import Competition
-from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.files import locked, remove_leftovers, write_atomic
-from foldcraft.fit import Fitted, Listener, Task, fit
-from foldcraft.folds import Folds
-from foldcraft.forward import Preparation
+from foldcraft.fit import Fitted, Task, fit
+from foldcraft.foldmodel import FoldModel
 from foldcraft.hardware import Hardware
-from foldcraft.images import ImageSpec, ImageStore, open_stores
-from foldcraft.inference import Member, predict
-from foldcraft.predictions import Origin, Predictions
+from foldcraft.images import ImageStore
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, cache_folder, experiment_folder
+from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.workspace import Workspace
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
-
-
-class Audience(Listener):
-    """What wants to know how a whole fold goes. Each method may be left as it is."""
-
-    def say(self, text: str) -> None:
-        """One line for people."""
-
-    @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
-        """A stretch of work; call what this gives with each amount that is done."""
-        yield lambda done: None
-
-    def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
-        """A fold begins, or goes on."""
-
-    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
-        """A fold is done; class indices of its validation rows, true and predicted."""
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """An experiment's settings with the data and folds they are for."""
-
-    config: Config
-    competition: Competition
-    folds: Folds
-
-    @classmethod
-    def open(cls, config: Config) -> "Workspace":
-        """Read competition and folds.
-
-        Raises:
-            FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
-        """
-        for name in config.tta.views:
-            tta.view(name)
-        data = competition.read(config)
-        return cls(config, data, folds.read(config.folds_file, data))
-
-    def identity(self, fold: int) -> str:
-        """Digest of everything that decides what a trained fold is, but for the pixels."""
-        parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
-        return fingerprint.of_values(parts)
-
-    def origin(self, fold: int, weights: str, test: bool = False) -> Origin:
-        """What predictions of that fold's model say of themselves."""
-        data = self.competition.test_fingerprint if test else self.competition.fingerprint
-        names = self.competition.classes.names
-        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights)
-
-    def image_spec(self, blueprint: Blueprint) -> ImageSpec:
-        """How images are cached for a net; images cut to their centre keep the margin that its weights expect."""
-        images = self.config.images
-        needed = round(images.size / blueprint.crop_pct) if images.resize == "crop" else images.size
-        side = images.cache_size or needed
-        if side < images.size:
-            raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
-        return ImageSpec(side, images.resize, blueprint.interpolation, images.max_value)
-
-    @cached_property
-    def test_rows(self) -> np.ndarray:
-        """All rows of the test set."""
-        return np.arange(len(self.competition.test_ids))
 
 
 def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audience) -> dict[str, Any]:
@@ -119,7 +49,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
 
 def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
-    if manifest["identity"] != work.identity(folder.fold):
+    if manifest.get("identity") != work.identity(folder.fold):
         raise _other_settings(work, folder, "a finished fold")
     return manifest
 
@@ -149,8 +79,8 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     classes = len(work.competition.classes)
     model, blueprint = backbones.build(config.backbone, classes, config.images.size)
     backbones.check_forward(model, classes, config.images.size)
-    processes.from_first(lambda: open_images(work, [work.image_spec(blueprint)], audience) and None)
-    train_store, test_store = open_images(work, [work.image_spec(blueprint)], audience)[0]
+    processes.from_first(lambda: work.open_images([work.image_spec(blueprint)], audience) and None)
+    train_store, test_store = work.open_images([work.image_spec(blueprint)], audience)[0]
     chosen = _hardware(work, folder, model, processes)
     audience.fold_started(config, folder, {"hardware": str(chosen), "why": chosen.why()})
     fitted = fit(_task(work, folder, train_store), model, blueprint, chosen, processes, audience)
@@ -169,15 +99,6 @@ def _begin(work: Workspace, folder: FoldFolder) -> None:
     for file in (folder.checkpoint, folder.history, folder.model, folder.oof, folder.test, folder.manifest):
         remove_leftovers(file)
     write_atomic(folder.config, work.config.to_yaml())
-
-
-def open_images(work: Workspace, specs: Sequence[ImageSpec], audience: Audience) -> list[tuple[ImageStore, ImageStore]]:
-    """Decoded training and test images for each spec."""
-    parts = []
-    for name, paths in (("train", work.competition.train_paths), ("test", work.competition.test_paths)):
-        with audience.progress(f"decoding {name} images", len(paths)) as advance:
-            parts.append(open_stores(paths, specs, cache_folder(work.config), name, advance))
-    return list(zip(*parts, strict=True))
 
 
 def _hardware(work: Workspace, folder: FoldFolder, model: torch.nn.Module, processes: Processes) -> Hardware:
@@ -261,64 +182,3 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-@dataclass(frozen=True)
-class FoldModel:
-    """The trained model of a fold, ready to predict."""
-
-    work: Workspace
-    fold: int
-    model: torch.nn.Module
-    blueprint: Blueprint
-    hardware: Hardware
-    weights: str
-
-    @classmethod
-    def load(cls, work: Workspace, folder: FoldFolder, chosen: Hardware) -> "FoldModel":
-        """Read a fold's weights.
-
-        Raises:
-            FoldcraftError: they are missing, damaged, or of another experiment.
-        """
-        model, blueprint, about = checkpoint.load_model(folder.model)
-        if about.get("identity") != work.identity(folder.fold):
-            raise FoldcraftError(
-                "weights of another experiment, other data or folds", folder.model, "train the fold again"
-            )
-        placed = model.to(chosen.device, memory_format=chosen.torch_memory_format)
-        return cls(work, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
-
-    def member(self, store: ImageStore, views: Sequence[str]) -> Member:
-        """As a member of an inference."""
-        preparation = Preparation.of(self.blueprint, self.hardware)
-        return Member(self.model, preparation, self.hardware, store, self.work.config.images, tuple(views))
-
-    def predict_oof(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
-        """Predictions of the rows this fold's model never saw."""
-        rows = self.work.folds.valid_rows(self.fold)
-        with audience.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
-            log_probs = predict([self.member(store, views)], rows, advance)[0]
-        origin = self.work.origin(self.fold, self.weights)
-        return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
-
-    def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
-        """Predictions of the test set."""
-        rows = self.work.test_rows
-        with audience.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
-            log_probs = predict([self.member(store, views)], rows, advance)[0]
-        return self.as_test(tuple(views), log_probs)
-
-    def as_test(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
-        """Test predictions that were computed together with those of other models."""
-        origin = self.work.origin(self.fold, self.weights, test=True)
-        return Predictions(self.work.competition.test_ids, views, log_probs, origin)
-
-
-def with_views(known: Predictions | None, new: Predictions) -> Predictions:
-    """`new` views beside those `known` before, where both are by the same model for the same rows."""
-    if known is None or known.origin != new.origin or not np.array_equal(known.ids, new.ids):
-        return new
-    kept = [name for name in known.views if name not in new.views]
-    log_probs = np.concatenate([known.log_probs[[known.views.index(name) for name in kept]], new.log_probs])
-    return replace(new, views=(*kept, *new.views), log_probs=log_probs)

@@ -118,7 +118,7 @@ def read(path: Path, competition: Competition) -> Folds:
         folds = Folds(
             table["id"].to_numpy(dtype=str),
             table["fold"].to_numpy(),
-            header["count"],
+            int(header["count"]),
             header["scheme"],
             header["seed"],
             header["data"],
@@ -126,7 +126,7 @@ def read(path: Path, competition: Competition) -> Folds:
         frozen = header["folds"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise FoldcraftError(f"not a folds file: {error}", path, again) from None
-    if folds.fingerprint != frozen:
+    if folds.fingerprint != frozen or set(folds.fold.tolist()) != set(range(folds.count)):
         raise FoldcraftError("has been edited since it was made", path, again)
     if folds.data != competition.fingerprint:
         raise FoldcraftError(_difference(folds, competition), path, again)

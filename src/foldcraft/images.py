@@ -17,6 +17,7 @@ from foldcraft.files import cannot_write, locked, remove_leftovers, write_atomic
 
 # Runaway files are refused: Pillow raises at twice this many pixels.
 Image.MAX_IMAGE_PIXELS = 200_000_000
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -24,7 +25,8 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-FORMAT = 1  # raise it when the pixels of a cache would come out differently
+DRAFT = 1024  # a JPEG is decoded no smaller than this, whatever is built from it
+FORMAT = 2  # raise it when the pixels of a cache would come out differently
 Progress = Callable[[int], object]
 
 
@@ -56,15 +58,24 @@ def decode(path: Path, max_value: float = 65535, at_least: int | None = None) ->
     """
     try:
         with Image.open(path) as image:
+            if image.mode == "RGB" and any(";16" in str(tile.args) for tile in image.tile):
+                image.load()  # tells of a truncated file
+                return _deep_colour(path, max_value) or image.convert("RGB")
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright, max_value)
     except UnidentifiedImageError:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-        if pixels is None or pixels.dtype != np.uint16:  # only for 16-bit colour, which Pillow cannot open
-            raise
-        return _scaled(pixels[..., ::-1], max_value)
+        if image := _deep_colour(path, max_value):
+            return image
+        raise
+
+
+def _deep_colour(path: Path, max_value: float) -> Image.Image | None:
+    """16-bit colour, of which Pillow keeps the high byte only; None for anything else."""
+    data = np.fromfile(path, np.uint8)
+    pixels = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if data.size else None
+    return _scaled(pixels[..., ::-1], max_value) if pixels is not None and pixels.dtype == np.uint16 else None
 
 
 def _to_rgb(image: Image.Image, max_value: float) -> Image.Image:
@@ -92,6 +103,19 @@ def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     else:
         square = ImageOps.fit(image, size, resample)
     return np.asarray(square)
+
+
+class UnreadableImages(FoldcraftError):
+    """Images that cannot be decoded.
+
+    Attributes:
+        problems: each with its path and the reason.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        what = f"{len(problems)} images cannot be read: {listing(self.problems, 1000)}"
+        super().__init__(what, mend="mend the files or drop their rows")
 
 
 @dataclass(frozen=True)
@@ -140,7 +164,7 @@ def open_stores(
 def _map(path: Path, count: int, spec: ImageSpec) -> np.ndarray:
     try:
         pixels = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise FoldcraftError(f"damaged image cache: {error}", path, "delete it; it will be made again") from None
     if pixels.shape != (count, spec.side, spec.side, 3):
         raise FoldcraftError("damaged image cache", path, "delete it; it will be made again")
@@ -194,14 +218,16 @@ def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Prog
 
 
 def _decode_all(paths: Sequence[Path], maps: dict[ImageSpec, np.ndarray], progress: Progress) -> None:
-    max_value = next(iter(maps)).max_value
-    at_least = 2 * max(spec.side for spec in maps)
+    groups: dict[tuple[float, int | None], list[ImageSpec]] = {}
+    for spec in maps:
+        groups.setdefault((spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None), []).append(spec)
 
     def work(row: int) -> str | None:
         try:
-            image = decode(paths[row], max_value, at_least)
-            for spec, pixels in maps.items():
-                pixels[row] = make_square(image, spec)
+            for (max_value, at_least), specs in groups.items():
+                image = decode(paths[row], max_value, at_least)
+                for spec in specs:
+                    maps[spec][row] = make_square(image, spec)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"{paths[row]} ({' '.join(str(error).split())[:80]})"
         return None
@@ -213,6 +239,4 @@ def _decode_all(paths: Sequence[Path], maps: dict[ImageSpec, np.ndarray], progre
                 problems.append(problem)
             progress(1)
     if problems:
-        raise FoldcraftError(
-            f"{len(problems)} images cannot be read: {listing(problems, 20)}", mend="mend the files or drop their rows"
-        )
+        raise UnreadableImages(problems)

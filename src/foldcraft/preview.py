@@ -9,14 +9,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from foldcraft import backbones
+from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.files import write_atomic
 from foldcraft.fingerprint import seed_from
-from foldcraft.foldrun import Audience, Workspace, open_images
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import Draw, PlainImages, TrainImages
 from foldcraft.mixing import mix_of
+from foldcraft.workspace import Workspace
 
 CAPTION = 14  # pixels below each row for its label
 GAP = 4
@@ -30,7 +31,7 @@ def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Image.
     """
     config = work.config
     _, blueprint = backbones.build(config.backbone, len(work.competition.classes), config.images.size)
-    store, _ = open_images(work, [work.image_spec(blueprint)], audience)[0]
+    store, _ = work.open_images([work.image_spec(blueprint)], audience)[0]
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
     rows = _spread(work.competition.targets, images)
     plain = preparation(PlainImages(store, config.images).__getitems__(rows))

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from foldcraft.audience import Audience
 from foldcraft.config import Config
-from foldcraft.foldrun import Audience
 from foldcraft.recipe import Plan
 from foldcraft.rundir import FoldFolder
 

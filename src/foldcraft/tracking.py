@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.files import write_atomic
-from foldcraft.foldrun import Audience
 from foldcraft.rundir import FoldFolder, experiment_folder
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end

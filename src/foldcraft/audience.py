@@ -1,0 +1,38 @@
+"""What wants to know how a training goes: the terminal, a tracker, a test."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from foldcraft.config import Config
+from foldcraft.recipe import Plan
+from foldcraft.rundir import FoldFolder
+
+
+class Audience:
+    """Listens and must not change anything; each method may be left as it is."""
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
+        """A stretch of work; call what this gives with each amount that is done."""
+        yield lambda done: None
+
+    def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
+        """A fold begins, or goes on."""
+
+    def started(self, plan: Plan, epochs_done: int) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, images: int) -> None:
+        """So many more images have been learned from."""
+
+    def epoch_ended(self, row: dict[str, float]) -> None:
+        """An epoch is over and its state is on disk; `row` is its line in the history."""
+
+    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
+        """A fold is done; class indices of its validation rows, true and predicted."""

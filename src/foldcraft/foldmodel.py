@@ -1,0 +1,80 @@
+"""The trained model of a fold, and the predictions it makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from foldcraft import checkpoint, fingerprint
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.errors import FoldcraftError
+from foldcraft.forward import Preparation
+from foldcraft.hardware import Hardware
+from foldcraft.images import ImageStore
+from foldcraft.inference import Member, predict
+from foldcraft.predictions import Predictions
+from foldcraft.rundir import FoldFolder
+from foldcraft.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """The trained model of a fold, ready to predict."""
+
+    work: Workspace
+    fold: int
+    model: torch.nn.Module
+    blueprint: Blueprint
+    hardware: Hardware
+    weights: str
+
+    @classmethod
+    def load(cls, work: Workspace, folder: FoldFolder, chosen: Hardware) -> "FoldModel":
+        """Read a fold's weights.
+
+        Raises:
+            FoldcraftError: they are missing, damaged, or of another experiment.
+        """
+        model, blueprint, about = checkpoint.load_model(folder.model)
+        if about.get("identity") != work.identity(folder.fold):
+            raise FoldcraftError(
+                "weights of another experiment, other data or folds", folder.model, "train the fold again"
+            )
+        placed = model.to(chosen.device, memory_format=chosen.torch_memory_format)
+        return cls(work, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
+
+    def member(self, store: ImageStore, views: Sequence[str]) -> Member:
+        """As a member of an inference."""
+        preparation = Preparation.of(self.blueprint, self.hardware)
+        return Member(self.model, preparation, self.hardware, store, self.work.config.images, tuple(views))
+
+    def predict_oof(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+        """Predictions of the rows this fold's model never saw."""
+        rows = self.work.folds.valid_rows(self.fold)
+        with audience.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
+            log_probs = predict([self.member(store, views)], rows, advance)[0]
+        origin = self.work.origin(self.fold, self.weights)
+        return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
+
+    def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+        """Predictions of the test set."""
+        rows = self.work.test_rows
+        with audience.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
+            log_probs = predict([self.member(store, views)], rows, advance)[0]
+        return self.as_test(tuple(views), log_probs)
+
+    def as_test(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
+        """Test predictions that were computed together with those of other models."""
+        origin = self.work.origin(self.fold, self.weights, test=True)
+        return Predictions(self.work.competition.test_ids, views, log_probs, origin)
+
+
+def with_views(known: Predictions | None, new: Predictions) -> Predictions:
+    """`new` views beside those `known` before, where both are by the same model for the same rows."""
+    if known is None or known.origin != new.origin or not np.array_equal(known.ids, new.ids):
+        return new
+    kept = [name for name in known.views if name not in new.views]
+    log_probs = np.concatenate([known.log_probs[[known.views.index(name) for name in kept]], new.log_probs])
+    return replace(new, views=(*kept, *new.views), log_probs=log_probs)

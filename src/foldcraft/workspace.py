@@ -1,0 +1,81 @@
+"""An experiment's settings together with the data and folds they are for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from foldcraft import competition, fingerprint, folds, tta
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.competition import Competition
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.folds import Folds
+from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
+from foldcraft.predictions import Origin
+from foldcraft.rundir import cache_folder
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An experiment's settings with the data and folds they are for."""
+
+    config: Config
+    competition: Competition
+    folds: Folds
+
+    @classmethod
+    def open(cls, config: Config) -> "Workspace":
+        """Read competition and folds.
+
+        Raises:
+            FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
+        """
+        for name in config.tta.views:
+            tta.view(name)
+        data = competition.read(config)
+        return cls(config, data, folds.read(config.folds_file, data))
+
+    def identity(self, fold: int) -> str:
+        """Digest of everything that decides what a trained fold is, but for the pixels."""
+        parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
+        return fingerprint.of_values(parts)
+
+    def origin(self, fold: int, weights: str, test: bool = False) -> Origin:
+        """What predictions of that fold's model say of themselves."""
+        data = self.competition.test_fingerprint if test else self.competition.fingerprint
+        names = self.competition.classes.names
+        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights)
+
+    def image_spec(self, blueprint: Blueprint) -> ImageSpec:
+        """How images are cached for a net; images cut to their centre keep the margin that its weights expect."""
+        images = self.config.images
+        needed = round(images.size / blueprint.crop_pct) if images.resize == "crop" else images.size
+        side = images.cache_size or needed
+        if side < images.size:
+            raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
+        return ImageSpec(side, images.resize, blueprint.interpolation, images.max_value)
+
+    @cached_property
+    def test_rows(self) -> np.ndarray:
+        """All rows of the test set."""
+        return np.arange(len(self.competition.test_ids))
+
+    def open_images(self, specs: Sequence[ImageSpec], audience: Audience) -> list[tuple[ImageStore, ImageStore]]:
+        """Decoded training and test images for each spec.
+
+        Raises:
+            UnreadableImages: some cannot be decoded; those of both parts are named.
+        """
+        parts, problems = [], []
+        for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
+            with audience.progress(f"decoding {name} images", len(paths)) as advance:
+                try:
+                    parts.append(open_stores(paths, specs, cache_folder(self.config), name, advance))
+                except UnreadableImages as error:
+                    problems += error.problems
+        if problems:
+            raise UnreadableImages(problems)
+        return list(zip(*parts, strict=True))
