@@ -8,11 +8,18 @@ A fold that was interrupted goes on where it was; one that is done is skipped.
   torchrun --nproc-per-node 2 src/train.py --config C --fold 0
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from foldcraft import cli
 from foldcraft.errors import FoldcraftError
+
+if TYPE_CHECKING:
+    from foldcraft.processes import Processes
+    from foldcraft.workspace import Workspace
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,11 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
     if args.jobs > 1 and len(chosen) > 1:
-        return side_by_side(args, work, chosen)
+        return side_by_side(args, chosen)
     return one_after_another(work, chosen, processes.join())
 
 
-def one_after_another(work, chosen: Sequence[int], together) -> int:  # noqa: ANN001
+def one_after_another(work: Workspace, chosen: Sequence[int], together: Processes) -> int:
+    """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.audience import Audience
     from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several, Terminal
@@ -62,7 +70,8 @@ def one_after_another(work, chosen: Sequence[int], together) -> int:  # noqa: AN
     return 0
 
 
-def side_by_side(args: argparse.Namespace, work, chosen: Sequence[int]) -> int:  # noqa: ANN001
+def side_by_side(args: argparse.Namespace, chosen: Sequence[int]) -> int:
+    """Train each fold by a command of its own, several at a time."""
     from foldcraft.launch import run_side_by_side
     from foldcraft.terminal import Terminal
 

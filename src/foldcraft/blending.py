@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -162,7 +163,7 @@ def _gaps(member: MemberRuns, fold: int) -> list[Gap]:
     return gaps
 
 
-def _readable(path) -> Predictions | None:  # noqa: ANN001
+def _readable(path: Path) -> Predictions | None:
     return predictions.read(path) if path.is_file() else None
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from foldcraft.config import TrainConfig
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import write_atomic
+from foldcraft.files import locked, write_atomic
 
 SECONDS = 2.0
 WORTH_IT = 1.1  # fewer bits must make training this much faster than 32-bit to be worth having
@@ -70,19 +70,20 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
         FoldcraftError: the config names a device that is not there.
     """
     device = _device(config.device)
-    key, kept = _key(config, device), _recall(memory)
-    if key in kept:
-        return kept[key]
-    options = _options(config, device)
-    rates = {}
-    if len(options) > 1:
-        for option in options:
-            rates[_name(option)] = _rate(option, model, size, SECONDS / len(options))
-    best = options[0] if not rates else _best(options, rates)
-    chosen = replace(best, rates=rates)
-    kept[key] = chosen
-    write_atomic(memory, json.dumps({key: asdict(value) for key, value in kept.items()}, indent=1))
-    return chosen
+    key = _key(config, device)
+    with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one measurement
+        kept = _recall(memory)
+        if key not in kept:
+            kept[key] = _measure(_options(config, device), model, size)
+            write_atomic(memory, json.dumps({key: asdict(value) for key, value in kept.items()}, indent=1))
+    return kept[key]
+
+
+def _measure(options: list[Hardware], model: nn.Module, size: int) -> Hardware:
+    if len(options) == 1:
+        return options[0]
+    rates = {_name(option): _rate(option, model, size, SECONDS / len(options)) for option in options}
+    return replace(_best(options, rates), rates=rates)
 
 
 def for_inference(config: TrainConfig, memory: Path) -> Hardware:
