@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from foldcraft.config import AugmentConfig, ImagesConfig
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.errors import FoldcraftError, listing, suggest
 
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 
@@ -82,6 +82,8 @@ class Augment:
         self.compose = A.Compose(self.transforms)
         try:
             self(np.zeros((cache_side, cache_side, 3), np.uint8), 0)
+        except FoldcraftError:
+            raise
         except Exception as error:  # whatever a transform raises now, it would raise mid-training
             raise FoldcraftError(f"{type(error).__name__}: {error}", "augment.transforms") from None
 
@@ -90,6 +92,13 @@ class Augment:
         # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         pixels = self.compose(image=image)["image"]
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+            raise FoldcraftError(
+                f"{listing([type(step).__name__ for step in self.transforms])} make {pixels.dtype} {pixels.shape} "
+                "of an RGB image in bytes",
+                "augment.transforms",
+                "leave out what normalises or drops channels; the weights' own normalisation comes after",
+            )
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
             pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(pixels)
@@ -129,10 +138,14 @@ def _build(spec: Spec, size: int) -> A.BasicTransform | A.BaseCompose:
     if not isinstance(spec, str) and not (isinstance(spec, Mapping) and len(spec) == 1):
         raise FoldcraftError(f"{spec} is not one transform", "augment.transforms", "write '- Name: {argument: value}'")
     name, given = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+    if not isinstance(given, Mapping | None):
+        raise FoldcraftError(
+            f"{name}: {given!r} is not a list of arguments", "augment.transforms", "write {name: value}"
+        )
     args = dict(given or {})
     if name not in _known():
         raise FoldcraftError(f"no transform {name!r} in albumentations", "augment.transforms", suggest(name, _known()))
-    if isinstance(args.get("transforms"), Sequence):
+    if isinstance(args.get("transforms"), list | tuple):
         args["transforms"] = _build_all(args["transforms"], size)
     if args.get("size") == "size":
         args["size"] = (size, size)

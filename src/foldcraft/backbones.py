@@ -1,13 +1,16 @@
 """Pretrained nets from timm and torchvision, each with the preprocessing that its weights were made with."""
 
 import json
+import logging
 import os
+import pickle
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub.constants
 import timm
@@ -20,8 +23,9 @@ from torch import nn
 
 from foldcraft import fingerprint
 from foldcraft.config import BackboneConfig
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.errors import FoldcraftError, listing, suggest
 
+T = TypeVar("T")
 HUB_HOSTS = {"timm": "huggingface.co", "torchvision": "download.pytorch.org"}
 
 
@@ -96,13 +100,17 @@ def _start_head(model: nn.Module) -> None:
     The libraries' own rules do not see to it: timm's for EfficientNets and MobileNets scales by the number of classes,
     and with six of them the first loss is above five, which shakes the pretrained layers for epochs.
     """
-    named = model.pretrained_cfg["classifier"]
-    heads = (named,) if isinstance(named, str) else tuple(named)
     for name, module in model.named_modules():
-        if name.startswith(heads) and isinstance(module, nn.Linear | nn.Conv2d):
+        if name.startswith(_heads(model)) and isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=0.01)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's modules; distilled nets have two."""
+    named = model.pretrained_cfg["classifier"]
+    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def rebuild(blueprint: Blueprint) -> nn.Module:
@@ -141,7 +149,7 @@ def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Mod
     args = {"num_classes": classes, **_timm_args(config, cfg, size)}
     if use_local:
         model = _loaded(lambda: timm.create_model(f"local-dir:{local}", pretrained=True, **args), local)
-        weights = fingerprint.of_file(local / "model.safetensors")
+        weights = fingerprint.of_file(_weights_file(local))
     elif config.weights == "pretrained":
         model = _from_hub(config, lambda: timm.create_model(config.name, pretrained=True, **args))
         weights = f"hub:{config.name}"
@@ -172,15 +180,53 @@ def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int) -> dict[s
     return args
 
 
-def _loaded(create: Any, folder: Path) -> nn.Module:
+def _weights_file(folder: Path) -> Path:
+    """The file in a weights folder that the libraries load, in their own order."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    found = [*(folder / name for name in names if (folder / name).is_file()), *sorted(folder.glob("*.pth"))]
+    if not found:
+        raise FoldcraftError(f"holds neither {' nor '.join(names)}", folder, "download them again")
+    return found[0]
+
+
+def _loaded(create: Callable[[], T], folder: Path) -> T:
+    """What `create` loads from a local folder; nothing of the backbone is left random without a word."""
     try:
-        return create()
-    except (RuntimeError, FileNotFoundError, OSError) as error:
+        with _MissingKeys() as missing:
+            model = create()
+    except (RuntimeError, pickle.UnpicklingError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FoldcraftError(f"the weights do not load: {reason}", folder, "download them again") from None
+    heads = _heads(model) if isinstance(model, nn.Module) else ()
+    if lost := [name for name in missing.names if not name.startswith(heads)]:
+        raise FoldcraftError(f"the weights lack {listing(lost, 3)}", folder, "download them again")
+    return model
 
 
-def _from_hub(config: BackboneConfig, create: Any) -> nn.Module:
+class _MissingKeys(logging.Handler):
+    """Collects the names of the tensors that timm did not find in a file: it tells its log, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.names: list[str] = []
+        self.log = logging.getLogger("timm.models._builder")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if match := re.match(r"Missing keys \((.*)\) discovered", record.getMessage()):
+            self.names += match[1].split(", ")
+
+    def __enter__(self) -> "_MissingKeys":
+        self.level_before = self.log.level
+        self.log.addHandler(self)
+        self.log.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.removeHandler(self)
+        self.log.setLevel(self.level_before)
+
+
+def _from_hub(config: BackboneConfig, create: Callable[[], T]) -> T:
     try:
         with _without_waiting(HUB_HOSTS[config.source]):
             return create()
@@ -253,10 +299,10 @@ def _torchvision_net(arch: str, args: dict[str, Any]) -> nn.Module:
 
 def _torchvision_weights(config: BackboneConfig, enum: Any) -> tuple[dict[str, torch.Tensor], str]:
     folder = weights_folder() / config.name
-    for file in (folder / "model.safetensors", *sorted(folder.glob("*.pth"))):
-        if file.is_file():
-            load = load_file if file.suffix == ".safetensors" else _load_pth
-            return load(file), fingerprint.of_file(file)
+    if folder.is_dir():
+        file = _weights_file(folder)
+        load = load_file if file.suffix == ".safetensors" else _load_pth
+        return _loaded(lambda: load(file), folder), fingerprint.of_file(file)
     return _from_hub(config, lambda: enum.get_state_dict(progress=False, check_hash=True)), f"hub:{enum}"
 
 

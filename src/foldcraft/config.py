@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
 from foldcraft import fingerprint
@@ -122,8 +122,14 @@ class TrainConfig(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: measured")
 
 
+def _once(names: list[str]) -> list[str]:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"named more than once: {', '.join(repeated)}")
+    return names
+
+
 class TTAConfig(Section):
-    views: list[str] = Field(
+    views: Annotated[list[str], AfterValidator(_once)] = Field(
         ["identity", "hflip"],
         min_length=1,
         description="views to average at inference: identity, hflip, vflip, rot90, rot180, rot270, scale1.15 (zoom); "

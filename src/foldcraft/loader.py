@@ -68,13 +68,11 @@ def share(batch: int, rank: int, world: int) -> list[int]:
     mixup and cutmix pair an image with its mirror place; this way a pair stays together, and N processes mix the very
     pairs that one would.
     """
-    half = batch // 2
-    mine = [place for place in range(half) if place * world // max(half, 1) == rank] if world > 1 else list(range(half))
-    middle = [half] if batch % 2 and rank == world - 1 else []
-    places = mine + middle + [batch - 1 - place for place in reversed(mine)]
-    if world > 1 and len(places) * world != batch:  # an odd share: pairs cannot stay together
+    if batch % (2 * world):  # an odd share: pairs cannot stay together
         return list(range(rank * batch // world, (rank + 1) * batch // world))
-    return places
+    pairs = batch // (2 * world)
+    front = range(rank * pairs, (rank + 1) * pairs)
+    return [*front, *(batch - 1 - place for place in reversed(front))]
 
 
 @dataclass(frozen=True)

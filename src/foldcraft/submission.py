@@ -112,7 +112,7 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: dict[str, object]
         path, is_new = _free_name(folder, name, text)
         if is_new:
             write_atomic(path, text)
-        _enter(folder / "ledger.csv", {"file": path.name, **entry})
+        _enter(folder / "ledger.csv", {"file": path.name, **entry}, is_new)
     return path, is_new
 
 
@@ -126,9 +126,9 @@ def _free_name(folder: Path, name: str, text: str) -> tuple[Path, bool]:
     return path, True
 
 
-def _enter(ledger: Path, entry: dict[str, object]) -> None:
+def _enter(ledger: Path, entry: dict[str, object], is_new: bool) -> None:
     rows = read_ledger(ledger)
-    if (rows["file"] == entry["file"]).any():
+    if not is_new and (rows["file"] == entry["file"]).any():
         return
     row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", **entry}
     rows.loc[len(rows)] = [str(row[column]) for column in LEDGER_COLUMNS]
