@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from conftest import draw_shape
+
+from foldcraft.fit import Trainer
+
 GROUND = Path(__file__).with_name("killing_ground.py")
 DEMANDING = """
 augment: {preset: heavy, mixup: 0.3, cutmix: 0.5}
@@ -40,3 +45,23 @@ def test_a_finished_fold_is_skipped(shapes: Path, command) -> None:
     assert "fold 1: done, accuracy" in again.out
     assert weights.stat().st_mtime_ns == before
     assert not Path("runs/shapes/tiny/fold0/last.ckpt").exists()
+
+
+def test_images_changed_meanwhile_are_noticed(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("split", "--config", shapes)
+    run_epoch = Trainer.run_epoch
+
+    def one_epoch_only(trainer: Trainer) -> None:
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+        run_epoch(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", one_epoch_only)
+        assert command("train", "--config", shapes, "--fold", "0").code == 130
+    draw_shape("bar", 12345).save("input/shapes/train/000.png")
+
+    done = command("train", "--config", shapes, "--fold", "0")
+
+    assert done.code == 2
+    assert "last.ckpt: checkpoint of another experiment, other data or other folds" in done.err

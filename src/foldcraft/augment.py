@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from foldcraft.config import AugmentConfig, ImagesConfig
-from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.errors import FoldcraftError, suggest
 
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 
@@ -80,28 +80,41 @@ class Augment:
         self.size = images.size
         self.transforms = _build_all([*_fit(images, cache_side, bool(steps)), *steps], images.size)
         self.compose = A.Compose(self.transforms)
-        try:
-            self(np.zeros((cache_side, cache_side, 3), np.uint8), 0)
-        except FoldcraftError:
-            raise
-        except Exception as error:  # whatever a transform raises now, it would raise mid-training
-            raise FoldcraftError(f"{type(error).__name__}: {error}", "augment.transforms") from None
+        blank = np.zeros((cache_side, cache_side, 3), np.uint8)
+        for step in self.transforms:
+            blank = _tried(step, blank)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
         # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         pixels = self.compose(image=image)["image"]
-        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
-            raise FoldcraftError(
-                f"{listing([type(step).__name__ for step in self.transforms])} make {pixels.dtype} {pixels.shape} "
-                "of an RGB image in bytes",
-                "augment.transforms",
-                "leave out what normalises or drops channels; the weights' own normalisation comes after",
-            )
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
             pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(pixels)
+
+
+def _tried(step: A.BasicTransform | A.BaseCompose, image: np.ndarray) -> np.ndarray:
+    """What a transform makes of an image, whatever its chance; each of those that it holds is tried too.
+
+    Raises:
+        FoldcraftError: it fails, or makes anything but an RGB image in bytes; better heard now than mid-training.
+    """
+    if isinstance(step, A.BaseCompose):
+        made = [_tried(inner, image) for inner in step.transforms]
+        return made[-1] if made else image
+    name = type(step).__name__
+    try:
+        made = step(image=image, force_apply=True)["image"]
+    except Exception as error:
+        raise FoldcraftError(f"{name}: {type(error).__name__}: {error}", "augment.transforms") from None
+    if made.dtype != np.uint8 or made.shape[2:] != (3,):
+        raise FoldcraftError(
+            f"{name} makes {made.dtype} {made.shape} of an RGB image in bytes",
+            "augment.transforms",
+            "leave it out; the weights' own normalisation comes after",
+        )
+    return made
 
 
 def _preset(config: AugmentConfig) -> list[Spec]:

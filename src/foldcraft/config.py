@@ -68,7 +68,7 @@ class AugmentConfig(Section):
     preset: Literal["none", "light", "medium", "heavy"] = Field("medium", description="how strongly images are changed")
     hflip: Probability = Field(0.5, description="chance of a left-right flip; 0 where it would change the label")
     vflip: Probability = Field(0.0, description="chance of an up-down flip")
-    rot90: Probability = Field(0.0, description="chance of a turn by 90, 180 or 270 degrees")
+    rot90: Probability = Field(0.0, description="chance of a turn by 0, 90, 180 or 270 degrees, each as likely")
     transforms: list[dict[str, dict[str, Any] | None] | str] | None = Field(
         None, description="albumentations classes with their arguments, in place of preset, hflip, vflip and rot90"
     )

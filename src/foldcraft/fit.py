@@ -72,29 +72,6 @@ class Fitted:
     seconds: float
 
 
-def fit(
-    task: Task,
-    model: nn.Module,
-    blueprint: Blueprint,
-    hardware: Hardware,
-    processes: Processes,
-    audience: Audience,
-) -> Fitted:
-    """Train to the end, from the last finished epoch if there is one.
-
-    Raises:
-        FoldcraftError: the loss is not a number (the batch's ids are named); the state on disk is damaged or belongs
-            to other settings; the disk is full.
-    """
-    trainer = Trainer(task, model, blueprint, hardware, processes, audience)
-    if task.state_file.is_file():
-        trainer.restore(checkpoint.load_state(task.state_file))
-    audience.started(trainer.plan, trainer.epoch)
-    while not trainer.finished:
-        trainer.run_epoch()
-    return trainer.result()
-
-
 class Trainer:
     """The state of one training, and what an epoch does to it."""
 
@@ -138,6 +115,20 @@ class Trainer:
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
         images = TrainImages(self.task.store, self.task.targets, augment)
         return train_loader(images, self.batches, workers, pin=not on_cpu)
+
+    def run(self) -> Fitted:
+        """Train to the end, from the last finished epoch if there is one.
+
+        Raises:
+            FoldcraftError: the loss is not a number (the batch's ids are named); the state on disk is damaged or of
+                another experiment; the disk is full.
+        """
+        if self.task.state_file.is_file():
+            self.restore(checkpoint.load_state(self.task.state_file))
+        self.audience.started(self.plan, self.epoch)
+        while not self.finished:
+            self.run_epoch()
+        return self.result()
 
     @property
     def finished(self) -> bool:

@@ -15,7 +15,7 @@ from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.files import locked, remove_leftovers, write_atomic
-from foldcraft.fit import Fitted, Task, fit
+from foldcraft.fit import Fitted, Task, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
@@ -31,7 +31,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
 
     Raises:
         FoldcraftError: no such fold; another process is at it; what lies in its folder was made with other settings,
-            data or folds; images cannot be read; and all that `fit` raises.
+            data or folds; images cannot be read; and all that `Trainer.run` raises.
     """
     if fold not in range(work.folds.count):
         raise FoldcraftError(f"no fold {fold}", "--fold", f"folds are 0 to {work.folds.count - 1}, or all")
@@ -83,7 +83,8 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     train_store, test_store = work.open_images([work.image_spec(blueprint)], audience)[0]
     chosen = _hardware(work, folder, model, processes)
     audience.fold_started(config, folder, {"hardware": str(chosen), "why": chosen.why()})
-    fitted = fit(_task(work, folder, train_store), model, blueprint, chosen, processes, audience)
+    task = _task(work, folder, train_store)
+    fitted = Trainer(task, model, blueprint, chosen, processes, audience).run()
     manifest: dict[str, Any] = {}
     if processes.is_first:
         manifest = _finish(work, folder, fitted, blueprint, chosen, (train_store, test_store), audience)
@@ -94,7 +95,7 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
 def _begin(work: Workspace, folder: FoldFolder) -> None:
     if folder.checkpoint.is_file() and folder.config.is_file():
         state = checkpoint.load_state(folder.checkpoint)
-        if state.get("identity") != work.identity(folder.fold):
+        if state.get("identity", "").split("/")[0] != work.identity(folder.fold):
             raise _other_settings(work, folder, "a checkpoint")
     for file in (folder.checkpoint, folder.history, folder.model, folder.oof, folder.test, folder.manifest):
         remove_leftovers(file)
@@ -115,7 +116,7 @@ def _hardware(work: Workspace, folder: FoldFolder, model: torch.nn.Module, proce
 
 def _task(work: Workspace, folder: FoldFolder, store: ImageStore) -> Task:
     return Task(
-        identity=work.identity(folder.fold),
+        identity=f"{work.identity(folder.fold)}/{store.path.stem}",  # the cache is named after the images' content
         config=work.config,
         store=store,
         ids=work.competition.train_ids,
@@ -163,6 +164,7 @@ def _finish(
             "data": work.competition.fingerprint,
             "test": work.competition.test_fingerprint,
             "folds": work.folds.fingerprint,
+            "images": stores[0].path.stem,
             "pretrained": blueprint.weights,
             "model": runner.weights,
             "oof": fingerprint.of_file(folder.oof),

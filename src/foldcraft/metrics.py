@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from foldcraft.errors import FoldcraftError, suggest
@@ -58,13 +59,16 @@ def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _roc_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean one-vs-rest area over the classes that have both kinds of rows."""
-    areas = [
-        sk.roc_auc_score(truth == k, probabilities[:, k])
-        for k in range(probabilities.shape[1])
-        if 0 < (truth == k).sum() < len(truth)
-    ]
-    return float(np.mean(areas)) if areas else 0.5
+    """Mean one-vs-rest area over the classes that have both kinds of rows.
+
+    By ranks (Mann and Whitney's U), because a bootstrap asks for it hundreds of times.
+    """
+    counts = np.bincount(truth, minlength=probabilities.shape[1])
+    asked = (counts > 0) & (counts < len(truth))
+    own = np.eye(probabilities.shape[1], dtype=bool)[truth]
+    ranks = np.where(own, rankdata(probabilities, axis=0), 0).sum(0)
+    above = ranks - counts * (counts + 1) / 2
+    return float(np.mean(above[asked] / (counts * (len(truth) - counts))[asked])) if asked.any() else 0.5
 
 
 METRICS = {
