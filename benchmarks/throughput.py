@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--preset", default="heavy")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20, help="steps an epoch")
+    parser.add_argument("--workers", type=int, help="processes that augment; left out: as the pipeline chooses")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +76,7 @@ def make_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
             "backbone": {"name": args.backbone, "weights": args.weights},
             "images": {"size": args.size},
             "augment": {"preset": args.preset},
-            "train": {"batch": args.batch},
+            "train": {"batch": args.batch, "workers": args.workers},
         }
     )
     rng = np.random.default_rng(0)
