@@ -65,7 +65,7 @@ class MemberRuns:
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",
                     self.folder(fold).path,
-                    "restore the config, or set experiment=NAME and train anew",
+                    "repeat the key=value words it was trained with, or restore the config",
                 )
 
     def oof(self) -> list[Predictions]:
