@@ -1,10 +1,11 @@
 # make demo   install what is missing, run the whole pipeline on a bundled data set
 # make test   install what is missing, lint, run every test
+# make reference   rewrite what is generated from the settings
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint reference clean-demo
+.PHONY: install demo test lint reference
 
 install: $(VENV)/.installed
 
@@ -26,6 +27,3 @@ test: install lint
 
 reference: install
 	@$(BIN)/python src/reference.py
-
-clean-demo:
-	rm -rf input/digits runs/digits

@@ -40,7 +40,12 @@ def _light(amount: float, p: float) -> Spec:
     return {"RandomBrightnessContrast": {"brightness_limit": amount, "contrast_limit": amount, "p": p}}
 
 
-_SOFTEN = ["GaussianBlur", "GaussNoise", {"ImageCompression": {"quality_range": (50, 95)}}]
+# The library's own ranges for blur and noise leave little to recognise of a small image.
+_SOFTEN = [
+    {"GaussianBlur": {"sigma_limit": (0.3, 1.5)}},
+    {"GaussNoise": {"std_range": (0.02, 0.1)}},
+    {"ImageCompression": {"quality_range": (50, 95)}},
+]
 _HOLES = {"num_holes_range": (1, 4), "hole_height_range": (0.1, 0.25), "hole_width_range": (0.1, 0.25)}
 _COLOUR = {"hue_shift_limit": 10, "sat_shift_limit": 25, "val_shift_limit": 0, "p": 0.3}
 
