@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from foldcraft import cli
+from foldcraft.fit import Trainer
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ROOT.parent / "shared"  # real data and weights, where a checkout has them beside it
@@ -95,6 +97,26 @@ def shapes(workplace: Path) -> Path:
     path.parent.mkdir()
     path.write_text(CONFIG)
     return path
+
+
+@pytest.fixture
+def after_one_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """`with after_one_epoch():` a training is interrupted as by Ctrl-C when its second epoch begins."""
+
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        run_epoch = Trainer.run_epoch
+
+        def one_epoch_only(trainer: Trainer) -> None:
+            if trainer.epoch == 1:
+                raise KeyboardInterrupt
+            run_epoch(trainer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "run_epoch", one_epoch_only)
+            yield
+
+    return interrupted
 
 
 @dataclass(frozen=True)

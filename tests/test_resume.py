@@ -5,10 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import draw_shape
-
-from foldcraft.fit import Trainer
 
 GROUND = Path(__file__).with_name("killing_ground.py")
 DEMANDING = """
@@ -47,17 +44,9 @@ def test_a_finished_fold_is_skipped(shapes: Path, command) -> None:
     assert not Path("runs/shapes/tiny/fold0/last.ckpt").exists()
 
 
-def test_images_changed_meanwhile_are_noticed(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_changed_meanwhile_are_noticed(shapes: Path, command, after_one_epoch) -> None:
     command("split", "--config", shapes)
-    run_epoch = Trainer.run_epoch
-
-    def one_epoch_only(trainer: Trainer) -> None:
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-        run_epoch(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run_epoch", one_epoch_only)
+    with after_one_epoch():
         assert command("train", "--config", shapes, "--fold", "0").code == 130
     draw_shape("bar", 12345).save("input/shapes/train/000.png")
 

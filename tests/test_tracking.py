@@ -68,19 +68,9 @@ def test_offline_run_holds_history_config_and_result(shapes: Path, command) -> N
     assert any(item.key == "score" and json.loads(item.value_json) == manifest["score"] for item in summaries)
 
 
-def test_a_resumed_fold_goes_on_in_the_same_run(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foldcraft.fit import Trainer
-
+def test_a_resumed_fold_goes_on_in_the_same_run(shapes: Path, command, after_one_epoch) -> None:
     command("split", "--config", shapes)
-    run_epoch = Trainer.run_epoch
-
-    def one_epoch_only(trainer: Trainer) -> None:
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-        run_epoch(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run_epoch", one_epoch_only)
+    with after_one_epoch():
         assert command("train", "--config", shapes, "--fold", "0", "tracking.wandb=offline").code == 130
     command("train", "--config", shapes, "--fold", "0", "tracking.wandb=offline")
 
