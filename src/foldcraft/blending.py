@@ -16,7 +16,7 @@ from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.metrics import bootstrap_interval
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.rundir import FoldFolder, experiment_folder, hardware_file
 from foldcraft.workspace import Workspace
 
 
@@ -131,10 +131,8 @@ def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
             config = member.work.config
-            memory = experiment_folder(config) / "hardware.json"
-            folder = member.folder(fold)
-            chosen = hardware.for_inference(config.train, memory)
-            models[member.name, fold] = FoldModel.load(member.work, folder, chosen)
+            chosen = hardware.for_inference(config.train, hardware_file(config))
+            models[member.name, fold] = FoldModel.load(member.work, member.folder(fold), chosen)
     stores = _open_stores(members, models, audience)
     for member, fold, part, views in wanted:
         if part == "oof":

@@ -46,9 +46,9 @@ def cannot_write(path: object, error: OSError) -> FoldcraftError:
     )
 
 
-def remove_leftovers(path: Path) -> None:
-    """Delete temporary files that a killed process left beside `path`. Call it only while holding the lock."""
-    for leftover in path.parent.glob(f"{path.name}.tmp-*"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete temporary files of `name` that a killed process left in `folder`. Call it only while holding the lock."""
+    for leftover in folder.glob(f"{name}.tmp-*"):
         leftover.unlink(missing_ok=True)
 
 

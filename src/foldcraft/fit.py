@@ -116,15 +116,15 @@ class Trainer:
         images = TrainImages(self.task.store, self.task.targets, augment)
         return train_loader(images, self.batches, workers, pin=not on_cpu)
 
-    def run(self) -> Fitted:
-        """Train to the end, from the last finished epoch if there is one.
+    def run(self, state: dict[str, Any] | None) -> Fitted:
+        """Train to the end, from `state`, that of the last finished epoch, if there is one.
 
         Raises:
-            FoldcraftError: the loss is not a number (the batch's ids are named); the state on disk is damaged or of
-                another experiment; the disk is full.
+            FoldcraftError: the loss is not a number (the batch's ids are named); the state is damaged or of another
+                experiment; the disk is full.
         """
-        if self.task.state_file.is_file():
-            self.restore(checkpoint.load_state(self.task.state_file))
+        if state:
+            self.restore(state)
         self.audience.started(self.plan, self.epoch)
         while not self.finished:
             self.run_epoch()

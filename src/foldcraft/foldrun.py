@@ -20,7 +20,7 @@ from foldcraft.foldmodel import FoldModel
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.workspace import Workspace
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
@@ -73,18 +73,19 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
 
 def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: Audience) -> dict[str, Any]:
     config = work.config
+    state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
-        _begin(work, folder)
+        _begin(work, folder, state)
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     classes = len(work.competition.classes)
     model, blueprint = backbones.build(config.backbone, classes, config.images.size)
     backbones.check_forward(model, classes, config.images.size)
     processes.from_first(lambda: work.open_images([work.image_spec(blueprint)], audience) and None)
     train_store, test_store = work.open_images([work.image_spec(blueprint)], audience)[0]
-    chosen = _hardware(work, folder, model, processes)
+    chosen = _hardware(work, state, model, processes)
     audience.fold_started(config, folder, {"hardware": str(chosen), "why": chosen.why()})
     task = _task(work, folder, train_store)
-    fitted = Trainer(task, model, blueprint, chosen, processes, audience).run()
+    fitted = Trainer(task, model, blueprint, chosen, processes, audience).run(state)
     manifest: dict[str, Any] = {}
     if processes.is_first:
         manifest = _finish(work, folder, fitted, blueprint, chosen, (train_store, test_store), audience)
@@ -92,24 +93,21 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     return manifest
 
 
-def _begin(work: Workspace, folder: FoldFolder) -> None:
-    if folder.checkpoint.is_file() and folder.config.is_file():
-        state = checkpoint.load_state(folder.checkpoint)
-        if state.get("identity", "").split("/")[0] != work.identity(folder.fold):
-            raise _other_settings(work, folder, "a checkpoint")
-    for file in (folder.checkpoint, folder.history, folder.model, folder.oof, folder.test, folder.manifest):
-        remove_leftovers(file)
+def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) -> None:
+    if state and folder.config.is_file() and state.get("identity", "").split("/")[0] != work.identity(folder.fold):
+        raise _other_settings(work, folder, "a checkpoint")
+    remove_leftovers(folder.path)
     write_atomic(folder.config, work.config.to_yaml())
 
 
-def _hardware(work: Workspace, folder: FoldFolder, model: torch.nn.Module, processes: Processes) -> Hardware:
+def _hardware(work: Workspace, state: dict[str, Any] | None, model: torch.nn.Module, processes: Processes) -> Hardware:
     """What a begun fold was trained on, else what this experiment uses on this machine."""
     train, size = work.config.train, work.config.images.size
-    if folder.checkpoint.is_file():
-        kept = Hardware(**checkpoint.load_state(folder.checkpoint)["hardware"])
+    if state:
+        kept = Hardware(**state["hardware"])
         if kept.device == "cpu" or kept.device == hardware.available_device():
             return kept
-    memory = experiment_folder(work.config) / "hardware.json"
+    memory = hardware_file(work.config)
     processes.from_first(lambda: hardware.choose(train, model, size, memory) and None)
     return hardware.choose(train, model, size, memory)
 

@@ -200,7 +200,7 @@ def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Prog
     temporary, maps = {}, {}
     try:
         for spec, target in targets.items():
-            remove_leftovers(target)
+            remove_leftovers(target.parent, target.name)
             temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
             shape = (len(paths), spec.side, spec.side, 3)
             maps[spec] = np.lib.format.open_memmap(temporary[spec], mode="w+", dtype=np.uint8, shape=shape)

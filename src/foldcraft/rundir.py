@@ -75,6 +75,11 @@ def experiment_folder(config: Config) -> Path:
     return config.runs / config.competition.name / config.experiment
 
 
+def hardware_file(config: Config) -> Path:
+    """Where an experiment keeps what it is computed on, by machine."""
+    return experiment_folder(config) / "hardware.json"
+
+
 def cache_folder(config: Config) -> Path:
     """Where the decoded images of a competition lie."""
     return config.runs / config.competition.name / "cache"
