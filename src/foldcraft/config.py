@@ -24,6 +24,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def _once(names: list[str]) -> list[str]:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"named more than once: {', '.join(repeated)}")
+    return names
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: Path | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -75,6 +81,7 @@ class AugmentConfig(Section):
     mixup: float = Field(0.0, ge=0, le=10, description="alpha of mixup's Beta distribution; 0: off")
     cutmix: float = Field(0.0, ge=0, le=10, description="alpha of cutmix's Beta distribution; 0: off")
     mix_prob: Probability = Field(1.0, description="chance that a batch is mixed at all")
+    erase: Probability = Field(0.0, description="chance that random erasing puts noise over a part of an image")
     mix_off: Probability = Field(0.2, description="last share of the epochs that is trained without mixing")
 
 
@@ -90,24 +97,86 @@ class BackboneConfig(Section):
 
 
 class FinetuneConfig(Section):
+    mode: Literal["full", "norm", "lora", "linear_probe"] = Field(
+        "full",
+        description="what of the backbone is trained: full (all), norm (scales of norms and all biases), lora "
+        "(low-rank changes), linear_probe (nothing: a closed-form head on its frozen features)",
+    )
+    head_init: Literal["auto", "probe", "random"] = Field(
+        "auto",
+        description="where the head starts: probe (the closed-form head; LP-FT), random; auto: probe where the weights "
+        "are pretrained",
+    )
+    freeze_until: str | None = Field(
+        None, description="module before which nothing is trained, as `src/summary.py` names it; layer2 or blocks.3"
+    )
+    unfreeze_epochs: int = Field(
+        0, ge=0, le=1000, description="epochs over which layers are set free one by one, head first; 0: all at once"
+    )
+    lora_rank: int = Field(8, ge=1, le=1024, description="rank of the low-rank changes of mode lora")
+    interpolate: bool = Field(
+        False,
+        description="predict with a point between the start and the end of the training, chosen on held-out rows",
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
         "auto",
         description="learning rate of a layer over that of the next; auto: 0.85 transformer, 0.9 CNN, 1 from scratch",
     )
-    batchnorm: Literal["train", "frozen"] = Field(
-        "train", description="statistics of BatchNorm: train (of the batch), frozen (the pretrained ones)"
+    batchnorm: Literal["train", "frozen", "adapted"] = Field(
+        "train",
+        description="statistics of BatchNorm: train (of the batch), frozen (the pretrained ones), adapted (measured "
+        "once on the training images, then frozen)",
     )
 
 
+class ProbeConfig(Section):
+    solver: Literal["logistic", "ridge"] = Field(
+        "logistic",
+        description="closed-form head: multinomial logistic regression, or ridge regression on one-hot labels",
+    )
+    stages: Literal["all", "last"] | list[str] = Field(
+        "all",
+        description="features a linear probe sees: all stages, the last (what the classifier sees), or named ones; "
+        "a head that fine-tuning starts from always sees the last",
+    )
+    stage_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        {}, description="how strongly a stage counts beside the others, by its name; left out: 1"
+    )
+    strengths: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+        description="regularisation strengths to choose from, on the rows of the other folds",
+    )
+    views: Annotated[list[str], AfterValidator(_once)] | None = Field(
+        None, min_length=1, description="views of the training images to learn from; left out: those of `tta.views`"
+    )
+    augmented: int = Field(0, ge=0, le=100, description="augmented copies of each training image to learn from as well")
+
+
 class TrainConfig(Section):
-    epochs: int = Field(12, ge=1, le=10000, description="passes over the training rows")
+    epochs: Annotated[int, Field(ge=1, le=10000)] | Literal["auto"] = Field(
+        12,
+        description="passes over the training rows; auto: as many as make the steps that such an amount of data needs",
+    )
     batch: int = Field(32, ge=1, le=65536, description="images a step, over all devices")
     accumulate: int = Field(1, ge=1, le=1024, description="parts in which a batch goes through the net, to save memory")
-    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate (of the head, where layers decay)")
+    lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = Field(
+        1e-3,
+        description="peak learning rate (of the head, where layers decay); auto: the best of three, tried on one fold",
+    )
     min_lr: float = Field(1e-6, ge=0, le=10, description="learning rate at the end of the cosine")
     warmup: Probability = Field(0.1, description="first share of the steps, in which the learning rate rises")
     weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
+    imbalance: Literal["none", "weighted", "sampler", "focal", "logit_adjusted"] = Field(
+        "none",
+        description="what is done about rare classes: weighted (loss), sampler (rare classes drawn more often), focal "
+        "(hard images count more), logit_adjusted (the prior is taken out of the logits)",
+    )
+    rdrop: float = Field(0.0, ge=0, le=100, description="weight of R-Drop's agreement of two dropout draws; 0: off")
+    sam: float = Field(0.0, ge=0, le=10, description="radius of sharpness-aware minimisation (twice the time); 0: off")
+    swa: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="last share of the epochs whose weights are averaged evenly (SWA), in place of the EMA; 0: off"
+    )
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: off")
     ema: bool = Field(True, description="predict with a moving average of the weights")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
@@ -120,12 +189,6 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: measured")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="auto: measured")
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: measured")
-
-
-def _once(names: list[str]) -> list[str]:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"named more than once: {', '.join(repeated)}")
-    return names
 
 
 class TTAConfig(Section):
@@ -161,6 +224,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     backbone: BackboneConfig
     finetune: FinetuneConfig = FinetuneConfig()
+    probe: ProbeConfig = ProbeConfig()
     train: TrainConfig = TrainConfig()
     tta: TTAConfig = TTAConfig()
     tracking: TrackingConfig = TrackingConfig()
