@@ -25,6 +25,7 @@ from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageSpec, ImageStore, open_stores
 from foldcraft.inference import BATCH, Member, predict
+from foldcraft.loader import PlainImages
 
 VIEWS = ("identity", "hflip", "vflip", "scale1.15")
 CLASSES = 6
@@ -75,7 +76,7 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
         chosen: Hardware = hardware.choose(TrainConfig(), model, args.size, folder / "hardware.json")
         placed = model.to(chosen.device, memory_format=chosen.torch_memory_format).eval()
         preparation = Preparation.of(blueprint, chosen)
-        members.append(Member(placed, preparation, chosen, store, ImagesConfig(size=args.size), VIEWS))
+        members.append(Member(placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS))
     return members
 
 

@@ -40,6 +40,8 @@ class Blueprint:
         interpolation: what the weights' images were resized with.
         crop_pct: share of the shorter side that the weights' images were cropped to.
         weights: fingerprint or name of the pretrained weights, "none" for random ones.
+        stages: of a linear probe, the stages that its head sees; none: the net has its own head.
+        size: of a linear probe, the side of its input in pixels.
     """
 
     source: str
@@ -50,6 +52,8 @@ class Blueprint:
     interpolation: str
     crop_pct: float
     weights: str
+    stages: tuple[str, ...] = ()
+    size: int = 0
 
     def to_json(self) -> str:
         """As text, for the metadata of a weights file."""
@@ -59,7 +63,7 @@ class Blueprint:
     def from_json(cls, text: str) -> "Blueprint":
         """The opposite of `to_json`."""
         values = json.loads(text)
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def weights_folder() -> Path:
@@ -101,16 +105,22 @@ def _start_head(model: nn.Module) -> None:
     and with six of them the first loss is above five, which shakes the pretrained layers for epochs.
     """
     for name, module in model.named_modules():
-        if name.startswith(_heads(model)) and isinstance(module, nn.Linear | nn.Conv2d):
+        if name.startswith(head_names(model)) and isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=0.01)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
-def _heads(model: nn.Module) -> tuple[str, ...]:
+def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the classifier's modules; distilled nets have two."""
     named = model.pretrained_cfg["classifier"]
     return (named,) if isinstance(named, str) else tuple(named)
+
+
+def content(model: nn.Module) -> bytes:
+    """All tensors of a net as bytes; equal bytes, equal nets of one kind."""
+    tensors = sorted(model.state_dict().items())
+    return b"".join(name.encode() + value.detach().cpu().contiguous().numpy().tobytes() for name, value in tensors)
 
 
 def rebuild(blueprint: Blueprint) -> nn.Module:
@@ -197,7 +207,7 @@ def _loaded(create: Callable[[], T], folder: Path) -> T:
     except (RuntimeError, pickle.UnpicklingError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FoldcraftError(f"the weights do not load: {reason}", folder, "download them again") from None
-    heads = _heads(model) if isinstance(model, nn.Module) else ()
+    heads = head_names(model) if isinstance(model, nn.Module) else ()
     if lost := [name for name in missing.names if not name.startswith(heads)]:
         raise FoldcraftError(f"the weights lack {listing(lost, 3)}", folder, "download them again")
     return model

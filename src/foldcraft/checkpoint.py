@@ -13,6 +13,7 @@ from torch import nn
 
 from foldcraft.backbones import Blueprint, rebuild
 from foldcraft.errors import FoldcraftError
+from foldcraft.features import ProbeNet, StageFeatures
 from foldcraft.files import write_atomic, write_through
 
 
@@ -56,7 +57,7 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
             metadata = json.loads(file.metadata()["foldcraft"])
         weights = safetensors.torch.load_file(path)
         blueprint = Blueprint.from_json(metadata["blueprint"])
-        model = rebuild(blueprint)
+        model = _net(blueprint)
         model.load_state_dict(weights)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -64,3 +65,11 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
             f"damaged weights: {reason}", path, "delete the fold's folder and train it again"
         ) from None
     return model.eval(), blueprint, metadata["about"]
+
+
+def _net(blueprint: Blueprint) -> nn.Module:
+    net = rebuild(blueprint)
+    if not blueprint.stages:
+        return net
+    features = StageFeatures(net, blueprint.source, blueprint.size)
+    return ProbeNet(features, blueprint.stages, blueprint.args["num_classes"])

@@ -130,9 +130,8 @@ class FinetuneConfig(Section):
 
 
 class ProbeConfig(Section):
-    solver: Literal["logistic", "ridge"] = Field(
-        "logistic",
-        description="closed-form head: multinomial logistic regression, or ridge regression on one-hot labels",
+    solver: Literal["ridge", "logistic"] = Field(
+        "ridge", description="closed-form head: ridge regression on one-hot labels, or multinomial logistic regression"
     )
     stages: Literal["all", "last"] | list[str] = Field(
         "all",
@@ -143,7 +142,7 @@ class ProbeConfig(Section):
         {}, description="how strongly a stage counts beside the others, by its name; left out: 1"
     )
     strengths: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+        [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
         description="regularisation strengths to choose from, on the rows of the other folds",
     )
     views: Annotated[list[str], AfterValidator(_once)] | None = Field(

@@ -19,12 +19,12 @@ from lightning_fabric import Fabric
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from foldcraft import checkpoint, finetune
 from foldcraft.audience import Audience
 from foldcraft.augment import Augment
+from foldcraft.averaging import averaged, measure_statistics
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
@@ -34,10 +34,12 @@ from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware, cores
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, EpochBatches, PlainImages, TrainImages, default_workers, train_loader
+from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics import Metric
 from foldcraft.mixing import mix_of
 from foldcraft.processes import Processes
 from foldcraft.recipe import Plan, plan
+from foldcraft.sam import uphill
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
 
@@ -73,7 +75,12 @@ class Fitted:
 
 
 class Trainer:
-    """The state of one training, and what an epoch does to it."""
+    """The state of one training, and what an epoch does to it.
+
+    Raises:
+        FoldcraftError: R-Drop of a net that draws nothing; layers set free one by one on several processes; a batch
+            that cannot be shared out; an augmentation that does not work.
+    """
 
     def __init__(
         self,
@@ -85,21 +92,30 @@ class Trainer:
         audience: Audience,
     ) -> None:
         config = task.config
+        _check(config, model, processes)
         self.task, self.config, self.hardware, self.audience = task, config, hardware, audience
         self.processes = processes
         self.plan = plan(len(task.train_rows), config.train, config.augment)
         self.prepare = Preparation.of(blueprint, hardware)
         self.mix = mix_of(config.augment, task.classes, config.seed)
         self.fabric = _fabric(hardware, processes)
+        counts = np.bincount(task.targets[task.train_rows], minlength=task.classes)
+        self.loss = training_loss(config.train, counts, hardware.device)
 
         model = model.to(hardware.device, memory_format=hardware.torch_memory_format)
-        self.ema = ModelEmaV3(model, decay=self.plan.ema_decay, use_warmup=True) if config.train.ema else None
+        self.swa = averaged(model) if config.train.swa else None
+        self.ema = None
+        if config.train.ema and not self.swa:
+            self.ema = ModelEmaV3(model, decay=self.plan.ema_decay, use_warmup=True)
         optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
         self.scheduler = _scheduler(optimizer, self.plan, config)
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.bare_model = model
 
-        self.batches = EpochBatches(task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world)
+        balance = task.targets[task.train_rows] if config.train.imbalance == "sampler" else None
+        self.batches = EpochBatches(
+            task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance
+        )
         self.loader = self._loader()
         self.epoch, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -149,6 +165,7 @@ class Trainer:
         }
         self.epoch += 1
         if self.processes.is_first:
+            self._average()
             row |= self._validate()
             self.seconds += time.perf_counter() - start
             self._end_epoch({**row, "seconds": self.seconds})
@@ -157,6 +174,7 @@ class Trainer:
 
     def train_epoch(self) -> float:
         """Mean training loss."""
+        finetune.thaw(self.bare_model, self.config.finetune, self.epoch)
         finetune.train_mode(self.bare_model, self.config.finetune)
         self.batches.epoch = self.epoch
         first = self.epoch * self.plan.steps_per_epoch
@@ -172,16 +190,28 @@ class Trainer:
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
             images, targets = self.mix(images, targets, step)
-        loss = self._backward(images, targets)
+        loss = self._gradients(images, targets, step)
         if self.config.train.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.train.clip, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step_update(step + 1)
+        self.scheduler.step_update(min(step + 1, self.plan.lr_steps))
         if self.ema:
             self.ema.update(self.bare_model, step=step + 1)
+        return loss
+
+    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, step: int) -> torch.Tensor:
+        """Gradients to step with, with SAM those of the worst point nearby; gives the loss where the net stands."""
+        if not self.config.train.sam:
+            return self._backward(images, targets)
+        draws = seed_from(self.config.seed, "sam", step, self.processes.rank)
+        torch.manual_seed(draws)
+        loss = self._backward(images, targets)
+        with uphill(self.bare_model, self.config.train.sam):
+            torch.manual_seed(draws)  # the same dropout, so that it is the same loss at another point
+            self._backward(images, targets)
         return loss
 
     def _backward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -191,21 +221,38 @@ class Trainer:
         chunks = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
         for number, (some_images, some_targets) in enumerate(chunks, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(chunks)):
-                logits = self.model(some_images).float()
-                smoothing = self.config.train.label_smoothing
-                loss = F.cross_entropy(logits, some_targets, label_smoothing=smoothing)
-                loss = loss * (len(some_images) / len(images))
+                loss = self._loss(some_images, some_targets) * (len(some_images) / len(images))
                 self.fabric.backward(loss)
             total += loss.detach()
         return total
+
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rdrop = self.config.train.rdrop
+        if not rdrop:
+            return self.loss(self.model(images).float(), targets)
+        # Both draws in one pass, so that BatchNorm sees the images, and several processes meet, once.
+        return agreed(self.loss, self.model(torch.cat([images, images])).float(), targets, rdrop)
+
+    def _average(self) -> None:
+        """Take the weights of the epoch that has ended into SWA's mean, when its time has come."""
+        if not self.swa or self.epoch <= self.plan.first_averaged_epoch:
+            return
+        self.swa.update_parameters(self.bare_model)
+        rows = self.task.train_rows
+        parts = np.array_split(rows, max(1, len(rows) // (2 * self.plan.batch)))
+        batches = (self.prepare(self._plain(part)) for part in parts)
+        measure_statistics(self.swa.module, self.config.finetune, batches, self.hardware)
+
+    def _plain(self, rows: np.ndarray) -> torch.Tensor:
+        """Images as inference sees them, uint8 (B, size, size, 3)."""
+        return PlainImages(self.task.store, self.config.images).__getitems__(rows)
 
     def _validate(self) -> dict[str, float]:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
         model = self._predictor().eval()
         truth = self.task.targets[self.task.valid_rows]
-        images = PlainImages(self.task.store, self.config.images)
         parts = [
-            log_probabilities(model, self.prepare(images.__getitems__(rows)), self.hardware).cpu()
+            log_probabilities(model, self.prepare(self._plain(rows)), self.hardware).cpu()
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
         log_probs = torch.cat(parts).numpy()
@@ -215,6 +262,8 @@ class Trainer:
         }
 
     def _predictor(self) -> nn.Module:
+        if self.swa and self.epoch > self.plan.first_averaged_epoch:
+            return self.swa.module
         return self.ema.module if self.ema else self.bare_model
 
     def _end_epoch(self, row: dict[str, float]) -> None:
@@ -227,7 +276,8 @@ class Trainer:
 
     def _keep_best(self, score: float) -> None:
         if self.best is None or self.task.metric.better(score, self.best["score"]):
-            weights = {name: value.detach().cpu().clone() for name, value in self._predictor().state_dict().items()}
+            weights = finetune.plain_state(self._predictor())
+            weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
             self.best = {"epoch": self.epoch, "score": score, "weights": weights}
         self.stopped = self.epoch - self.best["epoch"] >= self.config.train.patience
 
@@ -246,6 +296,7 @@ class Trainer:
             "stopped": self.stopped,
             "model": self.bare_model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
+            "swa": self.swa.state_dict() if self.swa else None,
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -266,6 +317,8 @@ class Trainer:
             self.bare_model.load_state_dict(state["model"])
             if self.ema:
                 self.ema.module.load_state_dict(state["ema"])
+            if self.swa:
+                self.swa.load_state_dict(state["swa"])
             self.optimizer.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -279,7 +332,7 @@ class Trainer:
 
     def result(self) -> Fitted:
         """The weights to predict with: of the best epoch where training may stop early, else of the last."""
-        weights = self.best["weights"] if self.best else self._predictor().state_dict()
+        weights = self.best["weights"] if self.best else finetune.plain_state(self._predictor())
         return Fitted(weights, self.history, self.seconds)
 
 
@@ -328,6 +381,17 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
+def _check(config: Config, model: nn.Module, processes: Processes) -> None:
+    if config.train.rdrop:
+        check_draws(model, config.images.size)
+    if config.finetune.unfreeze_epochs and processes.world > 1:
+        raise FoldcraftError(
+            "layers are set free one by one on a single process only",
+            "finetune.unfreeze_epochs",
+            "set it to 0, or train the fold on one process",
+        )
+
+
 # "Using bfloat16 Automatic Mixed Precision (AMP)": the run's own first line says so already.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
@@ -348,7 +412,7 @@ def _fabric(hardware: Hardware, processes: Processes) -> Fabric:
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> Any:
-    """Linear warm-up, then one cosine to `min_lr`, a value a step."""
+    """Linear warm-up, then one cosine to `min_lr` over all steps of the plan, a value a step."""
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",

@@ -14,6 +14,7 @@ from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import Member, predict
+from foldcraft.loader import PlainImages
 from foldcraft.predictions import Predictions
 from foldcraft.rundir import FoldFolder
 from foldcraft.workspace import Workspace
@@ -48,15 +49,20 @@ class FoldModel:
     def member(self, store: ImageStore, views: Sequence[str]) -> Member:
         """As a member of an inference."""
         preparation = Preparation.of(self.blueprint, self.hardware)
-        return Member(self.model, preparation, self.hardware, store, self.work.config.images, tuple(views))
+        images = PlainImages(store, self.work.config.images)
+        return Member(self.model, preparation, self.hardware, images, tuple(views))
 
     def predict_oof(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
         """Predictions of the rows this fold's model never saw."""
         rows = self.work.folds.valid_rows(self.fold)
         with audience.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
-        origin = self.work.origin(self.fold, self.weights)
-        return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
+        return self.as_oof(tuple(views), log_probs)
+
+    def as_oof(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
+        """Out-of-fold predictions that were computed elsewhere."""
+        ids = self.work.competition.train_ids[self.work.folds.valid_rows(self.fold)]
+        return Predictions(ids, views, log_probs, self.work.origin(self.fold, self.weights))
 
     def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
         """Predictions of the test set."""

@@ -1,29 +1,29 @@
-"""One fold from settings to manifest: train, predict what was held out, predict the test set."""
+"""One fold from settings to manifest: solve or train it, predict what was held out, predict the test set."""
 
-import json
-import subprocess
+import time
 from contextlib import nullcontext
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from foldcraft import backbones, checkpoint, fingerprint, hardware, predictions
+from foldcraft import checkpoint, finetune, hardware, interpolation, lrprobe, startingpoint
 from foldcraft.audience import Audience
-from foldcraft.backbones import Blueprint
 from foldcraft.errors import FoldcraftError, listing
+from foldcraft.features import ProbeNet, StageFeatures
 from foldcraft.files import locked, remove_leftovers, write_atomic
 from foldcraft.fit import Fitted, Task, Trainer
-from foldcraft.foldmodel import FoldModel
+from foldcraft.foldresult import Outcome, finish
+from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
-from foldcraft.images import ImageStore
+from foldcraft.inference import Member
+from foldcraft.interpolation import Interpolated
+from foldcraft.loader import PlainImages
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, hardware_file
+from foldcraft.rundir import FoldFolder, hardware_file, lr_file
+from foldcraft.startingpoint import StartingPoint
 from foldcraft.workspace import Workspace
-
-PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
 
 
 def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audience) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
 
     Raises:
         FoldcraftError: no such fold; another process is at it; what lies in its folder was made with other settings,
-            data or folds; images cannot be read; and all that `Trainer.run` raises.
+            data or folds; images cannot be read; settings that do not go together; and all that `Trainer.run` raises.
     """
     if fold not in range(work.folds.count):
         raise FoldcraftError(f"no fold {fold}", "--fold", f"folds are 0 to {work.folds.count - 1}, or all")
@@ -72,23 +72,13 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
 
 
 def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: Audience) -> dict[str, Any]:
-    config = work.config
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
         _begin(work, folder, state)
-    torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
-    classes = len(work.competition.classes)
-    model, blueprint = backbones.build(config.backbone, classes, config.images.size)
-    backbones.check_forward(model, classes, config.images.size)
-    processes.from_first(lambda: work.open_images([work.image_spec(blueprint)], audience) and None)
-    train_store, test_store = work.open_images([work.image_spec(blueprint)], audience)[0]
-    chosen = _hardware(work, state, model, processes)
-    audience.fold_started(config, folder, {"hardware": str(chosen), "why": chosen.why()})
-    task = _task(work, folder, train_store)
-    fitted = Trainer(task, model, blueprint, chosen, processes, audience).run(state)
-    manifest: dict[str, Any] = {}
-    if processes.is_first:
-        manifest = _finish(work, folder, fitted, blueprint, chosen, (train_store, test_store), audience)
+    start = startingpoint.build(work, audience)  # a lock lets one process decode, and the others wait for it
+    make = _solve if work.config.finetune.mode == "linear_probe" else _adapt
+    outcome = make(work, folder, start, state, processes, audience)
+    manifest = finish(work, folder, outcome, audience) if processes.is_first else {}
     processes.barrier()
     return manifest
 
@@ -98,6 +88,145 @@ def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) ->
         raise _other_settings(work, folder, "a checkpoint")
     remove_leftovers(folder.path)
     write_atomic(folder.config, work.config.to_yaml())
+
+
+def _solve(
+    work: Workspace,
+    folder: FoldFolder,
+    start: StartingPoint,
+    state: dict[str, Any] | None,
+    processes: Processes,
+    audience: Audience,
+) -> Outcome:
+    """A linear probe: the fold's closed-form head on frozen features; nothing is trained, nothing can be resumed."""
+    config, began = work.config, time.perf_counter()
+    chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
+    audience.fold_started(config, folder, {"hardware": str(chosen), "why": "closed-form head on frozen features"})
+    solved = startingpoint.solve_probe(work, start, config.probe, audience)
+    head = solved.folds[folder.fold]
+    net = ProbeNet(
+        StageFeatures(start.model, start.blueprint.source, config.images.size),
+        solved.stages,
+        len(work.competition.classes),
+    )
+    net.set_head(head.head)
+    test = startingpoint.test_features(work, start, audience)
+    return Outcome(
+        weights=net.state_dict(),
+        blueprint=replace(start.blueprint, stages=tuple(solved.stages), size=config.images.size),
+        hardware=chosen,
+        train=start.train,
+        images=start.test,
+        epochs=0,
+        seconds=time.perf_counter() - began,
+        oof=solved.log_probs[:, work.folds.valid_rows(folder.fold)],
+        test=solved.predict(folder.fold, test),
+        about={"probe": {"strength": head.strength, "stages": solved.stages}},
+    )
+
+
+def _adapt(
+    work: Workspace,
+    folder: FoldFolder,
+    start: StartingPoint,
+    state: dict[str, Any] | None,
+    processes: Processes,
+    audience: Audience,
+) -> Outcome:
+    """Train the net, or as much of it as the mode says, from its closed-form head."""
+    chosen = _hardware(work, state, start.model, processes)
+    training = _Training(work, folder, start, chosen, processes)
+    if work.config.train.lr == "auto":
+        training = training.with_found_lr(audience)
+    model, from_probe = training.ready_model(folder.fold, audience)
+    if work.config.finetune.interpolate and not from_probe:
+        raise FoldcraftError(
+            "interpolation starts from the closed-form head, and this training starts from a random one",
+            "finetune.interpolate",
+            "set finetune.head_init=probe, or interpolate=false",
+        )
+    before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
+    lr = training.config.train.lr
+    audience.fold_started(training.config, folder, {"hardware": str(chosen), "why": chosen.why()})
+    fitted = training.run(training.task(folder.fold), model, audience, state)
+    about: dict[str, Any] = {"lr": lr, "head_init": "probe" if from_probe else "random", **training.about}
+    outcome = Outcome(
+        fitted.weights,
+        start.blueprint,
+        chosen,
+        start.train,
+        start.test,
+        epochs=len(fitted.history),
+        seconds=fitted.seconds,
+        about=about,
+    )
+    if not work.config.finetune.interpolate or not processes.is_first:
+        return outcome
+    point = _interpolated(work, folder, start, chosen, before, fitted)
+    audience.say(f"fold {folder.fold}: predicts at {point.share:g} of the way from the probe to the trained net")
+    losses = {f"{share:g}": round(loss, 5) for share, loss in point.losses.items()}
+    about = {**about, "interpolation": {"share": point.share, "losses": losses}}
+    return replace(outcome, weights=point.weights, oof=point.oof, about=about)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What all trainings of a fold have in common: the real one, and the short ones that try learning rates."""
+
+    work: Workspace
+    folder: FoldFolder
+    start: StartingPoint
+    hardware: Hardware
+    processes: Processes
+    found: dict[str, float] | None = None
+
+    @property
+    def config(self) -> Any:
+        """The config with the learning rate that was found."""
+        return lrprobe.with_lr(self.work.config, self.found["lr"]) if self.found else self.work.config
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"lr_probe": self.found} if self.found else {}
+
+    def with_found_lr(self, audience: Audience) -> "_Training":
+        """The same with the learning rate that three short trainings on fold 0 name."""
+
+        def short(task: Task) -> Fitted:
+            model, _ = self.ready_model(0, audience)
+            return self.run(task, model, Audience(), None)
+
+        found = lrprobe.find(self.task(0), short, lr_file(self.work.config), self.processes, audience)
+        return replace(self, found=found)
+
+    def ready_model(self, fold: int, audience: Audience) -> tuple[torch.nn.Module, bool]:
+        """A net as that fold's training finds it, with its closed-form head, and whether it has one."""
+        start = startingpoint.copy_of(self.start, self.work)
+        solved = startingpoint.wants_probe_head(self.work) and startingpoint.set_probe_head(
+            self.work, start, fold, audience
+        )
+        finetune.prepare(start.model, self.work.config.finetune)
+        return start.model, solved
+
+    def task(self, fold: int) -> Task:
+        work, folder, store = self.work, self.folder, self.start.train
+        return Task(
+            identity=f"{work.identity(fold)}/{store.path.stem}",  # the cache is named after the images' content
+            config=self.config,
+            store=store,
+            ids=work.competition.train_ids,
+            targets=work.competition.targets,
+            train_rows=work.folds.train_rows(fold),
+            valid_rows=work.folds.valid_rows(fold),
+            classes=len(work.competition.classes),
+            metric=work.competition.metric,
+            state_file=folder.checkpoint,
+            history_file=folder.history,
+        )
+
+    def run(self, task: Task, model: torch.nn.Module, audience: Audience, state: dict[str, Any] | None) -> Fitted:
+        trainer = Trainer(task, model, self.start.blueprint, self.hardware, self.processes, audience)
+        return trainer.run(state)
 
 
 def _hardware(work: Workspace, state: dict[str, Any] | None, model: torch.nn.Module, processes: Processes) -> Hardware:
@@ -112,73 +241,18 @@ def _hardware(work: Workspace, state: dict[str, Any] | None, model: torch.nn.Mod
     return hardware.choose(train, model, size, memory)
 
 
-def _task(work: Workspace, folder: FoldFolder, store: ImageStore) -> Task:
-    return Task(
-        identity=f"{work.identity(folder.fold)}/{store.path.stem}",  # the cache is named after the images' content
-        config=work.config,
-        store=store,
-        ids=work.competition.train_ids,
-        targets=work.competition.targets,
-        train_rows=work.folds.train_rows(folder.fold),
-        valid_rows=work.folds.valid_rows(folder.fold),
-        classes=len(work.competition.classes),
-        metric=work.competition.metric,
-        state_file=folder.checkpoint,
-        history_file=folder.history,
-    )
-
-
-def _finish(
+def _interpolated(
     work: Workspace,
     folder: FoldFolder,
-    fitted: Fitted,
-    blueprint: Blueprint,
+    start: StartingPoint,
     chosen: Hardware,
-    stores: tuple[ImageStore, ImageStore],
-    audience: Audience,
-) -> dict[str, Any]:
-    """Write weights, predictions and, last, the manifest; the training state is not needed any more."""
-    about = {"experiment": work.config.experiment, "fold": folder.fold, "identity": work.identity(folder.fold)}
-    checkpoint.save_model(folder.model, fitted.weights, blueprint, about)
-    runner = FoldModel.load(work, folder, chosen)
+    before: dict[str, torch.Tensor],
+    fitted: Fitted,
+) -> Interpolated:
+    rows = work.folds.valid_rows(folder.fold)
+    after = {name: value.cpu() for name, value in fitted.weights.items()}
+    images = PlainImages(start.train, work.config.images)
     views = tuple(work.config.tta.views)
-    oof = runner.predict_oof(stores[0], views, audience)
-    test = runner.predict_test(stores[1], views, audience)
-    predictions.write(folder.oof, oof)
-    predictions.write(folder.test, test)
-    truth = work.competition.targets[work.folds.valid_rows(folder.fold)]
-    probabilities = np.exp(oof.mean(views))
-    manifest = {
-        "identity": work.identity(folder.fold),
-        "score": work.competition.metric(truth, probabilities),
-        "metric": work.competition.metric.name,
-        "classes": list(work.competition.classes.names),
-        "views": list(views),
-        "epochs": len(fitted.history),
-        "seconds": round(fitted.seconds, 1),
-        "hardware": {"chosen": str(chosen), "why": chosen.why(), "machine": chosen.machine},
-        "fingerprints": {
-            "config": work.config.training_fingerprint(),
-            "data": work.competition.fingerprint,
-            "test": work.competition.test_fingerprint,
-            "folds": work.folds.fingerprint,
-            "images": stores[0].path.stem,
-            "pretrained": blueprint.weights,
-            "model": runner.weights,
-            "oof": fingerprint.of_file(folder.oof),
-        },
-        "packages": {name: version(name) for name in PACKAGES},
-        "git": _git_commit(),
-    }
-    write_atomic(folder.manifest, json.dumps(manifest, indent=1))
-    folder.checkpoint.unlink(missing_ok=True)
-    audience.fold_ended(manifest, truth, probabilities.argmax(1))
-    return manifest
-
-
-def _git_commit() -> str | None:
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    member = Member(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views)
+    truth, units = work.competition.targets[rows], work.competition.units[rows]
+    return interpolation.choose(before, after, start.model, member, rows, truth, units)

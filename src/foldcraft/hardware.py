@@ -92,6 +92,12 @@ def for_inference(config: TrainConfig, memory: Path) -> Hardware:
     return _recall(memory).get(_key(config, device), Hardware(device, "32-true", "contiguous", this_machine()))
 
 
+def for_features(config: TrainConfig, transformer: bool) -> Hardware:
+    """What frozen features are computed on: 32-bit always, so that they are the same for every experiment."""
+    layout = "contiguous" if transformer else "channels_last"
+    return Hardware(_device(config.device), "32-true", layout, this_machine())
+
+
 def _key(config: TrainConfig, device: str) -> str:
     return f"{this_machine()} {device} {config.precision} {config.memory_format}"
 

@@ -1,6 +1,6 @@
 """Several models, several views, one decode an image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,56 +8,61 @@ import torch
 from torch import nn
 
 from foldcraft import tta
-from foldcraft.config import ImagesConfig
 from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware
-from foldcraft.images import ImageStore
-from foldcraft.loader import PlainImages
+from foldcraft.loader import DrawnImages, PlainImages
 
 BATCH = 64
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained model and how it wants its images.
+    """A model and how it wants its images.
 
     Attributes:
         model: in evaluation mode, on the hardware's device.
-        store: images that it is to predict.
+        images: what it looks at.
         views: names of the views.
+        output: from model, prepared images (B, 3, size, size) and hardware to what is wanted of it, (B, ·).
     """
 
     model: nn.Module
     preparation: Preparation
     hardware: Hardware
-    store: ImageStore
-    images: ImagesConfig
+    images: PlainImages | DrawnImages
     views: tuple[str, ...]
+    output: Callable[[nn.Module, torch.Tensor, Hardware], torch.Tensor] = log_probabilities
 
 
-def predict(
-    members: Sequence[Member], rows: np.ndarray, progress: Callable[[int], object] = lambda done: None
-) -> list[np.ndarray]:
+def predict(members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None) -> list[np.ndarray]:
     """Log-probabilities float32 (V, N, K) of each member.
-
-    An image is read once for all members that share a store and a size, prepared once for all that share a
-    normalisation, and turned into a view once for all that look at it that way.
 
     Args:
         rows: rows of the stores (N,).
         progress: called with the number of images after each batch.
     """
-    results: list[list[torch.Tensor]] = [[] for _ in members]
+    batches = [results for _, results in sweep(members, rows, progress)]
+    return [torch.cat([batch[k] for batch in batches], dim=1).numpy() for k in range(len(members))]
+
+
+def sweep(
+    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None
+) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+    """What each member makes of one batch of rows after another: places in `rows`, and (V, B, ·) for each member.
+
+    An image is read once for all members that look at the same ones, prepared once for all that share a
+    normalisation, and turned into a view once for all that look at it that way.
+    """
     for first in range(0, len(rows), BATCH):
         some = rows[first : first + BATCH]
         seen = _SharedViews(some)
-        for member, result in zip(members, results, strict=True):
-            log_probs = [
-                log_probabilities(member.model, seen.of(member, name), member.hardware) for name in member.views
-            ]
-            result.append(torch.stack(log_probs))
+        results = []
+        for member in members:
+            looks = [member.output(member.model, seen.of(member, name), member.hardware) for name in member.views]
+            results.append(torch.stack(looks).cpu())
+        yield slice(first, first + len(some)), results
         progress(len(some))
-    return [torch.cat(result, dim=1).cpu().numpy() for result in results]
 
 
 class _SharedViews:
@@ -68,9 +73,9 @@ class _SharedViews:
         self.made: dict[tuple, torch.Tensor] = {}
 
     def of(self, member: Member, view: str) -> torch.Tensor:
-        raw = (member.store.path, member.images.size, member.images.resize)
+        raw = member.images.key
         prepared = (*raw, member.preparation)
-        self._make(raw, lambda: PlainImages(member.store, member.images).__getitems__(self.rows))
+        self._make(raw, lambda: member.images.__getitems__(self.rows))
         self._make(prepared, lambda: member.preparation(self.made[raw]))
         return self._make((*prepared, view), lambda: self._look(self.made[prepared], view, member.hardware))
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldcraft.augment import Augment, centre
-from foldcraft.config import ImagesConfig
+from foldcraft.config import AugmentConfig, ImagesConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.fingerprint import seed_from
 from foldcraft.images import ImageStore
@@ -40,26 +40,51 @@ class EpochBatches(Sampler[list[Draw]]):
         rows: rows to learn from (N,).
         batch: images a step over all devices.
         rank, world: which of how many processes this one is; each takes its share of every batch.
+        balance: the class of each of `rows` (N,), to draw all classes equally often.
 
     Raises:
         FoldcraftError: the batch cannot be shared out evenly.
     """
 
-    def __init__(self, rows: np.ndarray, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        balance: np.ndarray | None = None,
+    ) -> None:
         self.batch = min(batch, len(rows) // world * world)
         if self.batch % world or self.batch == 0:
             raise FoldcraftError(f"{batch} images do not split over {world} processes", "train.batch")
-        self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
+        self.rows, self.seed, self.rank, self.world, self.balance = rows, seed, rank, world, balance
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = np.random.default_rng(seed_from(self.seed, "order", self.epoch)).permutation(self.rows)
+        rng = np.random.default_rng(seed_from(self.seed, "order", self.epoch))
+        rows = self.rows if self.balance is None else _balanced(self.rows, self.balance, rng)
+        order = rng.permutation(rows)
         mine = share(self.batch, self.rank, self.world)
         for first in range(0, len(self) * self.batch, self.batch):
             yield [Draw(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
+
+
+def _balanced(rows: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many rows as there are, equally many of each class up to one; not in random order.
+
+    The rows of a rare class come again and again, each as often as the next up to one. Of a frequent class some are
+    left out, others each time.
+    """
+    names = rng.permutation(np.unique(classes))  # which classes have the one more is random too
+    places = np.array_split(np.arange(len(rows)), len(names))
+    drawn = [
+        np.resize(rng.permutation(rows[classes == name]), len(mine)) for name, mine in zip(names, places, strict=True)
+    ]
+    return np.concatenate(drawn)
 
 
 def share(batch: int, rank: int, world: int) -> list[int]:
@@ -96,8 +121,33 @@ class PlainImages(Dataset[torch.Tensor]):
     store: ImageStore
     images: ImagesConfig
 
+    @property
+    def key(self) -> tuple:
+        """Equal for equal images."""
+        return (self.store.path, self.images.size, self.images.resize)
+
     def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
         return torch.from_numpy(np.stack([centre(self.store.pixels[row], self.images) for row in rows]))
+
+
+@dataclass(frozen=True)
+class DrawnImages(Dataset[torch.Tensor]):
+    """One augmented copy of each image, always the same one for the same `draw`, uint8 (B, size, size, 3)."""
+
+    store: ImageStore
+    images: ImagesConfig
+    augment: AugmentConfig
+    draw: int
+
+    @property
+    def key(self) -> tuple:
+        """Equal for equal images."""
+        return (self.store.path, self.images.size, self.images.resize, self.augment.model_dump_json(), self.draw)
+
+    def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
+        augment = Augment(self.augment, self.images, self.store.pixels.shape[1])
+        drawn = [augment(self.store.pixels[row], seed_from("draw", self.draw, int(row))) for row in rows]
+        return torch.from_numpy(np.stack(drawn))
 
 
 def _as_drawn(batch: Batch) -> Batch:

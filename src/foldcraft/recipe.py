@@ -1,8 +1,11 @@
 """From the amount of data to the numbers of a training; pure, no torch."""
 
+import math
 from dataclasses import dataclass
 
 from foldcraft.config import AugmentConfig, TrainConfig
+
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,9 @@ class Plan:
         steps_per_epoch, steps, warmup_steps: optimizer steps.
         ema_decay: decay a step of the weights' moving average.
         last_mixed_epoch: epochs from this one on are trained without mixup and cutmix.
+        first_averaged_epoch: the weights after this epoch and each later one are averaged (SWA); `epochs` where
+            nothing is.
+        lr_steps: the learning rate follows its cosine for so many steps and stays where it is then, as SWA wants it.
     """
 
     epochs: int
@@ -23,6 +29,8 @@ class Plan:
     warmup_steps: int
     ema_decay: float
     last_mixed_epoch: int
+    first_averaged_epoch: int
+    lr_steps: int
 
 
 def plan(rows: int, train: TrainConfig, augment: AugmentConfig) -> Plan:
@@ -33,14 +41,35 @@ def plan(rows: int, train: TrainConfig, augment: AugmentConfig) -> Plan:
     """
     batch = min(train.batch, rows)
     steps_per_epoch = rows // batch
-    steps = steps_per_epoch * train.epochs
+    epochs = epochs_for(rows, steps_per_epoch) if train.epochs == "auto" else train.epochs
+    steps = steps_per_epoch * epochs
+    warmup_steps = min(round(train.warmup * steps), steps - 1)
     decay = train.ema_decay if train.ema_decay is not None else 1 - 1 / max(2, steps_per_epoch)
+    averaged = min(epochs, max(2, round(epochs * train.swa))) if train.swa else 0  # one alone would be no average
     return Plan(
-        epochs=train.epochs,
+        epochs=epochs,
         batch=batch,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
-        warmup_steps=min(round(train.warmup * steps), steps - 1),
+        warmup_steps=warmup_steps,
         ema_decay=decay,
-        last_mixed_epoch=round(train.epochs * (1 - augment.mix_off)),
+        last_mixed_epoch=round(epochs * (1 - augment.mix_off)),
+        first_averaged_epoch=epochs - averaged,
+        lr_steps=max(warmup_steps, (epochs - averaged) * steps_per_epoch),
     )
+
+
+def epochs_for(rows: int, steps_per_epoch: int) -> int:
+    """As many epochs as make the steps that `rows` images need, but 3 at least and 20 at most."""
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(steps_for(rows) / steps_per_epoch)))
+
+
+def steps_for(rows: int) -> int:
+    """Optimizer steps that fine-tuning on `rows` images needs, by BiT-HyperRule (arXiv 1912.11370).
+
+    The rule was made with batches of 512. With smaller ones it is a floor against too few steps on small data rather
+    than a claim about the best number.
+    """
+    if rows < 20_000:
+        return 500
+    return 10_000 if rows < 500_000 else 20_000

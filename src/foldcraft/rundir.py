@@ -80,6 +80,16 @@ def hardware_file(config: Config) -> Path:
     return experiment_folder(config) / "hardware.json"
 
 
+def lr_file(config: Config) -> Path:
+    """Where an experiment keeps the learning rate that was found for it."""
+    return experiment_folder(config) / "lr.json"
+
+
+def features_folder(config: Config) -> Path:
+    """Where the frozen features of a competition's images lie."""
+    return config.runs / config.competition.name / "features"
+
+
 def cache_folder(config: Config) -> Path:
     """Where the decoded images of a competition lie."""
     return config.runs / config.competition.name / "cache"

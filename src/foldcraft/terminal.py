@@ -14,6 +14,8 @@ from foldcraft.config import Config
 from foldcraft.recipe import Plan
 from foldcraft.rundir import FoldFolder
 
+WIDTH = 200  # of lines where nothing says how long they may be
+
 
 class Terminal(Audience):
     """Prints to stdout; `prefix` tells folds apart that run side by side."""
@@ -21,7 +23,7 @@ class Terminal(Audience):
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:  # a log file has no width
-            self.console.width = 200
+            self.console.width = WIDTH
         self.bar: Progress | None = None
         self.task: TaskID | None = None
         self.fold, self.epochs = 0, 0
@@ -30,13 +32,14 @@ class Terminal(Audience):
         self.console.print(text, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table whose first column is text and whose others are numbers."""
+        """A table whose first column is text and whose others are numbers; a narrow terminal gets longer lines."""
         table = Table(title=title, title_justify="left", title_style="bold")
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left", no_wrap=True)
         for row in rows:
             table.add_row(*map(str, row))
-        self.console.print(table)
+        # Fitted into a narrow terminal, numbers would lose their digits.
+        Console(highlight=False, soft_wrap=True, width=max(WIDTH, self.console.width)).print(table)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:

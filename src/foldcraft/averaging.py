@@ -1,0 +1,48 @@
+"""Stochastic weight averaging (SWA, arXiv 1803.05407): the even mean of the weights of the last epochs."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from foldcraft import finetune
+from foldcraft.config import FinetuneConfig
+from foldcraft.hardware import Hardware
+
+
+def averaged(model: nn.Module) -> AveragedModel:
+    """A copy of `model` that becomes the mean of what `update_parameters` is called with; `.module` is the net."""
+    return AveragedModel(model).eval()
+
+
+def measure_statistics(
+    model: nn.Module, config: FinetuneConfig, batches: Iterable[torch.Tensor], hardware: Hardware
+) -> None:
+    """Measure the statistics of BatchNorm anew, where the training measures them at all.
+
+    The mean of several nets' weights has activations that none of them had, so their statistics do not fit it. The
+    images are seen as at inference: nothing is dropped.
+
+    Args:
+        model: left in evaluation mode.
+        batches: prepared images float32 (B, 3, size, size); each counts the same, so they should be of one size.
+    """
+    finetune.train_mode(model, config)
+    # Not `finetune.adapt_batchnorm`, which measures those that are frozen too.
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    model.eval()
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for an even mean of all batches
+        layer.training = True  # not .train(): timm's own hold a dropout
+    with torch.no_grad(), hardware.autocast():
+        for images in batches:
+            model(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()

@@ -1,0 +1,166 @@
+"""Frozen features on disk: computed once for all folds, heads and experiments; one decode for all backbones."""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from foldcraft import backbones, finetune, fingerprint, hardware
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.features import Stage, StageFeatures
+from foldcraft.files import cannot_write, locked, remove_leftovers
+from foldcraft.forward import Preparation
+from foldcraft.hardware import Hardware
+from foldcraft.images import ImageStore
+from foldcraft.inference import Member, sweep
+from foldcraft.loader import DrawnImages, PlainImages
+
+FORMAT = 1  # raise it when features would come out differently
+LARGEST = 65504.0  # of fp16
+
+
+@dataclass(frozen=True)
+class FrozenNet:
+    """A backbone whose features are kept.
+
+    Attributes:
+        weights: digest of all its tensors but the classifier's; features of other weights are never taken for its own.
+    """
+
+    name: str
+    features: StageFeatures
+    preparation: Preparation
+    hardware: Hardware
+    weights: str
+    config: Config
+
+    @classmethod
+    def of(cls, model: nn.Module, blueprint: Blueprint, config: Config) -> "FrozenNet":
+        """A frozen copy of a net with its classifier removed; the net itself is left as it is.
+
+        Raises:
+            FoldcraftError: the net gives no features of its stages.
+        """
+        features = StageFeatures(copy.deepcopy(model), blueprint.source, config.images.size)
+        chosen = hardware.for_features(config.train, finetune.is_transformer(model))
+        placed = features.to(chosen.device, memory_format=chosen.torch_memory_format)
+        digest = fingerprint.of_bytes(backbones.content(features.net))
+        return cls(config.backbone.name, placed, Preparation.of(blueprint, chosen), chosen, digest, config)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the columns of its features are."""
+        return self.features.stages
+
+    @property
+    def width(self) -> int:
+        """Number of features of an image."""
+        return sum(stage.width for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Features of one set of images by one net, seen in one way.
+
+    Attributes:
+        part: "train" or "test", for people.
+        view: a TTA view, or "draw<k>", an augmented copy of each image.
+    """
+
+    net: FrozenNet
+    part: str
+    store: ImageStore
+    view: str
+
+    def file(self, folder: Path) -> Path:
+        """Where they are kept; named after all that they depend on."""
+        key = [FORMAT, [str(item) for item in self._images().key[1:]], self.store.path.stem, self.net.weights]
+        key += [
+            [stage.name for stage in self.net.stages],
+            self.view,
+            self.net.preparation.mean,
+            self.net.preparation.std,
+        ]
+        return folder / f"{self.part}-{self.net.name}-{self.view}-{fingerprint.of_values(key)}.npy"
+
+    def member(self) -> Member:
+        """As a member of one pass over the images."""
+        drawn = self.view.startswith("draw")
+        view = "identity" if drawn else self.view
+        return Member(
+            self.net.features, self.net.preparation, self.net.hardware, self._images(), (view,), frozen_features
+        )
+
+    def _images(self) -> PlainImages | DrawnImages:
+        images = self.net.config.images
+        if self.view.startswith("draw"):
+            return DrawnImages(self.store, images, self.net.config.augment, int(self.view.removeprefix("draw")))
+        return PlainImages(self.store, images)
+
+
+@torch.inference_mode()
+def frozen_features(features: nn.Module, images: torch.Tensor, _: Hardware) -> torch.Tensor:
+    """Features float16 (B, D) of prepared images."""
+    return features(images).clamp(-LARGEST, LARGEST).half()
+
+
+def gather(wanted: Sequence[Wanted], folder: Path, audience: Audience) -> list[np.ndarray]:
+    """Features float16 (N, D) for each wish, as read-only maps of files in `folder`; what is not there is computed.
+
+    Raises:
+        FoldcraftError: a file is damaged, or cannot be written.
+    """
+    for part in dict.fromkeys(item.part for item in wanted):
+        mine = [item for item in wanted if item.part == part]
+        if any(not item.file(folder).is_file() for item in mine):
+            with locked(folder / f"{part}.lock"):
+                missing = {item.file(folder): item for item in mine if not item.file(folder).is_file()}
+                _compute(missing, part, audience)
+    return [_map(item.file(folder), (len(item.store), item.net.width)) for item in wanted]
+
+
+def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None:
+    """One pass over the images for everything that is missing; the files appear together, whole."""
+    if not missing:
+        return
+    items = list(missing.values())
+    rows = np.arange(len(items[0].store))
+    temporary = {target: target.with_name(f"{target.name}.tmp-{os.getpid()}") for target in missing}
+    title = f"{part} features of {len({item.net.name for item in items})} backbones in {len(items)} views"
+    try:
+        for target in missing:
+            remove_leftovers(target.parent, target.name)
+        maps = [
+            np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(rows), item.net.width))
+            for path, item in zip(temporary.values(), items, strict=True)
+        ]
+        with audience.progress(title, len(rows)) as advance:
+            for places, results in sweep([item.member() for item in items], rows, advance):
+                for mapped, result in zip(maps, results, strict=True):
+                    mapped[places] = result[0].numpy()
+        for mapped, (target, path) in zip(maps, temporary.items(), strict=True):
+            mapped.flush()
+            os.replace(path, target)
+    except OSError as error:
+        raise cannot_write(next(iter(missing)).parent, error) from error
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def _map(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        features = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise FoldcraftError(f"damaged features: {error}", path, "delete it; it will be made again") from None
+    if features.shape != shape or features.dtype != np.float16:
+        raise FoldcraftError("damaged features", path, "delete it; it will be made again")
+    return features

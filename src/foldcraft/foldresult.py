@@ -1,0 +1,112 @@
+"""What a finished fold leaves behind: weights, predictions and, last, the manifest."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from foldcraft import checkpoint, fingerprint, predictions
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.files import write_atomic
+from foldcraft.foldmodel import FoldModel
+from foldcraft.hardware import Hardware
+from foldcraft.images import ImageStore
+from foldcraft.predictions import Predictions
+from foldcraft.rundir import FoldFolder
+from foldcraft.workspace import Workspace
+
+PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fold's model, before it is written.
+
+    Attributes:
+        epochs: passes over the training rows.
+        seconds: of training.
+        oof, test: log-probabilities (V, N, K) in the config's views where they are known already; None: the model is
+            asked for them.
+        about: more for the manifest.
+    """
+
+    weights: dict[str, torch.Tensor]
+    blueprint: Blueprint
+    hardware: Hardware
+    train: ImageStore
+    images: ImageStore
+    epochs: int
+    seconds: float
+    oof: np.ndarray | None = None
+    test: np.ndarray | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audience) -> dict[str, Any]:
+    """Write all of it; the manifest, which is given back, comes last, and with it the training state goes."""
+    about = {"experiment": work.config.experiment, "fold": folder.fold, "identity": work.identity(folder.fold)}
+    checkpoint.save_model(folder.model, outcome.weights, outcome.blueprint, about)
+    views = tuple(work.config.tta.views)
+    oof, test = _predictions(work, folder, outcome, views, audience)
+    predictions.write(folder.oof, oof)
+    predictions.write(folder.test, test)
+    truth = work.competition.targets[work.folds.valid_rows(folder.fold)]
+    probabilities = np.exp(oof.mean(views))
+    manifest = {
+        "identity": work.identity(folder.fold),
+        "score": work.competition.metric(truth, probabilities),
+        "metric": work.competition.metric.name,
+        "classes": list(work.competition.classes.names),
+        "views": list(views),
+        "epochs": outcome.epochs,
+        "seconds": round(outcome.seconds, 1),
+        **outcome.about,
+        "hardware": {
+            "chosen": str(outcome.hardware),
+            "why": outcome.hardware.why(),
+            "machine": outcome.hardware.machine,
+        },
+        "fingerprints": {
+            "config": work.config.training_fingerprint(),
+            "data": work.competition.fingerprint,
+            "test": work.competition.test_fingerprint,
+            "folds": work.folds.fingerprint,
+            "images": outcome.train.path.stem,
+            "pretrained": outcome.blueprint.weights,
+            "model": oof.origin.weights,
+            "oof": fingerprint.of_file(folder.oof),
+        },
+        "packages": {name: version(name) for name in PACKAGES},
+        "git": _git_commit(),
+    }
+    write_atomic(folder.manifest, json.dumps(manifest, indent=1))
+    folder.checkpoint.unlink(missing_ok=True)
+    audience.fold_ended(manifest, truth, probabilities.argmax(1))
+    return manifest
+
+
+def _predictions(
+    work: Workspace, folder: FoldFolder, outcome: Outcome, views: Sequence[str], audience: Audience
+) -> tuple[Predictions, Predictions]:
+    runner = FoldModel.load(work, folder, outcome.hardware)
+    if outcome.oof is None:
+        oof = runner.predict_oof(outcome.train, views, audience)
+    else:
+        oof = runner.as_oof(tuple(views), outcome.oof)
+    if outcome.test is None:
+        return oof, runner.predict_test(outcome.images, views, audience)
+    return oof, runner.as_test(tuple(views), outcome.test)
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

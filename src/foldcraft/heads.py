@@ -1,0 +1,168 @@
+"""Heads on frozen features, solved to the optimum: every regularisation strength at once, one factorisation.
+
+The features are standardised and each stage is given its share of their total variance, so that strengths mean the
+same for every backbone: a row has squared length one on average. Both losses are a mean over rows plus
+`strength / 2 * |W|^2`; the intercept is free. Sources: ridge on one-hot labels and multinomial logistic regression as
+in scikit-learn (`C = 1 / (rows * strength)`); the fixed curvature bound that preconditions the latter is Boehning's
+(Ann. Inst. Statist. Math. 44, 1992).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+SMALLEST_STD = 1e-4  # features that hardly vary are left as they are; fp16 noise would be blown up
+MOST_STEPS = 300
+TOLERANCE = 1e-5  # largest entry of the gradient, relative to a row's share
+
+
+@dataclass(frozen=True)
+class Heads:
+    """One linear head a strength, for features as they come.
+
+    Attributes:
+        weight: float32 (L, K, D).
+        bias: float32 (L, K).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, D) to (L, N, K)."""
+        return torch.einsum("nd,lkd->lnk", features, self.weight) + self.bias[:, None]
+
+    def scaled(self, factors: torch.Tensor) -> "Heads":
+        """The heads with their logits multiplied by `factors` (L,)."""
+        return Heads(self.weight * factors[:, None, None], self.bias * factors[:, None])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardisation of the features, with the share of each stage.
+
+    Attributes:
+        mean, scale: (D,); a feature x enters as (x - mean) * scale.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, features: torch.Tensor, widths: Sequence[int], shares: Sequence[float]) -> "Scaling":
+        """From training features (N, D) of stages that are `widths` wide and count by `shares`."""
+        std, mean = torch.std_mean(features, dim=0, correction=0)
+        share = torch.cat([torch.full((width,), w / width**0.5) for width, w in zip(widths, shares, strict=True)])
+        total = float(sum(w * w for w in shares)) ** 0.5
+        steady = std < SMALLEST_STD
+        return cls(mean, torch.where(steady, 0.0, share / total / std.clamp_min(SMALLEST_STD)))
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) * self.scale
+
+    def undone(self, weight: torch.Tensor, bias: torch.Tensor) -> Heads:
+        """Heads (L, D, K), (L, K) on scaled features as heads on features as they come."""
+        raw = (weight * self.scale[:, None]).transpose(1, 2)
+        return Heads(raw.contiguous(), bias - raw @ self.mean)
+
+
+def fit(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    classes: int,
+    strengths: Sequence[float],
+    solver: str,
+    scaling: Scaling,
+    row_weights: torch.Tensor | None = None,
+) -> Heads:
+    """The best head for each strength.
+
+    Args:
+        features: float32 (N, D).
+        targets: class indices int64 (N,).
+        solver: "ridge" or "logistic".
+        row_weights: how much each row counts (N,), of mean one; left out: all alike.
+    """
+    scaled = scaling(features)
+    weights = torch.ones(len(scaled)) if row_weights is None else row_weights / row_weights.mean()
+    centre = (weights[:, None] * scaled).mean(0)  # so that the intercept is free and stands apart from the rest
+    basis = _Basis.of(scaled - centre, weights)
+    onehot = F.one_hot(targets, classes).float()
+    solve = _ridge if solver == "ridge" else _logistic
+    rotated, bias = solve(basis, onehot, weights, torch.tensor(strengths, dtype=torch.float32))
+    weight = basis.vectors @ rotated
+    return scaling.undone(weight, bias - torch.einsum("d,ldk->lk", centre, weight))
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Principal axes of the rows.
+
+    Attributes:
+        vectors: (D, R).
+        variances: of the (weighted) rows along each axis (R,).
+        rows: coordinates of the rows (N, R).
+    """
+
+    vectors: torch.Tensor
+    variances: torch.Tensor
+    rows: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, weights: torch.Tensor) -> "_Basis":
+        count, width = rows.shape
+        heavy = rows * weights.sqrt()[:, None]
+        if width <= count:
+            variances, vectors = torch.linalg.eigh(heavy.T @ heavy / count)
+        else:
+            variances, left = torch.linalg.eigh(heavy @ heavy.T / count)
+            kept = variances > variances[-1] * 1e-7
+            variances, left = variances[kept], left[:, kept]
+            vectors = heavy.T @ left / (variances * count).sqrt()
+        return cls(vectors, variances.clamp_min(0), rows @ vectors)
+
+
+Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, R, K) on the basis, intercepts (L, K)
+
+
+def _ridge(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, strengths: torch.Tensor) -> Solution:
+    mean = (weights[:, None] * onehot).mean(0)
+    moment = basis.rows.T @ (weights[:, None] * (onehot - mean)) / len(onehot)
+    shrunk = moment[None] / (basis.variances[None] + strengths[:, None])[..., None]
+    return shrunk, mean.expand(len(strengths), -1).clone()
+
+
+def _logistic(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, strengths: torch.Tensor) -> Solution:
+    """All strengths side by side by L-BFGS, in coordinates in which the curvature is at most one everywhere."""
+    count, classes = onehot.shape
+    prior = (weights[:, None] * onehot).mean(0).clamp_min(1e-6).log()
+    stretch = (0.5 * basis.variances[None] + strengths[:, None]).rsqrt()[..., None]  # (L, R, 1)
+    free = torch.zeros(len(strengths), len(basis.variances) + 1, classes, requires_grad=True)
+    share = weights[:, None] / count
+
+    def unpack() -> Solution:
+        return free[:, :-1] * stretch, free[:, -1] + prior
+
+    def gradient() -> torch.Tensor:
+        with torch.no_grad():
+            weight, bias = unpack()
+            log_probs = (basis.rows @ weight + bias[:, None]).log_softmax(2)
+            loss = -(share * onehot * log_probs).sum() + (strengths[:, None, None] * weight.square()).sum() / 2
+            residual = share * (log_probs.exp() - onehot)
+            slope = basis.rows.T @ residual + strengths[:, None, None] * weight
+            free.grad = torch.cat([slope * stretch, residual.sum(1, keepdim=True)], dim=1)
+        return loss
+
+    lbfgs = torch.optim.LBFGS(
+        [free],
+        max_iter=MOST_STEPS,
+        history_size=20,
+        tolerance_grad=TOLERANCE,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+    lbfgs.step(gradient)
+    with torch.no_grad():
+        return unpack()

@@ -1,0 +1,84 @@
+"""A point between the start of a training and its end (WiSE-FT, arXiv 2109.01903), chosen on held-out rows."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from torch import nn
+
+from foldcraft.ensemble import fit_temperature
+from foldcraft.fingerprint import seed_from
+from foldcraft.inference import Member, predict
+
+POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """The chosen point.
+
+    Attributes:
+        share: of the end of the training; 1 is the end itself, 0 the start.
+        oof: log-probabilities (V, N, K) of the held-out rows; each half's at the point that the other half chose, so
+            that no row has a say in its own.
+        losses: log-loss of each point on all held-out rows, each after its own temperature.
+    """
+
+    weights: State
+    share: float
+    oof: np.ndarray
+    losses: dict[float, float]
+
+
+def between(start: State, end: State, share: float) -> State:
+    """Weights on the straight line between two of one net; counters stay those of the end."""
+    return {
+        name: torch.lerp(start[name].to(value.device), value, share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
+
+
+def choose(
+    start: State, end: State, model: nn.Module, member: Member, rows: np.ndarray, truth: np.ndarray, units: np.ndarray
+) -> Interpolated:
+    """Try `POINTS` on the held-out rows.
+
+    Args:
+        model: a plain net that takes the weights.
+        member: how its images are seen; its model is replaced.
+        rows: held-out rows (N,), with their class indices `truth` and the groups `units` they belong to.
+    """
+    predicted = np.stack([_predict(between(start, end, share), model, member, rows) for share in POINTS])
+    half = np.array([seed_from("half", str(unit)) % 2 for unit in units])
+    oof = np.empty_like(predicted[0])
+    for side in (0, 1):
+        judges = half != side if (half != side).any() else half == side
+        oof[:, half == side] = predicted[_best(predicted[:, :, judges], truth[judges]), :, half == side].swapaxes(0, 1)
+    losses = _losses(predicted, truth)
+    best = int(np.argmin(losses))
+    share = POINTS[best]
+    return Interpolated(between(start, end, share), share, oof, dict(zip(POINTS, losses, strict=True)))
+
+
+def _predict(weights: State, model: nn.Module, member: Member, rows: np.ndarray) -> np.ndarray:
+    net = copy.deepcopy(model)
+    net.load_state_dict(weights)
+    placed = net.eval().to(member.hardware.device, memory_format=member.hardware.torch_memory_format)
+    asked = Member(placed, member.preparation, member.hardware, member.images, member.views)
+    return predict([asked], rows)[0]
+
+
+def _best(predicted: np.ndarray, truth: np.ndarray) -> int:
+    return int(np.argmin(_losses(predicted, truth)))
+
+
+def _losses(predicted: np.ndarray, truth: np.ndarray) -> Sequence[float]:
+    """Log-loss of each point's mean over the views, (P, V, N, K), after its own temperature."""
+    means = [point.mean(0) for point in predicted]
+    scaled = [log_softmax(mean / fit_temperature(mean, truth), axis=1) for mean in means]
+    return [-float(one[np.arange(len(truth)), truth].mean()) for one in scaled]

@@ -1,0 +1,97 @@
+"""The learning rate, found by three short trainings on one fold."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from foldcraft.audience import Audience
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import locked, write_atomic
+from foldcraft.fit import Fitted, Task
+from foldcraft.processes import Processes
+from foldcraft.recipe import plan
+
+SHARE = 0.2  # of the epochs
+STEP = 3.0  # from one candidate to the next
+# Where the middle of the three lies. Fewer trained parameters bear, and need, larger steps.
+MIDDLE = {"full": 5e-4, "norm": 3e-3, "lora": 1e-3, "linear_probe": 1e-3}
+
+
+def candidates(config: Config) -> list[float]:
+    """The three learning rates that are tried."""
+    middle = MIDDLE[config.finetune.mode]
+    return [middle / STEP, middle, middle * STEP]
+
+
+def with_lr(config: Config, lr: float) -> Config:
+    """The config with that learning rate."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
+
+
+def find(
+    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, audience: Audience
+) -> dict[str, float]:
+    """Validation loss of each candidate after a fifth of the epochs, the best of them under "lr".
+
+    The loss, not the score: on few rows it tells settings apart sooner. What was found is kept in `memory`, so all
+    folds of an experiment use the same.
+
+    Args:
+        task: the training of the fold it is tried on.
+        train: trains a task from the start to its end.
+
+    Raises:
+        FoldcraftError: no candidate gave a finite loss.
+    """
+    if found := processes.from_first(lambda: _recall(memory, task)):
+        return found
+    if processes.world > 1:
+        return _try_all(task, train, memory, processes, audience)
+    with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one search
+        return _recall(memory, task) or _try_all(task, train, memory, processes, audience)
+
+
+def _recall(memory: Path, task: Task) -> dict[str, float] | None:
+    try:
+        kept = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return None
+    return kept["found"] if isinstance(kept, dict) and kept.get("identity") == task.identity else None
+
+
+def _try_all(
+    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, audience: Audience
+) -> dict[str, float]:
+    losses: dict[str, float] = {}
+    for lr in candidates(task.config):
+        tried = _short_loss(task, train, lr)  # by all processes together; the first one alone knows the loss
+        loss = processes.from_first(lambda tried=tried: tried)
+        if loss is not None:
+            losses[f"{lr:.2g}"] = loss
+            audience.say(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
+    if not losses:
+        raise FoldcraftError("no learning rate led to a finite loss", "train.lr", "give a number instead of auto")
+    best = min(losses, key=lambda name: losses[name])
+    audience.say(f"learning rate {best} chosen")
+    found = {"lr": float(best), **losses}
+    if processes.is_first:
+        write_atomic(memory, json.dumps({"identity": task.identity, "found": found}))
+    return found
+
+
+def _short_loss(task: Task, train: Callable[[Task], Fitted], lr: float) -> float | None:
+    """Loss after a fifth of the epochs, with a schedule of that length; None where it ran away."""
+    epochs = plan(len(task.train_rows), task.config.train, task.config.augment).epochs
+    config = with_lr(task.config, lr)
+    short = config.train.model_copy(update={"epochs": max(1, round(SHARE * epochs)), "patience": 0})
+    with TemporaryDirectory() as folder:
+        files = {"state_file": Path(folder) / "last.ckpt", "history_file": Path(folder) / "history.csv"}
+        tried = replace(task, config=config.model_copy(update={"train": short}), **files)
+        try:
+            fitted = train(tried)
+        except FoldcraftError:
+            return None
+    return fitted.history[-1]["valid_loss"] if fitted.history else None

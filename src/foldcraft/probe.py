@@ -1,0 +1,140 @@
+"""Closed-form heads of all folds on frozen features; the strength of each fold's is chosen on the other folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from foldcraft import heads
+from foldcraft.config import ProbeConfig
+from foldcraft.ensemble import fit_temperature
+from foldcraft.errors import FoldcraftError
+from foldcraft.features import Stage, choose_stages, columns_of
+from foldcraft.heads import Heads, Scaling
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a probe learns from and is judged on.
+
+    Attributes:
+        stages: of the features' columns.
+        learned: features (N, D) of the training images, one array a view or augmented copy.
+        judged: features (N, D) of the same images, one array a view that predictions are averaged over.
+        targets: class indices (N,).
+        fold: of each row (N,).
+    """
+
+    stages: tuple[Stage, ...]
+    learned: Sequence[np.ndarray]
+    judged: Sequence[np.ndarray]
+    targets: np.ndarray
+    fold: np.ndarray
+    classes: int
+
+
+@dataclass(frozen=True)
+class FoldHead:
+    """The head of one fold.
+
+    Attributes:
+        head: for the columns of the chosen stages.
+        strength: of its regularisation.
+    """
+
+    head: Heads
+    strength: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe with its out-of-fold predictions.
+
+    Attributes:
+        stages: names of the stages it sees.
+        columns: of the features.
+        folds: the head of each fold.
+        log_probs: float32 (V, N, K) of every row by the head of its own fold, which never saw it.
+    """
+
+    stages: list[str]
+    columns: np.ndarray
+    folds: list[FoldHead]
+    log_probs: np.ndarray
+
+    def predict(self, fold: int, features: Sequence[np.ndarray]) -> np.ndarray:
+        """Log-probabilities float32 (V, N, K) by one fold's head, of features (N, D) a view."""
+        every = np.arange(len(features[0]))
+        logits = [self.folds[fold].head.logits(_chosen(view, every, self.columns))[0] for view in features]
+        return torch.stack(logits).log_softmax(2).numpy()
+
+
+def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none") -> Probe:
+    """Solve all folds.
+
+    Augmented copies and views of an image are rows of their own in training, in the fold of their image; a fold's rows
+    are predicted by the head that saw none of them, and the strength of that head is chosen by the log-loss of the
+    other folds' rows, each predicted by its own fold's head.
+
+    Raises:
+        FoldcraftError: no such stage; a way of treating rare classes that has no closed form.
+    """
+    if imbalance == "focal":
+        raise FoldcraftError(
+            "focal loss has no closed-form head", "train.imbalance", "use weighted or logit_adjusted, or none"
+        )
+    stages = choose_stages(rows.stages, config.stages)
+    columns = columns_of(rows.stages, stages).numpy()
+    solved = [_solve_fold(rows, columns, stages, config, imbalance, fold) for fold in range(rows.fold.max() + 1)]
+    log_probs = np.empty((len(rows.judged), len(rows.targets), rows.classes), np.float32)
+    folds = []
+    for fold, (fitted, logits) in enumerate(solved):
+        others = [other for other in range(len(solved)) if other != fold]
+        truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
+        best, factor = _best_strength(np.concatenate([solved[other][1].mean(0) for other in others], axis=1), truth)
+        log_probs[:, rows.fold == fold] = log_softmax(logits[:, best] * factor, axis=2)
+        head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor)
+        folds.append(FoldHead(head, config.strengths[best]))
+    return Probe(stages, columns, folds, log_probs)
+
+
+def _best_strength(logits: np.ndarray, truth: np.ndarray) -> tuple[int, float]:
+    """Which strength's logits (L, N, K) have the least log-loss once they are scaled, and that scale.
+
+    Scaled, because what a strength does to the size of the logits says nothing of what it does to their order; ridge
+    scores, which lie between nought and one, become logits by it.
+    """
+    factors = [1 / fit_temperature(one, truth) for one in logits]
+    scaled = [log_softmax(one * factor, axis=1) for one, factor in zip(logits, factors, strict=True)]
+    losses = [-float(one[np.arange(len(truth)), truth].mean()) for one in scaled]
+    best = int(np.argmin(losses))
+    return best, factors[best]
+
+
+def _solve_fold(
+    rows: Rows, columns: np.ndarray, stages: Sequence[str], config: ProbeConfig, imbalance: str, fold: int
+) -> tuple[Heads, np.ndarray]:
+    """Heads of all strengths, learned without a fold, and their logits (V, L, n, K) of the fold's rows."""
+    train, valid = rows.fold != fold, rows.fold == fold
+    features = torch.cat([_chosen(view, train, columns) for view in rows.learned])
+    targets = torch.from_numpy(rows.targets[train]).repeat(len(rows.learned))
+    widths = [stage.width for stage in rows.stages if stage.name in stages]
+    scaling = Scaling.of(features, widths, [config.stage_weights.get(name, 1.0) for name in stages])
+    weights = _row_weights(targets, rows.classes) if imbalance in ("weighted", "sampler") else None
+    fitted = heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights)
+    if imbalance == "logit_adjusted":  # the intercept is free, so the prior can be taken out of it afterwards
+        prior = torch.bincount(targets, minlength=rows.classes).clamp_min(1) / len(targets)
+        fitted = Heads(fitted.weight, fitted.bias - prior.log())
+    return fitted, np.stack([fitted.logits(_chosen(view, valid, columns)).numpy() for view in rows.judged])
+
+
+def _chosen(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(features[rows][:, columns].astype(np.float32))
+
+
+def _row_weights(targets: torch.Tensor, classes: int) -> torch.Tensor:
+    """Every class counts the same; the mean is one."""
+    weights = 1 / torch.bincount(targets, minlength=classes).clamp_min(1).float()
+    return weights[targets] / weights[targets].mean()

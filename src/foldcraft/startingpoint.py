@@ -1,0 +1,145 @@
+"""Where a fold's training starts: the pretrained net as the config wants it, with its closed-form head (LP-FT).
+
+Fine-tuning from a random head first tears at the pretrained layers; from the solved head it keeps what they know
+(LP-FT, arXiv 2202.10054).
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from foldcraft import backbones, finetune, fingerprint, probe
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.config import ProbeConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.images import ImageStore
+from foldcraft.loader import PlainImages
+from foldcraft.probe import Probe, Rows
+from foldcraft.rundir import features_folder
+from foldcraft.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A net as its training finds it, and the images it is for."""
+
+    model: nn.Module
+    blueprint: Blueprint
+    train: ImageStore
+    test: ImageStore
+
+
+def build(work: Workspace, audience: Audience) -> StartingPoint:
+    """The net that the config asks for, its images, and its BatchNorm statistics as the config wants them.
+
+    Raises:
+        FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
+    """
+    config, classes = work.config, len(work.competition.classes)
+    torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
+    model, blueprint = backbones.build(config.backbone, classes, config.images.size)
+    backbones.check_forward(model, classes, config.images.size)
+    train, test = work.open_images([work.image_spec(blueprint)], audience)[0]
+    if config.finetune.batchnorm == "adapted":
+        _adapt(work, model, blueprint, train, audience)
+    return StartingPoint(model, blueprint, train, test)
+
+
+def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: ImageStore, audience: Audience) -> None:
+    """Measure BatchNorm's statistics on all training images; labels play no part in it, so folds may share them."""
+    frozen = FrozenNet.of(model, blueprint, work.config)
+    images = PlainImages(store, work.config.images)
+    rows = np.arange(len(store))
+    with audience.progress("adapting BatchNorm to the images", len(rows)) as advance:
+
+        def batches():  # noqa: ANN202
+            for some in np.array_split(rows, max(1, round(len(rows) / 64))):
+                yield frozen.preparation(images.__getitems__(some))
+                advance(len(some))
+
+        finetune.adapt_batchnorm(model.to(frozen.hardware.device), batches())
+
+
+def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
+    """The same with a net of its own; what is drawn for it from here on (LoRA's start) depends on the seed alone."""
+    torch.manual_seed(fingerprint.seed_from(work.config.seed, "start"))
+    return replace(start, model=copy.deepcopy(start.model))
+
+
+def wants_probe_head(work: Workspace) -> bool:
+    """Does the training start from the closed-form head?"""
+    wanted = work.config.finetune.head_init
+    return wanted == "probe" or (wanted == "auto" and work.config.backbone.weights == "pretrained")
+
+
+def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, audience: Audience) -> Probe:
+    """The closed-form heads of all folds on the net's frozen features; a second call for the same ones costs nothing.
+
+    Raises:
+        FoldcraftError: the net gives no features of its stages; no such stage; no closed form for the loss.
+    """
+    net = FrozenNet.of(start.model, start.blueprint, work.config)
+    judged = list(work.config.tta.views)
+    learned = [*(settings.views or judged), *(f"draw{k}" for k in range(settings.augmented))]
+    folder = features_folder(work.config)
+    wanted = [Wanted(net, "train", start.train, view) for view in dict.fromkeys([*learned, *judged])]
+    key = [str(item.file(folder)) for item in wanted]
+    key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), work.config.train.imbalance]
+    digest = fingerprint.of_values([*key, learned, judged])
+    if digest not in _solved:
+        found = dict(zip([item.view for item in wanted], gather(wanted, folder, audience), strict=True))
+        rows = Rows(
+            net.stages,
+            [found[view] for view in learned],
+            [found[view] for view in judged],
+            work.competition.targets,
+            work.folds.fold,
+            len(work.competition.classes),
+        )
+        _solved.clear()  # the folds of one experiment share it; the next experiment has its own
+        _solved[digest] = probe.solve(rows, settings, work.config.train.imbalance)
+    return _solved[digest]
+
+
+_solved: dict[str, Probe] = {}
+
+
+def test_features(work: Workspace, start: StartingPoint, audience: Audience) -> list[np.ndarray]:
+    """Frozen features (N, D) of the test images, one array a TTA view."""
+    net = FrozenNet.of(start.model, start.blueprint, work.config)
+    wanted = [Wanted(net, "test", start.test, view) for view in work.config.tta.views]
+    return gather(wanted, features_folder(work.config), audience)
+
+
+def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: Audience) -> bool:
+    """Put the fold's closed-form head in place of the random one; False where the net's head is of another form.
+
+    Raises:
+        FoldcraftError: the head is of another form, and the config insists.
+    """
+    classifier = _classifier(start.model)
+    if classifier is None:
+        if work.config.finetune.head_init == "probe":
+            raise FoldcraftError(
+                f"the head of {work.config.backbone.name} is not one linear layer",
+                "finetune.head_init",
+                "use random or auto",
+            )
+        return False
+    last = work.config.probe.model_copy(update={"stages": "last", "stage_weights": {}})
+    head = solve_probe(work, start, last, audience).folds[fold].head
+    with torch.no_grad():
+        classifier.weight.copy_(head.weight[0])
+        classifier.bias.copy_(head.bias[0])
+    return True
+
+
+def _classifier(model: nn.Module) -> nn.Linear | None:
+    names = backbones.head_names(model)
+    module = model.get_submodule(names[0]) if len(names) == 1 else None
+    return module if isinstance(module, nn.Linear) and module.bias is not None else None
