@@ -207,7 +207,7 @@ def test_where_and_how_it_runs_does_not_change_what_is_trained(path: Path, word:
         "backbone.name=resnet10t",
         "backbone.weights=none",
         "backbone.args.in_chans=3",
-        "finetune.batchnorm=frozen",
+        "finetune.batchnorm=adapted",
         "competition.name=others",
     ],
 )

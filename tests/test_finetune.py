@@ -41,7 +41,7 @@ def net(name: str, seed: int = 0, **options) -> nn.Module:
 
 
 def prepared(name: str, seed: int = 0, **settings) -> tuple[nn.Module, FinetuneConfig]:
-    model, config = net(name, seed), FinetuneConfig(**settings)
+    model, config = net(name, seed), FinetuneConfig(**{"batchnorm": "train", **settings})
     finetune.prepare(model, config)
     return model, config
 
@@ -251,7 +251,7 @@ def test_the_head_learns_and_a_norm_without_scales_stays_wherever_they_stand() -
     body = [nn.Conv2d(3, 4, 3), norms[0], nn.Conv2d(4, 4, 3), norms[1]]
     model = nn.Sequential(nn.Conv2d(3, 3, 1), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.pretrained_cfg = {"classifier": "0"}
-    config = FinetuneConfig(freeze_until="3")
+    config = FinetuneConfig(freeze_until="3", batchnorm="train")
     finetune.prepare(model, config)
     finetune.train_mode(model, config)
     assert trained(model) == {"0.weight", "0.bias", "3.weight", "3.bias"}

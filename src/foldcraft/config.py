@@ -84,6 +84,12 @@ class AugmentConfig(Section):
     erase: Probability = Field(0.0, description="chance that random erasing puts noise over a part of an image")
     mix_off: Probability = Field(0.2, description="last share of the epochs that is trained without mixing")
 
+    @property
+    def flips(self) -> list[str]:
+        """Views that training shows as well, by the names that `tta.views` has for them."""
+        turns = ["rot90", "rot180", "rot270"] if self.rot90 else []
+        return [*(["hflip"] if self.hflip else []), *(["vflip"] if self.vflip else []), *turns]
+
 
 class BackboneConfig(Section):
     name: str = Field(description="model name in timm or torchvision, or a folder in `weights/`")
@@ -104,8 +110,8 @@ class FinetuneConfig(Section):
     )
     head_init: Literal["auto", "probe", "random"] = Field(
         "auto",
-        description="where the head starts: probe (the closed-form head; LP-FT), random; auto: probe where the weights "
-        "are pretrained",
+        description="where the head starts: probe (a closed-form head; LP-FT), random; auto: probe where weights are "
+        "pretrained",
     )
     freeze_until: str | None = Field(
         None, description="module before which nothing is trained, as `src/summary.py` names it; layer2 or blocks.3"
@@ -122,10 +128,10 @@ class FinetuneConfig(Section):
         "auto",
         description="learning rate of a layer over that of the next; auto: 0.85 transformer, 0.9 CNN, 1 from scratch",
     )
-    batchnorm: Literal["train", "frozen", "adapted"] = Field(
-        "train",
+    batchnorm: Literal["auto", "train", "frozen", "adapted"] = Field(
+        "auto",
         description="statistics of BatchNorm: train (of the batch), frozen (the pretrained ones), adapted (measured "
-        "once on the training images, then frozen)",
+        "once on the training images, then frozen); auto: frozen where the weights are pretrained, else train",
     )
 
 
@@ -146,7 +152,9 @@ class ProbeConfig(Section):
         description="regularisation strengths to choose from, on the rows of the other folds",
     )
     views: Annotated[list[str], AfterValidator(_once)] | None = Field(
-        None, min_length=1, description="views of the training images to learn from; left out: those of `tta.views`"
+        None,
+        min_length=1,
+        description="views of the training images to learn from; left out: identity and the flips of `augment`",
     )
     augmented: int = Field(0, ge=0, le=100, description="augmented copies of each training image to learn from as well")
 
@@ -238,6 +246,19 @@ class Config(Section):
         """Where the competition's frozen folds lie."""
         return Path("folds") / f"{self.competition.name}.csv"
 
+    def settled(self) -> "Config":
+        """The same with what `auto` means here written out, where only the settings decide it."""
+        pretrained = self.backbone.weights == "pretrained"
+        meant: dict[str, str] = {}
+        if self.finetune.head_init == "auto":
+            meant["head_init"] = "probe" if pretrained else "random"
+        if self.finetune.batchnorm == "auto":
+            meant["batchnorm"] = "frozen" if pretrained else "train"
+        changed = {"finetune": self.finetune.model_copy(update=meant)}
+        if self.probe.views is None:
+            changed["probe"] = self.probe.model_copy(update={"views": ["identity", *self.augment.flips]})
+        return self.model_copy(update=changed)
+
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what a trained fold is, as plain values; where and how it runs is left out."""
         settings = self.model_dump(mode="json", exclude={"experiment", "runs", "folds", "tta", "tracking"})
@@ -268,7 +289,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise FoldcraftError(str(error), path) from None
     values.setdefault("experiment", Path(path).stem)
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(values).settled()
     except ValidationError as error:
         raise FoldcraftError(*_explain(error), where=path) from None
 

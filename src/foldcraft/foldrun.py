@@ -110,7 +110,8 @@ def _solve(
         len(work.competition.classes),
     )
     net.set_head(head.head)
-    test = startingpoint.test_features(work, start, audience)
+    train, test = startingpoint.features_of(work, start, audience)
+    held_out = work.folds.valid_rows(folder.fold)
     return Outcome(
         weights=net.state_dict(),
         blueprint=replace(start.blueprint, stages=tuple(solved.stages), size=config.images.size),
@@ -119,7 +120,7 @@ def _solve(
         images=start.test,
         epochs=0,
         seconds=time.perf_counter() - began,
-        oof=solved.log_probs[:, work.folds.valid_rows(folder.fold)],
+        oof=solved.predict(folder.fold, [view[held_out] for view in train]),
         test=solved.predict(folder.fold, test),
         about={"probe": {"strength": head.strength, "stages": solved.stages}},
     )
@@ -202,9 +203,7 @@ class _Training:
     def ready_model(self, fold: int, audience: Audience) -> tuple[torch.nn.Module, bool]:
         """A net as that fold's training finds it, with its closed-form head, and whether it has one."""
         start = startingpoint.copy_of(self.start, self.work)
-        solved = startingpoint.wants_probe_head(self.work) and startingpoint.set_probe_head(
-            self.work, start, fold, audience
-        )
+        solved = startingpoint.set_probe_head(self.work, start, fold, audience)
         finetune.prepare(start.model, self.work.config.finetune)
         return start.model, solved
 

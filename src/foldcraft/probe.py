@@ -22,14 +22,14 @@ class Rows:
     Attributes:
         stages: of the features' columns.
         learned: features (N, D) of the training images, one array a view or augmented copy.
-        judged: features (N, D) of the same images, one array a view that predictions are averaged over.
+        plain: features (N, D) of the same images as they are.
         targets: class indices (N,).
         fold: of each row (N,).
     """
 
     stages: tuple[Stage, ...]
     learned: Sequence[np.ndarray]
-    judged: Sequence[np.ndarray]
+    plain: np.ndarray
     targets: np.ndarray
     fold: np.ndarray
     classes: int
@@ -50,13 +50,13 @@ class FoldHead:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear probe with its out-of-fold predictions.
+    """A linear probe.
 
     Attributes:
         stages: names of the stages it sees.
         columns: of the features.
         folds: the head of each fold.
-        log_probs: float32 (V, N, K) of every row by the head of its own fold, which never saw it.
+        log_probs: float32 (N, K) of every plain row by the head of its own fold, which never saw it.
     """
 
     stages: list[str]
@@ -76,7 +76,7 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none") -> Probe:
 
     Augmented copies and views of an image are rows of their own in training, in the fold of their image; a fold's rows
     are predicted by the head that saw none of them, and the strength of that head is chosen by the log-loss of the
-    other folds' rows, each predicted by its own fold's head.
+    other folds' plain rows, each predicted by its own fold's head.
 
     Raises:
         FoldcraftError: no such stage; a way of treating rare classes that has no closed form.
@@ -88,13 +88,13 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none") -> Probe:
     stages = choose_stages(rows.stages, config.stages)
     columns = columns_of(rows.stages, stages).numpy()
     solved = [_solve_fold(rows, columns, stages, config, imbalance, fold) for fold in range(rows.fold.max() + 1)]
-    log_probs = np.empty((len(rows.judged), len(rows.targets), rows.classes), np.float32)
+    log_probs = np.empty((len(rows.targets), rows.classes), np.float32)
     folds = []
     for fold, (fitted, logits) in enumerate(solved):
         others = [other for other in range(len(solved)) if other != fold]
         truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
-        best, factor = _best_strength(np.concatenate([solved[other][1].mean(0) for other in others], axis=1), truth)
-        log_probs[:, rows.fold == fold] = log_softmax(logits[:, best] * factor, axis=2)
+        best, factor = _best_strength(np.concatenate([solved[other][1] for other in others], axis=1), truth)
+        log_probs[rows.fold == fold] = log_softmax(logits[best] * factor, axis=1)
         head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor)
         folds.append(FoldHead(head, config.strengths[best]))
     return Probe(stages, columns, folds, log_probs)
@@ -116,7 +116,7 @@ def _best_strength(logits: np.ndarray, truth: np.ndarray) -> tuple[int, float]:
 def _solve_fold(
     rows: Rows, columns: np.ndarray, stages: Sequence[str], config: ProbeConfig, imbalance: str, fold: int
 ) -> tuple[Heads, np.ndarray]:
-    """Heads of all strengths, learned without a fold, and their logits (V, L, n, K) of the fold's rows."""
+    """Heads of all strengths, learned without a fold, and their logits (L, n, K) of the fold's rows."""
     train, valid = rows.fold != fold, rows.fold == fold
     features = torch.cat([_chosen(view, train, columns) for view in rows.learned])
     targets = torch.from_numpy(rows.targets[train]).repeat(len(rows.learned))
@@ -127,7 +127,7 @@ def _solve_fold(
     if imbalance == "logit_adjusted":  # the intercept is free, so the prior can be taken out of it afterwards
         prior = torch.bincount(targets, minlength=rows.classes).clamp_min(1) / len(targets)
         fitted = Heads(fitted.weight, fitted.bias - prior.log())
-    return fitted, np.stack([fitted.logits(_chosen(view, valid, columns)).numpy() for view in rows.judged])
+    return fitted, fitted.logits(_chosen(rows.plain, valid, columns)).numpy()
 
 
 def _chosen(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:

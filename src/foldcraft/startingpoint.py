@@ -23,6 +23,11 @@ from foldcraft.probe import Probe, Rows
 from foldcraft.rundir import features_folder
 from foldcraft.workspace import Workspace
 
+# Of the head that fine-tuning starts from. Far stronger than what predicts best: a head that fits the frozen features
+# closely is large in directions in which they hardly vary, and the first steps of the backbone are lost in them
+# (docs/experiments.md).
+START_STRENGTH = 1.0
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -71,12 +76,6 @@ def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
     return replace(start, model=copy.deepcopy(start.model))
 
 
-def wants_probe_head(work: Workspace) -> bool:
-    """Does the training start from the closed-form head?"""
-    wanted = work.config.finetune.head_init
-    return wanted == "probe" or (wanted == "auto" and work.config.backbone.weights == "pretrained")
-
-
 def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, audience: Audience) -> Probe:
     """The closed-form heads of all folds on the net's frozen features; a second call for the same ones costs nothing.
 
@@ -84,19 +83,20 @@ def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, au
         FoldcraftError: the net gives no features of its stages; no such stage; no closed form for the loss.
     """
     net = FrozenNet.of(start.model, start.blueprint, work.config)
-    judged = list(work.config.tta.views)
-    learned = [*(settings.views or judged), *(f"draw{k}" for k in range(settings.augmented))]
+    learned = [*(settings.views or ["identity"]), *(f"draw{k}" for k in range(settings.augmented))]
     folder = features_folder(work.config)
-    wanted = [Wanted(net, "train", start.train, view) for view in dict.fromkeys([*learned, *judged])]
+    # What is predicted later is looked at in the same pass over the images.
+    views = dict.fromkeys([*learned, "identity", *work.config.tta.views])
+    wanted = [Wanted(net, "train", start.train, view) for view in views]
     key = [str(item.file(folder)) for item in wanted]
     key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), work.config.train.imbalance]
-    digest = fingerprint.of_values([*key, learned, judged])
+    digest = fingerprint.of_values([*key, learned])
     if digest not in _solved:
         found = dict(zip([item.view for item in wanted], gather(wanted, folder, audience), strict=True))
         rows = Rows(
             net.stages,
             [found[view] for view in learned],
-            [found[view] for view in judged],
+            found["identity"],
             work.competition.targets,
             work.folds.fold,
             len(work.competition.classes),
@@ -109,29 +109,32 @@ def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, au
 _solved: dict[str, Probe] = {}
 
 
-def test_features(work: Workspace, start: StartingPoint, audience: Audience) -> list[np.ndarray]:
-    """Frozen features (N, D) of the test images, one array a TTA view."""
+def features_of(work: Workspace, start: StartingPoint, audience: Audience) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Frozen features (N, D) of the training and of the test images, one array a TTA view."""
     net = FrozenNet.of(start.model, start.blueprint, work.config)
-    wanted = [Wanted(net, "test", start.test, view) for view in work.config.tta.views]
-    return gather(wanted, features_folder(work.config), audience)
+    views = work.config.tta.views
+    wanted = [Wanted(net, "train", start.train, view) for view in views]
+    wanted += [Wanted(net, "test", start.test, view) for view in views]
+    found = gather(wanted, features_folder(work.config), audience)
+    return found[: len(views)], found[len(views) :]
 
 
 def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: Audience) -> bool:
-    """Put the fold's closed-form head in place of the random one; False where the net's head is of another form.
+    """Put the fold's closed-form head in place of the random one; False where the config does not want it.
 
     Raises:
-        FoldcraftError: the head is of another form, and the config insists.
+        FoldcraftError: the net's head is of another form.
     """
+    if work.config.finetune.head_init != "probe":
+        return False
     classifier = _classifier(start.model)
     if classifier is None:
-        if work.config.finetune.head_init == "probe":
-            raise FoldcraftError(
-                f"the head of {work.config.backbone.name} is not one linear layer",
-                "finetune.head_init",
-                "use random or auto",
-            )
-        return False
-    last = work.config.probe.model_copy(update={"stages": "last", "stage_weights": {}})
+        raise FoldcraftError(
+            f"the head of {work.config.backbone.name} is not one linear layer",
+            "finetune.head_init",
+            "use finetune.head_init=random",
+        )
+    last = work.config.probe.model_copy(update={"stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]})
     head = solve_probe(work, start, last, audience).folds[fold].head
     with torch.no_grad():
         classifier.weight.copy_(head.weight[0])
