@@ -135,17 +135,17 @@ def _adapt(
     audience: Audience,
 ) -> Outcome:
     """Train the net, or as much of it as the mode says, from its closed-form head."""
-    chosen = _hardware(work, state, start.model, processes)
-    training = _Training(work, folder, start, chosen, processes)
-    if work.config.train.lr == "auto":
-        training = training.with_found_lr(audience)
-    model, from_probe = training.ready_model(folder.fold, audience)
-    if work.config.finetune.interpolate and not from_probe:
+    if work.config.finetune.interpolate and work.config.finetune.head_init != "probe":
         raise FoldcraftError(
             "interpolation starts from the closed-form head, and this training starts from a random one",
             "finetune.interpolate",
             "set finetune.head_init=probe, or interpolate=false",
         )
+    chosen = _hardware(work, state, start.model, processes)
+    training = _Training(work, folder, start, chosen, processes)
+    if work.config.train.lr == "auto":
+        training = training.with_found_lr(audience)
+    model, from_probe = training.ready_model(folder.fold, audience)
     before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
     lr = training.config.train.lr
     audience.fold_started(training.config, folder, {"hardware": str(chosen), "why": chosen.why()})
