@@ -71,6 +71,12 @@ def weights_folder() -> Path:
     return Path(os.environ.get("FOLDCRAFT_WEIGHTS", "weights"))
 
 
+def local_names() -> list[str]:
+    """Names of the pretrained nets in the weights folder that timm can load."""
+    folder = weights_folder()
+    return sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
+
+
 def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
     """A net with a new head for `classes`, and how to make it again.
 

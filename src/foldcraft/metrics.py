@@ -1,6 +1,6 @@
 """Metrics that know their direction and what they want to be given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,14 +113,39 @@ def bootstrap_interval(
         probabilities: (N, K).
         groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
     """
+    scores = [metric(truth[rows], probabilities[rows]) for rows in _draws(groups, repeats, seed)]
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(
+    metric: Metric,
+    truth: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    groups: np.ndarray,
+    repeats: int = 200,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """How much better `a` is than `b` on the same rows, and the standard error of that, by a bootstrap over groups.
+
+    Positive means that `a` is better, whatever the metric's direction.
+
+    Args:
+        truth: class indices (N,).
+        a, b: probabilities (N, K) of two models.
+    """
+    sign = 1 if metric.greater_is_better else -1
+    drawn = [metric(truth[rows], a[rows]) - metric(truth[rows], b[rows]) for rows in _draws(groups, repeats, seed)]
+    return sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn))
+
+
+def _draws(groups: np.ndarray, repeats: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows of as many groups as there are, drawn with replacement, again and again."""
     rng = np.random.default_rng(seed)
     _, number = np.unique(groups, return_inverse=True)
     order = np.argsort(number, kind="stable")
     rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
-    scores = []
     for _ in range(repeats):
         drawn = rng.integers(len(rows_of), size=len(rows_of))
-        rows = np.concatenate([rows_of[group] for group in drawn])
-        scores.append(metric(truth[rows], probabilities[rows]))
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
+        yield np.concatenate([rows_of[group] for group in drawn])

@@ -25,6 +25,7 @@ class Rows:
         plain: features (N, D) of the same images as they are.
         targets: class indices (N,).
         fold: of each row (N,).
+        usable: rows that may be learned from (N,), a mask; left out: all. Every row is judged.
     """
 
     stages: tuple[Stage, ...]
@@ -33,6 +34,7 @@ class Rows:
     targets: np.ndarray
     fold: np.ndarray
     classes: int
+    usable: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def _solve_fold(
 ) -> tuple[Heads, np.ndarray]:
     """Heads of all strengths, learned without a fold, and their logits (L, n, K) of the fold's rows."""
     train, valid = rows.fold != fold, rows.fold == fold
+    if rows.usable is not None:
+        train = train & rows.usable
     features = torch.cat([_chosen(view, train, columns) for view in rows.learned])
     targets = torch.from_numpy(rows.targets[train]).repeat(len(rows.learned))
     widths = [stage.width for stage in rows.stages if stage.name in stages]

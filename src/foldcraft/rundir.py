@@ -85,6 +85,11 @@ def lr_file(config: Config) -> Path:
     return experiment_folder(config) / "lr.json"
 
 
+def diagnosis_file(config: Config) -> Path:
+    """Where the diagnosis of a competition is kept."""
+    return config.runs / config.competition.name / "diagnose" / "diagnosis.json"
+
+
 def features_folder(config: Config) -> Path:
     """Where the frozen features of a competition's images lie."""
     return config.runs / config.competition.name / "features"

@@ -1,0 +1,137 @@
+"""How much data is there, how unlike ImageNet is it, which nets and views suit it, and what to run: in minutes.
+
+All of it from closed-form heads on frozen features; nothing is trained. Writes the measurements to
+runs/<competition>/diagnose/diagnosis.json, and a config for each advised experiment to configs/<competition>/.
+
+  python src/diagnose.py --config configs/maskstates/vit_tiny.yaml
+  python src/diagnose.py --config C --backbones convnext_tiny.fb_in22k vit_small_patch14_dinov2 images.size=224
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foldcraft import cli
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import write_atomic
+
+if TYPE_CHECKING:
+    from foldcraft.advice import Advice
+    from foldcraft.diagnose import Diagnosis
+    from foldcraft.terminal import Terminal
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--backbones", nargs="+", default=[], metavar="NAME", help="more backbones than those in the weights folder"
+    )
+    parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
+    args = parser.parse_intermixed_args(arguments)
+    args.overrides += [word for word in args.backbones if "=" in word]
+    config = cli.load_config(args)
+
+    from foldcraft import backbones, diagnose
+    from foldcraft.advice import advise
+    from foldcraft.rundir import diagnosis_file
+    from foldcraft.terminal import Terminal
+    from foldcraft.workspace import Workspace
+
+    named = [word for word in args.backbones if "=" not in word]
+    names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
+    terminal = Terminal()
+    works = [Workspace.open(config), *(Workspace.open(diagnose.config_for(config, name)) for name in names[1:])]
+    found = diagnose.measure(works, terminal)
+    advice = advise(found, config)
+    write_atomic(diagnosis_file(config), as_json(found, advice))
+    show(found, terminal)
+    tell(advice, terminal)
+    save(advice, args.configs or Path("configs") / config.competition.name, terminal)
+    terminal.say(f"all numbers: {diagnosis_file(config)}")
+    return 0
+
+
+def as_json(found: Diagnosis, advice: Advice) -> str:
+    """Everything that was measured, and what follows from it."""
+    nets = [{key: value for key, value in asdict(net).items() if key != "log_probs"} for net in found.nets]
+    return json.dumps({**asdict(found), "nets": nets, "advice": asdict(advice)}, indent=1)
+
+
+def show(found: Diagnosis, terminal: Terminal) -> None:
+    """The measurements as tables."""
+    per_class = [(name, images, found.groups_per_class[name]) for name, images in found.images_per_class.items()]
+    terminal.table(f"{found.rows} images, {found.groups} groups", ["class", "images", "groups"], per_class)
+    terminal.table(
+        f"frozen backbones: OOF {found.metric} of closed-form heads",
+        ["backbone", "all stages", "95 % interval", "last stage", "k-NN", "all - last", "BatchNorm distance"],
+        [
+            (
+                net.name,
+                f"{net.score:.4f}",
+                f"{net.low:.4f}–{net.high:.4f}",
+                f"{net.last:.4f}",
+                f"{net.neighbours:.4f}",
+                f"{net.gap.value:+.4f} ± {net.gap.error:.4f}",
+                "–" if net.batchnorm is None else f"{net.batchnorm:.2f}",
+            )
+            for net in found.nets
+        ],
+    )
+    best = found.best
+    terminal.table(
+        f"each stage of {best.name} alone", ["stage", found.metric], [(k, f"{v:.4f}") for k, v in best.stages.items()]
+    )
+    terminal.table(
+        f"learning curve of {best.name}'s probe",
+        ["share of the groups", found.metric, "spread"],
+        [
+            (f"{share:.0%}", f"{mean:.4f}", f"{spread:.4f}" if spread else "–")
+            for share, (mean, spread) in found.curve.items()
+        ],
+    )
+    terminal.table(
+        f"views, by {best.name}'s probe",
+        ["view", "on plain images, learned with it", "on images in the view", "keeps the label"],
+        [
+            (e.view, f"{e.plain.value:+.4f} ± {e.plain.error:.4f}", f"{e.seen:.4f}", "yes" if e.keeps_label else "no")
+            for e in found.views
+        ],
+    )
+    blend = [(name, f"{score:.4f}") for name, score in zip(found.pool, found.pool_scores, strict=True)]
+    terminal.table("blend of probes, taken one by one", ["backbone", found.metric], blend)
+
+
+def tell(advice: Advice, terminal: Terminal) -> None:
+    """The advice in words."""
+    for reason in advice.reasons:
+        terminal.say(f"- {reason}")
+
+
+def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
+    """Write the configs and say what to run.
+
+    Raises:
+        FoldcraftError: a config of that name was written by somebody else.
+    """
+    from foldcraft.advice import MARK
+
+    files = {folder / f"{advised.name}.yaml": advised.text for advised in advice.experiments}
+    for path in files:
+        if path.is_file() and not path.read_text().startswith(MARK):
+            raise FoldcraftError(
+                "is not of src/diagnose.py's making", path, "rename it, or name a folder with --configs"
+            )
+    for path, text in files.items():
+        write_atomic(path, text)
+    terminal.say("advised experiments, ready to run:")
+    for path in files:
+        terminal.say(f"  python src/train.py --config {path} --fold all")
+    terminal.say(f"  python src/infer.py --config {' '.join(map(str, files))}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,187 @@
+"""From a diagnosis to the experiments worth running; rules with their reasons, no measurement of its own.
+
+The rules follow the comparison of methods in docs/experiments.md.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import yaml
+
+from foldcraft.config import Config
+from foldcraft.diagnose import Diagnosis
+
+Amount = Literal["little", "enough", "cannot tell"]
+Likeness = Literal["similar", "dissimilar", "cannot tell"]
+
+MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
+NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
+FINETUNED = 1  # nets: their probes stay in the blend, and each costs a hundred times its probe
+LECTURE = {
+    ("enough", "similar"): "freeze the backbone, train the classifier",
+    ("enough", "dissimilar"): "train the backbone too",
+    ("little", "similar"): "train the classifier alone",
+    ("little", "dissimilar"): "great danger of overfitting and of underfitting",
+}
+
+
+@dataclass(frozen=True)
+class Advised:
+    """An experiment and its config, every setting with the number that led to it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do.
+
+    Attributes:
+        amount, likeness: the lecture's two questions, answered by measurement.
+        reasons: one line each.
+        keeps, breaks: views that keep the label, and views that do not or that cost score.
+    """
+
+    amount: Amount
+    likeness: Likeness
+    reasons: list[str]
+    keeps: list[str]
+    breaks: list[str]
+    experiments: list[Advised]
+
+
+def advise(found: Diagnosis, config: Config) -> Advice:
+    """The advice for a competition, with configs for `config`'s data, images and TTA."""
+    amount, likeness = _amount(found), _likeness(found)
+    keeps = [effect.view for effect in found.views if effect.keeps_label]
+    breaks = [effect.view for effect in found.views if not effect.keeps_label]
+    reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
+    experiments = [_probe(found, config, name, keeps) for name in found.pool]
+    if _worth_finetuning(found):
+        names = [net.name for net in found.nets[:FINETUNED]]
+        experiments += [_lpft(found, config, name, keeps) for name in names]
+        reasons.append(
+            f"the blend of probes scores {found.pool_scores[-1]:.4f}: fine-tuning from the probe's head (LP-FT) of "
+            f"{names[0]}, the best of the probes, joins it"
+        )
+    else:
+        reasons.append(
+            f"the blend of probes scores {found.pool_scores[-1]:.4f}: no fine-tuning is advised, these data could not "
+            "show that it helps"
+        )
+    return Advice(amount, likeness, reasons, keeps, breaks, experiments)
+
+
+def _worth_finetuning(found: Diagnosis) -> bool:
+    bounded = found.metric != "log_loss"
+    return not bounded or found.pool_scores[-1] < NOTHING_TO_GAIN
+
+
+def _amount(found: Diagnosis) -> Amount:
+    if found.more_data.is_real:
+        return "little"
+    return "enough" if found.more_data.is_small else "cannot tell"
+
+
+def _likeness(found: Diagnosis) -> Likeness:
+    if found.best.gap.is_real:
+        return "dissimilar"
+    return "similar" if found.best.gap.is_small else "cannot tell"
+
+
+def _signed(value: float, error: float) -> str:
+    return f"{value:+.4f} ± {error:.4f}"
+
+
+def _about_amount(found: Diagnosis, amount: Amount) -> str:
+    gap = _signed(found.more_data.value, found.more_data.error)
+    meaning = {
+        "little": "more data would still help: there is little",
+        "enough": "more data would hardly help: there is enough for a probe",
+        "cannot tell": "these data cannot tell whether more would help",
+    }
+    return f"the second half of the groups adds {gap}: {meaning[amount]}"
+
+
+def _about_likeness(found: Diagnosis, likeness: Likeness) -> str:
+    gap = _signed(found.best.gap.value, found.best.gap.error)
+    meaning = {
+        "dissimilar": "what the last layer has thrown away counts here: unlike ImageNet",
+        "similar": "the last layer knows all that counts here: like ImageNet",
+        "cannot tell": "these data cannot tell how unlike ImageNet they are",
+    }
+    return f"all stages of {found.best.name} beat its last by {gap}: {meaning[likeness]}"
+
+
+def _about_cell(amount: Amount, likeness: Likeness) -> str:
+    if "cannot tell" in (amount, likeness):
+        return "the lecture's cell: cannot tell; the advice below does not depend on it"
+    return f"the lecture's cell: {amount} + {likeness}, {LECTURE[amount, likeness]}"
+
+
+def _probe(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advised:
+    place = found.pool.index(name)
+    before = f"{found.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
+    net = next(net for net in found.nets if net.name == name)
+    why = {
+        "backbone": f"probe OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}); "
+        f"the blend {found.pool_scores[place]:.4f}, {before}",
+        "probe": f"all stages over the last: {_signed(net.gap.value, net.gap.error)}",
+    }
+    sections = {
+        **_common(found, config, keeps, why),
+        "backbone": {"name": name},
+        "finetune": {"mode": "linear_probe"},
+        "probe": {"stages": "all"},
+    }
+    return Advised(f"probe_{name}", _text(sections, why))
+
+
+def _lpft(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advised:
+    net = next(net for net in found.nets if net.name == name)
+    why = {
+        "backbone": f"best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}), k-NN {net.neighbours:.4f}",
+        "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
+        f"{_signed(found.more_data.value, found.more_data.error)}",
+        "train": "steps for this many images; learning rate: docs/experiments.md",
+    }
+    sections = {
+        **_common(found, config, keeps, why),
+        "backbone": {"name": name},
+        "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
+        "train": {"epochs": 4, "batch": 32, "lr": 1.5e-3 if net.batchnorm is not None else 5e-4},
+    }
+    return Advised(f"lpft_{name}", _text(sections, why))
+
+
+def _common(found: Diagnosis, config: Config, keeps: list[str], why: dict[str, str]) -> dict[str, object]:
+    """Sections that all advised experiments share; `why` gets their reasons."""
+    augment = {
+        "preset": "medium",
+        "hflip": 0.5 if "hflip" in keeps else 0.0,
+        "vflip": 0.5 if "vflip" in keeps else 0.0,
+        "rot90": 0.5 if {"rot90", "rot180", "hflip", "vflip"} <= set(keeps) else 0.0,
+    }
+    effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
+    why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
+    why["tta"] = "views that keep the label"
+    flips = [view for view in ("hflip", "vflip") if view in keeps]
+    return {
+        "competition": config.competition.model_dump(mode="json", exclude_defaults=True),
+        "folds": config.folds.model_dump(mode="json", exclude_defaults=True),
+        "images": {"size": config.images.size, **config.images.model_dump(mode="json", exclude_defaults=True)},
+        "augment": augment,
+        "tta": {"views": ["identity", *flips]},
+    }
+
+
+def _text(sections: dict[str, object], why: dict[str, str]) -> str:
+    lines = [f"{MARK}; each section with the number that led to it. Remove this line to keep your changes."]
+    for name, values in sections.items():
+        if not values:
+            continue
+        if name in why:
+            lines.append(f"# {why[name]}")
+        lines.append(f"{name}: {yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()}")
+    return "\n".join(lines) + "\n"

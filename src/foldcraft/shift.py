@@ -1,0 +1,49 @@
+"""How far the images are from those of the pretraining, as the statistics of BatchNorm tell it."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def batchnorm_distance(net: nn.Module, batches: Iterable[torch.Tensor]) -> float | None:
+    """Distance of the images' statistics to the kept ones; None for a net without BatchNorm.
+
+    For every channel, the Kullback-Leibler divergence of the normal distribution with the images' mean and variance
+    from that with the running ones, in nats; the median over a layer's channels, then over the layers. Nought means
+    that the net sees what it was trained on.
+
+    Args:
+        net: in evaluation mode.
+        batches: prepared images (B, 3, H, W).
+    """
+    sums: dict[str, list[torch.Tensor]] = {}
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, _BatchNorm)}
+    handles = [module.register_forward_pre_hook(_collect(sums, name)) for name, module in layers.items()]
+    try:
+        for images in batches:
+            net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    distances = [_divergence(layers[name], *sums[name]).median() for name in sums]
+    return float(torch.stack(distances).median()) if distances else None
+
+
+def _collect(sums: dict[str, list[torch.Tensor]], name: str) -> Callable[[nn.Module, tuple[torch.Tensor]], None]:
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        values = inputs[0].double().transpose(0, 1).flatten(1)
+        new = [torch.tensor(float(values.shape[1])), values.sum(1), values.square().sum(1)]
+        sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
+
+    return hook
+
+
+def _divergence(layer: _BatchNorm, count: torch.Tensor, total: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    kept_mean, kept = layer.running_mean.double(), layer.running_var.double() + layer.eps
+    ratio = (variance + layer.eps) / kept
+    return 0.5 * ((mean - kept_mean).square() / kept + ratio - 1 - ratio.log())
