@@ -47,7 +47,7 @@ def submit(configs: Sequence[Config], name: str | None, terminal: Terminal) -> t
     best = result.rows[-1]
     entry = {
         "experiments": " ".join(member.name for member in members),
-        "weights": " ".join(f"{1 / len(members):.3f}" for _ in members),
+        "weights": " ".join(f"{share:.3f}" for share in result.shares),
         "metric": competition.metric.name,
         "oof": f"{best.score:.5f}",
         "oof_low": f"{best.low:.5f}",
@@ -70,10 +70,17 @@ def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:
 
 
 def _show(result: Combined, metric: str, terminal: Terminal) -> None:
-    columns = ["experiment", *(f"fold {fold}" for fold in result.folds), "OOF", "95 % interval"]
+    shares = [*(f"{share:.2f}" for share in result.shares), ""]
+    columns = ["experiment", "weight", *(f"fold {fold}" for fold in result.folds), "OOF", "95 % interval"]
     rows = [
-        (row.name, *(f"{score:.4f}" for score in row.fold_scores), f"{row.score:.4f}", f"{row.low:.4f}–{row.high:.4f}")
-        for row in result.rows
+        (
+            row.name,
+            share,
+            *(f"{score:.4f}" for score in row.fold_scores),
+            f"{row.score:.4f}",
+            f"{row.low:.4f}–{row.high:.4f}",
+        )
+        for row, share in zip(result.rows, shares, strict=False)
     ]
     terminal.table(f"{metric} on {len(result.ids)} rows, each judged by a model that never saw it", columns, rows)
 

@@ -1,4 +1,4 @@
-"""The blend: members are calibrated on folds other than the one they are judged on, and averaged in log space."""
+"""The blend: members are weighted by folds other than the one they are judged on, and summed in log space."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft.ensemble import blend, fit_temperature, rows_of
+from foldcraft.ensemble import blend, fit_temperature, fit_weights, rows_of
 from foldcraft.errors import FoldcraftError
 from foldcraft.predictions import Origin, Predictions
 
@@ -52,8 +52,9 @@ def test_a_temperature_never_makes_the_loss_worse() -> None:
 def test_a_blend_of_one_is_the_member_at_its_temperature() -> None:
     alone = blend([LOUD], TRUTH, FOLD_OF)
     assert alone.ids.tolist() == IDS.tolist()
-    (temperature,) = alone.temperatures
+    temperature = 1 / alone.weights[0]
     assert temperature > 2
+    assert alone.shares == (1,)
     wanted = log_softmax(LOUD.log_probs[0] / temperature, axis=1)
     np.testing.assert_allclose(alone.apply([LOUD.log_probs[0]]), wanted, atol=1e-5)
     for fold in range(FOLDS):
@@ -62,23 +63,36 @@ def test_a_blend_of_one_is_the_member_at_its_temperature() -> None:
         np.testing.assert_allclose(alone.oof[own], log_softmax(LOUD.log_probs[0][own] / fitted, axis=1), atol=1e-4)
 
 
-def test_members_are_averaged_in_log_space_after_calibration() -> None:
+def test_members_are_summed_in_log_space_by_weights_that_calibrate() -> None:
     both = blend([SHY, LOUD], TRUTH, FOLD_OF)
-    scaled = [some.log_probs[0] / t for some, t in zip((SHY, LOUD), both.temperatures, strict=True)]
-    product = np.exp(sum(log_softmax(one, axis=1) for one in scaled) / 2)
+    product = np.exp(sum(weight * some.log_probs[0] for some, weight in zip((SHY, LOUD), both.weights, strict=True)))
     given_tests = both.apply([SHY.log_probs[0], LOUD.log_probs[0]])
     np.testing.assert_allclose(np.exp(given_tests), product / product.sum(1, keepdims=True), atol=1e-5)
+    assert both.weights[0] > 3 * both.weights[1], "what is said too softly counts more, what is said too loudly less"
     assert log_loss(both.oof, TARGETS) < min(log_loss(some.log_probs[0], TARGETS) for some in (SHY, LOUD))
 
 
-def test_a_fold_is_judged_with_temperatures_fitted_on_the_others() -> None:
+def test_a_member_that_knows_nothing_gets_hardly_any_weight() -> None:
+    noise = log_softmax(np.random.default_rng(9).normal(0, 1, (ROWS, CLASSES)), axis=1)
+    strong = [some.log_probs[0] for some in (SHY, LOUD)]
+    with_noise = fit_weights([*strong, noise], TARGETS)
+    assert min(with_noise) >= 0
+    assert with_noise[2] < 0.2 * with_noise[0]
+    pooled = log_softmax(np.tensordot(with_noise, np.stack([*strong, noise]), axes=1), axis=1)
+    equal = log_softmax(
+        np.mean([log_softmax(m / fit_temperature(m, TARGETS), axis=1) for m in [*strong, noise]], 0), axis=1
+    )
+    assert log_loss(pooled, TARGETS) < log_loss(equal, TARGETS)
+
+
+def test_a_fold_is_judged_with_weights_fitted_on_the_others() -> None:
     """With all labels of one fold wrong, its own OOF output stays; that of every other fold does not."""
     broken = {name: (label + (FOLD_OF[name] == 0)) % CLASSES for name, label in TRUTH.items()}
     honest, lied_to = blend([SHY, LOUD], TRUTH, FOLD_OF), blend([SHY, LOUD], broken, FOLD_OF)
     own = np.array([FOLD_OF[name] == 0 for name in IDS])
     np.testing.assert_array_equal(honest.oof[own], lied_to.oof[own])
     assert np.abs(honest.oof[~own] - lied_to.oof[~own]).max(axis=1).min() > 0.01
-    assert not np.allclose(honest.temperatures, lied_to.temperatures, rtol=0.05)
+    assert not np.allclose(honest.weights, lied_to.weights, rtol=0.05)
 
 
 @given(data=st.data())
@@ -92,9 +106,9 @@ def test_the_order_of_members_and_rows_does_not_matter(data: st.DataObject) -> N
         shuffled.append(replace(some, ids=some.ids[order], log_probs=some.log_probs[:, order]))
     other = blend(shuffled, TRUTH, FOLD_OF)
     place = {name: row for row, name in enumerate(other.ids.tolist())}
-    np.testing.assert_allclose(other.oof[[place[name] for name in IDS.tolist()]], wanted.oof, atol=1e-4)
-    temperatures = dict(zip([some.origin.experiment for some in shuffled], other.temperatures, strict=True))
-    np.testing.assert_allclose([temperatures[name] for name in ("shy", "loud", "third")], wanted.temperatures, 1e-4)
+    np.testing.assert_allclose(other.oof[[place[name] for name in IDS.tolist()]], wanted.oof, atol=1e-2)
+    weights = dict(zip([some.origin.experiment for some in shuffled], other.weights, strict=True))
+    np.testing.assert_allclose([weights[name] for name in ("shy", "loud", "third")], wanted.weights, rtol=1e-2)
 
 
 def test_only_rows_that_all_have_predicted_are_judged() -> None:

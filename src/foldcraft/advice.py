@@ -10,12 +10,15 @@ import yaml
 
 from foldcraft.config import Config
 from foldcraft.diagnose import Diagnosis
+from foldcraft.recipe import LPFT_STEPS, lpft_epochs
 
 Amount = Literal["little", "enough", "cannot tell"]
 Likeness = Literal["similar", "dissimilar", "cannot tell"]
 
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
+BATCH = 32
+CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
 FINETUNED = 1  # nets: their probes stay in the blend, and each costs a hundred times its probe
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
@@ -140,17 +143,19 @@ def _probe(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Adv
 
 def _lpft(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advised:
     net = next(net for net in found.nets if net.name == name)
+    rows = found.rows * (config.folds.count - 1) // config.folds.count
+    convolutional = net.batchnorm is not None
     why = {
         "backbone": f"best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}), k-NN {net.neighbours:.4f}",
         "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
         f"{_signed(found.more_data.value, found.more_data.error)}",
-        "train": "steps for this many images; learning rate: docs/experiments.md",
+        "train": f"about {LPFT_STEPS} steps on {rows} images; learning rate: docs/experiments.md",
     }
     sections = {
         **_common(found, config, keeps, why),
         "backbone": {"name": name},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
-        "train": {"epochs": 4, "batch": 32, "lr": 1.5e-3 if net.batchnorm is not None else 5e-4},
+        "train": {"epochs": lpft_epochs(rows, BATCH), "batch": BATCH, "lr": CNN_LR if convolutional else ATTENTION_LR},
     }
     return Advised(f"lpft_{name}", _text(sections, why))
 

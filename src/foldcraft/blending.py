@@ -96,12 +96,14 @@ class Combined:
         ids: OOF rows that were judged.
         folds: folds they are of.
         rows: a score for each member and, last, for the blend (of one member: only its own).
+        shares: how much each member counts in the blend.
         test: log-probabilities of the test set (N, K).
     """
 
     ids: np.ndarray
     folds: list[int]
     rows: list[ScoreRow]
+    shares: tuple[float, ...]
     test: np.ndarray
 
 
@@ -218,7 +220,8 @@ def combine(members: Sequence[MemberRuns]) -> Combined:
     tests = [predictions.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         predictions.check_same(tests[0], test)
-    return Combined(blended.ids, scorer.folds, rows, blended.apply([test.log_probs[0] for test in tests]))
+    log_probs = blended.apply([test.log_probs[0] for test in tests])
+    return Combined(blended.ids, scorer.folds, rows, blended.shares, log_probs)
 
 
 class _Scorer:

@@ -1,33 +1,40 @@
-"""From the predictions of several experiments to one: calibrated, averaged in log space, scored honestly."""
+"""From the predictions of several experiments to one: a weighted sum in log space, scored honestly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
 from foldcraft.errors import FoldcraftError
-from foldcraft.predictions import Predictions, check_same, log_mean
+from foldcraft.predictions import Predictions, check_same
+
+HELD = 1.0
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The mean of calibrated members.
+    """A weighted sum of the members' log-probabilities (a logarithmic opinion pool).
 
     Attributes:
         ids: OOF rows that every member has predicted (N,).
-        oof: log-probabilities of these rows (N, K); the temperatures a row was treated with were fitted on other folds.
-        temperatures: of each member, fitted on all rows; they are for the test predictions.
+        oof: log-probabilities of these rows (N, K); the weights a row was treated with were fitted on other folds.
+        weights: of each member, fitted on all rows; they are for the test predictions.
     """
 
     ids: np.ndarray
     oof: np.ndarray
-    temperatures: tuple[float, ...]
+    weights: tuple[float, ...]
 
     def apply(self, members: Sequence[np.ndarray]) -> np.ndarray:
         """Log-probabilities (N, K) from those of each member (N, K)."""
-        return _mean_of(members, self.temperatures)
+        return _pooled(members, self.weights)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weights, scaled to sum to one; what they lack to it themselves is calibration."""
+        return tuple(weight / sum(self.weights) for weight in self.weights)
 
 
 def fit_temperature(log_probs: np.ndarray, truth: np.ndarray) -> float:
@@ -64,14 +71,36 @@ def blend(members: Sequence[Predictions], truth: dict[str, int], fold_of: dict[s
     oof = np.empty_like(aligned[0])
     for fold in np.unique(folds):
         others = folds != fold if len(np.unique(folds)) > 1 else folds == fold
-        fitted = [fit_temperature(log_probs[others], targets[others]) for log_probs in aligned]
-        oof[folds == fold] = _mean_of([log_probs[folds == fold] for log_probs in aligned], fitted)
-    return Blend(ids, oof, tuple(fit_temperature(log_probs, targets) for log_probs in aligned))
+        fitted = fit_weights([log_probs[others] for log_probs in aligned], targets[others])
+        oof[folds == fold] = _pooled([log_probs[folds == fold] for log_probs in aligned], fitted)
+    return Blend(ids, oof, tuple(fit_weights(aligned, targets)))
 
 
-def _mean_of(members: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
-    scaled = [log_softmax(log_probs / t, axis=1) for log_probs, t in zip(members, temperatures, strict=True)]
-    return log_mean(np.stack(scaled))
+def fit_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> list[float]:
+    """Weights, none below nought, that minimise the log-loss of the weighted sum of log-probabilities (N, K).
+
+    As many numbers as there are temperatures in a mean of calibrated members, and that mean is where they start and
+    what they are held to, as strongly as `HELD` rows would hold them: few rows say little about unequal shares.
+    """
+    start = np.array([1 / (len(members) * fit_temperature(member, truth)) for member in members])
+    if len(members) == 1:
+        return start.tolist()
+    stack, rows = np.stack(members), np.arange(len(truth))
+
+    def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
+        log_probs = log_softmax(np.tensordot(relative * start, stack, axes=1), axis=1)
+        expected = (np.exp(log_probs)[None] * stack).sum(2).mean(1)
+        slope = (expected - stack[:, rows, truth].mean(1)) * start
+        held = HELD / len(truth)
+        value = -log_probs[rows, truth].mean() + held * ((relative - 1) ** 2).sum() / 2
+        return float(value), slope + held * (relative - 1)
+
+    found = minimize(loss, np.ones(len(members)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(members))
+    return (found.x * start).tolist()
+
+
+def _pooled(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    return log_softmax(np.tensordot(weights, np.stack(members), axes=1), axis=1)
 
 
 def rows_of(member: Predictions, ids: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from foldcraft.config import AugmentConfig, TrainConfig
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+LPFT_STEPS = 220
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,11 @@ def steps_for(rows: int) -> int:
     if rows < 20_000:
         return 500
     return 10_000 if rows < 500_000 else 20_000
+
+
+def lpft_epochs(rows: int, batch: int) -> int:
+    """Epochs of a fine-tuning that starts from the solved head: enough for `LPFT_STEPS`, from 3 to 10.
+
+    Less than half of what a random head needs, for the head need not be found first (docs/experiments.md).
+    """
+    return max(3, min(10, round(LPFT_STEPS / max(1, rows // batch))))
