@@ -59,11 +59,12 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     amount, likeness = _amount(found), _likeness(found)
     keeps = [effect.view for effect in found.views if effect.keeps_label]
     breaks = [effect.view for effect in found.views if not effect.keeps_label]
+    used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
-    experiments = [_probe(found, config, name, keeps) for name in found.pool]
+    experiments = [_probe(found, config, name, used) for name in found.pool]
     if _worth_finetuning(found):
         names = [net.name for net in found.nets[:FINETUNED]]
-        experiments += [_lpft(found, config, name, keeps) for name in names]
+        experiments += [_lpft(found, config, name, used) for name in names]
         reasons.append(
             f"the blend of probes scores {found.pool_scores[-1]:.4f}: fine-tuning from the probe's head (LP-FT) of "
             f"{names[0]}, the best of the probes, joins it"
@@ -123,7 +124,7 @@ def _about_cell(amount: Amount, likeness: Likeness) -> str:
     return f"the lecture's cell: {amount} + {likeness}, {LECTURE[amount, likeness]}"
 
 
-def _probe(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advised:
+def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advised:
     place = found.pool.index(name)
     before = f"{found.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
     net = next(net for net in found.nets if net.name == name)
@@ -133,7 +134,7 @@ def _probe(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Adv
         "probe": f"all stages over the last: {_signed(net.gap.value, net.gap.error)}",
     }
     sections = {
-        **_common(found, config, keeps, why),
+        **_common(found, config, used, why),
         "backbone": {"name": name},
         "finetune": {"mode": "linear_probe"},
         "probe": {"stages": "all"},
@@ -141,7 +142,7 @@ def _probe(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Adv
     return Advised(f"probe_{name}", _text(sections, why))
 
 
-def _lpft(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advised:
+def _lpft(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advised:
     net = next(net for net in found.nets if net.name == name)
     rows = found.rows * (config.folds.count - 1) // config.folds.count
     convolutional = net.batchnorm is not None
@@ -152,7 +153,7 @@ def _lpft(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advi
         "train": f"about {LPFT_STEPS} steps on {rows} images; learning rate: docs/experiments.md",
     }
     sections = {
-        **_common(found, config, keeps, why),
+        **_common(found, config, used, why),
         "backbone": {"name": name},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
         "train": {"epochs": lpft_epochs(rows, BATCH), "batch": BATCH, "lr": CNN_LR if convolutional else ATTENTION_LR},
@@ -160,18 +161,18 @@ def _lpft(found: Diagnosis, config: Config, name: str, keeps: list[str]) -> Advi
     return Advised(f"lpft_{name}", _text(sections, why))
 
 
-def _common(found: Diagnosis, config: Config, keeps: list[str], why: dict[str, str]) -> dict[str, object]:
+def _common(found: Diagnosis, config: Config, used: list[str], why: dict[str, str]) -> dict[str, object]:
     """Sections that all advised experiments share; `why` gets their reasons."""
     augment = {
         "preset": "medium",
-        "hflip": 0.5 if "hflip" in keeps else 0.0,
-        "vflip": 0.5 if "vflip" in keeps else 0.0,
-        "rot90": 0.5 if {"rot90", "rot180", "hflip", "vflip"} <= set(keeps) else 0.0,
+        "hflip": 0.5 if "hflip" in used else 0.0,
+        "vflip": 0.5 if "vflip" in used else 0.0,
+        "rot90": 0.5 if {"rot90", "rot180", "hflip", "vflip"} <= set(used) else 0.0,
     }
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
-    why["tta"] = "views that keep the label"
-    flips = [view for view in ("hflip", "vflip") if view in keeps]
+    why["tta"] = "flips that keep the label and cost nothing"
+    flips = [view for view in ("hflip", "vflip") if view in used]
     return {
         "competition": config.competition.model_dump(mode="json", exclude_defaults=True),
         "folds": config.folds.model_dump(mode="json", exclude_defaults=True),

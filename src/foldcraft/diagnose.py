@@ -127,20 +127,12 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
     Args:
         works: the same competition, with a config for each backbone.
     """
-    nets = [_open(work) for work in works]
-    specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
-    stores = [train for train, _ in works[0].open_images(specs, audience)]
-    table = _Table(works[0], [net for net, _ in nets], stores, audience)
-    scores = [table.net_score(k) for k in range(len(nets))]
-    metric = works[0].competition.metric
-    order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=metric.greater_is_better)
-    ranked = [scores[k] for k in order]
-    pool, pool_scores = _pool(table, ranked)
+    table, order, ranked, pool, pool_scores = _rank(works, audience)
     audience.say("learning curve")
     curve, more_data = table.curve(order[0])
     data = works[0].competition
     return Diagnosis(
-        metric=metric.name,
+        metric=data.metric.name,
         rows=len(data.targets),
         groups=len(set(data.units.tolist())),
         images_per_class=_per_class(data.targets, np.arange(len(data.targets)), data.classes.names),
@@ -152,6 +144,25 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         more_data=more_data,
         views=table.views(order[0]),
     )
+
+
+def rank(works: Sequence[Workspace], audience: Audience) -> tuple[list[NetScore], list[str], list[float]]:
+    """The backbones of `measure` alone, best first, with the pool of their probes and its scores."""
+    return _rank(works, audience)[2:]
+
+
+def _rank(
+    works: Sequence[Workspace], audience: Audience
+) -> tuple["_Table", list[int], list[NetScore], list[str], list[float]]:
+    nets = [_open(work) for work in works]
+    specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
+    stores = [train for train, _ in works[0].open_images(specs, audience)]
+    table = _Table(works[0], [net for net, _ in nets], stores, audience)
+    scores = [table.net_score(k) for k in range(len(nets))]
+    metric = works[0].competition.metric
+    order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=metric.greater_is_better)
+    ranked = [scores[k] for k in order]
+    return table, order, ranked, *_pool(table, ranked)
 
 
 def _open(work: Workspace) -> tuple[FrozenNet, backbones.Blueprint]:

@@ -37,12 +37,17 @@ class Blend:
         return tuple(weight / sum(self.weights) for weight in self.weights)
 
 
-def fit_temperature(log_probs: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature that minimises the log-loss (temperature scaling, arXiv 1706.04599)."""
+def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float = 0.0) -> float:
+    """The temperature that minimises the log-loss (temperature scaling, arXiv 1706.04599).
+
+    Args:
+        smoothing: share of the truth's probability that is spread evenly over the classes.
+    """
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(log_probs / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(truth)), truth].mean())
+        own = scaled[np.arange(len(truth)), truth].mean()
+        return float(-(1 - smoothing) * own - smoothing * scaled.mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 

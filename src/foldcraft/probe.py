@@ -73,12 +73,16 @@ class Probe:
         return torch.stack(logits).log_softmax(2).numpy()
 
 
-def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none") -> Probe:
+def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: float = 0.0) -> Probe:
     """Solve all folds.
 
     Augmented copies and views of an image are rows of their own in training, in the fold of their image; a fold's rows
     are predicted by the head that saw none of them, and the strength of that head is chosen by the log-loss of the
     other folds' plain rows, each predicted by its own fold's head.
+
+    Args:
+        smoothing: label smoothing of the loss that the size of the logits is fitted to. Without it a head that makes no
+            mistake has no finite size, which is harmless where it predicts and ruinous where a training starts from it.
 
     Raises:
         FoldcraftError: no such stage; a way of treating rare classes that has no closed form.
@@ -95,20 +99,21 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none") -> Probe:
     for fold, (fitted, logits) in enumerate(solved):
         others = [other for other in range(len(solved)) if other != fold]
         truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
-        best, factor = _best_strength(np.concatenate([solved[other][1] for other in others], axis=1), truth)
+        logits_of_others = np.concatenate([solved[other][1] for other in others], axis=1)
+        best, factor = _best_strength(logits_of_others, truth, smoothing)
         log_probs[rows.fold == fold] = log_softmax(logits[best] * factor, axis=1)
         head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor)
         folds.append(FoldHead(head, config.strengths[best]))
     return Probe(stages, columns, folds, log_probs)
 
 
-def _best_strength(logits: np.ndarray, truth: np.ndarray) -> tuple[int, float]:
+def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> tuple[int, float]:
     """Which strength's logits (L, N, K) have the least log-loss once they are scaled, and that scale.
 
     Scaled, because what a strength does to the size of the logits says nothing of what it does to their order; ridge
     scores, which lie between nought and one, become logits by it.
     """
-    factors = [1 / fit_temperature(one, truth) for one in logits]
+    factors = [1 / fit_temperature(one, truth, smoothing) for one in logits]
     scaled = [log_softmax(one * factor, axis=1) for one, factor in zip(logits, factors, strict=True)]
     losses = [-float(one[np.arange(len(truth)), truth].mean()) for one in scaled]
     best = int(np.argmin(losses))

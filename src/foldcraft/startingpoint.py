@@ -23,10 +23,11 @@ from foldcraft.probe import Probe, Rows
 from foldcraft.rundir import features_folder
 from foldcraft.workspace import Workspace
 
-# Of the head that fine-tuning starts from. Far stronger than what predicts best: a head that fits the frozen features
-# closely is large in directions in which they hardly vary, and the first steps of the backbone are lost in them
-# (docs/experiments.md).
+# The head that fine-tuning starts from points the right way and is small. One that predicts as well as it can is large,
+# above all in directions in which the frozen features hardly vary: the first steps of the backbone become great leaps of
+# its logits, and what the net knew is lost (docs/experiments.md).
 START_STRENGTH = 1.0
+START_SMOOTHING = 0.95  # its logits are of the size that this much label smoothing asks for
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
     return replace(start, model=copy.deepcopy(start.model))
 
 
-def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, audience: Audience) -> Probe:
+def solve_probe(
+    work: Workspace, start: StartingPoint, settings: ProbeConfig, audience: Audience, smoothing: float = 0.0
+) -> Probe:
     """The closed-form heads of all folds on the net's frozen features; a second call for the same ones costs nothing.
 
     Raises:
@@ -90,7 +93,7 @@ def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, au
     wanted = [Wanted(net, "train", start.train, view) for view in views]
     key = [str(item.file(folder)) for item in wanted]
     key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), work.config.train.imbalance]
-    digest = fingerprint.of_values([*key, learned])
+    digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
         found = dict(zip([item.view for item in wanted], gather(wanted, folder, audience), strict=True))
         rows = Rows(
@@ -102,7 +105,7 @@ def solve_probe(work: Workspace, start: StartingPoint, settings: ProbeConfig, au
             len(work.competition.classes),
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
-        _solved[digest] = probe.solve(rows, settings, work.config.train.imbalance)
+        _solved[digest] = probe.solve(rows, settings, work.config.train.imbalance, smoothing)
     return _solved[digest]
 
 
@@ -135,7 +138,7 @@ def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: A
             "use finetune.head_init=random",
         )
     last = work.config.probe.model_copy(update={"stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]})
-    head = solve_probe(work, start, last, audience).folds[fold].head
+    head = solve_probe(work, start, last, audience, START_SMOOTHING).folds[fold].head
     with torch.no_grad():
         classifier.weight.copy_(head.weight[0])
         classifier.bias.copy_(head.bias[0])
