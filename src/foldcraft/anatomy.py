@@ -11,8 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-BATCH = 2
+from foldcraft.finetune import parts
+
 CONTAINERS = ("Sequential", "ModuleList")  # plain ones: they only hold others
+
+BATCH = 2
 PARAMETER = "Parameter"  # kind of a tensor that lies beside modules; a class token, for instance
 
 
@@ -103,22 +106,13 @@ def dissect(model: nn.Module, optimizer: Optimizer | None, classifier: Sequence[
         parameters=_count(model.parameters()),
         trainable=_count(value for value in model.parameters() if value.requires_grad),
         megabytes=sum(value.nbytes for value in (*model.parameters(), *model.buffers())) / 1e6,
-        stages=stages(model),
+        stages=list(parts(model)),
         without_gradient=[name for name, value in model.named_parameters() if _lacks_gradient(value)],
         groups=_groups(model, groups),
         parts=list(_parts(model, shapes, lr)),
     )
     model.zero_grad(set_to_none=True)
     return anatomy
-
-
-def stages(model: nn.Module) -> list[str]:
-    """Names of the modules that hold parameters, at the top and in the plain containers there."""
-    found = []
-    for name, child in model.named_children():
-        inside = child.named_children() if type(child).__name__ in CONTAINERS else ()
-        found += [(name, child), *((f"{name}.{key}", grandchild) for key, grandchild in inside)]
-    return [name for name, module in found if _count(module.parameters())]
 
 
 def _forward_and_backward(model: nn.Module, images: torch.Tensor) -> dict[str, list[int]]:

@@ -284,6 +284,8 @@ def _build_torchvision(config: BackboneConfig, classes: int, size: int) -> tuple
             "torchvision names stochastic depth for each model", "backbone.drop_path", "use backbone.args"
         )
     args = {"num_classes": classes, **({"dropout": config.drop} if config.drop else {}), **config.args}
+    if config.name in ("googlenet", "inception_v3"):
+        args.setdefault("aux_logits", False)  # in training these would give three outputs
     if config.name.startswith("vit") and size != 224:
         args.setdefault("image_size", size)
     model = _torchvision_net(config.name, args)

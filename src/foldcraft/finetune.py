@@ -115,9 +115,9 @@ def _before(model: nn.Module, point: str | None) -> set[str]:
         return set()
     modules = dict(model.named_modules())
     if point not in modules or not any(True for _ in modules[point].parameters()):
-        parts = list(_parts(model))
+        known = list(parts(model))
         # Where nothing is close to it, `suggest` lists them itself.
-        advice = dict.fromkeys([suggest(point, parts), f"known: {', '.join(parts)}"])
+        advice = dict.fromkeys([suggest(point, known), f"known: {', '.join(known)}"])
         raise FoldcraftError(
             f"{type(model).__name__} has no module {point!r}", "finetune.freeze_until", "; ".join(advice)
         )
@@ -125,13 +125,13 @@ def _before(model: nn.Module, point: str | None) -> set[str]:
     return set(names[: names.index(point)])
 
 
-def _parts(module: nn.Module, prefix: str = "") -> Iterator[str]:
+def parts(module: nn.Module, prefix: str = "") -> Iterator[str]:
     """Names of the modules that one would freeze a net up to: its children and theirs, and what stands in a row."""
     for name, child in module.named_children():
         if any(True for _ in child.parameters()):
             yield f"{prefix}{name}"
             if not prefix or isinstance(child, nn.Sequential | nn.ModuleList):
-                yield from _parts(child, f"{prefix}{name}.")
+                yield from parts(child, f"{prefix}{name}.")
 
 
 def is_transformer(model: nn.Module) -> bool:

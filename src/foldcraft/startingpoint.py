@@ -24,7 +24,7 @@ from foldcraft.rundir import features_folder
 from foldcraft.workspace import Workspace
 
 # The head that fine-tuning starts from points the right way and is small. One that predicts as well as it can is large,
-# above all in directions in which the frozen features hardly vary: the first steps of the backbone become great leaps of
+# above all where the frozen features hardly vary: the first steps of the backbone become great leaps of
 # its logits, and what the net knew is lost (docs/experiments.md).
 START_STRENGTH = 1.0
 START_SMOOTHING = 0.95  # its logits are of the size that this much label smoothing asks for

@@ -1,0 +1,374 @@
+"""Features of every stage of a net, and the files that keep them."""
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_shape
+from torch import nn
+from torchvision.models import SwinTransformer, VisionTransformer
+
+from foldcraft import backbones, images, inference
+from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
+from foldcraft.config import BackboneConfig, Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.features import ProbeNet, StageFeatures, choose_stages, columns_of, pool
+from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.heads import Heads
+from foldcraft.images import ImageSpec, ImageStore
+from foldcraft.loader import DrawnImages, PlainImages
+
+SIZE = 32
+COUNT = 10
+FOLDER = Path("features")
+
+
+def torchvision_vit() -> nn.Module:
+    model = VisionTransformer(SIZE, 8, num_layers=6, num_heads=2, hidden_dim=16, mlp_dim=24, num_classes=3)
+    model.pretrained_cfg = {"classifier": "heads.head"}
+    nn.init.normal_(model.class_token)
+    return model
+
+
+def torchvision_swin(width: int = 12) -> nn.Module:
+    model = SwinTransformer([4, 4], width, [1, 1], [1, 2], [4, 4], num_classes=3)
+    model.pretrained_cfg = {"classifier": "head"}
+    return model
+
+
+def net(name: str, seed: int = 0, size: int = SIZE, **options: Any) -> tuple[nn.Module, str, Blueprint | None]:
+    """A small net with random weights, its library, and its blueprint where it was built by name."""
+    torch.manual_seed(seed)
+    made = {
+        "torchvision_vit": torchvision_vit,
+        "torchvision_swin": torchvision_swin,
+        "torchvision_swin_8": partial(torchvision_swin, 8),
+    }
+    if name in made:
+        return made[name]().eval(), "torchvision", None
+    source = "torchvision" if name == "resnet18" else "timm"
+    model, blueprint = backbones.build(BackboneConfig(name=name, source=source, weights="none", **options), 3, size)
+    return model.eval(), source, blueprint
+
+
+def stage_features(name: str) -> StageFeatures:
+    model, source, _ = net(name)
+    return StageFeatures(model, source, SIZE)
+
+
+def batch(count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def watched(model: nn.Module, module: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and outputs of one module, as they come."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    model.get_submodule(module).register_forward_hook(lambda _, given, output: seen.append((given[0], output)))
+    return seen
+
+
+# Stages
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("test_resnet", {"stage2": 64, "stage3": 96, "stage4": 384, "stage5": 192, "head": 96}),
+        (
+            "test_vit",
+            {f"block{k}{part}": width for k in (2, 3, 4, 6) for part, width in (("", 128), (".token", 64))}
+            | {"head": 64},
+        ),
+        ("resnet18", {"stage1": 128, "stage2": 128, "stage3": 256, "stage4": 512, "head": 512}),
+        (
+            "torchvision_vit",
+            {f"block{k}{part}": width for k in (2, 3, 4, 6) for part, width in (("", 32), (".token", 16))}
+            | {"head": 16},
+        ),
+        ("torchvision_swin", {"stage1": 24, "stage2": 48, "head": 24}),
+    ],
+)
+def test_stages_have_these_names_and_widths(name: str, stages: dict[str, int]) -> None:
+    features = stage_features(name)
+    assert {stage.name: stage.width for stage in features.stages} == stages
+    assert features(batch()).shape == (3, sum(stages.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "module", "token"),
+    [
+        ("test_resnet", "stage3", "layer2", False),
+        ("test_vit", "block6", "blocks.5", True),
+        ("resnet18", "stage4", "layer3", False),
+        ("torchvision_vit", "block4", "encoder.layers.encoder_layer_3", True),
+        ("torchvision_swin", "stage1", "features.1", False),
+        pytest.param(
+            *("torchvision_swin_8", "stage1", "features.1", False),
+            marks=pytest.mark.xfail(
+                strict=True, reason="channels are taken for places where there are as many of both"
+            ),
+        ),
+    ],
+)
+def test_a_stage_is_mean_and_deviation_of_what_its_module_gives(
+    name: str, stage: str, module: str, token: bool
+) -> None:
+    model, source, _ = net(name)
+    seen = watched(model, module)
+    with torch.no_grad():
+        model(batch())
+    given = seen[0][1].numpy()
+    features = StageFeatures(model, source, SIZE)
+
+    columns = columns_of(features.stages, [stage])
+    found = features(batch())[:, columns].detach().numpy()
+
+    if name.startswith("torchvision_swin"):
+        given = given.transpose(0, 3, 1, 2)  # it keeps channels last
+    places = given[:, 1:].transpose(0, 2, 1) if token else given.reshape(*given.shape[:2], -1)
+    np.testing.assert_allclose(found, np.concatenate([places.mean(2), places.std(2)], axis=1), atol=1e-5)
+    if token:
+        tokens = columns_of(features.stages, [f"{stage}.token"])
+        np.testing.assert_allclose(features(batch())[:, tokens].detach(), given[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "resnet18", "torchvision_vit"])
+def test_the_head_stage_is_what_the_nets_own_classifier_sees(name: str) -> None:
+    model, source, _ = net(name)
+    seen = watched(model, backbones.head_names(model)[0])
+    with torch.no_grad():
+        model(batch())
+    features = StageFeatures(model, source, SIZE)
+    torch.testing.assert_close(features(batch())[:, columns_of(features.stages, ["head"])], seen[0][0])
+
+
+def test_pooling_is_mean_and_standard_deviation_over_the_places() -> None:
+    made = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]], [[5.0, 5.0], [5.0, 5.0]]]])
+    assert pool(made).tolist() == [[3.0, 5.0, pytest.approx(3.5**0.5), 0.0]]
+    flat = torch.rand(2, 7)
+    assert pool(flat) is flat
+
+
+def test_stages_are_chosen_by_name_and_a_wrong_name_lists_those_that_exist() -> None:
+    stages = stage_features("test_resnet").stages
+    known = [stage.name for stage in stages]
+    assert choose_stages(stages, "all") == known
+    assert choose_stages(stages, "last") == ["head"]
+    assert choose_stages(stages, ["head", "stage3"]) == ["stage3", "head"]
+    with pytest.raises(FoldcraftError, match=r"no stage 'layer2'.*stage2.*stage3.*stage4.*stage5.*head"):
+        choose_stages(stages, ["layer2"])
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "torchvision_vit"])
+def test_a_probe_net_is_its_head_on_the_chosen_columns(name: str) -> None:
+    features = stage_features(name)
+    chosen = [features.stages[1].name, "head"]
+    columns = columns_of(features.stages, chosen)
+    probe = ProbeNet(features, chosen, 3)
+    head = Heads(torch.randn(2, 3, len(columns)), torch.randn(2, 3))
+    probe.set_head(head)
+    expected = features(batch())[:, columns] @ head.weight[0].T + head.bias[0]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # it computes in 32 bits all the same
+        torch.testing.assert_close(probe(batch()), expected)
+
+
+# Their files
+
+
+def config(**changes: dict[str, Any]) -> Config:
+    """Settings of a small net, with some sections changed."""
+    sections = {
+        "competition": {"name": "shapes"},
+        "images": {"size": SIZE},
+        "augment": {"preset": "medium"},
+        "backbone": {"name": "test_resnet", "weights": "none"},
+        "train": {"device": "cpu"},
+    }
+    return Config.model_validate(
+        {"experiment": "frozen"} | {name: {**values, **changes.get(name, {})} for name, values in sections.items()}
+    )
+
+
+def frozen(name: str = "test_resnet", seed: int = 0, settings: Config | None = None, **options: Any) -> FrozenNet:
+    settings = settings or config(backbone={"name": name, **options})
+    model, _, blueprint = net(name, seed, settings.images.size, **options)
+    assert blueprint
+    return FrozenNet.of(model, blueprint, settings)
+
+
+@pytest.fixture
+def store(workplace: Path) -> ImageStore:
+    """Ten drawn images, decoded."""
+    for row in range(COUNT):
+        draw_shape(("bar", "cross", "dot")[row % 3], row, SIZE).save(f"{row}.png")
+    return decoded()
+
+
+def decoded(side: int = SIZE) -> ImageStore:
+    return images.open_stores([Path(f"{row}.png") for row in range(COUNT)], [ImageSpec(side)], Path("cache"), "train")[
+        0
+    ]
+
+
+def passes(*nets: FrozenNet) -> list[int]:
+    """Fills up with the number of images of each batch that goes through one of the nets."""
+    seen: list[int] = []
+    for one in nets:
+        one.features.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    return seen
+
+
+def wanted(one: FrozenNet, store: ImageStore, *views: str) -> list[Wanted]:
+    return [Wanted(one, "train", store, view) for view in views]
+
+
+def test_freezing_leaves_the_net_as_it_is() -> None:
+    model, _, blueprint = net("test_resnet")
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    one = FrozenNet.of(model, blueprint, config())
+    one.features(batch())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.eval()(batch()).shape == (3, 3)
+
+
+def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "BATCH", 4)
+    one = frozen()
+    seen = passes(one)
+
+    plain, flipped = gather(wanted(one, store, "identity", "hflip"), FOLDER, Audience())
+
+    assert seen == [4, 4, 4, 4, 2, 2]
+    assert plain.dtype == np.float16
+    pixels = torch.from_numpy(np.array(store.pixels))
+    expected = one.features(one.preparation(pixels)).detach().numpy()
+    np.testing.assert_allclose(plain, expected, rtol=2e-3, atol=1e-3)
+    expected = one.features(one.preparation(pixels.flip(2))).detach().numpy()
+    np.testing.assert_allclose(flipped, expected, rtol=2e-3, atol=1e-3)
+    again = gather(wanted(frozen(), store, "hflip", "identity"), FOLDER, Audience())  # as another process would
+    np.testing.assert_array_equal(again, [flipped, plain])
+    seen.clear()
+    gather(wanted(one, store, "hflip", "vflip"), FOLDER, Audience())
+    assert seen == [4, 4, 2], "one view was lacking, and no more than that was computed"
+    assert {file.suffix for file in FOLDER.iterdir()} == {".npy", ".lock"}
+
+
+def _one_other_number(store: ImageStore) -> Wanted:
+    model, _, blueprint = net("test_resnet")
+    with torch.no_grad():
+        model.layer2[0].bn1.running_var[0] *= 1.001
+    return Wanted(FrozenNet.of(model, blueprint, config()), "train", store, "draw0")
+
+
+def _one_other_pixel(store: ImageStore) -> Wanted:
+    picture = draw_shape("bar", 0, SIZE)
+    picture.putpixel((3, 3), 255 - picture.getpixel((3, 3)))
+    picture.save("0.png")
+    return Wanted(frozen(), "train", decoded(), "draw0")
+
+
+def _another_size(store: ImageStore) -> Wanted:
+    return Wanted(frozen(settings=config(images={"size": 24})), "train", store, "draw0")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _one_other_number,
+        _one_other_pixel,
+        _another_size,
+        lambda store: Wanted(frozen(), "train", store, "draw1"),
+        lambda store: Wanted(frozen(), "train", store, "identity"),
+        lambda store: Wanted(frozen(settings=config(augment={"preset": "heavy"})), "train", store, "draw0"),
+        lambda store: Wanted(frozen(settings=config(images={"resize": "crop"})), "train", store, "draw0"),
+        pytest.param(
+            lambda store: Wanted(frozen(args={"global_pool": "max"}), "train", store, "draw0"),
+            marks=pytest.mark.xfail(strict=True, reason="the file's name knows nothing of backbone.args"),
+        ),
+    ],
+    ids=["weights", "image", "size", "draw", "view", "augmentation", "resize", "arguments"],
+)
+def test_other_features_are_never_taken_for_these(store: ImageStore, other: Callable[[ImageStore], Wanted]) -> None:
+    known = Wanted(frozen(), "train", store, "draw0")
+    gather([known], FOLDER, Audience())
+    assert Wanted(frozen(), "train", decoded(), "draw0").file(FOLDER) == known.file(FOLDER)
+    assert not other(store).file(FOLDER).exists()
+
+
+def test_one_reading_of_the_images_serves_all_backbones_and_views(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    for kind in (PlainImages, DrawnImages):
+        get = kind.__getitems__
+        monkeypatch.setattr(kind, "__getitems__", lambda self, rows, get=get: (read.extend(rows), get(self, rows))[1])
+    nets = [frozen(), frozen(seed=1), frozen("test_efficientnet")]
+
+    found = gather([item for one in nets for item in wanted(one, store, "identity", "hflip")], FOLDER, Audience())
+
+    assert read == list(range(COUNT))
+    assert [len(features) for features in found] == [COUNT] * 6
+    gather([item for one in nets for item in wanted(one, store, "draw0", "draw1")], FOLDER, Audience())
+    assert len(read) == 3 * COUNT, "each draw is drawn once for all backbones"
+
+
+def test_draws_repeat_and_differ_from_one_another(store: ImageStore) -> None:
+    one = frozen()
+    first, second, plain = gather(wanted(one, store, "draw0", "draw1", "identity"), FOLDER, Audience())
+    again = gather(wanted(one, store, "draw0"), Path("elsewhere"), Audience())[0]
+    np.testing.assert_array_equal(again, first)
+    for other in (second, plain):
+        assert (np.abs(first.astype(float) - other).max(axis=1) > 0.01).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-2]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(np.random.default_rng(0).bytes(5000)),
+        lambda file: np.save(file, np.load(file)[1:]),
+        lambda file: np.save(file, np.load(file).astype(np.float32)),
+    ],
+    ids=["cut", "empty", "garbage", "a row lacking", "32 bits"],
+)
+def test_damaged_features_are_named(store: ImageStore, damage: Callable[[Path], object]) -> None:
+    wish = wanted(frozen(), store, "identity")
+    gather(wish, FOLDER, Audience())
+    file = wish[0].file(FOLDER)
+    damage(file)
+    with pytest.raises(FoldcraftError, match=rf"{file}: damaged features.*delete it"):
+        gather(wish, FOLDER, Audience())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be killed")
+def test_a_killed_computation_leaves_nothing_that_looks_whole(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "BATCH", 4)
+    one = frozen()
+    wishes = wanted(one, store, "identity", "hflip")
+    child = os.fork()
+    if not child:
+        one.features.register_forward_hook(
+            lambda _, given, __: os.kill(os.getpid(), signal.SIGKILL) if len(given[0]) == 2 else None
+        )
+        gather(wishes, FOLDER, Audience())
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert len(list(FOLDER.glob("*.npy.tmp-*"))) == 2, "it was killed while it wrote"
+    assert not list(FOLDER.glob("*.npy"))
+
+    found = gather(wishes, FOLDER, Audience())
+
+    np.testing.assert_array_equal(found, gather(wishes, Path("undisturbed"), Audience()))
+    assert not list(FOLDER.glob("*.tmp-*"))
