@@ -137,15 +137,19 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
 ) -> None:
     folder = real_data("signdigits")
     monkeypatch.setenv("FOLDCRAFT_WEIGHTS", str(real_weights("mobilenetv2_035")))
+    mine = Path("input/hands")
+    mine.mkdir(parents=True)
+    for name, rows in (("train", 500), ("test", 10), ("sample_submission", 10)):
+        pd.read_csv(folder / f"{name}.csv", dtype=str)[:rows].to_csv(mine / f"{name}.csv", index=False)
     path = workplace / "hands.yaml"
     path.write_text(
-        f"competition: {{name: hands, folder: {folder}, group: group}}\nfolds: {{count: 2}}\n"
-        "images: {size: 64}\nbackbone: {name: mobilenetv2_035}\nfinetune: {mode: linear_probe}\n"
-        "augment: {hflip: 0}\ntrain: {device: cpu}\ntracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
+        f"competition: {{name: hands, image: '{folder}/train/{{id}}', test_image: '{folder}/test/{{id}}', group: group}}\n"
+        "folds: {count: 2}\nimages: {size: 64}\nbackbone: {name: mobilenetv2_035}\naugment: {hflip: 0}\n"
+        "finetune: {mode: linear_probe}\ntrain: {device: cpu}\ntracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
     )
-    command("split", "--config", path)
+    fine(command("split", "--config", path))
     fine(command("train", "--config", path, "--fold", "0"))
-    assert json.loads(Path("runs/hands/hands/fold0/manifest.json").read_text())["score"] > 0.6, "chance is 0.1"
+    assert json.loads(Path("runs/hands/hands/fold0/manifest.json").read_text())["score"] > 0.5, "chance is 0.1"
 
 
 # Fine-tuning from the closed-form head
