@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 
 from foldcraft.config import Config
-from foldcraft.diagnose import Diagnosis
+from foldcraft.diagnose import Diagnosis, NetScore
 from foldcraft.recipe import LPFT_STEPS, lpft_epochs
 
 Amount = Literal["little", "enough", "cannot tell"]
@@ -19,7 +19,6 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
-FINETUNED = 1  # nets: their probes stay in the blend, and each costs a hundred times its probe
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -63,11 +62,11 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
     experiments = [_probe(found, config, name, used) for name in found.pool]
     if _worth_finetuning(found):
-        names = [net.name for net in found.nets[:FINETUNED]]
-        experiments += [_lpft(found, config, name, used) for name in names]
+        net = _finetuned(found)
+        experiments.append(_lpft(found, config, net, used))
         reasons.append(
-            f"the blend of probes scores {found.pool_scores[-1]:.4f}: fine-tuning from the probe's head (LP-FT) of "
-            f"{names[0]}, the best of the probes, joins it"
+            f"the blend of probes scores {found.pool_scores[-1]:.4f}: {net.name}, fine-tuned from a solved head "
+            f"(LP-FT), joins it; {_why_finetuned(found, net)}"
         )
     else:
         reasons.append(
@@ -80,6 +79,23 @@ def advise(found: Diagnosis, config: Config) -> Advice:
 def _worth_finetuning(found: Diagnosis) -> bool:
     bounded = found.metric != "log_loss"
     return not bounded or found.pool_scores[-1] < NOTHING_TO_GAIN
+
+
+def _finetuned(found: Diagnosis) -> NetScore:
+    """The net that is worth the time of fine-tuning, of which there is enough for one.
+
+    That with the best probe; among those that are not really worse, a transformer first: it gained more in as many
+    steps (docs/experiments.md).
+    """
+    level = [net for net in found.nets if not net.behind.is_real]
+    return next((net for net in level if net.transformer), found.best)
+
+
+def _why_finetuned(found: Diagnosis, net: NetScore) -> str:
+    if net.name == found.best.name:
+        return "its probe is the best"
+    behind = _signed(-net.behind.value, net.behind.error)
+    return f"its probe is {behind} beside the best, which is no real difference, and transformers gain more"
 
 
 def _amount(found: Diagnosis) -> Amount:
@@ -142,23 +158,25 @@ def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advi
     return Advised(f"probe_{name}", _text(sections, why))
 
 
-def _lpft(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advised:
-    net = next(net for net in found.nets if net.name == name)
+def _lpft(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
     rows = found.rows * (config.folds.count - 1) // config.folds.count
-    convolutional = net.batchnorm is not None
     why = {
-        "backbone": f"best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}), k-NN {net.neighbours:.4f}",
+        "backbone": f"probe OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}): {_why_finetuned(found, net)}",
         "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
         f"{_signed(found.more_data.value, found.more_data.error)}",
         "train": f"about {LPFT_STEPS} steps on {rows} images; learning rate: docs/experiments.md",
     }
     sections = {
         **_common(found, config, used, why),
-        "backbone": {"name": name},
+        "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
-        "train": {"epochs": lpft_epochs(rows, BATCH), "batch": BATCH, "lr": CNN_LR if convolutional else ATTENTION_LR},
+        "train": {
+            "epochs": lpft_epochs(rows, BATCH),
+            "batch": BATCH,
+            "lr": ATTENTION_LR if net.transformer else CNN_LR,
+        },
     }
-    return Advised(f"lpft_{name}", _text(sections, why))
+    return Advised(f"lpft_{net.name}", _text(sections, why))
 
 
 def _common(found: Diagnosis, config: Config, used: list[str], why: dict[str, str]) -> dict[str, object]:

@@ -4,7 +4,7 @@ Everything here is a closed-form head on cached features, judged out-of-fold; no
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from foldcraft import backbones, ensemble, probe, shift
 from foldcraft.audience import Audience
 from foldcraft.config import Config, ProbeConfig
 from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
 from foldcraft.heads import Scaling
 from foldcraft.images import ImageStore
@@ -59,6 +60,8 @@ class NetScore:
         last: of the probe on what the classifier sees.
         neighbours: of a k-NN vote on all stages.
         gap: all stages over the last.
+        behind: the best backbone's score over this one's.
+        transformer: does it attend?
         stages: score of a probe on each stage alone.
         batchnorm: distance of the images' statistics to the kept ones, in nats; None without BatchNorm.
     """
@@ -70,6 +73,8 @@ class NetScore:
     last: float
     neighbours: float
     gap: Gap
+    behind: Gap
+    transformer: bool
     stages: dict[str, float]
     batchnorm: float | None
     log_probs: np.ndarray = field(repr=False)
@@ -161,7 +166,8 @@ def _rank(
     scores = [table.net_score(k) for k in range(len(nets))]
     metric = works[0].competition.metric
     order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=metric.greater_is_better)
-    ranked = [scores[k] for k in order]
+    best = scores[order[0]]
+    ranked = [replace(scores[k], behind=table.better(best.log_probs, scores[k].log_probs)) for k in order]
     return table, order, ranked, *_pool(table, ranked)
 
 
@@ -223,6 +229,8 @@ class _Table:
             last=self.score(last),
             neighbours=self.score(neighbour_log_probs(self.plain[k], net, self.truth, self.fold)),
             gap=self.better(every, last),
+            behind=Gap(0, 0),
+            transformer=is_transformer(net.features.net),
             stages=stages,
             batchnorm=shift.batchnorm_distance(net.features.net, self._some_images(k)),
             log_probs=every,
