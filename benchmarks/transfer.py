@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="for each way to adapt, on one fold")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.3, 1.0], help="of the groups")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="of the first repeat")
     parser.add_argument("--out", type=Path, help="CSV of all single results")
     args = parser.parse_args()
     rows = []
@@ -89,8 +90,8 @@ def results(path: Path, args: argparse.Namespace) -> Iterator[dict]:
             "finetune.batchnorm=auto",
             f"train.lr={args.lr}",
         ]
-        for share in args.shares:
-            for repeat in range(args.repeats):
+        for repeat in range(args.seed, args.seed + args.repeats):
+            for share in args.shares:
 
                 def make(words: Sequence[str], share: float = share, repeat: int = repeat) -> Workspace:
                     return subset(config.load(path, [*common, *words]), share, repeat)

@@ -103,7 +103,7 @@ class _Basis:
     Attributes:
         vectors: (D, R).
         variances: of the (weighted) rows along each axis (R,).
-        rows: coordinates of the rows (N, R).
+        rows: the centred rows they are of (N, D).
     """
 
     vectors: torch.Tensor
@@ -121,7 +121,11 @@ class _Basis:
             kept = variances > variances[-1] * 1e-7
             variances, left = variances[kept], left[:, kept]
             vectors = heavy.T @ left / (variances * count).sqrt()
-        return cls(vectors, variances.clamp_min(0), rows @ vectors)
+        return cls(vectors, variances.clamp_min(0), rows)
+
+    def moment(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean product of the rows' coordinates with `values` (N, K), as (R, K)."""
+        return self.vectors.T @ (self.rows.T @ values) / len(values)
 
 
 Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, R, K) on the basis, intercepts (L, K)
@@ -129,7 +133,7 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, R, K) on the basis, 
 
 def _ridge(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, strengths: torch.Tensor) -> Solution:
     mean = (weights[:, None] * onehot).mean(0)
-    moment = basis.rows.T @ (weights[:, None] * (onehot - mean)) / len(onehot)
+    moment = basis.moment(weights[:, None] * (onehot - mean))
     shrunk = moment[None] / (basis.variances[None] + strengths[:, None])[..., None]
     return shrunk, mean.expand(len(strengths), -1).clone()
 
@@ -141,6 +145,7 @@ def _logistic(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, streng
     stretch = (0.5 * basis.variances[None] + strengths[:, None]).rsqrt()[..., None]  # (L, R, 1)
     free = torch.zeros(len(strengths), len(basis.variances) + 1, classes, requires_grad=True)
     share = weights[:, None] / count
+    rows = basis.rows @ basis.vectors
 
     def unpack() -> Solution:
         return free[:, :-1] * stretch, free[:, -1] + prior
@@ -148,10 +153,10 @@ def _logistic(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, streng
     def gradient() -> torch.Tensor:
         with torch.no_grad():
             weight, bias = unpack()
-            log_probs = (basis.rows @ weight + bias[:, None]).log_softmax(2)
+            log_probs = (rows @ weight + bias[:, None]).log_softmax(2)
             loss = -(share * onehot * log_probs).sum() + (strengths[:, None, None] * weight.square()).sum() / 2
             residual = share * (log_probs.exp() - onehot)
-            slope = basis.rows.T @ residual + strengths[:, None, None] * weight
+            slope = rows.T @ residual + strengths[:, None, None] * weight
             free.grad = torch.cat([slope * stretch, residual.sum(1, keepdim=True)], dim=1)
         return loss
 
