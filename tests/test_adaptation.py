@@ -141,11 +141,13 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
     mine.mkdir(parents=True)
     for name, rows in (("train", 500), ("test", 10), ("sample_submission", 10)):
         pd.read_csv(folder / f"{name}.csv", dtype=str)[:rows].to_csv(mine / f"{name}.csv", index=False)
+    for part in ("train", "test"):
+        (mine / part).symlink_to(folder / part)
     path = workplace / "hands.yaml"
     path.write_text(
-        f"competition: {{name: hands, image: '{folder}/train/{{id}}', test_image: '{folder}/test/{{id}}', group: group}}\n"
-        "folds: {count: 2}\nimages: {size: 64}\nbackbone: {name: mobilenetv2_035}\naugment: {hflip: 0}\n"
-        "finetune: {mode: linear_probe}\ntrain: {device: cpu}\ntracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
+        "competition: {name: hands, group: group}\nfolds: {count: 2}\nimages: {size: 64}\naugment: {hflip: 0}\n"
+        "backbone: {name: mobilenetv2_035}\nfinetune: {mode: linear_probe}\n"
+        "train: {device: cpu}\ntta: {views: [identity]}\ntracking: {wandb: 'off'}\n"
     )
     fine(command("split", "--config", path))
     fine(command("train", "--config", path, "--fold", "0"))
