@@ -84,8 +84,8 @@ def _worth_finetuning(found: Diagnosis) -> bool:
 def _finetuned(found: Diagnosis) -> NetScore:
     """The net that is worth the time of fine-tuning, of which there is enough for one: the best transformer, if any.
 
-    How good frozen features are says little of what fine-tuning makes of a net; in our measurements the transformer made
-    the most of it, where its probe was the best and where it was the worst (docs/experiments.md).
+    How good frozen features are says little of what fine-tuning makes of a net; in our measurements the transformer
+    made the most of it, where its probe was the best and where it was the worst (docs/experiments.md).
     """
     return next((net for net in found.nets if net.transformer), found.best)
 

@@ -173,6 +173,7 @@ def _rank(
 
 def _open(work: Workspace) -> tuple[FrozenNet, backbones.Blueprint]:
     config = work.config
+    torch.manual_seed(seed_from(config.seed, "head"))  # random weights, where asked for, are those of the training
     model, blueprint = backbones.build(config.backbone, len(work.competition.classes), config.images.size)
     backbones.check_forward(model, len(work.competition.classes), config.images.size)
     return FrozenNet.of(model, blueprint, config), blueprint

@@ -1,0 +1,169 @@
+"""The diagnosis measures what it says, and its advice is ready to run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIG
+from torch import nn
+
+from foldcraft import config, shift
+from foldcraft.advice import MARK, advise
+from foldcraft.audience import Audience
+from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, measure, some_groups
+from foldcraft.metrics import get, paired_difference
+from foldcraft.workspace import Workspace
+
+WORDS = ("backbone.weights=none", "folds.count=3")
+
+
+def net(name: str, score: float, transformer: bool = False) -> NetScore:
+    return NetScore(
+        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01), Gap(0.0, 0.01),
+        transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def found() -> Diagnosis:
+    effects = [
+        ViewEffect("hflip", Gap(0.002, 0.003), 0.89, True),
+        ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
+        ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
+    ]
+    nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
+    counts = {"a": 50, "b": 50}
+    curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
+    return Diagnosis(
+        "macro_f1", 100, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], curve, Gap(0.05, 0.01), effects
+    )
+
+
+@pytest.fixture
+def settings(shapes: Path) -> config.Config:
+    return config.load(shapes)
+
+
+def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, settings) -> None:
+    little = advise(found, settings)
+    assert (little.amount, little.likeness) == ("little", "dissimilar")
+    assert any("little + dissimilar" in reason for reason in little.reasons)
+    like = replace(found, nets=[replace(found.nets[0], gap=Gap(0.001, 0.002))], more_data=Gap(0.0, 0.002), pool=["cnn"])
+    assert (advise(like, settings).amount, advise(like, settings).likeness) == ("enough", "similar")
+    vague = replace(like, nets=[replace(found.nets[0], gap=Gap(0.02, 0.02))], more_data=Gap(0.02, 0.02))
+    unknown = advise(vague, settings)
+    assert (unknown.amount, unknown.likeness) == ("cannot tell", "cannot tell")
+    assert any("cannot tell" in reason for reason in unknown.reasons)
+
+
+def test_probes_always_and_the_transformer_fine_tuned(found: Diagnosis, settings, tmp_path: Path) -> None:
+    advice = advise(found, settings)
+    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit", "lpft_vit"]
+    for advised in advice.experiments:
+        path = tmp_path / f"{advised.name}.yaml"
+        path.write_text(advised.text)
+        read = config.load(path)
+        assert read.competition == settings.competition
+        assert read.images == settings.images
+        assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
+        assert read.tta.views == ["identity", "hflip"]
+        assert read.finetune.mode == ("full" if "lpft" in advised.name else "linear_probe")
+    assert "0.8500" in advice.experiments[1].text, "the number that led to it"
+
+
+def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings) -> None:
+    advice = advise(replace(found, pool_scores=[0.99, 0.998]), settings)
+    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
+
+
+def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:
+    units = np.repeat([f"g{k}" for k in range(40)], 3)
+    targets = np.repeat(np.arange(40) % 4, 3)
+    kept = some_groups(units, targets, 0.25, seed=0)
+    assert all(len(set(kept[units == unit])) == 1 for unit in set(units))
+    assert np.bincount(targets[kept]).tolist() == [6, 6, 6, 6], "two of each class's ten groups"
+    assert (some_groups(units, targets, 0.25, seed=1) != kept).any()
+    assert some_groups(units, targets, 0.001, seed=0).sum() == 12, "one group a class at the least"
+
+
+def test_batchnorm_distance_is_nought_where_the_statistics_are_those_of_the_images() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(64, 3, 8, 8) * 2 + 1
+    model = nn.Sequential(nn.BatchNorm2d(3, momentum=None)).train()
+    model(images)
+    model.eval()
+    assert shift.batchnorm_distance(model, [images[:32], images[32:]]) == pytest.approx(0, abs=1e-4)
+    # The variance four times as large: (4 - 1 - ln 4) / 2.
+    shifted = (images - images.mean((0, 2, 3), keepdim=True)) * 2 + images.mean((0, 2, 3), keepdim=True)
+    assert shift.batchnorm_distance(model, [shifted]) == pytest.approx((3 - np.log(4)) / 2, rel=1e-2)
+    assert shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [images]) is None
+
+
+def test_a_paired_difference_has_the_sign_of_the_better_one_whatever_the_metric() -> None:
+    rng = np.random.default_rng(0)
+    truth, groups = rng.integers(0, 2, 200), np.arange(200)
+    good = np.eye(2)[truth] * 0.8 + 0.1
+    bad = np.eye(2)[np.where(rng.random(200) < 0.3, 1 - truth, truth)] * 0.8 + 0.1
+    for name in ("accuracy", "log_loss"):
+        value, error = paired_difference(get(name), truth, good, bad, groups)
+        assert value > 2 * error > 0
+        assert paired_difference(get(name), truth, bad, good, groups)[0] == pytest.approx(-value)
+    assert paired_difference(get("accuracy"), truth, good, good, groups) == (0, 0)
+
+
+def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
+    """Bars that lie or stand: a quarter turn makes one of the other, a mirror does not."""
+    import pandas as pd
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    folder = Path("input/bars")
+    names = [f"{k:03d}.png" for k in range(120)]
+    labels = ["lying" if k % 2 else "standing" for k in range(120)]
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True)
+    for k, name in enumerate(names):
+        pixels = rng.normal(60, 20, (20, 20))
+        at = rng.integers(4, 14)
+        pixels[(slice(at, at + 3), slice(2, 18)) if k % 2 else (slice(2, 18), slice(at, at + 3))] += 150
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / ("train" if k < 108 else "test") / name)
+    frame = pd.DataFrame({"id": names, "label": labels})
+    frame[:108].to_csv(folder / "train.csv", index=False)
+    frame[108:][["id"]].to_csv(folder / "test.csv", index=False)
+    frame[108:][["id"]].assign(label="lying").to_csv(folder / "sample_submission.csv", index=False)
+    Path("bars.yaml").write_text(CONFIG.replace("name: shapes", "name: bars"))
+    read = config.load(Path("bars.yaml"))
+    from foldcraft import competition, folds
+
+    folds.write(folds.make(competition.read(read), read.folds), read.folds_file)
+    effects = {effect.view: effect for effect in measure([Workspace.open(read)], Audience()).views}
+    assert effects["hflip"].keeps_label
+    assert effects["vflip"].keeps_label
+    assert not effects["rot90"].keeps_label
+
+
+def test_the_command_measures_writes_configs_and_they_train(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    done = command("diagnose", "--config", shapes)
+    assert done.code == 0, done.err
+    for words in ("all stages", "keeps the label", "learning curve", "the lecture's cell", "src/train.py --config"):
+        assert words in done.out
+    numbers = json.loads(Path("runs/shapes/diagnose/diagnosis.json").read_text())
+    assert numbers["nets"][0]["name"] == "test_resnet"
+    assert 0 <= numbers["nets"][0]["score"] <= 1
+    assert set(numbers["curve"]) == {"0.25", "0.5", "1.0"}
+    advised = Path("configs/shapes/probe_test_resnet.yaml")
+    assert advised.read_text().startswith(MARK)
+    trained = command("train", "--config", advised, "--fold", "all", *WORDS, "tracking.wandb=off")
+    assert trained.code == 0, trained.err
+    again = command("diagnose", "--config", shapes)
+    assert again.code == 0, "its own files may be written again"
+    assert "features of" not in again.out, "nothing is computed twice"
+    advised.write_text("extends: mine.yaml\n")
+    refused = command("diagnose", "--config", shapes)
+    assert refused.code == 2
+    assert "probe_test_resnet.yaml" in refused.err
+    assert advised.read_text() == "extends: mine.yaml\n"
