@@ -299,7 +299,6 @@ def test_a_learning_rate_that_runs_away_is_passed_over(
     mistake(command("train", "--config", split, "--fold", "0", *words), "train.lr", "give a number instead of auto")
 
 
-@pytest.mark.xfail(strict=True, reason="min() of losses that begin with nan is nan")
 def test_a_validation_loss_that_is_no_number_is_not_the_best(
     split: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +312,6 @@ def test_a_validation_loss_that_is_no_number_is_not_the_best(
     assert manifest()["lr"] >= 3e-4
 
 
-@pytest.mark.xfail(strict=True, reason="each mistake is taken for a learning rate that ran away")
 @pytest.mark.parametrize(
     ("word", "named"),
     [("finetune.freeze_until=layer9", "layer9"), ("train.rdrop=1", "train.rdrop")],

@@ -111,9 +111,6 @@ def test_stages_have_these_names_and_widths(name: str, stages: dict[str, int]) -
         ("torchvision_swin", "stage1", "features.1", False),
         pytest.param(
             *("torchvision_swin_8", "stage1", "features.1", False),
-            marks=pytest.mark.xfail(
-                strict=True, reason="channels are taken for places where there are as many of both"
-            ),
         ),
     ],
 )
@@ -292,7 +289,6 @@ def _another_size(store: ImageStore) -> Wanted:
         lambda store: Wanted(frozen(settings=config(images={"resize": "crop"})), "train", store, "draw0"),
         pytest.param(
             lambda store: Wanted(frozen(args={"global_pool": "max"}), "train", store, "draw0"),
-            marks=pytest.mark.xfail(strict=True, reason="the file's name knows nothing of backbone.args"),
         ),
     ],
     ids=["weights", "image", "size", "draw", "view", "augmentation", "resize", "arguments"],

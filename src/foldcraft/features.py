@@ -49,20 +49,21 @@ class StageFeatures(nn.Module):
         self.net = net.eval()
         try:
             self._maps = _timm_maps(net, size) if source == "timm" else _torchvision_maps(net, size)
-            pooled = self._pooled(torch.zeros(1, 3, size, size))
+            with torch.no_grad():
+                pooled = self._pooled(torch.zeros(1, 3, size, size))
         except (AttributeError, NotImplementedError, AssertionError, TypeError) as error:
             raise FoldcraftError(
                 f"{type(net).__name__} gives no features of its stages: {error}", "backbone.name", "choose another"
             ) from None
         self.stages = tuple(Stage(name, features.shape[1]) for name, features in pooled.items())
+        self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Prepared images (B, 3, size, size) to float32 (B, D), stage by stage."""
         return torch.cat(list(self._pooled(images).values()), dim=1)
 
     def _pooled(self, images: torch.Tensor) -> Maps:
-        with torch.no_grad() if not self.training else torch.enable_grad():
-            maps = self._maps(images)
+        maps = self._maps(images)
         return {name: pool(features.float()) for name, features in maps.items()}
 
 
@@ -172,7 +173,8 @@ def _spread(shapes: Sequence[tuple[int, ...]]) -> list[int]:
 
 def _torchvision_maps(net: nn.Module, size: int) -> Callable[[torch.Tensor], Maps]:
     classifier = backbones.head_names(net)[0]
-    nodes = {**_torchvision_stages(net, size), classifier: HEAD}
+    stages, channels_last = _torchvision_stages(net, size)
+    nodes = {**stages, classifier: HEAD}
     extractor = create_feature_extractor(net, return_nodes=nodes)
 
     def maps(images: torch.Tensor) -> Maps:
@@ -183,14 +185,14 @@ def _torchvision_maps(net: nn.Module, size: int) -> Callable[[torch.Tensor], Map
                 result[name] = features[:, 1:].transpose(1, 2).unsqueeze(3)
                 result[f"{name}.token"] = features[:, 0]
             else:
-                result[name] = _channels_first(features)
+                result[name] = features.permute(0, 3, 1, 2) if name in channels_last else features
         return {name: result[name] for name in sorted(result, key=lambda name: name == HEAD)}
 
     return maps
 
 
-def _torchvision_stages(net: nn.Module, size: int) -> dict[str, str]:
-    """Modules after which a stage ends, with the names of the stages."""
+def _torchvision_stages(net: nn.Module, size: int) -> tuple[dict[str, str], set[str]]:
+    """Modules after which a stage ends, with the names of the stages; and those whose maps are (H, W, C), as Swin's."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def remember(name: str) -> Callable[..., None]:
@@ -211,13 +213,9 @@ def _torchvision_stages(net: nn.Module, size: int) -> dict[str, str]:
             handle.remove()
     blocks = [name for name in shapes if name.rpartition(".")[2].startswith("encoder_layer_")]
     if blocks:
-        return {blocks[i]: f"block{i + 1}" for i in _spread([(1,)] * len(blocks))}
+        return {blocks[i]: f"block{i + 1}" for i in _spread([(1,)] * len(blocks))}, set()
     # The second number is a side both in (C, H, W) and in (H, W, C); of each side the last module counts.
     ends = {shape[1]: name for name, shape in shapes.items() if len(shape) == 3 and shape[1] > 1}
-    return {list(ends.values())[i]: f"stage{i + 1}" for i in _spread([(side,) for side in ends])}
-
-
-def _channels_first(features: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, C), as Swin has it, to (B, C, H, W)."""
-    last = features.ndim == 4 and features.shape[1] == features.shape[2] != features.shape[3]
-    return features.permute(0, 3, 1, 2) if last else features
+    chosen = {list(ends.values())[i]: f"stage{i + 1}" for i in _spread([(side,) for side in ends])}
+    clear = any(a == b != c for a, b, c in (shapes[name] for name in chosen))  # else as many channels as places
+    return chosen, {chosen[name] for name in chosen if clear and shapes[name][0] == shapes[name][1]}

@@ -32,7 +32,8 @@ class FrozenNet:
     """A backbone whose features are kept.
 
     Attributes:
-        weights: digest of all its tensors but the classifier's; features of other weights are never taken for its own.
+        weights: digest of its kind and of all its tensors but the classifier's; features of another net are never taken
+            for its own.
     """
 
     name: str
@@ -52,7 +53,9 @@ class FrozenNet:
         features = StageFeatures(copy.deepcopy(model), blueprint.source, config.images.size)
         chosen = hardware.for_features(config.train, finetune.is_transformer(model))
         placed = features.to(chosen.device, memory_format=chosen.torch_memory_format)
-        digest = fingerprint.of_bytes(backbones.content(features.net))
+        args = {name: value for name, value in blueprint.args.items() if name != "num_classes"}
+        content = fingerprint.of_bytes(backbones.content(features.net))
+        digest = fingerprint.of_values([blueprint.source, blueprint.arch, args, content])
         return cls(config.backbone.name, placed, Preparation.of(blueprint, chosen), chosen, digest, config)
 
     @property
@@ -142,6 +145,9 @@ def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None
             np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(rows), item.net.width))
             for path, item in zip(temporary.values(), items, strict=True)
         ]
+        for path in temporary.values():
+            with open(path, "r+b") as stream:  # a full disk is an error now, not a bus error later
+                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         with audience.progress(title, len(rows)) as advance:
             for places, results in sweep([item.member() for item in items], rows, advance):
                 for mapped, result in zip(maps, results, strict=True):

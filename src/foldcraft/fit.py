@@ -336,6 +336,10 @@ class Trainer:
         return Fitted(weights, self.history, self.seconds)
 
 
+class RunawayLoss(FoldcraftError):
+    """The loss is no number any more."""
+
+
 class LossWatch:
     """Notices a loss that is not a number, without waiting for the device at every step."""
 
@@ -366,7 +370,7 @@ class LossWatch:
             torch.stack([loss for loss, _ in self.pending]).tolist(), self.pending, strict=True
         ):
             if not math.isfinite(value):
-                raise FoldcraftError(
+                raise RunawayLoss(
                     f"the loss became {value} in epoch {self.epoch}, step {len(self.losses) + 1}; "
                     f"images of that step: {listing(self.ids[rows.numpy()].tolist(), 64)}",
                     mend="lower train.lr, set train.clip=1, or use train.precision=32-true",

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from foldcraft import checkpoint, finetune, hardware, interpolation, lrprobe, startingpoint
 from foldcraft.audience import Audience
+from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.features import ProbeNet, StageFeatures
 from foldcraft.files import locked, remove_leftovers, write_atomic
@@ -72,6 +73,7 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
 
 
 def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: Audience) -> dict[str, Any]:
+    _check_interpolation(work.config)
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
         _begin(work, folder, state)
@@ -81,6 +83,16 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     manifest = finish(work, folder, outcome, audience) if processes.is_first else {}
     processes.barrier()
     return manifest
+
+
+def _check_interpolation(config: Config) -> None:
+    finetune = config.finetune
+    if finetune.interpolate and (finetune.head_init != "probe" or finetune.mode == "linear_probe"):
+        raise FoldcraftError(
+            "interpolation goes from the closed-form head to the trained net, and this experiment lacks one of them",
+            "finetune.interpolate",
+            "set finetune.head_init=probe and a mode that trains, or interpolate=false",
+        )
 
 
 def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) -> None:
@@ -102,7 +114,7 @@ def _solve(
     config, began = work.config, time.perf_counter()
     chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
     audience.fold_started(config, folder, {"hardware": str(chosen), "why": "closed-form head on frozen features"})
-    solved = startingpoint.solve_probe(work, start, config.probe, audience)
+    solved = startingpoint.solve_probe(work, start, config.probe, audience, config.train.imbalance)
     head = solved.folds[folder.fold]
     net = ProbeNet(
         StageFeatures(start.model, start.blueprint.source, config.images.size),
@@ -135,12 +147,6 @@ def _adapt(
     audience: Audience,
 ) -> Outcome:
     """Train the net, or as much of it as the mode says, from its closed-form head."""
-    if work.config.finetune.interpolate and work.config.finetune.head_init != "probe":
-        raise FoldcraftError(
-            "interpolation starts from the closed-form head, and this training starts from a random one",
-            "finetune.interpolate",
-            "set finetune.head_init=probe, or interpolate=false",
-        )
     chosen = _hardware(work, state, start.model, processes)
     training = _Training(work, folder, start, chosen, processes)
     if work.config.train.lr == "auto":
@@ -182,7 +188,7 @@ class _Training:
     found: dict[str, float] | None = None
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Config:
         """The config with the learning rate that was found."""
         return lrprobe.with_lr(self.work.config, self.found["lr"]) if self.found else self.work.config
 

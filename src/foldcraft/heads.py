@@ -34,10 +34,6 @@ class Heads:
         """(N, D) to (L, N, K)."""
         return torch.einsum("nd,lkd->lnk", features, self.weight) + self.bias[:, None]
 
-    def scaled(self, factors: torch.Tensor) -> "Heads":
-        """The heads with their logits multiplied by `factors` (L,)."""
-        return Heads(self.weight * factors[:, None, None], self.bias * factors[:, None])
-
 
 @dataclass(frozen=True)
 class Scaling:

@@ -1,6 +1,7 @@
 """The learning rate, found by three short trainings on one fold."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked, write_atomic
-from foldcraft.fit import Fitted, Task
+from foldcraft.fit import Fitted, RunawayLoss, Task
 from foldcraft.processes import Processes
 from foldcraft.recipe import plan
 
@@ -92,6 +93,7 @@ def _short_loss(task: Task, train: Callable[[Task], Fitted], lr: float) -> float
         tried = replace(task, config=config.model_copy(update={"train": short}), **files)
         try:
             fitted = train(tried)
-        except FoldcraftError:
+        except RunawayLoss:
             return None
-    return fitted.history[-1]["valid_loss"] if fitted.history else None
+    loss = fitted.history[-1].get("valid_loss", math.nan)  # the first process alone has it
+    return loss if math.isfinite(loss) else None

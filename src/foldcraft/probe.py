@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from foldcraft import heads
 from foldcraft.config import ProbeConfig
 from foldcraft.ensemble import fit_temperature
-from foldcraft.errors import FoldcraftError
+from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
 from foldcraft.heads import Heads, Scaling
 
@@ -35,6 +35,10 @@ class Rows:
     fold: np.ndarray
     classes: int
     usable: np.ndarray | None = None
+
+    def learns_from(self, fold: int) -> np.ndarray:
+        """The rows that a fold's head may learn from, a mask."""
+        return (self.fold != fold) if self.usable is None else (self.fold != fold) & self.usable
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: f
 
     Augmented copies and views of an image are rows of their own in training, in the fold of their image; a fold's rows
     are predicted by the head that saw none of them, and the strength of that head is chosen by the log-loss of the
-    other folds' plain rows, each predicted by its own fold's head.
+    other folds' plain rows, each predicted by its own fold's head. Those heads have seen the fold's rows, so a label
+    has that much say in how strong its own head is and how sure, never in which way it points.
 
     Args:
         smoothing: label smoothing of the loss that the size of the logits is fitted to. Without it a head that makes no
@@ -92,6 +97,7 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: f
             "focal loss has no closed-form head", "train.imbalance", "use weighted or logit_adjusted, or none"
         )
     stages = choose_stages(rows.stages, config.stages)
+    _check_weights(config, stages, [stage.name for stage in rows.stages])
     columns = columns_of(rows.stages, stages).numpy()
     solved = [_solve_fold(rows, columns, stages, config, imbalance, fold) for fold in range(rows.fold.max() + 1)]
     log_probs = np.empty((len(rows.targets), rows.classes), np.float32)
@@ -101,10 +107,25 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: f
         truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
         logits_of_others = np.concatenate([solved[other][1] for other in others], axis=1)
         best, factor = _best_strength(logits_of_others, truth, smoothing)
-        log_probs[rows.fold == fold] = log_softmax(logits[best] * factor, axis=1)
-        head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor)
+        shift = _log_prior(rows, fold) if imbalance == "logit_adjusted" else np.zeros(rows.classes, np.float32)
+        log_probs[rows.fold == fold] = log_softmax(logits[best] * factor - shift, axis=1)
+        head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor - torch.from_numpy(shift))
         folds.append(FoldHead(head, config.strengths[best]))
     return Probe(stages, columns, folds, log_probs)
+
+
+def _check_weights(config: ProbeConfig, stages: Sequence[str], known: Sequence[str]) -> None:
+    for name in config.stage_weights:
+        if name not in known:
+            raise FoldcraftError(f"no stage {name!r}", "probe.stage_weights", suggest(name, known))
+    if not any(config.stage_weights.get(name, 1.0) for name in stages):
+        raise FoldcraftError("no stage counts", "probe.stage_weights", "give at least one a weight above nought")
+
+
+def _log_prior(rows: Rows, fold: int) -> np.ndarray:
+    """Log of the share of each class in what a fold learns from; the intercept is free, so it can be taken out last."""
+    learned = rows.targets[rows.learns_from(fold)]
+    return np.log(np.bincount(learned, minlength=rows.classes).clip(1) / len(learned)).astype(np.float32)
 
 
 def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> tuple[int, float]:
@@ -124,18 +145,13 @@ def _solve_fold(
     rows: Rows, columns: np.ndarray, stages: Sequence[str], config: ProbeConfig, imbalance: str, fold: int
 ) -> tuple[Heads, np.ndarray]:
     """Heads of all strengths, learned without a fold, and their logits (L, n, K) of the fold's rows."""
-    train, valid = rows.fold != fold, rows.fold == fold
-    if rows.usable is not None:
-        train = train & rows.usable
+    train, valid = rows.learns_from(fold), rows.fold == fold
     features = torch.cat([_chosen(view, train, columns) for view in rows.learned])
     targets = torch.from_numpy(rows.targets[train]).repeat(len(rows.learned))
     widths = [stage.width for stage in rows.stages if stage.name in stages]
     scaling = Scaling.of(features, widths, [config.stage_weights.get(name, 1.0) for name in stages])
     weights = _row_weights(targets, rows.classes) if imbalance in ("weighted", "sampler") else None
     fitted = heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights)
-    if imbalance == "logit_adjusted":  # the intercept is free, so the prior can be taken out of it afterwards
-        prior = torch.bincount(targets, minlength=rows.classes).clamp_min(1) / len(targets)
-        fitted = Heads(fitted.weight, fitted.bias - prior.log())
     return fitted, fitted.logits(_chosen(rows.plain, valid, columns)).numpy()
 
 

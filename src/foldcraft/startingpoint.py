@@ -5,18 +5,20 @@ Fine-tuning from a random head first tears at the pretrained layers; from the so
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, fingerprint, probe
+from foldcraft import backbones, finetune, fingerprint, hardware, probe
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import ProbeConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import PlainImages
 from foldcraft.probe import Probe, Rows
@@ -58,17 +60,16 @@ def build(work: Workspace, audience: Audience) -> StartingPoint:
 
 def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: ImageStore, audience: Audience) -> None:
     """Measure BatchNorm's statistics on all training images; labels play no part in it, so folds may share them."""
-    frozen = FrozenNet.of(model, blueprint, work.config)
-    images = PlainImages(store, work.config.images)
-    rows = np.arange(len(store))
-    with audience.progress("adapting BatchNorm to the images", len(rows)) as advance:
+    chosen = hardware.for_features(work.config.train, finetune.is_transformer(model))
+    prepare, images = Preparation.of(blueprint, chosen), PlainImages(store, work.config.images)
+    with audience.progress("adapting BatchNorm to the images", len(store)) as advance:
 
-        def batches():  # noqa: ANN202
-            for some in np.array_split(rows, max(1, round(len(rows) / 64))):
-                yield frozen.preparation(images.__getitems__(some))
+        def batches() -> Iterator[torch.Tensor]:
+            for some in np.array_split(np.arange(len(store)), max(1, round(len(store) / 64))):
+                yield prepare(images.__getitems__(some))
                 advance(len(some))
 
-        finetune.adapt_batchnorm(model.to(frozen.hardware.device), batches())
+        finetune.adapt_batchnorm(model.to(chosen.device), batches())
 
 
 def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
@@ -78,7 +79,12 @@ def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
 
 
 def solve_probe(
-    work: Workspace, start: StartingPoint, settings: ProbeConfig, audience: Audience, smoothing: float = 0.0
+    work: Workspace,
+    start: StartingPoint,
+    settings: ProbeConfig,
+    audience: Audience,
+    imbalance: str = "none",
+    smoothing: float = 0.0,
 ) -> Probe:
     """The closed-form heads of all folds on the net's frozen features; a second call for the same ones costs nothing.
 
@@ -92,7 +98,7 @@ def solve_probe(
     views = dict.fromkeys([*learned, "identity", *work.config.tta.views])
     wanted = [Wanted(net, "train", start.train, view) for view in views]
     key = [str(item.file(folder)) for item in wanted]
-    key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), work.config.train.imbalance]
+    key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), imbalance]
     digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
         found = dict(zip([item.view for item in wanted], gather(wanted, folder, audience), strict=True))
@@ -105,7 +111,7 @@ def solve_probe(
             len(work.competition.classes),
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
-        _solved[digest] = probe.solve(rows, settings, work.config.train.imbalance, smoothing)
+        _solved[digest] = probe.solve(rows, settings, imbalance, smoothing)
     return _solved[digest]
 
 
@@ -137,8 +143,10 @@ def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: A
             "finetune.head_init",
             "use finetune.head_init=random",
         )
-    last = work.config.probe.model_copy(update={"stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]})
-    head = solve_probe(work, start, last, audience, START_SMOOTHING).folds[fold].head
+    settings = {"solver": "ridge", "stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]}
+    last = work.config.probe.model_copy(update=settings)
+    # Balanced: so strong a regularisation leaves little but the intercept, and with it the most frequent class.
+    head = solve_probe(work, start, last, audience, "weighted", START_SMOOTHING).folds[fold].head
     with torch.no_grad():
         classifier.weight.copy_(head.weight[0])
         classifier.bias.copy_(head.bias[0])

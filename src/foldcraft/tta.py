@@ -21,7 +21,7 @@ FIXED: dict[str, View] = {
 SCALE = re.compile(r"scale(\d+(?:\.\d+)?)")
 
 
-def view(name: str) -> View:
+def view(name: str, where: str = "tta.views") -> View:
     """The view of that name, from (B, C, H, W) to the same shape.
 
     `scale1.15` looks at the image magnified by 1.15 and cut to its centre, `scale0.9` at the whole image made smaller
@@ -30,7 +30,7 @@ def view(name: str) -> View:
     Raises:
         FoldcraftError: no such view.
     """
-    steps = [_step(part) for part in name.split("+")]
+    steps = [_step(part, where) for part in name.split("+")]
 
     def look(images: torch.Tensor) -> torch.Tensor:
         for step in steps:
@@ -40,14 +40,14 @@ def view(name: str) -> View:
     return look
 
 
-def _step(name: str) -> View:
+def _step(name: str, where: str) -> View:
     if name in FIXED:
         return FIXED[name]
     match = SCALE.fullmatch(name)
     if match and 0.5 <= float(match[1]) <= 2:
         return lambda images: _scale(images, float(match[1]))
     mend = "scales go from scale0.5 to scale2" if match else suggest(name, [*FIXED, "scale1.15"])
-    raise FoldcraftError(f"no view {name!r}", "tta.views", mend)
+    raise FoldcraftError(f"no view {name!r}", where, mend)
 
 
 def _scale(images: torch.Tensor, factor: float) -> torch.Tensor:

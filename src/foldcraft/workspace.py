@@ -33,8 +33,9 @@ class Workspace:
         Raises:
             FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
         """
-        for name in config.tta.views:
-            tta.view(name)
+        for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
+            for name in names:
+                tta.view(name, where)
         data = competition.read(config)
         return cls(config, data, folds.read(config.folds_file, data))
 
