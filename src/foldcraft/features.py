@@ -217,5 +217,6 @@ def _torchvision_stages(net: nn.Module, size: int) -> tuple[dict[str, str], set[
     # The second number is a side both in (C, H, W) and in (H, W, C); of each side the last module counts.
     ends = {shape[1]: name for name, shape in shapes.items() if len(shape) == 3 and shape[1] > 1}
     chosen = {list(ends.values())[i]: f"stage{i + 1}" for i in _spread([(side,) for side in ends])}
-    clear = any(a == b != c for a, b, c in (shapes[name] for name in chosen))  # else as many channels as places
+    # Where a map has as many channels as places, the net's other maps tell which is which.
+    clear = any(shape[0] == shape[1] != shape[2] for shape in shapes.values() if len(shape) == 3 and shape[1] > 1)
     return chosen, {chosen[name] for name in chosen if clear and shapes[name][0] == shapes[name][1]}
