@@ -35,10 +35,10 @@ def found() -> Diagnosis:
         ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
     ]
     nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
-    counts = {"a": 50, "b": 50}
+    counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(
-        "macro_f1", 100, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], curve, Gap(0.05, 0.01), effects
+        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], curve, Gap(0.05, 0.01), effects
     )
 
 
@@ -77,6 +77,12 @@ def test_probes_always_and_the_transformer_fine_tuned(found: Diagnosis, settings
 def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings) -> None:
     advice = advise(replace(found, pool_scores=[0.99, 0.998]), settings)
     assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
+
+
+def test_too_few_images_are_not_fine_tuned_on(found: Diagnosis, settings) -> None:
+    advice = advise(replace(found, rows=200), settings)
+    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
+    assert any("200 images" in reason for reason in advice.reasons)
 
 
 def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:

@@ -17,6 +17,7 @@ Likeness = Literal["similar", "dissimilar", "cannot tell"]
 
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
+FEWEST_TO_FINETUNE = 500  # rows; on 72 to 216 all ways of fine-tuning did worse than the probes (docs/experiments.md)
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
 LECTURE = {
@@ -61,7 +62,7 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
     experiments = [_probe(found, config, name, used) for name in found.pool]
-    if _worth_finetuning(found):
+    if (reason := _against_finetuning(found)) is None:
         net = _finetuned(found)
         experiments.append(_lpft(found, config, net, used))
         reasons.append(
@@ -69,16 +70,16 @@ def advise(found: Diagnosis, config: Config) -> Advice:
             f"(LP-FT), joins it; {_why_finetuned(found, net)}"
         )
     else:
-        reasons.append(
-            f"the blend of probes scores {found.pool_scores[-1]:.4f}: no fine-tuning is advised, these data could not "
-            "show that it helps"
-        )
+        reasons.append(f"the blend of probes scores {found.pool_scores[-1]:.4f}: no fine-tuning is advised, {reason}")
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
-def _worth_finetuning(found: Diagnosis) -> bool:
-    bounded = found.metric != "log_loss"
-    return not bounded or found.pool_scores[-1] < NOTHING_TO_GAIN
+def _against_finetuning(found: Diagnosis) -> str | None:
+    if found.rows < FEWEST_TO_FINETUNE:
+        return f"{found.rows} images are fewer than the {FEWEST_TO_FINETUNE} below which probes did better"
+    if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
+        return "these data could not show that it helps"
+    return None
 
 
 def _finetuned(found: Diagnosis) -> NetScore:
