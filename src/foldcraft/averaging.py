@@ -30,19 +30,8 @@ def measure_statistics(
         batches: prepared images float32 (B, 3, size, size); each counts the same, so they should be of one size.
     """
     finetune.train_mode(model, config)
-    # Not `finetune.adapt_batchnorm`, which measures those that are frozen too.
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     model.eval()
-    if not layers:
-        return
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch's word for an even mean of all batches
-        layer.training = True  # not .train(): timm's own hold a dropout
-    with torch.no_grad(), hardware.autocast():
-        for images in batches:
-            model(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    model.eval()
+    if layers:
+        with hardware.autocast():
+            finetune.measure(model, layers, batches)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from foldcraft import backbones, ensemble, probe, shift
+from foldcraft import ensemble, probe, shift, startingpoint
 from foldcraft.audience import Audience
+from foldcraft.backbones import Blueprint
 from foldcraft.config import Config, ProbeConfig
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.finetune import is_transformer
@@ -134,7 +135,7 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
     """
     table, order, ranked, pool, pool_scores = _rank(works, audience)
     audience.say("learning curve")
-    curve, more_data = table.curve(order[0])
+    curve, more_data = table.curve(order[0], ranked[0].log_probs)
     data = works[0].competition
     return Diagnosis(
         metric=data.metric.name,
@@ -147,7 +148,7 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         pool_scores=pool_scores,
         curve=curve,
         more_data=more_data,
-        views=table.views(order[0]),
+        views=table.views(order[0], ranked[0].log_probs),
     )
 
 
@@ -171,12 +172,9 @@ def _rank(
     return table, order, ranked, *_pool(table, ranked)
 
 
-def _open(work: Workspace) -> tuple[FrozenNet, backbones.Blueprint]:
-    config = work.config
-    torch.manual_seed(seed_from(config.seed, "head"))  # random weights, where asked for, are those of the training
-    model, blueprint = backbones.build(config.backbone, len(work.competition.classes), config.images.size)
-    backbones.check_forward(model, len(work.competition.classes), config.images.size)
-    return FrozenNet.of(model, blueprint, config), blueprint
+def _open(work: Workspace) -> tuple[FrozenNet, Blueprint]:
+    model, blueprint = startingpoint.fresh_net(work)
+    return FrozenNet.of(model, blueprint, work.config), blueprint
 
 
 def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -245,10 +243,9 @@ class _Table:
         for some in np.array_split(rows, max(1, count // 64)):
             yield net.preparation(images.__getitems__(some))
 
-    def curve(self, k: int) -> tuple[dict[float, tuple[float, float]], Gap]:
+    def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
         scores: dict[float, list[float]] = {share: [] for share in SHARES}
         halves = []
-        full = self.solve(k).log_probs
         for repeat in range(REPEATS):
             for share in SHARES[:-1]:
                 kept = some_groups(self.units, self.truth, share, repeat)
@@ -262,11 +259,10 @@ class _Table:
         means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
         return means, Gap(float(np.mean([gap.value for gap in gaps])), error)
 
-    def views(self, k: int) -> list[ViewEffect]:
+    def views(self, k: int, before: np.ndarray) -> list[ViewEffect]:
         net, store = self.nets[k], self.stores[k]
         wanted = [Wanted(net, "train", store, view) for view in VIEWS]
         seen = gather(wanted, features_folder(self.work.config), self.audience)
-        before = self.solve(k).log_probs
         effects = []
         for view, features in zip(VIEWS, seen, strict=True):
             solved = self.solve(k, learned=[features])

@@ -1,7 +1,7 @@
 """What of a net is trained, from when on, and how fast each part of it."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -217,6 +217,13 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return False
+    measure(model, norms, batches)
+    return True
+
+
+def measure(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[torch.Tensor]) -> None:
+    """Measure the statistics of `norms` anew, as `adapt_batchnorm` does with all of them."""
+    model.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -231,7 +238,6 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
-    return True
 
 
 def plain_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -78,8 +78,10 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     if processes.is_first:
         _begin(work, folder, state)
     start = startingpoint.build(work, audience)  # a lock lets one process decode, and the others wait for it
-    make = _solve if work.config.finetune.mode == "linear_probe" else _adapt
-    outcome = make(work, folder, start, state, processes, audience)
+    if work.config.finetune.mode == "linear_probe":
+        outcome = _solve(work, folder, start, audience)
+    else:
+        outcome = _adapt(work, folder, start, state, processes, audience)
     manifest = finish(work, folder, outcome, audience) if processes.is_first else {}
     processes.barrier()
     return manifest
@@ -102,14 +104,7 @@ def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) ->
     write_atomic(folder.config, work.config.to_yaml())
 
 
-def _solve(
-    work: Workspace,
-    folder: FoldFolder,
-    start: StartingPoint,
-    state: dict[str, Any] | None,
-    processes: Processes,
-    audience: Audience,
-) -> Outcome:
+def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: Audience) -> Outcome:
     """A linear probe: the fold's closed-form head on frozen features; nothing is trained, nothing can be resumed."""
     config, began = work.config, time.perf_counter()
     chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))

@@ -79,7 +79,7 @@ def fit(
         features: float32 (N, D).
         targets: class indices int64 (N,).
         solver: "ridge" or "logistic".
-        row_weights: how much each row counts (N,), of mean one; left out: all alike.
+        row_weights: how much each row counts beside the others (N,); left out: all alike.
     """
     scaled = scaling(features)
     weights = torch.ones(len(scaled)) if row_weights is None else row_weights / row_weights.mean()

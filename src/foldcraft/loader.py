@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -144,9 +145,12 @@ class DrawnImages(Dataset[torch.Tensor]):
         """Equal for equal images."""
         return (self.store.path, self.images.size, self.images.resize, self.augment.model_dump_json(), self.draw)
 
+    @cached_property
+    def _augmented(self) -> Augment:
+        return Augment(self.augment, self.images, self.store.pixels.shape[1])
+
     def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
-        augment = Augment(self.augment, self.images, self.store.pixels.shape[1])
-        drawn = [augment(self.store.pixels[row], seed_from("draw", self.draw, int(row))) for row in rows]
+        drawn = [self._augmented(self.store.pixels[row], seed_from("draw", self.draw, int(row))) for row in rows]
         return torch.from_numpy(np.stack(drawn))
 
 

@@ -160,6 +160,5 @@ def _chosen(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> torc
 
 
 def _row_weights(targets: torch.Tensor, classes: int) -> torch.Tensor:
-    """Every class counts the same; the mean is one."""
-    weights = 1 / torch.bincount(targets, minlength=classes).clamp_min(1).float()
-    return weights[targets] / weights[targets].mean()
+    """Weights with which every class counts the same."""
+    return 1 / torch.bincount(targets, minlength=classes).clamp_min(1).float()[targets]

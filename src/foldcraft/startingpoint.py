@@ -7,6 +7,7 @@ Fine-tuning from a random head first tears at the pretrained layers; from the so
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from foldcraft import backbones, finetune, fingerprint, hardware, probe
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
-from foldcraft.config import ProbeConfig
+from foldcraft.config import Config, ProbeConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.forward import Preparation
@@ -38,8 +39,14 @@ class StartingPoint:
 
     model: nn.Module
     blueprint: Blueprint
+    config: Config
     train: ImageStore
     test: ImageStore
+
+    @cached_property
+    def frozen(self) -> FrozenNet:
+        """A copy of the net for its features."""
+        return FrozenNet.of(self.model, self.blueprint, self.config)
 
 
 def build(work: Workspace, audience: Audience) -> StartingPoint:
@@ -48,14 +55,24 @@ def build(work: Workspace, audience: Audience) -> StartingPoint:
     Raises:
         FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
     """
+    model, blueprint = fresh_net(work)
+    train, test = work.open_images([work.image_spec(blueprint)], audience)[0]
+    if work.config.finetune.batchnorm == "adapted":
+        _adapt(work, model, blueprint, train, audience)
+    return StartingPoint(model, blueprint, work.config, train, test)
+
+
+def fresh_net(work: Workspace) -> tuple[nn.Module, Blueprint]:
+    """The net that the config names; what is random in it depends on the seed alone.
+
+    Raises:
+        FoldcraftError: all that `backbones.build` and `backbones.check_forward` raise.
+    """
     config, classes = work.config, len(work.competition.classes)
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     model, blueprint = backbones.build(config.backbone, classes, config.images.size)
     backbones.check_forward(model, classes, config.images.size)
-    train, test = work.open_images([work.image_spec(blueprint)], audience)[0]
-    if config.finetune.batchnorm == "adapted":
-        _adapt(work, model, blueprint, train, audience)
-    return StartingPoint(model, blueprint, train, test)
+    return model, blueprint
 
 
 def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: ImageStore, audience: Audience) -> None:
@@ -91,7 +108,7 @@ def solve_probe(
     Raises:
         FoldcraftError: the net gives no features of its stages; no such stage; no closed form for the loss.
     """
-    net = FrozenNet.of(start.model, start.blueprint, work.config)
+    net = start.frozen
     learned = [*(settings.views or ["identity"]), *(f"draw{k}" for k in range(settings.augmented))]
     folder = features_folder(work.config)
     # What is predicted later is looked at in the same pass over the images.
@@ -120,7 +137,7 @@ _solved: dict[str, Probe] = {}
 
 def features_of(work: Workspace, start: StartingPoint, audience: Audience) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Frozen features (N, D) of the training and of the test images, one array a TTA view."""
-    net = FrozenNet.of(start.model, start.blueprint, work.config)
+    net = start.frozen
     views = work.config.tta.views
     wanted = [Wanted(net, "train", start.train, view) for view in views]
     wanted += [Wanted(net, "test", start.test, view) for view in views]
