@@ -51,14 +51,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def look(config: Config, classes: int) -> Anatomy:
     """The anatomy of the net that training begins with."""
-    import torch
-
-    from foldcraft import anatomy, backbones, finetune, fingerprint
+    from foldcraft import anatomy, backbones, finetune, startingpoint
 
     size = config.images.size
-    torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
-    model, blueprint = backbones.build(config.backbone, classes, size)
-    backbones.check_forward(model, classes, size)
+    model, blueprint = startingpoint.fresh_net(config, classes)
     finetune.prepare(model, config.finetune)
     optimizer = None
     if config.finetune.mode != "linear_probe":

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 
 from foldcraft import ensemble, probe, shift, startingpoint
 from foldcraft.audience import Audience
@@ -173,7 +172,7 @@ def _rank(
 
 
 def _open(work: Workspace) -> tuple[FrozenNet, Blueprint]:
-    model, blueprint = startingpoint.fresh_net(work)
+    model, blueprint = startingpoint.fresh_net(work.config, len(work.competition.classes))
     return FrozenNet.of(model, blueprint, work.config), blueprint
 
 
@@ -312,19 +311,14 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
 
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """
-    calibrated = {
-        net.name: log_softmax(net.log_probs / ensemble.fit_temperature(net.log_probs, table.truth), axis=1)
-        for net in ranked
-    }
+    calibrated = {net.name: ensemble.calibrated(net.log_probs, table.truth) for net in ranked}
     chosen: list[str] = []
     scores: list[float] = []
     best = np.inf
     while len(chosen) < len(calibrated):
         left = [name for name in calibrated if name not in chosen]
         blends = {name: log_mean(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
-        losses = {
-            name: -float(blend[np.arange(len(table.truth)), table.truth].mean()) for name, blend in blends.items()
-        }
+        losses = {name: ensemble.log_loss(blend, table.truth) for name, blend in blends.items()}
         name = min(losses, key=lambda one: losses[one])
         if losses[name] >= best and len(chosen) >= FEWEST:
             break

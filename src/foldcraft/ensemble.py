@@ -52,6 +52,16 @@ def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float =
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
+def calibrated(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Log-probabilities (N, K) at the temperature that suits them best."""
+    return log_softmax(log_probs / fit_temperature(log_probs, truth), axis=1)
+
+
+def log_loss(log_probs: np.ndarray, truth: np.ndarray) -> float:
+    """Mean negative log-probability of the true classes."""
+    return -float(log_probs[np.arange(len(truth)), truth].mean())
+
+
 def blend(members: Sequence[Predictions], truth: dict[str, int], fold_of: dict[str, int]) -> Blend:
     """Blend experiments' OOF predictions on the rows that all of them have.
 

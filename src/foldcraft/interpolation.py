@@ -2,14 +2,13 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft.ensemble import fit_temperature
+from foldcraft.ensemble import calibrated, log_loss
 from foldcraft.fingerprint import seed_from
 from foldcraft.inference import Member, predict
 
@@ -69,8 +68,7 @@ def _predict(weights: State, model: nn.Module, member: Member, rows: np.ndarray)
     net = copy.deepcopy(model)
     net.load_state_dict(weights)
     placed = net.eval().to(member.hardware.device, memory_format=member.hardware.torch_memory_format)
-    asked = Member(placed, member.preparation, member.hardware, member.images, member.views)
-    return predict([asked], rows)[0]
+    return predict([replace(member, model=placed)], rows)[0]
 
 
 def _best(predicted: np.ndarray, truth: np.ndarray) -> int:
@@ -79,6 +77,4 @@ def _best(predicted: np.ndarray, truth: np.ndarray) -> int:
 
 def _losses(predicted: np.ndarray, truth: np.ndarray) -> Sequence[float]:
     """Log-loss of each point's mean over the views, (P, V, N, K), after its own temperature."""
-    means = [point.mean(0) for point in predicted]
-    scaled = [log_softmax(mean / fit_temperature(mean, truth), axis=1) for mean in means]
-    return [-float(one[np.arange(len(truth)), truth].mean()) for one in scaled]
+    return [log_loss(calibrated(point.mean(0), truth), truth) for point in predicted]

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from foldcraft import heads
 from foldcraft.config import ProbeConfig
-from foldcraft.ensemble import fit_temperature
+from foldcraft.ensemble import fit_temperature, log_loss
 from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
 from foldcraft.heads import Heads, Scaling
@@ -136,7 +136,7 @@ def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> t
     """
     factors = [1 / fit_temperature(one, truth, smoothing) for one in logits]
     scaled = [log_softmax(one * factor, axis=1) for one, factor in zip(logits, factors, strict=True)]
-    losses = [-float(one[np.arange(len(truth)), truth].mean()) for one in scaled]
+    losses = [log_loss(one, truth) for one in scaled]
     best = int(np.argmin(losses))
     return best, factors[best]
 

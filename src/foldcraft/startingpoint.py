@@ -55,20 +55,19 @@ def build(work: Workspace, audience: Audience) -> StartingPoint:
     Raises:
         FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
     """
-    model, blueprint = fresh_net(work)
+    model, blueprint = fresh_net(work.config, len(work.competition.classes))
     train, test = work.open_images([work.image_spec(blueprint)], audience)[0]
     if work.config.finetune.batchnorm == "adapted":
         _adapt(work, model, blueprint, train, audience)
     return StartingPoint(model, blueprint, work.config, train, test)
 
 
-def fresh_net(work: Workspace) -> tuple[nn.Module, Blueprint]:
+def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
     """The net that the config names; what is random in it depends on the seed alone.
 
     Raises:
         FoldcraftError: all that `backbones.build` and `backbones.check_forward` raise.
     """
-    config, classes = work.config, len(work.competition.classes)
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     model, blueprint = backbones.build(config.backbone, classes, config.images.size)
     backbones.check_forward(model, classes, config.images.size)
