@@ -226,6 +226,13 @@ def test_an_unknown_metric_is_named(folder: Path):
         open_it(folder, metric="macro_f2")
 
 
+def test_a_metric_for_two_classes_refuses_three(folder: Path):
+    assert open_it(folder, metric="f1").metric.name == "f1"
+    write_tables(folder, "id,label\na,x\nb,y\nc,z\nd,y\n", "id\na\nb\nc\nd\n")
+    with pytest.raises(FoldcraftError, match=r"competition\.metric: f1 is made for 2 classes, there are 3"):
+        open_it(folder, metric="f1")
+
+
 def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder: Path):
     table = pd.read_csv(folder / "train.csv", dtype=str).assign(group=["g", "g", "h", "h"])
 

@@ -1,5 +1,7 @@
 """Metrics: the numbers of scikit-learn, the right direction, and an interval that knows about groups."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,14 +10,31 @@ from sklearn import metrics as sk
 
 from foldcraft import metrics
 from foldcraft.errors import FoldcraftError
-from foldcraft.metrics import METRICS, bootstrap_interval
+from foldcraft.metrics import METRICS, bootstrap_interval, bootstrap_scores
 
+
+def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
+    if np.array_equal(truth, labels):
+        return 1.0  # where there is one class only, scikit-learn divides nought by nought
+    return sk.cohen_kappa_score(truth, labels, labels=range(classes), weights="quadratic", sample_weight=weights)
+
+
+LABEL_REFERENCES = {
+    "macro_f1": lambda truth, said, k, w=None: sk.f1_score(
+        truth, said, average="macro", sample_weight=w, zero_division=0
+    ),
+    "weighted_f1": lambda truth, said, k, w=None: sk.f1_score(
+        truth, said, average="weighted", sample_weight=w, zero_division=0
+    ),
+    "f1": lambda truth, said, k, w=None: sk.f1_score(truth, said, sample_weight=w, zero_division=0),
+    "accuracy": lambda truth, said, k, w=None: sk.accuracy_score(truth, said, sample_weight=w),
+    "balanced_accuracy": lambda truth, said, k, w=None: sk.balanced_accuracy_score(truth, said, sample_weight=w),
+    "qwk": kappa,
+}
 REFERENCES = {
-    "macro_f1": lambda truth, p: sk.f1_score(truth, p.argmax(1), average="macro"),
-    "weighted_f1": lambda truth, p: sk.f1_score(truth, p.argmax(1), average="weighted"),
-    "accuracy": lambda truth, p: sk.accuracy_score(truth, p.argmax(1)),
-    "balanced_accuracy": lambda truth, p: sk.balanced_accuracy_score(truth, p.argmax(1)),
-    "qwk": lambda truth, p: sk.cohen_kappa_score(truth, p.argmax(1), weights="quadratic"),
+    name: lambda truth, p, reference=reference: reference(truth, p.argmax(1), p.shape[1])
+    for name, reference in LABEL_REFERENCES.items()
+} | {
     "log_loss": lambda truth, p: sk.log_loss(truth, p, labels=range(p.shape[1])),
     "roc_auc": lambda truth, p: sk.roc_auc_score(truth, p if p.shape[1] > 2 else p[:, 1], multi_class="ovr"),
 }
@@ -29,23 +48,56 @@ def guesses(seed: int, rows: int = 60, classes: int = 4) -> tuple[np.ndarray, np
     return truth, probabilities / probabilities.sum(1, keepdims=True)
 
 
+def classes_for(name: str, most: int) -> int:
+    return metrics.get(name).classes or most
+
+
 def test_every_metric_has_a_reference() -> None:
     assert set(REFERENCES) == set(METRICS)
+    assert {name for name, metric in METRICS.items() if metric.wants == "labels"} == set(LABEL_REFERENCES)
 
 
 @pytest.mark.parametrize("name", METRICS)
 @given(seed=st.integers(0, 2**16), classes=st.integers(2, 5))
 @settings(deadline=None, max_examples=15)
 def test_scores_are_those_of_scikit_learn(name: str, seed: int, classes: int) -> None:
-    truth, probabilities = guesses(seed, classes=classes)
+    truth, probabilities = guesses(seed, classes=classes_for(name, classes))
     assert metrics.get(name)(truth, probabilities) == pytest.approx(REFERENCES[name](truth, probabilities), abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+@pytest.mark.parametrize("name", LABEL_REFERENCES)
+@given(data=st.data(), classes=st.integers(2, 5))
+@settings(deadline=None, max_examples=40)
+def test_few_weighted_labels_are_scored_as_scikit_learn_does(name: str, data: st.DataObject, classes: int) -> None:
+    """Classes may lack in truth, in prediction or in both; many weightings are scored in one call."""
+    classes = classes_for(name, classes)
+    label = st.integers(0, classes - 1)
+    rows = data.draw(st.lists(st.tuples(label, label), min_size=1, max_size=6))
+    weights = data.draw(st.lists(st.sampled_from([0.25, 1, 3]), min_size=len(rows), max_size=len(rows)))
+    truth, said = np.array(rows).T
+    counts = np.zeros((2, classes, classes))
+    np.add.at(counts[0], (truth, said), 1)
+    np.add.at(counts[1], (truth, said), weights)
+
+    scores = metrics.get(name).of_confusion(counts)
+
+    reference = LABEL_REFERENCES[name]
+    wanted = [reference(truth, said, classes), reference(truth, said, classes, np.array(weights))]
+    assert scores == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_score_of_one_class_of_two_refuses_more() -> None:
+    with pytest.raises(ValueError, match="2 classes, not 4"):
+        metrics.get("f1")(*guesses(0))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_better_guesses_have_better_scores(name: str) -> None:
     metric = metrics.get(name)
-    truth, probabilities = guesses(0)
-    sure = 0.97 * np.eye(4)[truth] + 0.01
+    classes = classes_for(name, 4)
+    truth, probabilities = guesses(0, classes=classes)
+    sure = 0.96 * np.eye(classes)[truth] + 0.04 / classes
     good, bad = metric(truth, sure), metric(truth, probabilities)
     assert metric.better(good, bad)
     assert not metric.better(bad, good)
@@ -55,11 +107,12 @@ def test_better_guesses_have_better_scores(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_a_fold_without_some_class_still_has_a_score(name: str) -> None:
     """Small folds, and draws of a bootstrap, may hold a single class."""
-    _, probabilities = guesses(0, rows=8)
+    classes = classes_for(name, 4)
+    _, probabilities = guesses(0, rows=8, classes=classes)
     for truth, p in (
-        (np.full(8, 2), probabilities),
-        (np.full(8, 2), np.eye(4)[np.full(8, 2)]),
-        (np.arange(8) % 2, np.eye(4)[np.arange(8) % 2]),
+        (np.ones(8, int), probabilities),
+        (np.ones(8, int), np.eye(classes)[np.ones(8, int)]),
+        (np.arange(8) % 2, np.eye(classes)[np.arange(8) % 2]),
     ):
         assert np.isfinite(metrics.get(name)(truth, p))
 
@@ -78,7 +131,7 @@ def test_an_unknown_metric_is_refused() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_the_interval_contains_the_score_and_is_always_the_same(name: str) -> None:
     metric = metrics.get(name)
-    truth, probabilities = guesses(1, rows=120)
+    truth, probabilities = guesses(1, rows=120, classes=classes_for(name, 4))
     own = np.arange(120)
     low, high = bootstrap_interval(metric, truth, probabilities, own, repeats=60)
     assert low < metric(truth, probabilities) < high
@@ -100,7 +153,55 @@ def test_copies_in_a_group_do_not_make_a_score_surer() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_few_groups_of_one_class_each_still_have_an_interval(name: str) -> None:
-    truth = np.repeat([0, 1, 2], 5)
-    sure = 0.97 * np.eye(3)[truth] + 0.01
+    classes = classes_for(name, 3)
+    truth = np.repeat(np.arange(classes), 5)
+    sure = 0.97 * np.eye(classes)[truth] + 0.03 / classes
     low, high = bootstrap_interval(metrics.get(name), truth, sure, groups=truth, repeats=60)
     assert low <= metrics.get(name)(truth, sure) <= high  # neither is NaN
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("cells", [1, 200, 2**18])
+def test_a_draw_is_the_score_of_the_rows_drawn(name: str, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted out with rows copied as often as their group is drawn; however few draws are held at once."""
+    monkeypatch.setattr(metrics, "CELLS", cells)
+    metric = metrics.get(name)
+    classes = classes_for(name, 4)
+    truth, a = guesses(3, rows=50, classes=classes)
+    _, b = guesses(4, rows=50, classes=classes)
+    groups = np.array([f"person {n}" for n in np.random.default_rng(5).integers(0, 12, 50)])
+    names = np.unique(groups)
+
+    scores = bootstrap_scores(metric, truth, [a, b], groups, repeats=20, seed=6)
+
+    assert scores.shape == (2, 20)
+    rng = np.random.default_rng(6)
+    for each in scores.T:
+        drawn = names[rng.integers(len(names), size=len(names))]
+        rows = np.concatenate([np.flatnonzero(groups == group) for group in drawn])
+        assert each == pytest.approx([metric(truth[rows], a[rows]), metric(truth[rows], b[rows])], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_order_of_rows_does_not_matter(name: str) -> None:
+    truth, probabilities = guesses(7, rows=90, classes=classes_for(name, 3))
+    groups = np.array([f"person {n}" for n in np.random.default_rng(8).integers(0, 30, 90)])
+    order = np.random.default_rng(9).permutation(90)
+    given_order = bootstrap_scores(metrics.get(name), truth, [probabilities], groups, repeats=40)
+    other = bootstrap_scores(metrics.get(name), truth[order], [probabilities[order]], groups[order], repeats=40)
+    if name == "log_loss":  # sums of fractions are rounded
+        assert other == pytest.approx(given_order, rel=1e-12)
+    else:
+        assert np.array_equal(other, given_order)
+
+
+def test_a_hundred_classes_and_many_rows_take_little_memory() -> None:
+    rows, classes = 30_000, 100
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, classes, rows)
+    probabilities = rng.random((rows, classes), dtype=np.float32)
+    tracemalloc.start()
+    bootstrap_scores(metrics.get("macro_f1"), truth, [probabilities] * 3, np.arange(rows), repeats=30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6

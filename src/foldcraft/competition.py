@@ -57,8 +57,9 @@ def read(config: Config) -> Competition:
     """Read and check a competition folder.
 
     Raises:
-        FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class; images
-            missing (all are named at once); a sample submission whose ids are not those of the test set.
+        FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
+            than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
+            those of the test set.
     """
     folder, names = config.folder, config.competition
     if not folder.is_dir() and names.bundled:
@@ -72,12 +73,13 @@ def read(config: Config) -> Competition:
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
     classes = _classes(train, names, folder / names.train)
+    metric = _metric(names.metric, classes)
     train_paths, test_paths = _find_images(
         folder, {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
     )
     return Competition(
         name=names.name,
-        metric=metrics.get(names.metric),
+        metric=metric,
         classes=classes,
         train_ids=train[names.id].to_numpy(dtype=str),
         targets=classes.encode(train[names.target].tolist()),
@@ -120,6 +122,17 @@ def _classes(train: pd.DataFrame, names: CompetitionConfig, path: Path) -> Class
     if len(classes) < 2:
         raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
     return classes
+
+
+def _metric(name: str, classes: Classes) -> Metric:
+    metric = metrics.get(name)
+    if metric.classes not in (None, len(classes)):
+        raise FoldcraftError(
+            f"{name} is made for {metric.classes} classes, there are {len(classes)}",
+            "competition.metric",
+            "macro_f1 and weighted_f1 are means over all classes",
+        )
+    return metric
 
 
 def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, folder: Path) -> None:

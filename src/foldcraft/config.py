@@ -45,7 +45,9 @@ class CompetitionConfig(Section):
     image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
     test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
     metric: str = Field(
-        "macro_f1", description="accuracy, balanced_accuracy, log_loss, macro_f1, qwk, roc_auc or weighted_f1"
+        "macro_f1",
+        description="accuracy, balanced_accuracy, f1 (of the second of two classes in sorted order), log_loss, "
+        "macro_f1, qwk, roc_auc or weighted_f1",
     )
 
 

@@ -1,86 +1,150 @@
-"""Metrics that know their direction and what they want to be given."""
+"""Metrics that know their direction and what they want to be given, and how sure a score is, by a bootstrap."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn import metrics as sk
+from scipy.sparse import csr_array
 
 from foldcraft.errors import FoldcraftError, suggest
+
+CELLS = 2**18  # numbers in the largest array of a chunk of a bootstrap: fits into a cache
 
 
 @dataclass(frozen=True)
 class Metric:
     """A score of class probabilities (N, K) against class indices (N,).
 
-    `wants` says whether the competition takes labels or probabilities; `greater_is_better` is the one place where the
-    direction is written.
+    `greater_is_better` is the one place where the direction is written. A metric has one of two forms, each of which
+    scores many weightings of the rows at once:
+
+    Attributes:
+        of_confusion: of labels: from counts (..., K, K), truth by prediction, perhaps fractional, to scores (...).
+        of_weights: of probabilities: from truth (N,), probabilities (N, K) and weights of rows (N, R) to scores (R,).
+        classes: number of classes it is made for; None: any.
     """
 
     name: str
-    wants: Literal["labels", "probabilities"]
     greater_is_better: bool
-    compute: Callable[[np.ndarray, np.ndarray], float]
+    of_confusion: Callable[[np.ndarray], np.ndarray] | None = None
+    of_weights: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    classes: int | None = None
+
+    @property
+    def wants(self) -> Literal["labels", "probabilities"]:
+        """What the competition takes."""
+        return "labels" if self.of_confusion else "probabilities"
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.greater_is_better else -1
 
     def __call__(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
         """The score; labels are taken by argmax where the metric wants labels."""
-        given = probabilities.argmax(1) if self.wants == "labels" else probabilities
-        return float(self.compute(truth, given))
+        if self.of_confusion:
+            return float(self.of_confusion(confusion(truth, probabilities)))
+        return float(self.of_weights(truth, probabilities, np.ones((len(truth), 1)))[0])
 
     def better(self, a: float, b: float) -> bool:
         """Is score `a` better than score `b`?"""
         return a > b if self.greater_is_better else a < b
 
 
-def _macro_f1(truth: np.ndarray, labels: np.ndarray) -> float:
-    return sk.f1_score(truth, labels, average="macro", zero_division=0)
+def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """How often each class (row) was taken for each (column) by argmax, (K, K)."""
+    classes = probabilities.shape[1]
+    cells = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes**2)
+    return cells.reshape(classes, classes)
 
 
-def _weighted_f1(truth: np.ndarray, labels: np.ndarray) -> float:
-    return sk.f1_score(truth, labels, average="weighted", zero_division=0)
+def class_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, (..., K) each, from counts (..., K, K); 0 where a class is not met."""
+    hits, true, said = _margins(counts)
+    return _ratio(hits, said), _ratio(hits, true), _ratio(2 * hits, true + said)
 
 
-def _qwk(truth: np.ndarray, labels: np.ndarray) -> float:
-    if np.array_equal(truth, labels):
-        return 1.0  # where there is one class only, the formula is 0 / 0
-    return sk.cohen_kappa_score(truth, labels, weights="quadratic")
+def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each class (..., K): rows rightly given it, rows that are of it, rows given it."""
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
 
-def _balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
-    hits = truth == labels
-    return float(np.mean([hits[truth == k].mean() for k in np.unique(truth)]))
+def _ratio(over: np.ndarray, under: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """`over / under`, and `empty` where nothing is divided by nothing."""
+    return np.divide(over, under, out=np.full(np.shape(under), empty), where=under != 0)
 
 
-def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Over the classes that are met in truth or prediction."""
+    hits, true, said = _margins(counts)
+    return _ratio(_ratio(2 * hits, true + said).sum(-1), (true + said > 0).sum(-1))
+
+
+def _weighted_f1(counts: np.ndarray) -> np.ndarray:
+    hits, true, said = _margins(counts)
+    return _ratio((_ratio(2 * hits, true + said) * true).sum(-1), true.sum(-1))
+
+
+def _f1(counts: np.ndarray) -> np.ndarray:
+    """Of the second of two classes."""
+    if counts.shape[-1] != 2:
+        raise ValueError(f"f1 is made for 2 classes, not {counts.shape[-1]}")
+    return class_scores(counts)[2][..., 1]
+
+
+def _accuracy(counts: np.ndarray) -> np.ndarray:
+    hits, true, _ = _margins(counts)
+    return _ratio(hits.sum(-1), true.sum(-1))
+
+
+def _balanced_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Over the classes that are met in truth."""
+    hits, true, _ = _margins(counts)
+    return _ratio(_ratio(hits, true).sum(-1), (true > 0).sum(-1))
+
+
+def _qwk(counts: np.ndarray) -> np.ndarray:
+    """Cohen's kappa with squared distances between class indices; 1 where all is of one class and said to be."""
+    _, true, said = _margins(counts)
+    place = np.arange(counts.shape[-1])
+    distance = (place[:, None] - place) ** 2
+    met = (counts * distance).sum((-2, -1)) * true.sum(-1)
+    by_chance = np.einsum("...i,ij,...j->...", true, distance, said)
+    return 1 - _ratio(met, by_chance)
+
+
+def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     picked = probabilities[np.arange(len(truth)), truth]
-    return float(-np.log(np.clip(picked, 1e-15, 1.0)).mean())
+    return -np.log(np.clip(picked, 1e-15, 1.0)) @ weights / weights.sum(0)
 
 
-def _roc_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean one-vs-rest area over the classes that have both kinds of rows.
-
-    By ranks (Mann and Whitney's U), because a bootstrap asks for it hundreds of times.
-    """
-    counts = np.bincount(truth, minlength=probabilities.shape[1])
-    asked = (counts > 0) & (counts < len(truth))
-    own = np.eye(probabilities.shape[1], dtype=bool)[truth]
-    ranks = np.where(own, rankdata(probabilities, axis=0), 0).sum(0)
-    above = ranks - counts * (counts + 1) / 2
-    return float(np.mean(above[asked] / (counts * (len(truth) - counts))[asked])) if asked.any() else 0.5
+def _roc_auc(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean one-vs-rest area over the classes that have both kinds of rows; 0.5 where none has."""
+    areas, asked = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+    for k, score in enumerate(probabilities.T):
+        order = np.argsort(score)
+        level = np.flatnonzero(np.diff(score[order], prepend=np.nan))  # equal scores are one step of the curve
+        own = np.where((truth[order] == k)[:, None], weights[order], 0)
+        inside = np.add.reduceat(own, level)
+        outside = np.add.reduceat(weights[order] - own, level)
+        pairs = inside.sum(0) * outside.sum(0)
+        areas += _ratio((inside * (outside.cumsum(0) - outside / 2)).sum(0), pairs)
+        asked += pairs > 0
+    return _ratio(areas, asked, empty=0.5)
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("macro_f1", "labels", True, _macro_f1),
-        Metric("weighted_f1", "labels", True, _weighted_f1),
-        Metric("accuracy", "labels", True, lambda truth, labels: float((truth == labels).mean())),
-        Metric("balanced_accuracy", "labels", True, _balanced_accuracy),
-        Metric("qwk", "labels", True, _qwk),
-        Metric("log_loss", "probabilities", False, _log_loss),
-        Metric("roc_auc", "probabilities", True, _roc_auc),
+        Metric("macro_f1", True, _macro_f1),
+        Metric("weighted_f1", True, _weighted_f1),
+        Metric("f1", True, _f1, classes=2),
+        Metric("accuracy", True, _accuracy),
+        Metric("balanced_accuracy", True, _balanced_accuracy),
+        Metric("qwk", True, _qwk),
+        Metric("log_loss", False, of_weights=_log_loss),
+        Metric("roc_auc", True, of_weights=_roc_auc),
     )
 }
 
@@ -96,6 +160,62 @@ def get(name: str) -> Metric:
     return METRICS[name]
 
 
+def bootstrap_scores(
+    metric: Metric,
+    truth: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> np.ndarray:
+    """Scores (P, repeats) of several predictions on the same draws of whole groups with replacement.
+
+    Rows of one group (photos of one person) are not independent, so a bootstrap over rows would be too sure of itself.
+    Draws depend on the groups' names and the seed only, not on the order of the rows.
+
+    Args:
+        truth: class indices (N,).
+        predicted: probabilities (N, K) of each of the P.
+        groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
+    """
+    if metric.of_confusion:
+        drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed)
+        return np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
+    groups, unit = np.unique(groups, return_inverse=True)
+    return np.concatenate(
+        [
+            [metric.of_weights(truth, probabilities, counts[unit]) for probabilities in predicted]
+            for counts in _draws(len(groups), repeats, seed, CELLS // len(truth))
+        ],
+        axis=1,
+    )
+
+
+def bootstrap_confusions(
+    truth: np.ndarray, predicted: Sequence[np.ndarray], groups: np.ndarray, repeats: int = 500, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The confusion matrices behind `bootstrap_scores`, (P, R, K, K) at a time; all R sum to `repeats`."""
+    groups, unit = np.unique(groups, return_inverse=True)
+    classes = predicted[0].shape[1]
+    cells = [truth * classes + probabilities.argmax(1) for probabilities in predicted]
+    by_unit = [
+        csr_array((np.ones(len(truth)), (cell, unit)), shape=(classes**2, len(groups)))  # equal places are summed
+        for cell in cells
+    ]
+    for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(predicted) * classes**2)):
+        yield np.stack([(each @ counts).T.reshape(-1, classes, classes) for each in by_unit])
+
+
+def _draws(units: int, repeats: int, seed: int, most: int) -> Iterator[np.ndarray]:
+    """How often each unit is drawn in as many draws with replacement as there are, (units, R); R is at most `most`."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, repeats, max(1, most)):
+        size = min(max(1, most), repeats - start)
+        drawn = rng.integers(units, size=(size, units))
+        places = drawn * size + np.arange(size)[:, None]
+        yield np.bincount(places.ravel(), minlength=units * size).reshape(units, size).astype(np.float64)
+
+
 def bootstrap_interval(
     metric: Metric,
     truth: np.ndarray,
@@ -104,16 +224,8 @@ def bootstrap_interval(
     repeats: int = 500,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile interval of the metric, drawing whole groups with replacement.
-
-    Rows of one group (photos of one person) are not independent, so a bootstrap over rows would be too sure of itself.
-
-    Args:
-        truth: class indices (N,).
-        probabilities: (N, K).
-        groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
-    """
-    scores = [metric(truth[rows], probabilities[rows]) for rows in _draws(groups, repeats, seed)]
+    """95 % percentile interval of the metric; what is drawn is said in `bootstrap_scores`."""
+    scores = bootstrap_scores(metric, truth, [probabilities], groups, repeats, seed)
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)
 
@@ -135,17 +247,5 @@ def paired_difference(
         truth: class indices (N,).
         a, b: probabilities (N, K) of two models.
     """
-    sign = 1 if metric.greater_is_better else -1
-    drawn = [metric(truth[rows], a[rows]) - metric(truth[rows], b[rows]) for rows in _draws(groups, repeats, seed)]
-    return sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn))
-
-
-def _draws(groups: np.ndarray, repeats: int, seed: int) -> Iterator[np.ndarray]:
-    """Rows of as many groups as there are, drawn with replacement, again and again."""
-    rng = np.random.default_rng(seed)
-    _, number = np.unique(groups, return_inverse=True)
-    order = np.argsort(number, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
-    for _ in range(repeats):
-        drawn = rng.integers(len(rows_of), size=len(rows_of))
-        yield np.concatenate([rows_of[group] for group in drawn])
+    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed)
+    return metric.sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn[0] - drawn[1]))
