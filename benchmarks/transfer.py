@@ -1,8 +1,8 @@
 """How far to adapt a pretrained net: every way gets the same seconds on the same rows, repeated with other folds.
 
-For each competition, share of its groups and repeat: the net learns from four fifths of the share and is judged on rows
-of groups that it never saw, those outside the share among them, so a small share is judged on as many rows as a large
-one. Fine-tuning gets as many epochs as fit the seconds of one fold; probes need less and are given no more.
+For each competition, share of its groups and repeat: a fifth of the groups is set aside to judge by, the same for all
+shares; the net learns from fold 0 of five of a share of the others. Fine-tuning gets as many epochs as fit the seconds;
+probes need less and are given no more.
 
   python benchmarks/transfer.py --configs configs/maskstates/vit_tiny.yaml configs/neusteel/vit_tiny.yaml \\
     --backbone mobilenetv2_035 --size 96 --seconds 20 --repeats 3 --shares 0.1 0.3 1
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,32 +22,31 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import config, diagnose, predictions
-from foldcraft.advice import NOTHING_TO_GAIN
+from foldcraft import config, diagnose, folds, predictions
+from foldcraft.advice import FEWEST_TO_FINETUNE, NOTHING_TO_GAIN
 from foldcraft.audience import Audience
 from foldcraft.config import Config
+from foldcraft.ensemble import Stacking
 from foldcraft.foldrun import train_fold
-from foldcraft.folds import Folds
-from foldcraft.predictions import log_mean
 from foldcraft.processes import Processes
 from foldcraft.rundir import FoldFolder
 from foldcraft.workspace import Workspace
 
 MOST_JUDGED = 600  # rows
-EVERYTHING = "blend of all stages, norm, LoRA, LP-FT"
 FOLDS = 5
-LR = {"norm": "3e-3", "lora": "1e-3"}
+LPFT = "full, LP-FT"
+ALL = "probe, all stages"
+PROBES = {"probe, last stage": (["finetune.mode=linear_probe"], "last"), ALL: (["finetune.mode=linear_probe"], "all")}
 FINETUNED = {
     "norm": ["finetune.mode=norm"],
     "LoRA": ["finetune.mode=lora"],
     "full, random head": ["finetune.mode=full", "finetune.head_init=random"],
-    "full, LP-FT": ["finetune.mode=full"],
+    LPFT: ["finetune.mode=full"],
 }
+LR = {"norm": 3e-3, "LoRA": 1e-3}
+MEMBERS = (ALL, "norm", "LoRA", LPFT)
+EVERYTHING = "blend of all stages, norm, LoRA, LP-FT"
 Make = Callable[[Sequence[str]], Workspace]  # the subset with more key=value words
-PROBES = {
-    "probe, last stage": ["finetune.mode=linear_probe", "probe.stages=last"],
-    "probe, all stages": ["finetune.mode=linear_probe"],
-}
 
 
 def main() -> None:
@@ -90,87 +89,111 @@ def results(path: Path, args: argparse.Namespace) -> Iterator[dict]:
             "finetune.batchnorm=auto",
             f"train.lr={args.lr}",
         ]
+        full = Workspace.open(config.load(path, common))
         for repeat in range(args.seed, args.seed + args.repeats):
             for share in args.shares:
 
                 def make(words: Sequence[str], share: float = share, repeat: int = repeat) -> Workspace:
-                    return subset(config.load(path, [*common, *words]), share, repeat)
+                    return subset(full, config.load(path, [*common, *words]), share, repeat)
 
                 about = {"data": path.parent.name, "share": share, "repeat": repeat}
-                for way, score, seconds in compare(make, args):
+                for way, score, seconds in compare(make, full, args):
                     yield {**about, "way": way, "score": score, "seconds": seconds}
 
 
-def subset(settings: Config, share: float, seed: int) -> Workspace:
-    """A competition cut down to a share of its groups, with rows to be judged on as fold 0."""
-    work = Workspace.open(settings)
-    data = work.competition
-    kept = diagnose.some_groups(data.units, data.targets, share, seed)
-    fold = np.zeros(len(kept), int)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    inside = np.flatnonzero(kept)
-    for k, (_, valid) in enumerate(splitter.split(inside, data.targets[inside], data.units[inside])):
-        fold[inside[valid]] = k
-    judged = np.flatnonzero(fold == 0)
-    judged = np.random.default_rng(seed).permutation(judged)[:MOST_JUDGED]
-    rows = np.sort(np.concatenate([judged, np.flatnonzero(fold > 0)]))
+def subset(full: Workspace, settings: Config, share: float, seed: int) -> Workspace:
+    """A competition cut down to a share of its groups; its test set is rows of groups that are in no fold of it."""
+    data = full.competition
+    outer = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    known, judged = next(outer.split(data.targets, data.targets, data.units))
+    judged = np.sort(np.random.default_rng(seed).permutation(judged)[:MOST_JUDGED])
+    known = known[diagnose.some_groups(data.units[known], data.targets[known], share, seed)]
     smaller = replace(
         data,
-        train_ids=data.train_ids[rows],
-        targets=data.targets[rows],
-        groups=data.groups[rows] if data.groups is not None else None,
-        train_paths=tuple(data.train_paths[row] for row in rows),
-        test_ids=data.test_ids[:1],
-        test_paths=data.test_paths[:1],
+        train_ids=data.train_ids[known],
+        targets=data.targets[known],
+        groups=data.groups[known] if data.groups is not None else None,
+        train_paths=tuple(data.train_paths[row] for row in known),
+        test_ids=data.train_ids[judged],
+        test_paths=tuple(data.train_paths[row] for row in judged),
     )
-    folds = Folds(smaller.train_ids, fold[rows], FOLDS, "benchmark", seed, smaller.fingerprint)
-    return Workspace(settings, smaller, folds)
+    return Workspace(settings, smaller, folds.make(smaller, settings.folds.model_copy(update={"seed": seed})))
 
 
-def compare(make: Make, args: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
+def truth_of(work: Workspace, full: Workspace) -> np.ndarray:
+    """Class indices of the rows that a subset is judged on."""
+    label = dict(zip(full.competition.train_ids.tolist(), full.competition.targets.tolist(), strict=True))
+    return np.array([label[row] for row in work.competition.test_ids.tolist()])
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one way of adapting predicts, and what it cost.
+
+    Attributes:
+        oof: log-probabilities of the held-out rows of fold 0 (n, K).
+        test: of the rows that are judged (N, K).
+        seconds: of processor time of this process.
+    """
+
+    oof: np.ndarray
+    test: np.ndarray
+    seconds: float
+
+
+def compare(make: Make, full: Workspace, args: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
     """Score and seconds of each way on one subset."""
-    predicted: dict[str, np.ndarray] = {}
     plain = make([])
-    tag = plain.folds.fingerprint
-    truth = plain.competition.targets[plain.folds.valid_rows(0)]
-    metric = plain.competition.metric
-    spent: dict[str, float] = {}
+    ways = {name: run(make, [*words, f"probe.stages={stages}"]) for name, (words, stages) in PROBES.items()}
+    for name, words in FINETUNED.items():
+        words = [*words, f"train.lr={LR.get(name, args.lr)}"]
+        ways[name] = run(make, [*words, f"train.epochs={epochs_for(make, words, args.seconds)}"])
+    ways["advice"] = advised(make, ways, plain, args)
+    ways[EVERYTHING] = blended([ways[name] for name in MEMBERS], plain)
+    truth = truth_of(plain, full)
+    for name, way in ways.items():
+        yield name, plain.competition.metric(truth, np.exp(way.test)), way.seconds
 
-    def run(way: str, words: list[str]) -> None:
-        name = "".join(letter if letter.isalnum() else "_" for letter in way)
-        work = make([*words, f"experiment={name}-{tag}"])
-        start = time.perf_counter()
-        manifest = train_fold(work, 0, Processes(), Audience())
-        spent[way] = manifest["seconds"] if manifest["epochs"] else time.perf_counter() - start
-        part = predictions.read(FoldFolder.of(work.config, 0).oof)
-        predicted[way] = part.mean(part.views)
 
-    for way, words in PROBES.items():
-        run(way, words)
-    for way, words in FINETUNED.items():
-        lr = [f"train.lr={LR[mode]}" for mode in LR if f"finetune.mode={mode}" in words]
-        run(way, [*words, *lr, f"train.epochs={epochs_for(make, [*words, *lr], args.seconds)}"])
-    start = time.perf_counter()
+def run(make: Make, words: Sequence[str]) -> Way:
+    """Fold 0 of an experiment."""
+    work = make([*words, f"experiment=e{time.time_ns()}"])
+    start = time.process_time()
+    train_fold(work, 0, Processes(), Audience())
+    seconds = time.process_time() - start
+    folder = FoldFolder.of(work.config, 0)
+    oof, test = predictions.read(folder.oof), predictions.read(folder.test)
+    return Way(oof.mean(oof.views), test.mean(test.views), seconds)
+
+
+def advised(make: Make, ways: dict[str, Way], plain: Workspace, args: argparse.Namespace) -> Way:
+    """The probes that a diagnosis chooses, and LP-FT where it wants one, blended."""
+    start = time.process_time()
     works = [make([f"backbone.name={name}"]) for name in args.pool or [args.backbone]]
-    nets, chosen, scores = diagnose.rank(works, Audience())
-    pool = [net.log_probs[plain.folds.valid_rows(0)] for net in nets if net.name in chosen]
-    spent["advice"] = time.perf_counter() - start
-    if scores[-1] < NOTHING_TO_GAIN:
-        pool.append(predicted["full, LP-FT"])
-        spent["advice"] += spent["full, LP-FT"]
-    predicted["advice"] = log_mean(np.stack(pool))
-    everything = [predicted[way] for way in ("probe, all stages", "norm", "LoRA", "full, LP-FT")]
-    predicted[EVERYTHING] = log_mean(np.stack(everything))
-    spent[EVERYTHING] = sum(spent[way] for way in ("norm", "LoRA", "full, LP-FT"))
-    for way, log_probs in predicted.items():
-        yield way, metric(truth, np.exp(log_probs)), spent[way]
+    _, chosen, scores = diagnose.rank(works, Audience())
+    diagnosed = time.process_time() - start
+    members = [run(make, [f"backbone.name={name}", "finetune.mode=linear_probe"]) for name in chosen]
+    if scores[-1] < NOTHING_TO_GAIN and len(works[0].competition.targets) >= FEWEST_TO_FINETUNE:
+        members.append(ways[LPFT])
+    both = blended(members, plain)
+    return replace(both, seconds=diagnosed + both.seconds)
+
+
+def blended(members: Sequence[Way], plain: Workspace) -> Way:
+    """Members weighed by the held-out rows of fold 0."""
+    held = plain.folds.valid_rows(0)
+    targets, units = plain.competition.targets[held], plain.competition.units[held]
+    found = Stacking().fit([way.oof for way in members], targets, units)
+    oof, test = ([getattr(way, part) for way in members] for part in ("oof", "test"))
+    return Way(found.apply(oof), found.apply(test), sum(way.seconds for way in members))
 
 
 def epochs_for(make: Make, words: Sequence[str], seconds: float) -> int:
-    """How many epochs fit; measured on one."""
-    work = make([*words, "train.epochs=1", f"experiment=timing-{time.time_ns()}"])
-    manifest = train_fold(work, 0, Processes(), Audience())
-    return max(1, round(seconds / max(0.05, manifest["seconds"])))
+    """How many epochs of training fit; measured on the second of two."""
+    work = make([*words, "train.epochs=2", f"experiment=timing-{time.time_ns()}"])
+    train_fold(work, 0, Processes(), Audience())
+    history = pd.read_csv(FoldFolder.of(work.config, 0).history)
+    return max(1, round(seconds / max(0.01, float(history["seconds"].diff().iloc[-1]))))
 
 
 if __name__ == "__main__":

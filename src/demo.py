@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
             return code
     terminal.say(f"\n$ python src/infer.py --config {' '.join([*EXPERIMENTS, *args.overrides])}")
     path, result = infer.submit(configs, None, terminal)
-    blend = result.rows[-1]
+    score = result.verdict.chosen.score
     terminal.say(
-        f"\nout-of-fold accuracy {blend.score:.4f} (95 % interval {blend.low:.4f}–{blend.high:.4f}), "
+        f"\nout-of-fold accuracy {score.value:.4f} (95 % interval {score.low:.4f}–{score.high:.4f}), "
         f"true test accuracy {true_accuracy(path, configs[0].folder):.4f}"
     )
     return 0

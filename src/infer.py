@@ -1,4 +1,4 @@
-"""Blend experiments into a submission: OOF score, test predictions with TTA, a checked CSV, a row in the ledger.
+"""Blend experiments into a submission: nested OOF score, test predictions with TTA, a checked CSV, a row in the ledger.
 
 python src/infer.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
 """
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
+from foldcraft.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
     from foldcraft.blending import Combined, MemberRuns
     from foldcraft.config import Config
+    from foldcraft.ensemble import Method
+    from foldcraft.nested import Candidate
     from foldcraft.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -22,16 +25,36 @@ SUBMISSIONS = Path("submissions")
 def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--name", help="name of the submission; left out: competition and experiments")
+    parser.add_argument(
+        "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
+    )
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
     from foldcraft.terminal import Terminal
 
-    submit(configs, args.name, Terminal())
+    submit(configs, args.name, Terminal(), methods_named(args.method))
     return 0
 
 
-def submit(configs: Sequence[Config], name: str | None, terminal: Terminal) -> tuple[Path, Combined]:
+def methods_named(name: str | None) -> list[Method] | None:
+    """The one way to blend of that name; None where none is asked for.
+
+    Raises:
+        FoldcraftError: there is none of that name.
+    """
+    from foldcraft.ensemble import METHODS
+
+    if name is None:
+        return None
+    if name not in METHODS:
+        raise FoldcraftError(f"no way to blend is called {name!r}", "--method", suggest(name, list(METHODS)))
+    return [METHODS[name]()]
+
+
+def submit(
+    configs: Sequence[Config], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
+) -> tuple[Path, Combined]:
     """Blend, score, write the submission; where it is and what it is made of."""
     from foldcraft import blending, submission
 
@@ -39,19 +62,19 @@ def submit(configs: Sequence[Config], name: str | None, terminal: Terminal) -> t
     competition = members[0].work.competition
     _warn_of_gaps(members, terminal)
     blending.complete(members, terminal)
-    result = blending.combine(members)
-    _show(result, competition.metric.name, terminal)
+    result = blending.combine(members, methods)
+    _show(result, terminal)
     frame = submission.make(competition, competition.test_ids, result.test)
     submission.check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
-    best = result.rows[-1]
+    chosen = result.verdict.chosen
     entry = {
         "experiments": " ".join(member.name for member in members),
-        "weights": " ".join(f"{share:.3f}" for share in result.shares),
+        "weights": " ".join(f"{share:.3f}" for share in chosen.plan.combination.shares),
         "metric": competition.metric.name,
-        "oof": f"{best.score:.5f}",
-        "oof_low": f"{best.low:.5f}",
-        "oof_high": f"{best.high:.5f}",
+        "oof": f"{chosen.score.value:.5f}",
+        "oof_low": f"{chosen.score.low:.5f}",
+        "oof_high": f"{chosen.score.high:.5f}",
         "rows": len(result.ids),
     }
     path, is_new = submission.write(frame, SUBMISSIONS, name, entry)
@@ -69,20 +92,43 @@ def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:
             )
 
 
-def _show(result: Combined, metric: str, terminal: Terminal) -> None:
-    shares = [*(f"{share:.2f}" for share in result.shares), ""]
-    columns = ["experiment", "weight", *(f"fold {fold}" for fold in result.folds), "OOF", "95 % interval"]
-    rows = [
-        (
-            row.name,
-            share,
-            *(f"{score:.4f}" for score in row.fold_scores),
-            f"{row.score:.4f}",
-            f"{row.low:.4f}–{row.high:.4f}",
-        )
-        for row, share in zip(result.rows, shares, strict=False)
-    ]
-    terminal.table(f"{metric} on {len(result.ids)} rows, each judged by a model that never saw it", columns, rows)
+def _show(result: Combined, terminal: Terminal) -> None:
+    verdict, metric = result.verdict, result.truth.metric.name
+    folds = [f"fold {fold}" for fold in result.folds]
+    columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
+    shares = verdict.chosen.plan.combination.shares
+    rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
+    ways = verdict.candidates if len(verdict.members) > 1 else verdict.candidates[1:]
+    rows += [_row(result, one, "used" if one is verdict.chosen else "") for one in ways]
+    terminal.table(f"{metric} on {len(result.ids)} rows, all fitted without the fold that is judged", columns, rows)
+    if any(len(member.plan.views[0]) > 1 for member in verdict.members):
+        terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
+    if len(result.folds) == 1:
+        terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
+    for reason in verdict.words:
+        terminal.say(f"- {reason}")
+
+
+def _row(result: Combined, candidate: Candidate, note: str) -> tuple[str, ...]:
+    score = candidate.score
+    return (
+        candidate.name,
+        note,
+        *(f"{one:.4f}" for one in result.fold_scores(candidate)),
+        f"{score.value:.4f}",
+        f"{score.low:.4f}–{score.high:.4f}",
+        f"{candidate.optimistic:.4f}",
+    )
+
+
+def _views(result: Combined) -> list[tuple[str, ...]]:
+    rows = []
+    for member, (value, error), views in zip(
+        result.verdict.members, result.verdict.views_gain, result.views, strict=True
+    ):
+        used = [f"{view} {share:.2f}" for view, share in zip(views, member.plan.views[0], strict=True) if share]
+        rows.append((member.name, f"{value:+.4f} ± {error:.4f}", ", ".join(used)))
+    return rows
 
 
 if __name__ == "__main__":

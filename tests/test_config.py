@@ -176,6 +176,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("words", "views"),
+    [
+        ([], ["identity", "hflip", "scale1.15"]),
+        (["augment.hflip=0"], ["identity", "scale1.15"]),
+        (["augment.hflip=0", "augment.vflip=0.5"], ["identity", "vflip", "scale1.15"]),
+        (["tta.views=[identity,rot180]"], ["identity", "rot180"]),
+    ],
+)
+def test_views_left_out_are_those_that_training_shows(path: Path, words: list[str], views: list[str]):
+    """A hand that is mirrored may be another sign: no flip is looked at unless the config draws it or names it."""
+    assert load(path, words).tta.views == views
+
+
+@pytest.mark.parametrize(
     "word",
     [
         "experiment=b",

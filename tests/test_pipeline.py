@@ -115,7 +115,7 @@ def test_one_decode_an_image_for_all_models_and_views(shapes: Path, command, mon
     done = command("infer", "--config", shapes, larger)
 
     assert done.code == 0
-    assert "blend" in done.out
+    assert "greedy" in done.out
     assert len(decoded) == len(set(decoded)) == 60, "48 training and 12 test images, each once for both sizes"
     made = [name for name in looked if name == "hflip"]
     assert len(made) <= 6, "two folds of one experiment share their views"  # 4 to open the configs, 2 sizes

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from foldcraft import predictions
-from foldcraft.ensemble import rows_of
 from foldcraft.errors import FoldcraftError
 from foldcraft.predictions import Origin, Predictions, average_folds, is_normalised, join_folds
 
@@ -108,8 +107,9 @@ def test_the_mean_over_views_is_the_geometric_mean() -> None:
 def test_folds_are_averaged_in_log_space() -> None:
     parts = [made(names(0, 4), replace(ORIGIN, fold=fold), seed=fold) for fold in range(3)]
     averaged = average_folds(parts, VIEWS)
-    product = np.exp(np.sum([part.mean(VIEWS) for part in parts], axis=0) / 3)
-    np.testing.assert_allclose(np.exp(averaged.log_probs[0]), product / product.sum(1, keepdims=True))
+    product = np.exp(np.sum([part.log_probs for part in parts], axis=0) / 3)
+    np.testing.assert_allclose(np.exp(averaged.log_probs), product / product.sum(2, keepdims=True), rtol=1e-5)
+    assert averaged.views == tuple(VIEWS)
     assert averaged.ids.tolist() == names(0, 4)
     assert averaged.origin == replace(ORIGIN, fold=-1)
 
@@ -125,7 +125,7 @@ def test_the_order_of_folds_and_rows_does_not_matter(data: st.DataObject) -> Non
         for fold, rows in enumerate(cuts)
     ]
     joined = join_folds(data.draw(st.permutations([part for part in parts if len(part.ids)])), VIEWS)
-    np.testing.assert_array_equal(rows_of(joined, whole.ids), whole.mean(VIEWS))
+    np.testing.assert_array_equal(joined.of_rows(whole.ids), whole.of_views(VIEWS))
 
 
 def test_probabilities_that_do_not_sum_to_one_are_seen() -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import ensemble, hardware, predictions
+from foldcraft import hardware, nested, predictions
 from foldcraft.audience import Audience
 from foldcraft.config import Config
+from foldcraft.ensemble import Method
 from foldcraft.errors import FoldcraftError
 from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
-from foldcraft.metrics import bootstrap_interval
+from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
 from foldcraft.rundir import FoldFolder, experiment_folder, hardware_file
 from foldcraft.workspace import Workspace
@@ -78,33 +79,33 @@ class MemberRuns:
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """How well an experiment, or the blend, predicts rows that it was not trained on."""
-
-    name: str
-    fold_scores: list[float]
-    score: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Combined:
     """The outcome of a blend.
 
     Attributes:
         ids: OOF rows that were judged.
-        folds: folds they are of.
-        rows: a score for each member and, last, for the blend (of one member: only its own).
-        shares: how much each member counts in the blend.
+        truth: what they were judged by.
+        views: of each member.
+        verdict: what was fitted, how it scores, and which way to blend is used.
         test: log-probabilities of the test set (N, K).
     """
 
     ids: np.ndarray
-    folds: list[int]
-    rows: list[ScoreRow]
-    shares: tuple[float, ...]
+    truth: Truth
+    views: list[tuple[str, ...]]
+    verdict: Verdict
     test: np.ndarray
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds that the rows are of."""
+        return np.unique(self.truth.fold).tolist()
+
+    def fold_scores(self, candidate: Candidate) -> list[float]:
+        """Nested score of each fold."""
+        own = [self.truth.fold == fold for fold in self.folds]
+        metric, targets = self.truth.metric, self.truth.targets
+        return [metric(targets[rows], np.exp(candidate.nested[rows])) for rows in own]
 
 
 def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
@@ -199,45 +200,45 @@ def _predict_tests(
         predictions.write(path, with_views(_readable(path), new))
 
 
-def combine(members: Sequence[MemberRuns]) -> Combined:
-    """Blend OOF and test predictions, and score every member and the blend.
+def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = None) -> Combined:
+    """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
+
+    Args:
+        methods: ways to blend that are tried, simplest first; left out: those that suit the data.
 
     Raises:
-        FoldcraftError: members do not belong together.
+        FoldcraftError: members do not belong together, or have no row in common.
     """
-    work = members[0].work
-    data = work.competition
-    truth = dict(zip(data.train_ids.tolist(), data.targets.tolist(), strict=True))
-    fold_of = dict(zip(data.train_ids.tolist(), work.folds.fold.tolist(), strict=True))
     joined = [predictions.join_folds(member.oof(), member.views) for member in members]
-    blended = ensemble.blend(joined, truth, fold_of)
-    scorer = _Scorer(work, blended.ids)
-    rows = [
-        scorer.row(member.name, ensemble.rows_of(oof, blended.ids)) for member, oof in zip(members, joined, strict=True)
-    ]
-    if len(members) > 1:
-        rows.append(scorer.row("blend", blended.oof))
+    ids = common_rows(joined)
+    truth = truth_of(members[0].work, ids)
     tests = [predictions.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         predictions.check_same(tests[0], test)
-    log_probs = blended.apply([test.log_probs[0] for test in tests])
-    return Combined(blended.ids, scorer.folds, rows, blended.shares, log_probs)
+    known = [Member(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
+    verdict = nested.judge(known, truth, methods)
+    asked = [Member(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
+    return Combined(ids, truth, [m.views for m in members], verdict, verdict.chosen.plan.apply(asked))
 
 
-class _Scorer:
-    """Scores log-probabilities of fixed rows, fold by fold and all together."""
+def common_rows(joined: Sequence[Predictions]) -> np.ndarray:
+    """Ids that all of some experiments have predicted out-of-fold, in the first one's order.
 
-    def __init__(self, work: Workspace, ids: np.ndarray) -> None:
-        place = {row: number for number, row in enumerate(work.competition.train_ids.tolist())}
-        rows = np.array([place[row] for row in ids.tolist()])
-        self.metric = work.competition.metric
-        self.truth = work.competition.targets[rows]
-        self.units = work.competition.units[rows]
-        self.fold = work.folds.fold[rows]
-        self.folds = sorted(set(self.fold.tolist()))
+    Raises:
+        FoldcraftError: they were made for other data, folds or classes, or have no row in common.
+    """
+    for other in joined[1:]:
+        predictions.check_same(joined[0], other)
+    common = set.intersection(*(set(one.ids.tolist()) for one in joined))
+    if not common:
+        names = ", ".join(one.origin.experiment for one in joined)
+        raise FoldcraftError(f"no row is predicted by all of {names}", mend="train the same folds of each")
+    return np.array([row for row in joined[0].ids.tolist() if row in common])
 
-    def row(self, name: str, log_probs: np.ndarray) -> ScoreRow:
-        probabilities = np.exp(log_probs)
-        per_fold = [self.metric(self.truth[self.fold == k], probabilities[self.fold == k]) for k in self.folds]
-        low, high = bootstrap_interval(self.metric, self.truth, probabilities, self.units)
-        return ScoreRow(name, per_fold, self.metric(self.truth, probabilities), low, high)
+
+def truth_of(work: Workspace, ids: np.ndarray) -> Truth:
+    """What predictions of the training rows `ids` are judged by."""
+    place = {row: number for number, row in enumerate(work.competition.train_ids.tolist())}
+    rows = np.array([place[row] for row in ids.tolist()])
+    data = work.competition
+    return Truth(data.targets[rows], work.folds.fold[rows], data.units[rows], data.metric)

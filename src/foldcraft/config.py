@@ -201,11 +201,12 @@ class TrainConfig(Section):
 
 
 class TTAConfig(Section):
-    views: Annotated[list[str], AfterValidator(_once)] = Field(
-        ["identity", "hflip"],
+    views: Annotated[list[str], AfterValidator(_once)] | None = Field(
+        None,
         min_length=1,
-        description="views to average at inference: identity, hflip, vflip, rot90, rot180, rot270, scale1.15 (zoom); "
-        "joined by +: hflip+scale1.15",
+        description="views that are predicted; which of them are averaged is chosen on OOF: identity, hflip, vflip, "
+        "rot90, rot180, rot270, scale1.15 (zoom); joined by +: hflip+scale1.15; left out: identity, the flips of "
+        "`augment`, scale1.15",
     )
 
 
@@ -259,6 +260,9 @@ class Config(Section):
         changed = {"finetune": self.finetune.model_copy(update=meant)}
         if self.probe.views is None:
             changed["probe"] = self.probe.model_copy(update={"views": ["identity", *self.augment.flips]})
+        if self.tta.views is None:  # views that training does not show may change the label
+            views = ["identity", *self.augment.flips, "scale1.15"]
+            changed["tta"] = self.tta.model_copy(update={"views": views})
         return self.model_copy(update=changed)
 
     def training_settings(self) -> dict[str, Any]:

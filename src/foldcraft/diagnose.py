@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import ensemble, probe, shift, startingpoint
+from foldcraft import calibration, probe, shift, startingpoint
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config, ProbeConfig
@@ -311,14 +311,14 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
 
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """
-    calibrated = {net.name: ensemble.calibrated(net.log_probs, table.truth) for net in ranked}
+    calibrated = {net.name: calibration.calibrated(net.log_probs, table.truth) for net in ranked}
     chosen: list[str] = []
     scores: list[float] = []
     best = np.inf
     while len(chosen) < len(calibrated):
         left = [name for name in calibrated if name not in chosen]
         blends = {name: log_mean(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
-        losses = {name: ensemble.log_loss(blend, table.truth) for name, blend in blends.items()}
+        losses = {name: calibration.log_loss(blend, table.truth) for name, blend in blends.items()}
         name = min(losses, key=lambda one: losses[one])
         if losses[name] >= best and len(chosen) >= FEWEST:
             break

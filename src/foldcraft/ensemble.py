@@ -1,124 +1,303 @@
-"""From the predictions of several experiments to one: a weighted sum in log space, scored honestly."""
+"""From the predictions of several members to one: methods that find out how much each should count.
 
+A method is a class with a `fit`; what it gives back combines any rows of the same members. Members come as
+log-probabilities (N, K), perhaps as memory maps; nothing here holds all of them in memory at once.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp
 
-from foldcraft.errors import FoldcraftError
-from foldcraft.predictions import Predictions, check_same
+from foldcraft.calibration import MOST_ROWS, at_temperature, fit_temperature
+from foldcraft.fingerprint import of_bytes, seed_from
 
-HELD = 1.0
+CHUNK = 2**22  # numbers of one member that are looked at together
+KNOWS = 3.0
+Members = Sequence[np.ndarray]  # log-probabilities (N, K) of each
 
 
 @dataclass(frozen=True)
-class Blend:
-    """A weighted sum of the members' log-probabilities (a logarithmic opinion pool).
+class Combination(ABC):
+    """What a method has found: of each member that takes part, how much it counts and at which temperature.
 
     Attributes:
-        ids: OOF rows that every member has predicted (N,).
-        oof: log-probabilities of these rows (N, K); the weights a row was treated with were fitted on other folds.
-        weights: of each member, fitted on all rows; they are for the test predictions.
+        used: places of the members that take part, among those that were given.
+        temperatures, weights: of each of them; weights sum to one.
+        given: number of members that were given.
+        overall: temperature of the whole: members that err differently are surer together than each alone.
     """
 
-    ids: np.ndarray
-    oof: np.ndarray
+    used: tuple[int, ...]
+    temperatures: tuple[float, ...]
     weights: tuple[float, ...]
-
-    def apply(self, members: Sequence[np.ndarray]) -> np.ndarray:
-        """Log-probabilities (N, K) from those of each member (N, K)."""
-        return _pooled(members, self.weights)
+    given: int
+    overall: float = 1.0
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The weights, scaled to sum to one; what they lack to it themselves is calibration."""
-        return tuple(weight / sum(self.weights) for weight in self.weights)
+        """The weight of every member that was given."""
+        found = dict(zip(self.used, self.weights, strict=True))
+        return tuple(found.get(place, 0.0) for place in range(self.given))
+
+    def apply(self, members: Members) -> np.ndarray:
+        """Log-probabilities (N, K) from those of each member that was given."""
+        size = max(1, CHUNK // members[0].shape[1])
+        parts = range(0, len(members[0]), size)
+        return np.concatenate([self.pool([members[k][first : first + size] for k in self.used]) for first in parts])
+
+    def pool(self, members: Members) -> np.ndarray:
+        """Log-probabilities (n, K) from those (n, K) of each member that takes part."""
+        calibrated = [at_temperature(one, t) for one, t in zip(members, self.temperatures, strict=True)]
+        return at_temperature(self._pool(np.stack(calibrated)), self.overall)
+
+    @abstractmethod
+    def _pool(self, members: np.ndarray) -> np.ndarray:
+        """Log-probabilities (n, K) from calibrated ones (M, n, K)."""
 
 
-def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float = 0.0) -> float:
-    """The temperature that minimises the log-loss (temperature scaling, arXiv 1706.04599).
+class LogPool(Combination):
+    """The weighted geometric mean of probabilities."""
 
-    Args:
-        smoothing: share of the truth's probability that is spread evenly over the classes.
+    def _pool(self, members: np.ndarray) -> np.ndarray:
+        return log_softmax(np.tensordot(self.weights, members, axes=1), axis=1)
+
+
+class LinearPool(Combination):
+    """The weighted arithmetic mean of probabilities."""
+
+    def _pool(self, members: np.ndarray) -> np.ndarray:
+        return logsumexp(members, axis=0, b=np.array(self.weights)[:, None, None])
+
+
+@dataclass(frozen=True)
+class RankPool(Combination):
+    """The mean of each class's ranks among the rows that were fitted on, scaled to sum to one a row.
+
+    Attributes:
+        known: calibrated log-probabilities of these rows, each class's in rising order (M, n, K).
     """
 
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(log_probs / np.exp(log_temperature), axis=1)
-        own = scaled[np.arange(len(truth)), truth].mean()
-        return float(-(1 - smoothing) * own - smoothing * scaled.mean())
+    known: np.ndarray = field(default_factory=lambda: np.empty(0))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def calibrated(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Log-probabilities (N, K) at the temperature that suits them best."""
-    return log_softmax(log_probs / fit_temperature(log_probs, truth), axis=1)
+    def _pool(self, members: np.ndarray) -> np.ndarray:
+        ranks = np.zeros(members.shape[1:])
+        for member, known in zip(members, self.known, strict=True):
+            for k, column in enumerate(known.T):
+                below = np.searchsorted(column, member[:, k], "left") + np.searchsorted(column, member[:, k], "right")
+                ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never nought and never one
+        return np.log(ranks / ranks.sum(1, keepdims=True))
 
 
-def log_loss(log_probs: np.ndarray, truth: np.ndarray) -> float:
-    """Mean negative log-probability of the true classes."""
-    return -float(log_probs[np.arange(len(truth)), truth].mean())
+@dataclass(frozen=True)
+class Calibrated:
+    """Members that are worth combining, each with its temperature, in an order that only their predictions decide.
 
-
-def blend(members: Sequence[Predictions], truth: dict[str, int], fold_of: dict[str, int]) -> Blend:
-    """Blend experiments' OOF predictions on the rows that all of them have.
-
-    Args:
-        members: one `join_folds` an experiment.
-        truth: class index of each training id.
-        fold_of: fold of each training id.
-
-    Raises:
-        FoldcraftError: members were made for other data, folds or classes, or have no row in common.
+    Attributes:
+        members: log-probabilities (N, K) of those that were given.
+        used: places of those that are worth it.
+        temperatures: of these.
+        of_truth: calibrated log-probabilities of the true classes (M, N).
     """
-    for member in members[1:]:
-        check_same(members[0], member)
-    common = set.intersection(*(set(member.ids.tolist()) for member in members))
-    ids = np.array([row for row in members[0].ids.tolist() if row in common])
-    if not len(ids):
-        names = ", ".join(member.origin.experiment for member in members)
-        raise FoldcraftError(f"no row is predicted by all of {names}", mend="train the same folds of each")
-    aligned = [rows_of(member, ids) for member in members]
-    targets = np.array([truth[row] for row in ids.tolist()])
-    folds = np.array([fold_of[row] for row in ids.tolist()])
-    oof = np.empty_like(aligned[0])
-    for fold in np.unique(folds):
-        others = folds != fold if len(np.unique(folds)) > 1 else folds == fold
-        fitted = fit_weights([log_probs[others] for log_probs in aligned], targets[others])
-        oof[folds == fold] = _pooled([log_probs[folds == fold] for log_probs in aligned], fitted)
-    return Blend(ids, oof, tuple(fit_weights(aligned, targets)))
+
+    members: Members
+    truth: np.ndarray
+    units: np.ndarray
+    used: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    of_truth: np.ndarray
+
+    @classmethod
+    def of(cls, members: Members, truth: np.ndarray, units: np.ndarray) -> "Calibrated":
+        """Leave out copies of a member, and members whose predictions have nothing to do with the truth.
+
+        Where none has, the best of them is kept.
+        """
+        temperatures = [fit_temperature(member, truth) for member in members]
+        found = {k: _of_truth(member, temperatures[k], truth) for k, member in enumerate(members)}
+        order = sorted(found, key=lambda k: (round(-found[k].mean(), 9), of_bytes(np.sort(found[k]).tobytes())))
+        distinct = [k for n, k in enumerate(order) if not any(_same(members[k], members[j]) for j in order[:n])]
+        used = [k for k in distinct if _knows(members[k], truth, units)] or distinct[:1]
+        chosen = np.stack([found[k] for k in used])
+        return cls(members, truth, units, tuple(used), tuple(temperatures[k] for k in used), chosen)
+
+    def rows(self, most: int = MOST_ROWS) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated log-probabilities (M, n, K) and truth (n,) of all rows, or of so many spread evenly over them."""
+        some = slice(None, None, max(1, -(-len(self.truth) // most)))
+        used = zip(self.used, self.temperatures, strict=True)
+        return np.stack([at_temperature(self.members[k][some], t) for k, t in used]), self.truth[some]
+
+    def combined(self, kind: type[Combination], weights: np.ndarray) -> Combination:
+        """A combination by weights (M,) of those in use; members of no weight are left out."""
+        kept = np.flatnonzero(weights > 0)
+        shares = weights[kept] / weights[kept].sum()
+        used = tuple(self.used[k] for k in kept)
+        found = kind(used, tuple(self.temperatures[k] for k in kept), tuple(shares.tolist()), len(self.members))
+        some = slice(None, None, max(1, -(-len(self.truth) // MOST_ROWS)))
+        return replace(found, overall=fit_temperature(found.apply([m[some] for m in self.members]), self.truth[some]))
 
 
-def fit_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> list[float]:
-    """Weights, none below nought, that minimise the log-loss of the weighted sum of log-probabilities (N, K).
+def _of_truth(member: np.ndarray, temperature: float, truth: np.ndarray) -> np.ndarray:
+    size = max(1, CHUNK // member.shape[1])
+    parts = []
+    for first in range(0, len(truth), size):
+        own = truth[first : first + size]
+        parts.append(at_temperature(member[first : first + size], temperature)[np.arange(len(own)), own])
+    return np.concatenate(parts)
 
-    As many numbers as there are temperatures in a mean of calibrated members, and that mean is where they start and
-    what they are held to, as strongly as `HELD` rows would hold them: few rows say little about unequal shares.
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    size = max(1, CHUNK // a.shape[1])
+    return all(np.array_equal(a[first : first + size], b[first : first + size]) for first in range(0, len(a), size))
+
+
+def _knows(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
+    """Does a member say more of a row's own class than of one drawn from all rows' classes?
+
+    By more than `KNOWS` standard errors of the mean over rows; rows of one unit are not independent. How frequent a
+    member thinks the classes are, and how sure it is, have no say in it.
     """
-    start = np.array([1 / (len(members) * fit_temperature(member, truth)) for member in members])
-    if len(members) == 1:
-        return start.tolist()
-    stack, rows = np.stack(members), np.arange(len(truth))
-
-    def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
-        log_probs = log_softmax(np.tensordot(relative * start, stack, axes=1), axis=1)
-        expected = (np.exp(log_probs)[None] * stack).sum(2).mean(1)
-        slope = (expected - stack[:, rows, truth].mean(1)) * start
-        held = HELD / len(truth)
-        value = -log_probs[rows, truth].mean() + held * ((relative - 1) ** 2).sum() / 2
-        return float(value), slope + held * (relative - 1)
-
-    found = minimize(loss, np.ones(len(members)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(members))
-    return (found.x * start).tolist()
+    share = np.bincount(truth, minlength=member.shape[1]) / len(truth)
+    size = max(1, CHUNK // member.shape[1])
+    parts = []
+    for first in range(0, len(truth), size):
+        some, own = np.asarray(member[first : first + size], np.float64), truth[first : first + size]
+        parts.append(some[np.arange(len(own)), own] - some @ share)
+    gain = np.concatenate(parts)
+    _, unit = np.unique(units, return_inverse=True)
+    error = np.sqrt((np.bincount(unit, gain - gain.mean()) ** 2).sum()) / len(gain)
+    return bool(gain.mean() > KNOWS * error)
 
 
-def _pooled(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    return log_softmax(np.tensordot(weights, np.stack(members), axes=1), axis=1)
+class Method(ABC):
+    """A way to combine members."""
+
+    name: ClassVar[str]
+
+    def fit(self, members: Members, truth: np.ndarray, units: np.ndarray) -> Combination:
+        """Find out how to combine.
+
+        Args:
+            members: log-probabilities (N, K) of each.
+            truth: class indices (N,).
+            units: what may be drawn independently of each other (N,): the group of each row, or its id.
+        """
+        return self.combine(Calibrated.of(members, truth, units))
+
+    @abstractmethod
+    def combine(self, found: Calibrated) -> Combination:
+        """The same from members that have their temperature."""
 
 
-def rows_of(member: Predictions, ids: np.ndarray) -> np.ndarray:
-    """Log-probabilities of the rows `ids`, in that order, (N, K)."""
-    place = {row: number for number, row in enumerate(member.ids.tolist())}
-    return member.log_probs[0][[place[row] for row in ids.tolist()]].astype(np.float64)
+class Best(Method):
+    """The one member with the least log-loss."""
+
+    name = "best single"
+
+    def combine(self, found: Calibrated) -> Combination:
+        return found.combined(LogPool, np.arange(len(found.used)) == 0)
+
+
+class Mean(Method):
+    """All members alike."""
+
+    name = "mean"
+
+    def combine(self, found: Calibrated) -> Combination:
+        return found.combined(LogPool, np.ones(len(found.used)))
+
+
+class RankMean(Method):
+    """All members' ranks alike: for metrics that look at the order of rows only, such as the area under the curve."""
+
+    name = "rank mean"
+
+    def combine(self, found: Calibrated) -> Combination:
+        known, _ = found.rows()
+        every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members))
+        return RankPool(*every, known=np.sort(known, axis=1))  # ranks have no temperature
+
+
+@dataclass(frozen=True)
+class Greedy(Method):
+    """Bagged greedy selection with replacement on the log-loss (Caruana et al., ICML 2004; bags: ICDM 2006).
+
+    Each bag sees a bootstrap of the units and some of the members, takes the member that lowers the loss of the mean
+    of those taken so far the most, again and again, and keeps the best prefix. The mean is one of probabilities, so
+    only those of the true classes are needed, whatever the number of classes.
+
+    Attributes:
+        bags: number of bags.
+        share: of the members that a bag sees, two at the least.
+        picks: most that a bag takes.
+    """
+
+    name: ClassVar[str] = "greedy"
+    bags: int = 20
+    share: float = 0.6
+    picks: int = 25
+
+    def combine(self, found: Calibrated) -> Combination:
+        probability = np.exp(found.of_truth)
+        names, unit = np.unique(found.units, return_inverse=True)
+        count = len(found.used)
+        votes = np.zeros(count)
+        for bag in range(self.bags):
+            rng = np.random.default_rng(seed_from("greedy", bag))
+            drawn = rng.poisson(1.0, len(names))[unit].astype(np.float64)
+            rows = np.flatnonzero(drawn) if drawn.any() else np.arange(len(drawn))
+            some = np.sort(rng.permutation(count)[: max(2, round(self.share * count))])
+            picked = self._pick(probability[some][:, rows], drawn[rows] if drawn.any() else np.ones(len(rows)))
+            votes[some] += picked / picked.sum()
+        return found.combined(LinearPool, votes)
+
+    def _pick(self, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """How often each member (M,) is taken, from the probabilities of the truth (M, n) and weights of rows (n,)."""
+        total = np.zeros(probability.shape[1])
+        taken: list[int] = []
+        losses: list[float] = []
+        for count in range(1, self.picks + 1):
+            tried = [-(weights @ np.log(total + one)) + weights.sum() * np.log(count) for one in probability]
+            best = int(np.argmin(np.round(tried, 9)))
+            taken.append(best)
+            losses.append(tried[best])
+            total = total + probability[best]
+        length = int(np.argmin(np.round(losses, 9))) + 1
+        return np.bincount(taken[:length], minlength=len(probability)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Stacking(Method):
+    """Weights of log-probabilities, none below nought, that minimise the log-loss: a constrained logistic stacker.
+
+    As many numbers as there are members. They are held to the plain mean, where they start, by a ridge as strong as
+    `held` rows would hold them: few rows say little about unequal weights.
+    """
+
+    name: ClassVar[str] = "stacking"
+    held: float = 1.0
+
+    def combine(self, found: Calibrated) -> Combination:
+        stack, truth = found.rows()
+        count, rows = len(stack), np.arange(len(truth))
+        own = stack[:, rows, truth].mean(1) / count
+
+        def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
+            log_probs = log_softmax(np.tensordot(relative / count, stack, axes=1), axis=1)
+            expected = np.einsum("nk,mnk->m", np.exp(log_probs), stack) / len(rows) / count
+            ridge = self.held / len(rows)
+            value = -log_probs[rows, truth].mean() + ridge * ((relative - 1) ** 2).sum() / 2
+            return float(value), expected - own + ridge * (relative - 1)
+
+        found_at = minimize(loss, np.ones(count), jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x / count
+        weights = np.where(found_at > 1e-3, found_at, 0)
+        if not weights.any():
+            weights = np.ones(count) / count
+        return found.combined(LogPool, weights)  # what they lack to a sum of one is a temperature of the whole
+
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, Mean, RankMean, Greedy, Stacking)}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.ensemble import calibrated, log_loss
+from foldcraft.calibration import calibrated, log_loss
 from foldcraft.fingerprint import seed_from
 from foldcraft.inference import Member, predict
 

@@ -195,14 +195,25 @@ def bootstrap_confusions(
     truth: np.ndarray, predicted: Sequence[np.ndarray], groups: np.ndarray, repeats: int = 500, seed: int = 0
 ) -> Iterator[np.ndarray]:
     """The confusion matrices behind `bootstrap_scores`, (P, R, K, K) at a time; all R sum to `repeats`."""
+    labels = [probabilities.argmax(1) for probabilities in predicted]
+    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed)
+
+
+def bootstrap_labels(
+    truth: np.ndarray,
+    labels: Sequence[np.ndarray],
+    classes: int,
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """`bootstrap_confusions` of class indices (N,) instead of probabilities."""
     groups, unit = np.unique(groups, return_inverse=True)
-    classes = predicted[0].shape[1]
-    cells = [truth * classes + probabilities.argmax(1) for probabilities in predicted]
     by_unit = [
-        csr_array((np.ones(len(truth)), (cell, unit)), shape=(classes**2, len(groups)))  # equal places are summed
-        for cell in cells
+        csr_array((np.ones(len(truth)), (truth * classes + said, unit)), shape=(classes**2, len(groups)))
+        for said in labels  # equal places are summed
     ]
-    for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(predicted) * classes**2)):
+    for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(labels) * classes**2)):
         yield np.stack([(each @ counts).T.reshape(-1, classes, classes) for each in by_unit])
 
 

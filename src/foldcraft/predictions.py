@@ -50,21 +50,33 @@ class Predictions:
     log_probs: np.ndarray
     origin: Origin
 
-    def mean(self, views: Sequence[str]) -> np.ndarray:
-        """Normalised mean of the log-probabilities over `views`, (N, K).
+    def of_views(self, views: Sequence[str]) -> np.ndarray:
+        """Log-probabilities (V, N, K) of some views, in that order.
 
         Raises:
             FoldcraftError: a view has not been predicted.
         """
         if missing := [name for name in views if name not in self.views]:
             raise FoldcraftError(f"no predictions for view {missing[0]!r}", f"{self.origin.experiment}")
-        chosen = [self.views.index(name) for name in views]
-        return log_mean(self.log_probs[chosen])
+        return self.log_probs[[self.views.index(name) for name in views]]
+
+    def of_rows(self, ids: np.ndarray) -> np.ndarray:
+        """Log-probabilities (V, N, K) of the rows `ids`, in that order."""
+        place = {row: number for number, row in enumerate(self.ids.tolist())}
+        return self.log_probs[:, [place[row] for row in ids.tolist()]]
+
+    def mean(self, views: Sequence[str]) -> np.ndarray:
+        """Normalised mean of the log-probabilities over `views`, (N, K).
+
+        Raises:
+            FoldcraftError: a view has not been predicted.
+        """
+        return log_mean(self.of_views(views))
 
 
 def log_mean(log_probs: np.ndarray) -> np.ndarray:
-    """Mean of (M, N, K) log-probabilities over M, normalised again: the geometric mean of the members."""
-    return log_softmax(log_probs.mean(0, dtype=np.float64), axis=1)
+    """Mean of log-probabilities (M, ..., K) over M, normalised again: the geometric mean of the members."""
+    return log_softmax(log_probs.mean(0, dtype=np.float64), axis=-1)
 
 
 def write(path: Path, predictions: Predictions) -> None:
@@ -130,8 +142,8 @@ def join_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Prediction
     ids = np.concatenate([part.ids for part in parts])
     if len(set(ids.tolist())) < len(ids):
         raise FoldcraftError("OOF predictions of two folds share rows", parts[0].origin.experiment)
-    log_probs = np.concatenate([part.mean(views) for part in parts])[None]
-    return Predictions(ids, ("mean",), log_probs, replace(parts[0].origin, fold=-1))
+    log_probs = np.concatenate([part.of_views(views) for part in parts], axis=1)
+    return Predictions(ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1))
 
 
 def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:
@@ -144,8 +156,8 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
         check_same(parts[0], part)
         if not np.array_equal(parts[0].ids, part.ids):
             raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
-    log_probs = log_mean(np.stack([part.mean(views) for part in parts]))[None]
-    return Predictions(parts[0].ids, ("mean",), log_probs, replace(parts[0].origin, fold=-1))
+    log_probs = log_mean(np.stack([part.of_views(views) for part in parts]))
+    return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1))
 
 
 def is_normalised(log_probs: np.ndarray) -> bool:

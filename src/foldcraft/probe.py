@@ -8,8 +8,8 @@ import torch
 from scipy.special import log_softmax
 
 from foldcraft import heads
+from foldcraft.calibration import fit_temperature, log_loss
 from foldcraft.config import ProbeConfig
-from foldcraft.ensemble import fit_temperature, log_loss
 from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
 from foldcraft.heads import Heads, Scaling

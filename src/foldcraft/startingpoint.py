@@ -110,8 +110,9 @@ def solve_probe(
     net = start.frozen
     learned = [*(settings.views or ["identity"]), *(f"draw{k}" for k in range(settings.augmented))]
     folder = features_folder(work.config)
-    # What is predicted later is looked at in the same pass over the images.
-    views = dict.fromkeys([*learned, "identity", *work.config.tta.views])
+    is_whole = work.config.finetune.mode == "linear_probe"
+    # What such a probe predicts later is looked at in the same pass over the images.
+    views = dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])])
     wanted = [Wanted(net, "train", start.train, view) for view in views]
     key = [str(item.file(folder)) for item in wanted]
     key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), imbalance]
@@ -159,8 +160,9 @@ def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: A
             "finetune.head_init",
             "use finetune.head_init=random",
         )
+    # Plain images alone: a direction to start in is not worth a second pass over the images.
     settings = {"solver": "ridge", "stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]}
-    last = work.config.probe.model_copy(update=settings)
+    last = work.config.probe.model_copy(update={**settings, "views": ["identity"], "augmented": 0})
     # Balanced: so strong a regularisation leaves little but the intercept, and with it the most frequent class.
     head = solve_probe(work, start, last, audience, "weighted", START_SMOOTHING).folds[fold].head
     with torch.no_grad():

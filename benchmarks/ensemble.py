@@ -1,0 +1,151 @@
+"""Ways to blend and to decide: what they score on rows never seen, and whether the score they report holds there.
+
+Synthetic members with a known truth: their evidence for the true class is blurred by noise that all share and noise of
+their own, they differ in how much they know and how loudly they say it, and rows come in pairs (groups). A row of the
+table is a way to blend with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
+the optimistic score it reports, and how often the 95 % interval of each covers the true score.
+
+  python benchmarks/ensemble.py --rows 200 500 2000 8000 --classes 5 18 --repeats 40 20 10 5
+  python benchmarks/ensemble.py --large          # time and memory of a selection over 1,000,000 rows
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from foldcraft import nested
+from foldcraft.ensemble import Best, Greedy, Mean, Stacking
+from foldcraft.metrics import get
+from foldcraft.nested import Candidate, Member, Truth
+
+MEMBERS, FOLDS, FRESH = 12, 5, 20_000
+WAYS = [Best(), Mean(), Greedy(), Stacking()]
+
+
+class World:
+    """Members of one synthetic competition, from which any number of rows can be drawn."""
+
+    def __init__(self, classes: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.rng, self.classes = rng, classes
+        self.prior = np.geomspace(1, 0.1, classes)
+        self.prior /= self.prior.sum()
+        self.signal = rng.uniform(1.2, 2.6, MEMBERS)
+        self.loudness = np.exp(rng.normal(0, 0.5, MEMBERS))
+
+    def draw(self, rows: int) -> tuple[list[Member], np.ndarray, np.ndarray]:
+        """Members on so many rows, the truth, and the pair that each row is of."""
+        units = np.arange(rows) // 2
+        truth = self.rng.choice(self.classes, units[-1] + 1, p=self.prior)[units]
+        shared = self._noise(units)
+        members = []
+        for k in range(MEMBERS):
+            evidence = 0.7 * shared + 0.7 * self.rng.normal(0, 1, shared.shape)
+            evidence[np.arange(rows), truth] += self.signal[k]
+            logits = (evidence * self.signal[k] + np.log(self.prior)) * self.loudness[k]
+            members.append(Member(f"m{k}", ("identity",), log_softmax(logits, axis=1)[None].astype(np.float32)))
+        return members, truth, units.astype(str)
+
+    def _noise(self, units: np.ndarray) -> np.ndarray:
+        """Noise of a row, half of it that of its pair."""
+        own = self.rng.normal(0, 1, (len(units), self.classes))
+        return 0.7 * own + 0.7 * self.rng.normal(0, 1, (units[-1] + 1, self.classes))[units]
+
+
+def once(rows: int, classes: int, seed: int) -> Iterator[dict[str, object]]:
+    """Each way on one synthetic competition."""
+    world = World(classes, seed)
+    known, targets, units = world.draw(rows)
+    fold = (np.unique(units, return_inverse=True)[1] + seed) % FOLDS
+    truth = Truth(targets, fold, units, get("macro_f1"))
+    fresh, answers, _ = world.draw(FRESH)
+    verdict = nested.judge(known, truth, WAYS)
+    for place, candidate in enumerate(verdict.candidates):
+        ruled = "argmax" if place < len(WAYS) else "rule"
+        yield _row(WAYS[place % len(WAYS)].name, ruled, candidate, known, truth, fresh, answers)
+    yield _row("used", "", verdict.chosen, known, truth, fresh, answers)
+
+
+def _row(
+    way: str, rule: str, found: Candidate, known: list[Member], truth: Truth, fresh: list[Member], answers: np.ndarray
+) -> dict[str, object]:
+    true = truth.metric(answers, np.exp(found.plan.apply(fresh)))
+    optimistic = nested.score_of(found.plan.apply(known), truth)
+    return {
+        "way": way,
+        "rule": rule,
+        "true": true,
+        "nested": found.score.value,
+        "optimistic": optimistic.value,
+        "nested covers": found.score.low <= true <= found.score.high,
+        "optimistic covers": optimistic.low <= true <= optimistic.high,
+    }
+
+
+def synthetic(args: argparse.Namespace) -> None:
+    rows = []
+    for classes in args.classes:
+        for count, repeats in zip(args.rows, args.repeats, strict=True):
+            start = time.perf_counter()
+            for seed in range(repeats):
+                rows += [{"classes": classes, "rows": count, **row} for row in once(count, classes, seed)]
+            table = pd.DataFrame(rows)
+            mine = table[(table["classes"] == classes) & (table["rows"] == count)]
+            grouped = mine.drop(columns=["classes", "rows"]).groupby(["way", "rule"], sort=False)
+            shown = grouped.mean().assign(error=grouped["true"].sem())
+            print(f"\n{classes} classes, {count} rows, {repeats} repeats, {time.perf_counter() - start:.0f} s")
+            print(shown.round(4).to_string(), flush=True)
+    if args.out:
+        pd.DataFrame(rows).to_csv(args.out, index=False)
+
+
+def large(rows: int = 1_000_000, classes: int = 100, members: int = 30) -> None:
+    """Greedy selection over members that lie on disk as memory maps."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, classes, rows)
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        maps = []
+        for k in range(members):
+            path = Path(folder) / f"{k}.npy"
+            made = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(rows, classes))
+            for first in range(0, rows, 50_000):
+                some = truth[first : first + 50_000]
+                evidence = rng.standard_normal((len(some), classes), dtype=np.float32)
+                evidence[np.arange(len(some)), some] += 2 + k / members
+                made[first : first + 50_000] = log_softmax(evidence, axis=1)
+            made.flush()
+            maps.append(np.load(path, mmap_mode="r"))
+            del made
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        start = time.perf_counter()
+        found = Greedy().fit(maps, truth, np.arange(rows))
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{rows:,} rows x {classes} classes x {members} members: {seconds:.0f} s, peak {peak:.1f} GiB")
+        print(f"(peak before: {before:.1f} GiB; memory maps of {members * rows * classes * 2 / 2**30:.1f} GiB count)")
+        print("weights:", " ".join(f"{share:.2f}" for share in found.shares))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", type=int, default=[200, 500, 2000, 8000])
+    parser.add_argument("--classes", nargs="+", type=int, default=[5, 18])
+    parser.add_argument("--repeats", nargs="+", type=int, default=[40, 20, 10, 5], help="one for each of --rows")
+    parser.add_argument("--large", action="store_true", help="a selection over 1,000,000 rows instead")
+    parser.add_argument("--out", type=Path, help="CSV of all single results")
+    args = parser.parse_args()
+    large() if args.large else synthetic(args)
+
+
+if __name__ == "__main__":
+    main()

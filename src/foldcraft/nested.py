@@ -1,0 +1,226 @@
+"""A blend and the score it deserves.
+
+Whatever is fitted on out-of-fold predictions (which views to average, temperatures, weights, a decision rule) makes
+their score look better than it is. So all of it is fitted once more for every fold, on the rows of the other folds, and
+the fold is judged by that: the nested score. Groups lie whole in one fold, so they stay whole here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foldcraft import decision, ttachoice
+from foldcraft.decision import Largest, Rule
+from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
+from foldcraft.metrics import Metric, bootstrap_interval, paired_difference
+
+ENOUGH_TO_STACK = 5_000  # units from which on stacking is tried beside greedy selection
+REAL = 1.28  # standard errors of a gain that are taken for real: better in nine of ten
+
+
+@dataclass(frozen=True)
+class Member:
+    """One experiment's predictions.
+
+    Attributes:
+        log_probs: (V, N, K), a view after the other.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    log_probs: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> "Member":
+        """The same of some rows only."""
+        return Member(self.name, self.views, self.log_probs[:, rows])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What members are judged by: class index, fold and unit of each row (N,)."""
+
+    targets: np.ndarray
+    fold: np.ndarray
+    units: np.ndarray
+    metric: Metric
+
+    def rows(self, rows: np.ndarray) -> "Truth":
+        """The same of some rows only."""
+        return Truth(self.targets[rows], self.fold[rows], self.units[rows], self.metric)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was fitted, ready for any rows of the same members.
+
+    Attributes:
+        views: a weight for each view of each member.
+        combination: of the members.
+        rule: from the blend to answers.
+    """
+
+    views: tuple[tuple[float, ...], ...]
+    combination: Combination
+    rule: Rule
+
+    def apply(self, members: Sequence[Member]) -> np.ndarray:
+        """Log-probabilities (N, K) whose largest is the answer."""
+        averaged = [ttachoice.average(m.log_probs, w) for m, w in zip(members, self.views, strict=True)]
+        return self.rule.apply(self.combination.apply(averaged))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with its 95 % interval (bootstrap over whole groups)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to blend, and how it does.
+
+    Attributes:
+        nested: log-probabilities (N, K) of each row by what was fitted on the other folds.
+        plan: fitted on all rows.
+        optimistic: score of the plan on the very rows it was fitted on.
+    """
+
+    name: str
+    nested: np.ndarray
+    score: Score
+    plan: Plan
+    optimistic: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to submit and why.
+
+    Attributes:
+        candidates: simplest first; the one that is used is `chosen`.
+        members: each alone, in the order they were given.
+        views_gain: what the chosen views give each member over the image as it is, nested, with its standard error.
+        words: reasons, a line each.
+    """
+
+    chosen: Candidate
+    candidates: list[Candidate]
+    members: list[Candidate]
+    views_gain: list[tuple[float, float]]
+    words: list[str]
+
+
+def methods_for(metric: Metric, units: int) -> list[Method]:
+    """The ways to blend that are tried, simplest first."""
+    ways: list[Method] = [Best(), Mean()]
+    if metric.name == "roc_auc":
+        ways.append(RankMean())
+    ways.append(Greedy())
+    if units >= ENOUGH_TO_STACK:
+        ways.append(Stacking())
+    return ways
+
+
+def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | None = None) -> Verdict:
+    """Fit all ways to blend, score them, and say which is used.
+
+    A blend must beat the plain mean and the best single member, and the mean the best single member, by their nested
+    scores, or the simpler one is used. A decision rule other than the likeliest class is used where its nested gain
+    is real.
+
+    Args:
+        methods: left out: those of `methods_for`.
+    """
+    if methods is None:
+        methods = methods_for(truth.metric, len(np.unique(truth.units)))
+    alone = [_evaluate([member], truth, [Best()], rules=False)[0] for member in members]
+    named = [Candidate(m.name, c.nested, c.score, c.plan, c.optimistic) for m, c in zip(members, alone, strict=True)]
+    gains = [_views_gain(member, candidate, truth) for member, candidate in zip(members, alone, strict=True)]
+    if len(members) == 1:
+        methods = [Best()]
+    found = _evaluate(members, truth, methods, rules=True)
+    plain, ruled = found[: len(methods)], found[len(methods) :]
+    best, words = _simplest_best(plain, truth.metric)
+    chosen, about_rule = _with_rule(plain[best], ruled[best], truth)
+    return Verdict(chosen, found, named, gains, [*words, *about_rule])
+
+
+def _evaluate(members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool) -> list[Candidate]:
+    """A candidate for each method, then, with `rules`, another for each with its decision rule."""
+    everything = _fit(members, truth, methods, rules)
+    nested = [np.empty(members[0].log_probs.shape[1:]) for _ in everything]
+    folds = np.unique(truth.fold)
+    for fold in folds:
+        # With a single fold there is no other to fit on, and nothing is nested.
+        learned = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
+        held = np.flatnonzero(truth.fold == fold)
+        plans = _fit([member.rows(learned) for member in members], truth.rows(learned), methods, rules)
+        for answers, (_, plan) in zip(nested, plans, strict=True):
+            answers[held] = plan.apply([member.rows(held) for member in members])
+    return [
+        Candidate(
+            name,
+            answers,
+            score_of(answers, truth),
+            plan,
+            truth.metric(truth.targets, np.exp(plan.apply(members))),
+        )
+        for (name, plan), answers in zip(everything, nested, strict=True)
+    ]
+
+
+def _fit(members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool) -> list[tuple[str, Plan]]:
+    views = tuple(ttachoice.choose(member.views, member.log_probs, truth.targets) for member in members)
+    averaged = [ttachoice.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
+    known = Calibrated.of(averaged, truth.targets, truth.units)
+    combinations = [method.combine(known) for method in methods]
+    found = [(m.name, Plan(views, c, Largest())) for m, c in zip(methods, combinations, strict=True)]
+    for method, combination in zip(methods, combinations, strict=True) if rules else ():
+        rule = decision.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric)
+        found.append((f"{method.name}, {rule.name}", Plan(views, combination, rule)))
+    return found
+
+
+def score_of(log_probs: np.ndarray, truth: Truth) -> Score:
+    """Score of log-probabilities (N, K), with its interval."""
+    probabilities = np.exp(log_probs)
+    interval = bootstrap_interval(truth.metric, truth.targets, probabilities, truth.units)
+    return Score(truth.metric(truth.targets, probabilities), *interval)
+
+
+def gain(a: np.ndarray, b: np.ndarray, truth: Truth) -> tuple[float, float]:
+    """How much better log-probabilities `a` (N, K) score than `b`, and the standard error of that."""
+    return paired_difference(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
+
+
+def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[float, float]:
+    if len(member.views) == 1:
+        return 0.0, 0.0
+    first = member.views.index(ttachoice.IDENTITY) if ttachoice.IDENTITY in member.views else 0
+    return gain(with_views.nested, member.log_probs[first].astype(np.float64), truth)
+
+
+def _simplest_best(candidates: Sequence[Candidate], metric: Metric) -> tuple[int, list[str]]:
+    """Place of the candidate that no simpler one equals, and why."""
+    best = 0
+    for place in range(1, len(candidates)):
+        if metric.better(candidates[place].score.value, candidates[best].score.value):
+            best = place
+    if len(candidates) == 1:
+        return 0, []
+    beaten = [f"{c.name} {c.score.value:.4f}" for k, c in enumerate(candidates) if k != best]
+    verb = "beats" if best else "is used, for nothing beats it:"
+    return best, [f"{candidates[best].name} {candidates[best].score.value:.4f} {verb} {', '.join(beaten)}"]
+
+
+def _with_rule(plain: Candidate, ruled: Candidate, truth: Truth) -> tuple[Candidate, list[str]]:
+    if isinstance(ruled.plan.rule, Largest):
+        return plain, []
+    value, error = gain(ruled.nested, plain.nested, truth)
+    if value > 0 and value >= REAL * error:
+        return ruled, [f"{ruled.plan.rule} gains {value:+.4f} ± {error:.4f}: used"]
+    return plain, [f"{ruled.plan.rule} gains {value:+.4f} ± {error:.4f}, which is not real: argmax stays"]

@@ -1,0 +1,134 @@
+"""The nested score: a fold has no say in what it is judged by, the simpler way stays unless it is beaten."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from foldcraft import nested, ttachoice
+from foldcraft.ensemble import Best, Greedy, Mean, Stacking
+from foldcraft.metrics import get
+from foldcraft.nested import Member, Truth, judge
+
+ROWS, CLASSES, FOLDS = 300, 3, 5
+RNG = np.random.default_rng(0)
+TARGETS = RNG.integers(0, CLASSES, ROWS)
+UNITS = np.array([f"u{row // 3}" for row in range(ROWS)])
+FOLD = (np.arange(ROWS) // 3) % FOLDS
+TRUTH = Truth(TARGETS, FOLD, UNITS, get("macro_f1"))
+
+
+def seen(signal: float, seed: int, targets: np.ndarray = TARGETS) -> np.ndarray:
+    evidence = np.random.default_rng(seed).normal(0, 1, (len(targets), CLASSES))
+    evidence[np.arange(len(targets)), targets] += signal
+    return log_softmax(signal * evidence, axis=1)
+
+
+def member(name: str, signal: float, seed: int) -> Member:
+    return Member(name, ("identity",), seen(signal, seed)[None])
+
+
+STRONG, MIDDLE, WEAK = member("strong", 1.6, 1), member("middle", 1.4, 2), member("weak", 0.5, 3)
+
+
+def test_a_fold_is_judged_by_what_was_fitted_on_the_others() -> None:
+    """With the labels of one fold moved round, its own answers stay; those of the other folds do not."""
+    moved = TARGETS.copy()
+    moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
+    members = [STRONG, MIDDLE, WEAK]
+    honest = judge(members, TRUTH)
+    lied_to = judge(members, Truth(moved, FOLD, UNITS, TRUTH.metric))
+    for a, b in zip(honest.candidates, lied_to.candidates, strict=True):
+        np.testing.assert_array_equal(a.nested[FOLD == 0], b.nested[FOLD == 0])
+    assert any(
+        np.abs(a.nested[FOLD != 0] - b.nested[FOLD != 0]).max() > 0.01
+        for a, b in zip(honest.candidates, lied_to.candidates, strict=True)
+    )
+
+
+def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> None:
+    gaps = []
+    for seed in range(6):
+        crowd = [member(f"m{k}", 0.35, 100 * seed + k) for k in range(12)]
+        verdict = judge(crowd, TRUTH, [Best()])
+        gaps.append(verdict.candidates[0].optimistic - verdict.candidates[0].score.value)
+    assert np.mean(gaps) > 0.02, "the best of twelve alike is the luckiest"
+
+
+def test_the_way_that_scores_best_is_used_and_the_simpler_one_of_equals() -> None:
+    verdict = judge([STRONG, MIDDLE, WEAK], TRUTH)
+    assert verdict.chosen.score.value == max(
+        one.score.value for one in verdict.candidates if one.plan.rule.name == "argmax"
+    )
+    assert verdict.chosen.name != "best single", "members that err differently are better together"
+    twins = judge([STRONG, Member("twin", STRONG.views, STRONG.log_probs)], TRUTH)
+    assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
+    assert "nothing beats it" in twins.words[0]
+
+
+def test_the_plan_applies_to_new_rows_of_the_same_members() -> None:
+    verdict = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), Mean(), Greedy(), Stacking()])
+    targets = np.random.default_rng(7).integers(0, CLASSES, 5000)
+    fresh = [
+        Member(name, ("identity",), seen(signal, seed, targets)[None])
+        for name, signal, seed in (("strong", 1.6, 11), ("middle", 1.4, 12), ("weak", 0.5, 13))
+    ]
+    true = TRUTH.metric(targets, np.exp(verdict.chosen.plan.apply(fresh)))
+    assert verdict.chosen.score.low < true < verdict.chosen.score.high
+    assert true == pytest.approx(verdict.chosen.score.value, abs=0.05)
+
+
+def test_a_rule_is_used_only_where_its_gain_is_real() -> None:
+    equal = judge([STRONG, MIDDLE], TRUTH)
+    assert equal.chosen.plan.rule.name == "argmax"
+    rng = np.random.default_rng(1)
+    prior = [0.88, 0.08, 0.04]
+    targets = rng.choice(3, 1500, p=prior)
+    log_probs = log_softmax(seen(1.3, 5, targets) + np.log(prior), axis=1)
+    truth = Truth(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    uneven = judge([Member("one", ("identity",), log_probs[None])], truth)
+    assert uneven.chosen.plan.rule.name == "prior adjustment"
+    assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
+    assert any("used" in line for line in uneven.words)
+
+
+def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:
+    plain, other, broken = seen(1.0, 21), seen(1.0, 22), seen(0.0, 23)
+    views = ("hflip", "identity", "vflip")
+    weights = ttachoice.choose(views, np.stack([other, plain, broken]), TARGETS)
+    assert weights == (0.5, 0.5, 0)
+    many = np.stack([plain, *(seen(1.0, 30 + k) for k in range(6))])
+    weights = ttachoice.choose(("identity", *"abcdef"), many, TARGETS)
+    assert weights[0] == 0.5
+    assert sum(weight > 0 for weight in weights) == ttachoice.MOST
+    assert sum(weights) == pytest.approx(1)
+    assert ttachoice.choose(("identity",), plain[None], TARGETS) == (1.0,)
+
+
+def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
+    views = Member("one", ("identity", "hflip", "vflip"), np.stack([seen(0.9, 41), seen(0.9, 42), seen(0.0, 43)]))
+    verdict = judge([views], TRUTH)
+    value, error = verdict.views_gain[0]
+    assert value > 2 * error > 0
+    by_hand = TRUTH.metric(TARGETS, np.exp(verdict.members[0].nested)) - TRUTH.metric(
+        TARGETS, np.exp(views.log_probs[0])
+    )
+    assert value == pytest.approx(by_hand)
+
+
+def test_the_average_of_views_is_a_geometric_mean() -> None:
+    three = np.stack([seen(1.0, 51), seen(1.0, 52), seen(1.0, 53)])
+    product = np.exp(0.5 * three[0] + 0.5 * three[2])
+    found = ttachoice.average(three, (0.5, 0, 0.5))
+    np.testing.assert_allclose(np.exp(found), product / product.sum(1, keepdims=True))
+
+
+def test_a_single_fold_is_judged_by_itself() -> None:
+    rows = np.flatnonzero(FOLD == 1)
+    verdict = judge([STRONG.rows(rows), WEAK.rows(rows)], TRUTH.rows(rows))
+    assert np.isfinite(verdict.chosen.nested).all()
+
+
+def test_ways_follow_metric_and_amount() -> None:
+    assert [way.name for way in nested.methods_for(get("macro_f1"), 100)] == ["best single", "mean", "greedy"]
+    assert "rank mean" in [way.name for way in nested.methods_for(get("roc_auc"), 100)]
+    assert "stacking" in [way.name for way in nested.methods_for(get("macro_f1"), 5000)]
