@@ -1,10 +1,12 @@
 """Blend experiments into a submission: nested OOF score, test predictions with TTA, a checked CSV, a row in the ledger.
 
 python src/infer.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
+python src/infer.py --score digits_convnet_mobilenet public=0.981      # what the leaderboard said of it
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +30,30 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
     )
+    parser.add_argument("--score", metavar="FILE", help="enter public=… and private=… scores of a submission, no more")
     args = parser.parse_intermixed_args(arguments)
+    if args.score is not None:
+        return enter_score(args)
     configs = cli.load_configs(args)
 
     from foldcraft.terminal import Terminal
 
     submit(configs, args.name, Terminal(), methods_named(args.method))
+    return 0
+
+
+def enter_score(args: argparse.Namespace) -> int:
+    """Fill a leaderboard's scores into the ledger; here public=… and private=… are no settings."""
+    from foldcraft import ledger
+    from foldcraft.terminal import Terminal
+
+    if args.config or args.name is not None:
+        raise FoldcraftError("enters a score, and takes neither --config nor --name", "--score")
+    if strange := [word for word in args.overrides if "=" not in word]:
+        raise FoldcraftError(f"{strange[0]!r} is not a score", "--score", "write public=0.812 or private=0.805")
+    scores = dict(word.split("=", 1) for word in args.overrides)
+    for line in ledger.fill(SUBMISSIONS, args.score, scores):
+        Terminal().say(line)
     return 0
 
 
@@ -69,17 +89,21 @@ def submit(
     name = name or "_".join([competition.name, *(member.name for member in members)])
     chosen = result.verdict.chosen
     entry = {
+        "competition": competition.name,
         "experiments": " ".join(member.name for member in members),
         "weights": " ".join(f"{share:.3f}" for share in chosen.plan.combination.shares),
         "metric": competition.metric.name,
-        "oof": f"{chosen.score.value:.5f}",
-        "oof_low": f"{chosen.score.low:.5f}",
-        "oof_high": f"{chosen.score.high:.5f}",
+        "nested": f"{chosen.score.value:.5f}",
+        "nested_low": f"{chosen.score.low:.5f}",
+        "nested_high": f"{chosen.score.high:.5f}",
+        "optimistic": f"{chosen.optimistic:.5f}",
         "rows": len(result.ids),
     }
-    path, is_new = submission.write(frame, SUBMISSIONS, name, entry)
+    path, is_new, doubt = submission.write(frame, SUBMISSIONS, name, entry)
     verb = "wrote" if is_new else "the same as"
     terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")
+    if doubt:
+        terminal.say(f"warning: {doubt}")
     return path, result
 
 

@@ -11,7 +11,7 @@ from conftest import CONFIG, draw_shape, real_data, real_weights
 
 from foldcraft import hardware, images, inference, predictions, tta
 from foldcraft.fit import Trainer
-from foldcraft.submission import LEDGER_COLUMNS
+from foldcraft.ledger import COLUMNS
 
 LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
 
@@ -30,9 +30,9 @@ def test_from_folder_to_submission(shapes: Path, command) -> None:
     assert submitted["id"].tolist() == sample["id"].tolist()
     assert "OOF" in done.out
     row = ledger().iloc[0]
-    assert list(ledger().columns) == LEDGER_COLUMNS
-    assert (row["file"], row["rows"]) == ("shapes_tiny.csv", "48")
-    assert float(row["oof_low"]) <= float(row["oof"]) <= float(row["oof_high"])
+    assert list(ledger().columns) == COLUMNS
+    assert (row["file"], row["competition"], row["rows"]) == ("shapes_tiny.csv", "shapes", "48")
+    assert float(row["nested_low"]) <= float(row["nested"]) <= float(row["nested_high"])
     truth = [("bar", "cross", "dot")[int(name[:3]) % 3] for name in submitted["id"]]
     assert np.mean(submitted["label"] == truth) > 0.8, "the tiny net has learned nothing"
 
@@ -194,4 +194,4 @@ def test_real_backbone_learns_real_hands(workplace: Path, command, monkeypatch: 
     done = command("infer", "--config", config)
 
     assert done.code == 0
-    assert float(ledger().iloc[0]["oof"]) > 0.6, "chance is 0.1"
+    assert float(ledger().iloc[0]["nested"]) > 0.6, "chance is 0.1"

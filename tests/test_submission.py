@@ -1,4 +1,4 @@
-"""The submission: made on the sample, checked as the host would, never overwritten, entered in the ledger once."""
+"""The submission: made on the sample, checked as the host would, never overwritten."""
 
 from pathlib import Path
 
@@ -149,61 +149,16 @@ def test_the_order_of_predictions_does_not_matter(order: list[int]) -> None:
         assert made.to_csv(index=False) == wanted.to_csv(index=False)
 
 
-def entry(oof: str = "0.9") -> dict[str, object]:
-    named = {"experiments": "a b", "weights": "0.5 0.5", "metric": "accuracy"}
-    return {**named, "oof": oof, "oof_low": "0.8", "oof_high": "0.95", "rows": 5}
-
-
 def frame(label: str = "bar") -> pd.DataFrame:
     return pd.DataFrame({"id": TEST, "label": label})
 
 
-def test_a_submission_and_its_row_are_written(tmp_path: Path) -> None:
-    folder = tmp_path / "submissions"
-    path, is_new = submission.write(frame(), folder, "shapes_a", entry())
-    assert (path, is_new) == (folder / "shapes_a.csv", True)
-    assert path.read_bytes() == b"id,label\nb,bar\na,bar\n10,bar\n07,bar\n7,bar\n"
-    ledger = submission.read_ledger(folder / "ledger.csv")
-    assert list(ledger.columns) == submission.LEDGER_COLUMNS
-    (row,) = ledger.to_dict("records")
-    assert row.pop("time")
-    given = {key: str(value) for key, value in entry().items()}
-    assert row == {"file": "shapes_a.csv", "public": "", "private": "", **given}
-
-
 def test_an_earlier_submission_is_never_overwritten(tmp_path: Path) -> None:
-    written = [submission.write(frame(label), tmp_path, "mine", entry()) for label in ("bar", "dot", "bar", "cross")]
-    assert [path.name for path, _ in written] == ["mine.csv", "mine-2.csv", "mine.csv", "mine-3.csv"]
-    assert [is_new for _, is_new in written] == [True, True, False, True]
-    for (path, _), label in zip(written, ("bar", "dot", "bar", "cross"), strict=True):
-        assert pd.read_csv(path)["label"].unique().tolist() == [label]
-    ledger = submission.read_ledger(tmp_path / "ledger.csv")
-    assert ledger["file"].tolist() == ["mine.csv", "mine-2.csv", "mine-3.csv"]
-
-
-def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
-    submission.write(frame(), tmp_path, "mine", entry("0.90"))
-    ledger = submission.read_ledger(tmp_path / "ledger.csv")
-    ledger.assign(public="0.870", private='high, "for once"').to_csv(tmp_path / "ledger.csv", index=False)
-    submission.write(frame(), tmp_path, "mine", entry("0.91"))
-    submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
-    ledger = submission.read_ledger(tmp_path / "ledger.csv")
-    assert ledger["public"].tolist() == ["0.870", ""]
-    assert ledger["private"].tolist() == ['high, "for once"', ""]
-    assert ledger["oof"].tolist() == ["0.90", "0.92"]
-
-
-def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_path: Path) -> None:
-    old, _ = submission.write(frame(), tmp_path, "mine", entry("0.90"))
-    old.unlink()
-    new, is_new = submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
-    assert is_new
-    ledger = submission.read_ledger(tmp_path / "ledger.csv")
-    assert ledger[ledger["file"] == new.name]["oof"].tolist()[-1] == "0.92"
-
-
-def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "ledger.csv").write_text("file;public\nmine.csv;0.9\n")
-    with pytest.raises(FoldcraftError, match=r"ledger\.csv: columns"):
-        submission.write(frame(), tmp_path, "mine", entry())
-    assert (tmp_path / "ledger.csv").read_text() == "file;public\nmine.csv;0.9\n"
+    names = ("experiments", "weights", "nested", "nested_low", "nested_high", "optimistic", "rows")
+    entry = {"competition": "shapes", "metric": "accuracy", **dict.fromkeys(names, "")}
+    written = [submission.write(frame(label), tmp_path, "mine", entry) for label in ("bar", "dot", "bar", "cross")]
+    assert [one.path.name for one in written] == ["mine.csv", "mine-2.csv", "mine.csv", "mine-3.csv"]
+    assert [one.is_new for one in written] == [True, True, False, True]
+    for one, label in zip(written, ("bar", "dot", "bar", "cross"), strict=True):
+        assert pd.read_csv(one.path)["label"].unique().tolist() == [label]
+    assert written[0].path.read_bytes() == b"id,label\nb,bar\na,bar\n10,bar\n07,bar\n7,bar\n"

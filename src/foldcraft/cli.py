@@ -16,12 +16,18 @@ MISTAKE = 2
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
 
 
+def bare_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with --debug, for a command that needs no config."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
 def parser(description: str | None, several_configs: bool = False) -> argparse.ArgumentParser:
     """A parser with --config, --debug and key=value overrides."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = bare_parser(description)
     plural = "one or more experiments of one competition" if several_configs else "the experiment"
     made.add_argument("--config", nargs="+", default=[], metavar="YAML", help=f"{plural}; left out: {DEFAULT_CONFIG}")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the config's")
     return made
 

@@ -23,6 +23,7 @@ class Metric:
         of_confusion: of labels: from counts (..., K, K), truth by prediction, perhaps fractional, to scores (...).
         of_weights: of probabilities: from truth (N,), probabilities (N, K) and weights of rows (N, R) to scores (R,).
         classes: number of classes it is made for; None: any.
+        bounds: the lowest and the highest score that there is.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Metric:
     of_confusion: Callable[[np.ndarray], np.ndarray] | None = None
     of_weights: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     classes: int | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     @property
     def wants(self) -> Literal["labels", "probabilities"]:
@@ -142,8 +144,8 @@ METRICS = {
         Metric("f1", True, _f1, classes=2),
         Metric("accuracy", True, _accuracy),
         Metric("balanced_accuracy", True, _balanced_accuracy),
-        Metric("qwk", True, _qwk),
-        Metric("log_loss", False, of_weights=_log_loss),
+        Metric("qwk", True, _qwk, bounds=(-1.0, 1.0)),
+        Metric("log_loss", False, of_weights=_log_loss, bounds=(0.0, np.inf)),
         Metric("roc_auc", True, of_weights=_roc_auc),
     )
 }

@@ -1,31 +1,18 @@
 """The submission: made on the host's sample, checked, and entered in the ledger."""
 
-import io
-import os
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from foldcraft import agreement, ledger
+from foldcraft.agreement import Doubt
 from foldcraft.competition import Competition
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.files import locked, write_atomic
 from foldcraft.predictions import is_normalised
-
-LEDGER_COLUMNS = [
-    "file",
-    "time",
-    "experiments",
-    "weights",
-    "metric",
-    "oof",
-    "oof_low",
-    "oof_high",
-    "rows",
-    "public",
-    "private",
-]
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
@@ -98,22 +85,35 @@ def check(frame: pd.DataFrame, competition: Competition) -> None:
         competition.classes.encode(frame[answers[0]].tolist())
 
 
-def write(frame: pd.DataFrame, folder: Path, name: str, entry: dict[str, object]) -> tuple[Path, bool]:
+class Written(NamedTuple):
+    """A submission on disk.
+
+    Attributes:
+        is_new: False: the very same has been written before.
+        doubt: why its rows may be shuffled; None: nothing speaks for it.
+    """
+
+    path: Path
+    is_new: bool
+    doubt: Doubt | None
+
+
+def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, object]) -> Written:
     """Write the submission and its row in the ledger; an earlier submission is never overwritten.
 
     Args:
-        entry: the ledger's columns beside file and time.
-
-    Returns:
-        where it is, and whether it is new (False: the very same has been written before).
+        entry: the ledger's columns beside file, time, public and private.
     """
     text = frame.to_csv(index=False, lineterminator="\n")
-    with locked(folder / ".lock"):
+    with locked(ledger.lock_in(folder)):
         path, is_new = _free_name(folder, name, text)
         if is_new:
             write_atomic(path, text)
-        _enter(folder / "ledger.csv", {"file": path.name, **entry}, is_new)
-    return path, is_new
+        ledger.enter(ledger.path_in(folder), {"file": path.name, **entry}, is_new)
+        rows = ledger.read(ledger.path_in(folder))
+    comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
+    found = agreement.doubts(folder, comparable, only=path.name)
+    return Written(path, is_new, found[0] if found else None)
 
 
 def _free_name(folder: Path, name: str, text: str) -> tuple[Path, bool]:
@@ -124,31 +124,3 @@ def _free_name(folder: Path, name: str, text: str) -> tuple[Path, bool]:
         number += 1
         path = folder / f"{name}-{number}.csv"
     return path, True
-
-
-def _enter(ledger: Path, entry: dict[str, object], is_new: bool) -> None:
-    rows = read_ledger(ledger)
-    if not is_new and (rows["file"] == entry["file"]).any():
-        return
-    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", **entry}
-    rows.loc[len(rows)] = [str(row[column]) for column in LEDGER_COLUMNS]
-    stream = io.StringIO()
-    rows.to_csv(stream, index=False, lineterminator="\n")
-    write_atomic(ledger, stream.getvalue())
-
-
-def read_ledger(ledger: Path) -> pd.DataFrame:
-    """All submissions so far, every column as text.
-
-    Raises:
-        FoldcraftError: the file is not a ledger.
-    """
-    if not ledger.exists() or os.path.getsize(ledger) == 0:
-        return pd.DataFrame(columns=LEDGER_COLUMNS, dtype=str)
-    try:
-        rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise FoldcraftError(f"not a readable ledger: {error}", ledger, "mend or rename it") from None
-    if list(rows.columns) != LEDGER_COLUMNS:
-        raise FoldcraftError("columns are not those of a ledger", ledger, "mend or rename it")
-    return rows

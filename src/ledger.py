@@ -1,0 +1,67 @@
+"""All submissions with what the leaderboard said of them: does the out-of-fold (OOF) score deserve to be trusted?
+
+python src/ledger.py
+python src/infer.py --score digits_convnet public=0.981      # enters a leaderboard score
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foldcraft import cli
+from foldcraft.errors import FoldcraftError, suggest
+
+if TYPE_CHECKING:
+    from foldcraft.standing import Standing
+    from foldcraft.terminal import Terminal
+
+SUBMISSIONS = Path("submissions")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.bare_parser(__doc__)
+    parser.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
+    args = parser.parse_args(arguments)
+
+    from foldcraft import ledger, standing
+    from foldcraft.terminal import Terminal
+
+    rows = ledger.read(ledger.path_in(SUBMISSIONS))
+    if rows.empty:
+        raise FoldcraftError("no submission yet", SUBMISSIONS, "`python src/infer.py` writes one")
+    if args.competition is not None:
+        known = sorted(set(rows["competition"]) - {""})
+        if args.competition not in known:
+            raise FoldcraftError(
+                f"no submission of {args.competition!r}", "--competition", suggest(args.competition, known)
+            )
+        rows = rows[rows["competition"] == args.competition]
+    terminal = Terminal()
+    for part in standing.read(SUBMISSIONS, rows):
+        show(part, terminal)
+        for line in standing.findings(part):
+            terminal.say(line)
+    return 0
+
+
+def show(part: Standing, terminal: Terminal) -> None:
+    """The table of one competition."""
+    columns = ("file", "time", "experiments", "OOF", "95 % interval", "public", "private", "")
+    direction = "more is better" if part.greater_is_better else "less is better"
+    terminal.table(
+        f"{part.competition or 'competition not known'}: {part.metric} ({direction})", columns, list(lines(part))
+    )
+
+
+def lines(part: Standing) -> Iterator[Sequence[str]]:
+    doubtful = {doubt.file for doubt in part.doubts}
+    for row in part.rows.itertuples():
+        interval = f"{row.nested_low}–{row.nested_high}" if row.nested_low and row.nested_high else ""
+        flag = "shuffled?" if row.file in doubtful else ""
+        yield row.file, row.time, row.experiments, row.nested, interval, row.public, row.private, flag
+
+
+if __name__ == "__main__":
+    cli.run(main)

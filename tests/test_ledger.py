@@ -1,0 +1,408 @@
+"""The ledger: kept whole, told what the leaderboard says, compared with it; and submissions whose rows are shuffled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Outcome
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import cohen_kappa_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from foldcraft import agreement, ledger, metrics, predictions, standing, submission
+from foldcraft.agreement import Answers
+from foldcraft.errors import FoldcraftError
+
+Command = Callable[..., Outcome]
+TEST = ["b", "a", "10", "07", "7"]
+
+
+def entry(nested: object = "0.90", **more: object) -> dict[str, object]:
+    about = {"competition": "shapes", "experiments": "a b", "weights": "0.5 0.5", "metric": "accuracy"}
+    return {**about, "nested": nested, "nested_low": "0.80", "nested_high": "0.95", "optimistic": "", "rows": 5, **more}
+
+
+def frame(label: str = "bar") -> pd.DataFrame:
+    return pd.DataFrame({"id": TEST, "label": label})
+
+
+def in_ledger(folder: Path) -> pd.DataFrame:
+    return ledger.read(folder / "ledger.csv")
+
+
+# A row for each submission
+
+
+def test_a_submission_has_a_row(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    submission.write(frame(), folder, "shapes_a", entry(optimistic="0.92"))
+    (row,) = in_ledger(folder).to_dict("records")
+    assert list(row) == ledger.COLUMNS
+    assert row.pop("time")
+    given = {key: str(value) for key, value in entry(optimistic="0.92").items()}
+    assert row == {"file": "shapes_a.csv", "public": "", "private": "", **given}
+
+
+def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
+    submission.write(frame(), tmp_path, "mine", entry("0.90"))
+    in_ledger(tmp_path).assign(public="0.870", private='high, "for once"').to_csv(tmp_path / "ledger.csv", index=False)
+    submission.write(frame(), tmp_path, "mine", entry("0.91"))
+    submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    assert in_ledger(tmp_path)["file"].tolist() == ["mine.csv", "mine-2.csv"]
+    assert in_ledger(tmp_path)["public"].tolist() == ["0.870", ""]
+    assert in_ledger(tmp_path)["private"].tolist() == ['high, "for once"', ""]
+    assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
+
+
+def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_path: Path) -> None:
+    submission.write(frame(), tmp_path, "mine", entry("0.90")).path.unlink()
+    new = submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    assert new.is_new
+    assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
+    ledger.fill(tmp_path, "mine", {"public": "0.8"})
+    assert in_ledger(tmp_path)["public"].tolist() == ["", "0.8"], "the score is that of the one that exists"
+
+
+def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ledger.csv").write_text("file;public\nmine.csv;0.9\n")
+    with pytest.raises(FoldcraftError, match=r"ledger\.csv: columns"):
+        submission.write(frame(), tmp_path, "mine", entry())
+    assert (tmp_path / "ledger.csv").read_text() == "file;public\nmine.csv;0.9\n"
+
+
+OLD = """file,time,experiments,weights,metric,oof,oof_low,oof_high,rows,public,private
+shapes_a.csv,2026-01-02 03:04:05,a,1.000,accuracy,0.90,0.80,0.95,48,0.870,
+shapes_big_a.csv,2026-01-02 03:04:06,a,1.000,macro_f1,0.91,0.81,0.96,48,,"no, not yet"
+shapesque.csv,2026-01-02 03:04:07,b,1.000,accuracy,0.92,0.82,0.97,48,,
+"""
+
+
+def test_an_older_ledger_is_read_as_of_today_and_nothing_is_lost(workplace: Path) -> None:
+    for name in ("shapes", "shapes_big"):
+        (workplace / "folds" / f"{name}.csv").parent.mkdir(exist_ok=True)
+        (workplace / "folds" / f"{name}.csv").touch()
+    kept = workplace / "ledger.csv"
+    kept.write_text(OLD)
+
+    rows = ledger.read(kept)
+
+    assert kept.read_text() == OLD, "reading changes nothing"
+    assert rows["competition"].tolist() == ["shapes", "shapes_big", ""]
+    assert rows["optimistic"].tolist() == ["", "", ""]
+    submission.write(frame(), workplace, "shapes_c", entry("0.93"))
+    old = pd.read_csv(Path(kept), dtype=str, keep_default_na=False)
+    assert list(old.columns) == ledger.COLUMNS
+    assert old["nested"].tolist() == ["0.90", "0.91", "0.92", "0.93"]
+    assert old["nested_low"].tolist() == ["0.80", "0.81", "0.82", "0.80"]
+    assert old["private"].tolist() == ["", "no, not yet", "", ""]
+    for column in ("file", "time", "experiments", "weights", "metric", "rows", "public"):
+        assert [line.split(",")[list(ledger.COLUMNS).index(column)] for line in kept.read_text().split("\n")[1:4]] == (
+            old[column].tolist()[:3]
+        )
+
+
+def test_the_competition_of_an_old_row_is_the_longest_that_fits() -> None:
+    known = ["a", "a_b", "c"]
+    names = ["a_net.csv", "a_b_net.csv", "a_b.csv", "c-2.csv", "cat.csv", "net_a.csv"]
+    assert [ledger.competition_of(name, known) for name in names] == ["a", "a_b", "a_b", "c", "", ""]
+
+
+# What the leaderboard says
+
+
+@pytest.fixture
+def entered(workplace: Path) -> Path:
+    """Two submissions in the ledger; the folder they are in."""
+    submission.write(frame(), Path("submissions"), "shapes_a", entry())
+    submission.write(frame("dot"), Path("submissions"), "shapes_v1.5", entry(metric="log_loss"))
+    return Path("submissions")
+
+
+@pytest.mark.parametrize(
+    "name", ["shapes_v1.5", "shapes_v1.5.csv", "submissions/shapes_v1.5", "./submissions/shapes_v1.5.csv"]
+)
+def test_scores_are_entered_without_a_config(entered: Path, command: Command, name: str) -> None:
+    before = in_ledger(entered)
+    done = command("infer", "--score", name, "public=0.812", "private=1.5")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["shapes_v1.5.csv: public score 0.812", "shapes_v1.5.csv: private score 1.5"]
+    before.loc[1, ["public", "private"]] = ["0.812", "1.5"]
+    pd.testing.assert_frame_equal(in_ledger(entered), before)
+
+
+def test_a_score_that_is_replaced_is_named(entered: Path, command: Command) -> None:
+    command("infer", "public=0.80", "--score", "shapes_a")
+    again = command("infer", "--score", "shapes_a", "public=0.80")
+    other = command("infer", "--score", "shapes_a", "public=0.81", "private=0.7")
+    assert "was" not in again.out
+    assert other.out.splitlines()[0] == "shapes_a.csv: public score 0.81, was 0.80"
+    assert in_ledger(entered).loc[0, ["public", "private"]].tolist() == ["0.81", "0.7"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shapes_b", "public=0.8"], "no submission 'shapes_b'; did you mean shapes_a.csv"),
+        (["runs/shapes_a.csv", "public=0.8"], "no submission 'runs/shapes_a.csv'"),
+        (["shapes_a"], "no score is given"),
+        (["shapes_a", "public=0,812"], "'0,812' is not a number"),
+        (["shapes_a", "public=nan"], "'nan' is not a number"),
+        (["shapes_a", "public="], "'' is not a number"),
+        (["shapes_a", "private=0.8", "public=81.2"], "accuracy cannot be 81.2; it is from 0 to 1"),
+        (["shapes_v1.5", "public=-0.1"], "log_loss cannot be -0.1"),
+        (["shapes_a", "train.lr=0.1"], "'train.lr' is no leaderboard"),
+        (["shapes_a", "0.8"], "'0.8' is not a score"),
+        (["shapes_a", "public=0.8", "--config", "c.yaml"], "takes neither --config"),
+    ],
+)
+def test_a_score_that_cannot_be_is_refused(entered: Path, command: Command, words: list[str], said: str) -> None:
+    before = (entered / "ledger.csv").read_bytes()
+    done = command("infer", "--score", *words)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert said in done.err
+    assert (entered / "ledger.csv").read_bytes() == before
+
+
+# Shuffled rows
+
+
+@dataclass(frozen=True)
+class Model:
+    """Real out-of-fold and test predictions of one classifier, of real handwritten digits."""
+
+    oof: np.ndarray
+    test: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Model]:
+    """Classifiers as unlike as can be, from nearly perfect to nearly useless."""
+    pixels, digits = load_digits(return_X_y=True)
+    pixels = pixels / 16
+    kinds = {
+        "logistic": (LogisticRegression(max_iter=200), slice(None)),
+        "neighbour": (KNeighborsClassifier(3), slice(None)),
+        "bayes": (GaussianNB(), slice(None)),
+        "bushy": (DecisionTreeClassifier(max_depth=6, random_state=0), slice(None)),
+        "small": (DecisionTreeClassifier(max_depth=3, random_state=0), slice(None)),
+        "top": (LogisticRegression(max_iter=200), slice(0, 16)),  # sees a quarter of the image
+    }
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    made = {}
+    for name, (kind, part) in kinds.items():
+        train, test = pixels[:1200, part], pixels[1200:, part]
+        oof = cross_val_predict(kind, train, digits[:1200], cv=folds, method="predict_proba")
+        made[name] = Model(oof, kind.fit(train, digits[:1200]).predict_proba(test))
+    return made
+
+
+def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = False) -> submission.Written:
+    """Submit a model's answers, in the form that the metric wants."""
+    judge = metrics.get(metric)
+    truth = load_digits().target[:1200]
+    order = np.random.default_rng(7).permutation(len(model.test)) if shuffled else np.arange(len(model.test))
+    answers = (
+        {"label": model.test.argmax(1)} if judge.wants == "labels" else {f"c{k}": model.test[:, k] for k in range(10)}
+    )
+    ids = [f"{row:04d}.png" for row in range(len(order))]
+    table = pd.DataFrame({"id": ids, **{column: values[order] for column, values in answers.items()}})
+    return submission.write(table, folder, name, entry(f"{judge(truth, model.oof):.5f}", metric=metric))
+
+
+@pytest.mark.parametrize("metric", sorted(metrics.METRICS))
+def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, models, metric: str) -> None:
+    for order in (list(models), list(models)[::-1]):
+        folder = tmp_path / order[0]
+        assert [enter(folder, name, models[name], metric).doubt for name in order] == [None] * len(order)
+        assert not agreement.doubts(folder, in_ledger(folder))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "qwk", "log_loss", "roc_auc"])
+@pytest.mark.parametrize("which", ["logistic", "small"])
+def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models, metric: str, which: str) -> None:
+    for name in ("logistic", "neighbour", "bushy"):
+        enter(tmp_path, name, models[name], metric)
+    written = enter(tmp_path, "mixed", models[which], metric, shuffled=True)
+    assert written.path.exists(), "a warning, no more"
+    assert "mixed.csv agrees too little with the 3 best others" in str(written.doubt)
+    assert abs(written.doubt.agreement) < 0.1
+    assert [doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))] == ["mixed.csv"]
+    later = enter(tmp_path, "later", models["bayes"], metric)
+    assert later.doubt is None, "an honest one is not doubted for the sake of an earlier one that was not"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_a_shuffle_is_seen_beside_a_single_other_one(tmp_path: Path, models, metric: str) -> None:
+    assert enter(tmp_path, "first", models["logistic"], metric, shuffled=True).doubt is None
+    assert enter(tmp_path, "second", models["neighbour"], metric).doubt.others == ("first.csv",)
+    assert {doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv", "second.csv"}
+    enter(tmp_path, "third", models["bayes"], metric)
+    assert {doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv"}, "the majority"
+
+
+def test_half_a_shuffle_is_seen_where_scores_are_high(tmp_path: Path, models) -> None:
+    enter(tmp_path, "honest", models["neighbour"], "accuracy")
+    test = models["logistic"].test.copy()
+    test[:400] = test[np.random.default_rng(0).permutation(400)]
+    assert enter(tmp_path, "part", Model(models["logistic"].oof, test), "accuracy").doubt.agreement > 0.25
+
+
+def test_submissions_of_other_rows_are_not_compared(tmp_path: Path, models) -> None:
+    for name in ("logistic", "neighbour"):
+        enter(tmp_path, name, models[name], "accuracy")
+    table = pd.read_csv(tmp_path / "logistic.csv", dtype=str)
+    other = table.assign(id="new" + table["id"], label=table["label"].sample(frac=1, random_state=0).to_list())
+    assert submission.write(other, tmp_path, "other ids", entry(0.95)).doubt is None
+    shuffled = table.assign(label=table["label"].sample(frac=1, random_state=0).to_list())
+    assert submission.write(shuffled, tmp_path, "other host", entry(0.95, competition="x")).doubt is None
+    (tmp_path / "logistic.csv").unlink()
+    (tmp_path / "neighbour.csv").unlink()
+    assert submission.write(shuffled, tmp_path, "alone", entry(0.95)).doubt is None
+
+
+def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -> Answers:
+    table = pd.DataFrame({"label": labels, "id": ids}, dtype=str).set_index("id")
+    return Answers("x.csv", table, metrics.get("accuracy"), nested)
+
+
+@given(data=st.data(), rows=st.integers(2, 40))
+def test_agreement_is_cohens_kappa(data: st.DataObject, rows: int) -> None:
+    one, other = (data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)) for _ in range(2))
+    found = agreement.agreement(answers(one, range(rows)), answers(other, range(rows)))
+    if len(set(one) | set(other)) == 1:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(cohen_kappa_score(one, other))
+
+
+@given(data=st.data())
+def test_rows_find_each_other_by_their_ids(data: st.DataObject) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, 60).astype(str)
+    order = data.draw(st.permutations(range(60)))
+    one = Answers("a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), metrics.get("accuracy"), 0.9)
+    other = Answers("b.csv", one.table.iloc[order].reset_index(drop=True), one.metric, 0.9)
+    ((first, second),) = agreement.alike([one, other])
+    assert agreement.agreement(first, second) == 1
+
+
+def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: Command) -> None:
+    learning = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0", *learning)
+    honest = command("infer", "--config", shapes, *learning)
+    test = Path("runs/shapes/tiny/fold0/test.parquet")
+    kept = predictions.read(test)
+    moved = predictions.Predictions(kept.ids, kept.views, np.roll(kept.log_probs, 1, axis=1), kept.origin)
+    predictions.write(test, moved)
+
+    done = command("infer", "--config", shapes, *learning)
+
+    assert "warning: shapes" not in honest.out
+    assert done.code == 0, "it never keeps a submission back"
+    assert "wrote submissions/shapes_tiny-2.csv" in done.out
+    assert "warning: shapes_tiny-2.csv agrees too little with shapes_tiny.csv" in done.out
+    assert "shuffled?" in command("ledger").out
+
+
+# Out-of-fold and leaderboard
+
+
+def played(
+    oof: Sequence[float], public: Sequence[float | None], metric: str = "accuracy", half: float = 0.02
+) -> pd.DataFrame:
+    """A ledger of one competition, without the files."""
+    rows = [
+        {"file": f"s{k}.csv", "time": "now", "public": "" if lb is None else str(lb), "private": ""}
+        | {key: str(value) for key, value in entry(score, metric=metric).items()}
+        | {"nested_low": str(score - half), "nested_high": str(score + half), "rows": "500"}
+        for k, (score, lb) in enumerate(zip(oof, public, strict=True))
+    ]
+    return pd.DataFrame(rows)[ledger.COLUMNS]
+
+
+def told(rows: pd.DataFrame) -> str:
+    (one,) = standing.read(Path("nowhere"), rows)
+    return "\n".join(standing.findings(one))
+
+
+def test_scores_that_go_together_are_told_with_their_correlation() -> None:
+    oof, public = [0.80, 0.82, 0.85, 0.83, 0.90], [0.79, 0.80, 0.86, None, 0.91]
+    said = told(played(oof, public))
+    pearson = np.corrcoef(oof[:3] + oof[4:], public[:3] + public[4:])[0, 1]
+    assert f"OOF and public: Pearson {pearson:.2f} (95 % interval" in said
+    assert "Spearman 1.00, of 4 submissions" in said
+    assert "OOF - public: +0.0025 in the mean (-0.0100 to +0.0200); no public score lies outside" in said
+    assert "best by OOF and by public: s4.csv" in said
+    assert "OOF and private" not in said
+    assert said.splitlines()[-1].startswith(
+        "advice: trust the OOF, unless the leaderboard has many more rows than the 500"
+    )
+
+
+def test_a_correlation_of_three_is_not_told() -> None:
+    said = told(played([0.8, 0.9, 0.7], [0.8, 0.9, 0.7]))
+    assert "of 3 with both, a correlation would mean nothing" in said
+    assert "Pearson" not in said
+    assert "Pearson" not in told(played([0.8] * 5, [0.1, 0.2, 0.3, 0.4, 0.5])), "nor of one that does not vary"
+
+
+def test_the_best_is_the_least_where_less_is_better() -> None:
+    said = told(played([0.3, 0.2, 0.4], [0.35, 0.38, 0.41], "log_loss", half=0.1))
+    assert "best by OOF: s1.csv; best by public: s0.csv" in said
+    assert "no public score lies outside" not in said
+    assert "1 of 3 lie outside their OOF interval: s1.csv" in said
+
+
+@pytest.mark.parametrize(
+    ("oof", "public", "metric", "said"),
+    [
+        ([0.80, 0.82], [None, None], "accuracy", "`python src/infer.py --score FILE public=0.812` enters"),
+        ([0.80, 0.82, 0.84], [0.70, 0.83, 0.71], "accuracy", "do not trust the OOF yet: public scores are worse"),
+        ([0.80, 0.82, 0.84], [0.90, 0.93, 0.91], "accuracy", "trust the OOF, unless"),
+        ([0.80, 0.82, 0.84], [0.90, 0.93, 0.91], "log_loss", "do not trust the OOF yet: public scores are worse"),
+        (
+            [0.80, 0.82, 0.84, 0.86, 0.88],
+            [0.70, 0.72, 0.74, 0.77, 0.78],
+            "accuracy",
+            "it is too hopeful for public, but",
+        ),
+        ([0.80, 0.81, 0.82, 0.83, 0.84], [0.84, 0.83, 0.82, 0.81, 0.80], "accuracy", "the better it is, the worse is"),
+        ([0.80, 0.81, 0.82, 0.83, 0.84], [0.82, 0.81, 0.80, 0.83, 0.81], "accuracy", "trust the OOF, unless"),
+    ],
+)
+def test_advice(oof: list[float], public: list[float | None], metric: str, said: str) -> None:
+    rows = played(oof, public, metric, half=0.05)
+    assert said in told(rows).splitlines()[-1]
+    private = rows.assign(private=rows["public"], public="" if None in public else str(oof[0]))
+    assert said.replace("public scores", "private scores").replace("for public", "for private") in told(private)
+
+
+def test_the_table_holds_all_of_each_competition(workplace: Path, command: Command) -> None:
+    assert "no submission yet" in command("ledger").err
+    rows = pd.concat([played([0.8, 0.9], [0.7, None]), played([0.5], [0.4], "log_loss").assign(competition="other")])
+    Path("submissions").mkdir()
+    rows.to_csv("submissions/ledger.csv", index=False)
+
+    done = command("ledger")
+
+    assert done.code == 0, done.err
+    assert "shapes: accuracy (more is better)" in done.out
+    assert "other: log_loss (less is better)" in done.out
+    line = next(line for line in done.out.splitlines() if "s0.csv" in line)
+    for cell in ("now", "a b", "0.8", "0.78–0.8200000000000001", "0.7"):
+        assert cell in line
+    assert done.out.count("advice: ") == 2
+    only = command("ledger", "--competition", "other")
+    assert "other: " in only.out
+    assert "shapes: " not in only.out
+    wrong = command("ledger", "--competition", "othr")
+    assert (wrong.code, "did you mean 'other'?" in wrong.err) == (2, True)
