@@ -181,7 +181,7 @@ def credible(one: Answers, others: Sequence[Answers]) -> float:
     Half of what their out-of-fold scores make one expect, where the score is like a share of right rows. Else what
     chance could just bring about, if the others agree with each other on twice as much.
     """
-    shares = one.metric.wants == "labels" and one.metric.bounds == (0, 1)
+    shares = one.metric.wants == "labels" and one.metric.bounds == (0, 1) and not one.metric.classes  # f1 is of one
     if shares and not np.isnan([answers.nested for answers in (one, *others)]).any():
         return HALF * float(np.median([expected_kappa(one, other) for other in others]))
     by_chance = min(LEAST, ERRORS / np.sqrt(len(one.table)))
