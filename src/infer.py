@@ -122,8 +122,7 @@ def _show(result: Combined, terminal: Terminal) -> None:
     columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
     shares = verdict.chosen.plan.combination.shares
     rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
-    ways = verdict.candidates if len(verdict.members) > 1 else verdict.candidates[1:]
-    rows += [_row(result, one, "used" if one is verdict.chosen else "") for one in ways]
+    rows += [_row(result, one, "used" if one is verdict.chosen else "") for one in verdict.worth_showing]
     terminal.table(f"{metric} on {len(result.ids)} rows, all fitted without the fold that is judged", columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in verdict.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))

@@ -6,7 +6,7 @@ the fold is judged by that: the nested score. Groups lie whole in one fold, so t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Candidate:
     """A way to blend, and how it does.
 
     Attributes:
+        is_ruled: a decision rule was fitted, though it may have turned out to do nothing.
         nested: log-probabilities (N, K) of each row by what was fitted on the other folds.
         plan: fitted on all rows.
         optimistic: score of the plan on the very rows it was fitted on.
@@ -94,6 +95,12 @@ class Candidate:
     score: Score
     plan: Plan
     optimistic: float
+    is_ruled: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """Does it take anything but the likeliest class?"""
+        return not isinstance(self.plan.rule, Largest)
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,12 @@ class Verdict:
     members: list[Candidate]
     views_gain: list[tuple[float, float]]
     words: list[str]
+
+    @property
+    def worth_showing(self) -> list[Candidate]:
+        """Candidates that are neither a member once more nor a rule that turned out to do nothing."""
+        alone = len(self.members) == 1
+        return [one for one in self.candidates if one.decides or not (alone or one.is_ruled)]
 
 
 def methods_for(metric: Metric, units: int) -> list[Method]:
@@ -138,12 +151,12 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
     if methods is None:
         methods = methods_for(truth.metric, len(np.unique(truth.units)))
     alone = [_evaluate([member], truth, [Best()], rules=False)[0] for member in members]
-    named = [Candidate(m.name, c.nested, c.score, c.plan, c.optimistic) for m, c in zip(members, alone, strict=True)]
+    named = [replace(candidate, name=member.name) for member, candidate in zip(members, alone, strict=True)]
     gains = [_views_gain(member, candidate, truth) for member, candidate in zip(members, alone, strict=True)]
     if len(members) == 1:
         methods = [Best()]
     found = _evaluate(members, truth, methods, rules=True)
-    plain, ruled = found[: len(methods)], found[len(methods) :]
+    plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
     best, words = _simplest_best(plain, truth.metric)
     chosen, about_rule = _with_rule(plain[best], ruled[best], truth)
     return Verdict(chosen, found, named, gains, [*words, *about_rule])
@@ -168,8 +181,9 @@ def _evaluate(members: Sequence[Member], truth: Truth, methods: Sequence[Method]
             score_of(answers, truth),
             plan,
             truth.metric(truth.targets, np.exp(plan.apply(members))),
+            is_ruled=place >= len(methods),
         )
-        for (name, plan), answers in zip(everything, nested, strict=True)
+        for place, ((name, plan), answers) in enumerate(zip(everything, nested, strict=True))
     ]
 
 
@@ -218,7 +232,7 @@ def _simplest_best(candidates: Sequence[Candidate], metric: Metric) -> tuple[int
 
 
 def _with_rule(plain: Candidate, ruled: Candidate, truth: Truth) -> tuple[Candidate, list[str]]:
-    if isinstance(ruled.plan.rule, Largest):
+    if not ruled.decides:
         return plain, []
     value, error = gain(ruled.nested, plain.nested, truth)
     if value > 0 and value >= REAL * error:

@@ -1,0 +1,50 @@
+"""Experiments come together only where they belong together, row by row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from foldcraft.blending import common_rows
+from foldcraft.errors import FoldcraftError
+from foldcraft.predictions import Origin, Predictions
+
+IDS = np.array([f"{row:03d}.png" for row in range(30)])
+
+
+def joined(name: str, ids: np.ndarray = IDS) -> Predictions:
+    log_probs = log_softmax(np.random.default_rng(0).normal(0, 1, (2, len(ids), 3)), axis=2).astype(np.float32)
+    return Predictions(ids, ("identity", "hflip"), log_probs, Origin(name, -1, ("a", "b", "c"), "data", "folds", name))
+
+
+@pytest.mark.parametrize("what", ["data", "folds", "classes"])
+def test_experiments_made_for_something_else_are_refused(what: str) -> None:
+    one, other = joined("one"), joined("other")
+    strange = replace(other, origin=replace(other.origin, **{what: ("c", "b", "a") if what == "classes" else "else"}))
+    with pytest.raises(FoldcraftError, match=f"one .*other .*different {what}"):
+        common_rows([one, strange])
+
+
+def test_only_rows_that_all_have_predicted_are_judged() -> None:
+    part = joined("part", IDS[20:5:-1])
+    assert common_rows([joined("whole"), part]).tolist() == IDS[6:21].tolist()
+    np.testing.assert_array_equal(part.of_rows(IDS[6:21]), part.log_probs[:, ::-1])
+    with pytest.raises(FoldcraftError, match="no row is predicted by all of part, rest"):
+        common_rows([part, joined("rest", IDS[21:])])
+
+
+def test_blending_a_way_by_name(shapes, command) -> None:
+    command("split", "--config", shapes)
+    assert command("train", "--config", shapes, "--fold", "0,1", "train.epochs=1").code == 0
+    longer = ["train.epochs=1", "experiment=twin"]
+    twin = shapes.with_name("twin.yaml")
+    twin.write_text(shapes.read_text() + "seed: 1\n")
+    assert command("train", "--config", twin, "--fold", "0,1", *longer).code == 0
+    wanted = command("infer", "--config", shapes, twin, "train.epochs=1", "--method", "stacking")
+    assert wanted.code == 0
+    assert "stacking" in wanted.out
+    assert "greedy" not in wanted.out
+    wrong = command("infer", "--config", shapes, "train.epochs=1", "--method", "greedyy")
+    assert wrong.code == 2
+    assert "did you mean 'greedy'" in wrong.err
