@@ -23,9 +23,19 @@ from foldcraft.workspace import Workspace
 
 @dataclass(frozen=True)
 class MemberRuns:
-    """One experiment as a member of a blend."""
+    """One experiment as a member of a blend.
+
+    Attributes:
+        moved_to: folder of its folds, where it is another than the config says.
+    """
 
     work: Workspace
+    moved_to: Path | None = None
+
+    @property
+    def home(self) -> Path:
+        """Folder of its folds."""
+        return self.moved_to or experiment_folder(self.work.config)
 
     @property
     def name(self) -> str:
@@ -47,7 +57,18 @@ class MemberRuns:
 
     def folder(self, fold: int) -> FoldFolder:
         """Where the fold lies."""
-        return FoldFolder.of(self.work.config, fold)
+        return FoldFolder(self.home / f"fold{fold}", fold)
+
+    def check_done(self) -> None:
+        """Make sure that there are finished folds.
+
+        Raises:
+            FoldcraftError: there are none.
+        """
+        if not self.done_folds:
+            raise FoldcraftError(
+                "no fold is trained yet", self.home, "run `python src/train.py --fold all` with the same --config"
+            )
 
     def check(self) -> None:
         """Make sure that there are finished folds, and that they are of these settings, data and folds.
@@ -55,12 +76,7 @@ class MemberRuns:
         Raises:
             FoldcraftError: there are none, or they are not.
         """
-        if not self.done_folds:
-            raise FoldcraftError(
-                "no fold is trained yet",
-                experiment_folder(self.work.config),
-                "run `python src/train.py --fold all` with the same --config",
-            )
+        self.check_done()
         for fold in self.done_folds:
             if self.folder(fold).read_manifest().get("identity") != self.work.identity(fold):
                 raise FoldcraftError(

@@ -23,25 +23,35 @@ def bare_parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def parser(description: str | None, several_configs: bool = False) -> argparse.ArgumentParser:
-    """A parser with --config, --debug and key=value overrides."""
+def parser(
+    description: str | None,
+    several_configs: bool = False,
+    words: tuple[str, str] = ("key=value", "settings that win over the config's"),
+) -> argparse.ArgumentParser:
+    """A parser with --config, --debug and key=value overrides; `words` names what else stands there, and explains."""
     made = bare_parser(description)
     plural = "one or more experiments of one competition" if several_configs else "the experiment"
     made.add_argument("--config", nargs="+", default=[], metavar="YAML", help=f"{plural}; left out: {DEFAULT_CONFIG}")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the config's")
+    made.add_argument("overrides", nargs="*", metavar=words[0], help=words[1])
     return made
 
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """The configs that were named, with the overrides applied to each."""
-    words = [*args.config, *args.overrides]
-    names = [word for word in words if "=" not in word] or [DEFAULT_CONFIG]
+    names, overrides = split_words(args)
+    names = names or [DEFAULT_CONFIG]
     for name in names:
         if Path(name).suffix not in (".yaml", ".yml") and not Path(name).is_file():
             raise FoldcraftError(
                 f"{name!r} is neither a YAML file nor key=value", "command line", "for instance train.lr=0.0005"
             )
-    return [config.load(Path(name), [word for word in words if "=" in word]) for name in names]
+    return [config.load(Path(name), overrides) for name in names]
+
+
+def split_words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """What was named, with --config or without, and the key=value overrides."""
+    words = [*args.config, *args.overrides]
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -34,6 +34,9 @@ class Origin:
     folds: str
     weights: str
 
+    def __str__(self) -> str:
+        return f"{self.experiment} (fold {self.fold})" if self.fold >= 0 else self.experiment
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -125,8 +128,7 @@ def check_same(a: Predictions, b: Predictions) -> None:
     for what in ("classes", "data", "folds"):
         if getattr(a.origin, what) != getattr(b.origin, what):
             raise FoldcraftError(
-                f"{a.origin.experiment} (fold {a.origin.fold}) and {b.origin.experiment} (fold {b.origin.fold}) "
-                f"were made for different {what}",
+                f"{a.origin} and {b.origin} were made for different {what}",
                 mend="train both on the same data and folds",
             )
 

@@ -75,6 +75,12 @@ def experiment_folder(config: Config) -> Path:
     return config.runs / config.competition.name / config.experiment
 
 
+def fold_configs(folder: Path) -> list[Path]:
+    """The settings of each finished fold in an experiment's folder; where none is finished, of those that began."""
+    files = sorted(folder.glob("fold*/config.yaml"))
+    return [file for file in files if FoldFolder(file.parent, -1).is_done] or files
+
+
 def hardware_file(config: Config) -> Path:
     """Where an experiment keeps what it is computed on, by machine."""
     return experiment_folder(config) / "hardware.json"

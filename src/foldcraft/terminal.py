@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -33,11 +34,11 @@ class Terminal(Audience):
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table whose first column is text and whose others are numbers; a narrow terminal gets longer lines."""
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=escape(title), title_justify="left", title_style="bold")
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+            table.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*map(str, row))
+            table.add_row(*(escape(str(cell)) for cell in row))
         # Fitted into a narrow terminal, numbers would lose their digits.
         Console(highlight=False, soft_wrap=True, width=max(WIDTH, self.console.width)).print(table)
 

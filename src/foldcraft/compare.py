@@ -1,0 +1,145 @@
+"""Experiments that are to be compared: found by config or run folder, with what all of them say of the same rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from foldcraft import config, predictions
+from foldcraft.blending import MemberRuns, common_rows
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.predictions import Predictions
+from foldcraft.rundir import fold_configs
+from foldcraft.significance import Answers
+from foldcraft.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment that takes part; `name` is its own among those that do."""
+
+    name: str
+    member: MemberRuns
+
+    def oof(self) -> list[Predictions]:
+        """Out-of-fold predictions of the finished folds, under this run's name.
+
+        Raises:
+            FoldcraftError: no fold is finished, or not all views are predicted.
+        """
+        self.member.check_done()
+        parts = self.member.oof()
+        for part in parts:
+            if lacking := [view for view in self.member.views if view not in part.views]:
+                raise FoldcraftError(
+                    f"fold {part.origin.fold} has no predictions for view {lacking[0]!r}",
+                    self.member.home,
+                    "`python src/infer.py` makes them, or set tta.views to those there are",
+                )
+        return [replace(part, origin=replace(part.origin, experiment=self.name)) for part in parts]
+
+
+def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
+    """The experiments of the places, which are configs or run folders; the baseline first.
+
+    Raises:
+        FoldcraftError: a place is neither; fewer than two; one comes twice; they are of different competitions or
+            judged by different metrics.
+    """
+    if len(places) < 2:
+        raise FoldcraftError("there is nothing to compare", "command line", "name a baseline and one or more others")
+    configs = [_settings(Path(place), overrides) for place in places]
+    _check_alike(places, configs)
+    members = [
+        MemberRuns(Workspace.open(each), Path(place) if Path(place).is_dir() else None)
+        for place, each in zip(places, configs, strict=True)
+    ]
+    homes = [member.home.resolve() for member in members]
+    if twice := [place for number, place in enumerate(places) if homes[number] in homes[:number]]:
+        raise FoldcraftError(f"{twice[0]} is named twice", "command line")
+    names = [member.name for member in members]
+    unique = [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
+    return [Run(name, member) for name, member in zip(unique, members, strict=True)]
+
+
+def _settings(path: Path, overrides: Sequence[str]) -> Config:
+    if path.is_dir():
+        return _settings_of_run(path, overrides)
+    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise FoldcraftError(
+            f"{str(path)!r} is neither a run folder, nor a YAML file, nor key=value",
+            "command line",
+            "for instance runs/<competition>/<experiment>",
+        )
+    return config.load(path, overrides)
+
+
+def _settings_of_run(folder: Path, overrides: Sequence[str]) -> Config:
+    """The settings that all folds of a run folder were trained with, and the words that change how they are judged.
+
+    They are compared as they read now, for a setting that is younger than a run changes its recorded digest.
+
+    Raises:
+        FoldcraftError: no fold in it; folds of different settings; a word that would have changed the training.
+    """
+    files = fold_configs(folder)
+    if not files:
+        fold = (folder / "config.yaml").is_file()
+        raise FoldcraftError(
+            "holds no fold*/config.yaml",
+            folder,
+            f"name {folder.parent}" if fold else "name runs/<competition>/<experiment>, or a config",
+        )
+    trained = [config.load(file) for file in files]
+    for file, other in zip(files, trained, strict=True):
+        if other.training_fingerprint() != trained[0].training_fingerprint():
+            raise FoldcraftError("were trained with different settings", f"{files[0].parent} and {file.parent}")
+    asked = config.load(files[0], overrides)
+    if asked.training_fingerprint() != trained[0].training_fingerprint():
+        raise FoldcraftError("was trained with other settings than the key=value words ask for", folder)
+    return asked
+
+
+def _check_alike(places: Sequence[str], configs: Sequence[Config]) -> None:
+    for place, other in zip(places, configs, strict=True):
+        for what in ("name", "metric"):
+            ours, theirs = getattr(configs[0].competition, what), getattr(other.competition, what)
+            if ours != theirs:
+                raise FoldcraftError(
+                    f"{places[0]} has {ours}, {place} has {theirs}",
+                    f"competition.{what}",
+                    "add competition.metric=NAME to judge both by the same" if what == "metric" else None,
+                )
+
+
+def gather(runs: Sequence[Run]) -> Answers:
+    """The out-of-fold predictions of the rows that all have predicted, each the mean of its config's views.
+
+    Raises:
+        FoldcraftError: a run has no finished fold; predictions are for other data, folds or classes; no row is
+            predicted by all; the data have changed since; a config does not fit what was trained.
+    """
+    parts = [run.oof() for run in runs]
+    joined = [predictions.join_folds(each, run.member.views) for each, run in zip(parts, runs, strict=True)]
+    ids = common_rows(joined)
+    for run in runs:
+        if not run.member.moved_to:  # a run folder brings its own settings
+            run.member.check()
+    data = runs[0].member.work.competition
+    if joined[0].origin.data != data.fingerprint:
+        folder = runs[0].member.work.config.folder
+        raise FoldcraftError("ids, labels or groups have changed since these experiments were trained", folder)
+    place = {row: number for number, row in enumerate(data.train_ids.tolist())}
+    rows = np.array([place[row] for row in ids.tolist()])
+    fold_of = {row: part.origin.fold for part in parts[0] for row in part.ids.tolist()}
+    return Answers(
+        names=tuple(run.name for run in runs),
+        metric=data.metric,
+        classes=data.classes.names,
+        truth=data.targets[rows],
+        units=data.units[rows],
+        fold=np.array([fold_of[row] for row in ids.tolist()]),
+        predicted=tuple(np.exp(predictions.log_mean(oof.of_rows(ids))) for oof in joined),
+    )

@@ -1,0 +1,226 @@
+"""Is B really better than A? On the same rows, by whole groups, and as strictly as many experiments ask for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from foldcraft.errors import FoldcraftError
+from foldcraft.metrics import Metric, bootstrap_confusions, bootstrap_scores, class_scores, confusion
+
+REPEATS = 2000
+LEVEL = 0.95
+POWER = norm.ppf(0.975) + norm.ppf(0.8)  # 2.8 standard errors: shown in 80 % of cases by a two-sided test at 5 %
+NOTHING = 1e-9  # differences below are rounding
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What several experiments say of the rows that all of them have predicted; the first is the baseline.
+
+    Attributes:
+        classes: names of the K classes.
+        truth: class indices (N,).
+        units: what may be drawn independently (N,): the group of each row, or its id.
+        fold: fold of each row (N,).
+        predicted: probabilities (N, K) of each of the P experiments.
+    """
+
+    names: tuple[str, ...]
+    metric: Metric
+    classes: tuple[str, ...]
+    truth: np.ndarray
+    units: np.ndarray
+    fold: np.ndarray
+    predicted: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Strictness:
+    """How many standard errors above nought a difference must be to be called real, and by which rule."""
+
+    factor: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better an experiment is than the baseline; positive is better, whatever the metric's direction.
+
+    Attributes:
+        low, high: 95 % interval, of this difference by itself.
+        error: standard error.
+        chance: share of the draws in which it is better, equal ones counted half.
+        bound: one-sided 95 % lower bound, corrected for how many were tried.
+        folds_better: number of folds in which its score is better.
+        apart: rows with another answer than the baseline's; None where the metric wants probabilities.
+        baseline_right, right: how many of these the baseline and it get right.
+    """
+
+    name: str
+    score: float
+    value: float
+    low: float
+    high: float
+    error: float
+    chance: float
+    bound: float
+    folds_better: int
+    apart: int | None
+    baseline_right: int
+    right: int
+
+    @property
+    def smallest(self) -> float:
+        """The smallest true difference that rows like these would show in 80 % of cases."""
+        return POWER * self.error
+
+    @property
+    def is_real(self) -> bool:
+        """Is the corrected bound above nought?"""
+        return self.bound > NOTHING
+
+    @property
+    def verdict(self) -> str:
+        if self.is_real:
+            return "better"
+        return "worse" if self.high < -NOTHING else "cannot be told"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every other experiment against the baseline.
+
+    Attributes:
+        baseline: the baseline's score.
+    """
+
+    baseline: float
+    others: tuple[Difference, ...]
+    strictness: Strictness
+
+    @property
+    def best(self) -> Difference:
+        return max(self.others, key=lambda other: other.value)
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """What becomes of one class from the baseline to another experiment, by argmax.
+
+    Attributes:
+        rows: rows that are of the class.
+        precision, recall, f1: (baseline, other).
+        low, high: 95 % interval of the difference of F1, by itself.
+    """
+
+    name: str
+    rows: int
+    precision: tuple[float, float]
+    recall: tuple[float, float]
+    f1: tuple[float, float]
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        return self.f1[1] - self.f1[0]
+
+
+def compare(answers: Answers, tried: int | None = None, repeats: int = REPEATS, seed: int = 0) -> Comparison:
+    """Each other experiment against the baseline, by a paired bootstrap of whole groups.
+
+    Args:
+        tried: of how many experiments, the baseline not counted, these others are the best; None: there were no more.
+
+    Raises:
+        FoldcraftError: fewer were tried than are compared.
+    """
+    metric, truth, predicted = answers.metric, answers.truth, answers.predicted
+    scores = np.array([metric(truth, probabilities) for probabilities in predicted])
+    drawn = bootstrap_scores(metric, truth, predicted, answers.units, repeats, seed)
+    values, moved = metric.sign * (scores[1:] - scores[0]), metric.sign * (drawn[1:] - drawn[0])
+    errors = moved.std(1)
+    strictness = how_strict(values, moved, errors, tried)
+    low, high = np.quantile(moved, [0.025, 0.975], axis=1)
+    chance = (moved > NOTHING).mean(1) + (np.abs(moved) <= NOTHING).mean(1) / 2
+    others = tuple(
+        Difference(
+            name=answers.names[k + 1],
+            score=float(scores[k + 1]),
+            value=float(values[k]),
+            low=float(low[k]),
+            high=float(high[k]),
+            error=float(errors[k]),
+            chance=float(chance[k]),
+            bound=float(values[k] - strictness.factor * errors[k]),
+            folds_better=_folds_better(answers, k + 1),
+            **_discord(answers, k + 1),
+        )
+        for k in range(len(values))
+    )
+    return Comparison(float(scores[0]), others, strictness)
+
+
+def how_strict(values: np.ndarray, moved: np.ndarray, errors: np.ndarray, tried: int | None = None) -> Strictness:
+    """The factor of the standard errors that gives lower bounds which hold for all M differences at once.
+
+    By max-T (Westfall and Young 1993): the 95 % quantile of the largest standardised difference of a draw, so what the
+    experiments have in common is not paid for twice. With single bounds the best of several would look better than it
+    is (arXiv 2210.13206, which tilts the bootstrap where this standardises). Of experiments that are not here nothing
+    can be drawn: Sidak's bound for that many independent ones stands in, where it is the stricter.
+
+    Args:
+        values: the differences (M,).
+        moved: the differences of R draws (M, R).
+        errors: their standard errors (M,).
+        tried: as for `compare`.
+    """
+    given = len(values)
+    if tried is not None and tried < given:
+        raise FoldcraftError(f"{tried} is fewer than the {given} that are compared", "--tried", "the baseline aside")
+    steps = np.divide(moved - values[:, None], errors[:, None], out=np.zeros_like(moved), where=errors[:, None] > 0)
+    jointly = float(np.quantile(steps.max(0), LEVEL))
+    sidak = float(norm.isf(-np.expm1(np.log(LEVEL) / (tried or given))))
+    if (tried or given) == 1:
+        return Strictness(jointly, "no correction: one experiment was tried")
+    if (tried or given) == given:
+        return Strictness(jointly, f"max-T: bounds that hold for all {given} together")
+    if sidak > jointly:
+        return Strictness(sidak, f"Sidak's correction for the {tried} that were tried")
+    return Strictness(jointly, f"max-T over the {given} given, stricter here than Sidak's correction for {tried}")
+
+
+def _folds_better(answers: Answers, k: int) -> int:
+    metric, better = answers.metric, 0
+    for fold in np.unique(answers.fold):
+        rows = answers.fold == fold
+        ours, theirs = (metric(answers.truth[rows], answers.predicted[n][rows]) for n in (0, k))
+        better += metric.better(theirs, ours)
+    return better
+
+
+def _discord(answers: Answers, k: int) -> dict[str, int | None]:
+    """Rows that the two answer differently, and who is right there."""
+    if answers.metric.wants != "labels":
+        return {"apart": None, "baseline_right": 0, "right": 0}
+    ours, theirs = answers.predicted[0].argmax(1), answers.predicted[k].argmax(1)
+    apart = ours != theirs
+    right = [int((apart & (said == answers.truth)).sum()) for said in (ours, theirs)]
+    return {"apart": int(apart.sum()), "baseline_right": right[0], "right": right[1]}
+
+
+def by_class(answers: Answers, repeats: int = REPEATS, seed: int = 0) -> Iterator[list[ClassChange]]:
+    """For each other experiment, every class of it against the baseline's."""
+    found = np.stack([class_scores(confusion(answers.truth, each)) for each in answers.predicted])
+    chunks = bootstrap_confusions(answers.truth, answers.predicted, answers.units, repeats, seed)
+    f1 = np.concatenate([class_scores(counts)[2] for counts in chunks], axis=1)
+    rows = np.bincount(answers.truth, minlength=len(answers.classes))
+    for k in range(1, len(found)):
+        low, high = np.quantile(f1[k] - f1[0], [0.025, 0.975], axis=0)
+        pairs = np.stack([found[0], found[k]]).transpose(1, 2, 0).tolist()
+        yield [
+            ClassChange(name, int(rows[c]), *(tuple(scores[c]) for scores in pairs), float(low[c]), float(high[c]))
+            for c, name in enumerate(answers.classes)
+        ]
