@@ -15,6 +15,7 @@ from foldcraft.advice import MARK, advise
 from foldcraft.audience import Audience
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, measure, some_groups
 from foldcraft.metrics import get, paired_difference
+from foldcraft.recipe import LPFT_STEPS, lpft_epochs
 from foldcraft.workspace import Workspace
 
 WORDS = ("backbone.weights=none", "folds.count=3")
@@ -59,10 +60,10 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
     assert any("cannot tell" in reason for reason in unknown.reasons)
 
 
-def test_probes_always_and_the_transformer_fine_tuned(found: Diagnosis, settings, tmp_path: Path) -> None:
+def test_two_nets_of_different_kinds_are_fine_tuned(found: Diagnosis, settings, tmp_path: Path) -> None:
     advice = advise(found, settings)
-    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit", "lpft_vit"]
-    for advised in advice.experiments:
+    assert [advised.name for advised in advice.experiments] == ["lpft_vit", "lpft_cnn"]
+    for advised, score, lr in zip(advice.experiments, ("0.8500", "0.9000"), (1e-3, 1.5e-3), strict=True):
         path = tmp_path / f"{advised.name}.yaml"
         path.write_text(advised.text)
         read = config.load(path)
@@ -70,8 +71,20 @@ def test_probes_always_and_the_transformer_fine_tuned(found: Diagnosis, settings
         assert read.images == settings.images
         assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
         assert read.tta.views == ["identity", "hflip"]
-        assert read.finetune.mode == ("full" if "lpft" in advised.name else "linear_probe")
-    assert "0.8500" in advice.experiments[1].text, "the number that led to it"
+        assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "probe", lr)
+        assert score in advised.text, "the number that led to it"
+
+
+def test_without_a_transformer_the_best_two_are_fine_tuned(found: Diagnosis, settings) -> None:
+    cnns = replace(found, nets=[net("a", 0.9), net("b", 0.8), net("c", 0.7)])
+    assert [advised.name for advised in advise(cnns, settings).experiments] == ["lpft_a", "lpft_b"]
+    alone = replace(found, nets=[net("a", 0.9, transformer=True)])
+    assert [advised.name for advised in advise(alone, settings).experiments] == ["lpft_a"]
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(1153, (4, 3)), (2260, (3, 2)), (400, (10, 9)), (50_000, (2, 2))])
+def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: tuple[int, int]) -> None:
+    assert tuple(lpft_epochs(rows, 32, LPFT_STEPS[kind]) for kind in ("transformer", "cnn")) == epochs
 
 
 def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings) -> None:

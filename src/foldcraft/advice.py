@@ -19,7 +19,7 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 FEWEST_TO_FINETUNE = 500  # rows; on 72 to 216 all ways of fine-tuning did worse than the probes (docs/experiments.md)
 BATCH = 32
-CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
+CNN_LR, ATTENTION_LR = 1.5e-3, 1e-3
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -61,16 +61,15 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     breaks = [effect.view for effect in found.views if not effect.keeps_label]
     used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
-    experiments = [_probe(found, config, name, used) for name in found.pool]
+    probes = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
     if (reason := _against_finetuning(found)) is None:
-        net = _finetuned(found)
-        experiments.append(_lpft(found, config, net, used))
-        reasons.append(
-            f"the blend of probes scores {found.pool_scores[-1]:.4f}: {net.name}, fine-tuned from a solved head "
-            f"(LP-FT), joins it; {_why_finetuned(found, net)}"
-        )
+        nets = _finetuned(found)
+        experiments = [_lpft(found, config, net, used) for net in nets]
+        names = " and ".join(net.name for net in nets)
+        reasons.append(f"{probes}: {names}, fine-tuned from a solved head (LP-FT) and blended, should do better")
     else:
-        reasons.append(f"the blend of probes scores {found.pool_scores[-1]:.4f}: no fine-tuning is advised, {reason}")
+        experiments = [_probe(found, config, name, used) for name in found.pool]
+        reasons.append(f"{probes}: no fine-tuning is advised, {reason}")
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
@@ -82,20 +81,16 @@ def _against_finetuning(found: Diagnosis) -> str | None:
     return None
 
 
-def _finetuned(found: Diagnosis) -> NetScore:
-    """The net that is worth the time of fine-tuning, of which there is enough for one: the best transformer, if any.
+def _finetuned(found: Diagnosis) -> list[NetScore]:
+    """The nets that are worth the time of fine-tuning: the best transformer and the best CNN, else the best two.
 
-    How good frozen features are says little of what fine-tuning makes of a net; in our measurements the transformer
-    made the most of it, where its probe was the best and where it was the worst (docs/experiments.md).
+    Two nets of different kinds for half of the time each: they err differently, which is worth more than the last
+    epochs of one of them (docs/experiments.md). How good frozen features are says little of what fine-tuning makes of a
+    net, so the kinds are chosen first.
     """
-    return next((net for net in found.nets if net.transformer), found.best)
-
-
-def _why_finetuned(found: Diagnosis, net: NetScore) -> str:
-    if not net.transformer:
-        return "its probe is the best"
-    behind = _signed(-net.behind.value, net.behind.error)
-    return f"transformers gained most from fine-tuning; its probe is {behind} beside the best"
+    kinds = [next((net for net in found.nets if net.transformer is kind), None) for kind in (True, False)]
+    chosen = [net for net in kinds if net]
+    return [*chosen, *(net for net in found.nets if net not in chosen)][:2]
 
 
 def _amount(found: Diagnosis) -> Amount:
@@ -160,18 +155,20 @@ def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advi
 
 def _lpft(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
     rows = found.rows * (config.folds.count - 1) // config.folds.count
+    kind = "transformer" if net.transformer else "CNN"
+    steps = LPFT_STEPS["transformer" if net.transformer else "cnn"]
     why = {
-        "backbone": f"probe OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}): {_why_finetuned(found, net)}",
+        "backbone": f"the {kind} with the best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})",
         "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
         f"{_signed(found.more_data.value, found.more_data.error)}",
-        "train": f"about {LPFT_STEPS} steps on {rows} images; learning rate: docs/experiments.md",
+        "train": f"about {steps} steps on {rows} images, the least that paid; with time to spare, twice as many epochs",
     }
     sections = {
         **_common(found, config, used, why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
         "train": {
-            "epochs": lpft_epochs(rows, BATCH),
+            "epochs": lpft_epochs(rows, BATCH, steps),
             "batch": BATCH,
             "lr": ATTENTION_LR if net.transformer else CNN_LR,
         },
