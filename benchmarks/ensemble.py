@@ -5,7 +5,11 @@ their own, they differ in how much they know and how loudly they say it, and row
 table is a way to blend with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
 the optimistic score it reports, and how often the 95 % interval of each covers the true score.
 
+With --configs the members are finished experiments of a competition: so many rows (whole groups) of their out-of-fold
+predictions are fitted on, the others are what was never seen.
+
   python benchmarks/ensemble.py --rows 200 500 2000 8000 --classes 5 18 --repeats 40 20 10 5
+  python benchmarks/ensemble.py --rows 200 500 --repeats 20 20 --configs configs/maskstates/probe_*.yaml
   python benchmarks/ensemble.py --large          # time and memory of a selection over 1,000,000 rows
 """
 
@@ -14,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +28,7 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import nested
+from foldcraft import blending, config, nested, predictions
 from foldcraft.ensemble import Best, Greedy, Mean, Stacking
 from foldcraft.metrics import get
 from foldcraft.nested import Candidate, Member, Truth
@@ -69,6 +74,35 @@ def once(rows: int, classes: int, seed: int) -> Iterator[dict[str, object]]:
     fold = (np.unique(units, return_inverse=True)[1] + seed) % FOLDS
     truth = Truth(targets, fold, units, get("macro_f1"))
     fresh, answers, _ = world.draw(FRESH)
+    yield from _rows(known, truth, fresh, answers)
+
+
+def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, object]]:
+    """Each way on a draw of the groups of a real competition."""
+    members, truth = _recorded(tuple(configs))
+    order = np.random.default_rng(seed).permutation(np.unique(truth.units))
+    size = {unit: int(count) for unit, count in zip(*np.unique(truth.units, return_counts=True), strict=True)}
+    last = int(np.searchsorted(np.cumsum([size[unit] for unit in order]), rows)) + 1
+    inside = np.isin(truth.units, order[:last])
+    known, fresh = np.flatnonzero(inside), np.flatnonzero(~inside)
+    yield from _rows(
+        [one.rows(known) for one in members],
+        truth.rows(known),
+        [one.rows(fresh) for one in members],
+        truth.targets[fresh],
+    )
+
+
+@cache
+def _recorded(configs: tuple[Path, ...]) -> tuple[list[Member], Truth]:
+    runs = blending.open_members([config.load(path) for path in configs])
+    joined = [predictions.join_folds(run.oof(), run.views) for run in runs]
+    ids = blending.common_rows(joined)
+    members = [Member(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
+    return members, blending.truth_of(runs[0].work, ids)
+
+
+def _rows(known: list[Member], truth: Truth, fresh: list[Member], answers: np.ndarray) -> Iterator[dict[str, object]]:
     verdict = nested.judge(known, truth, WAYS)
     for place, candidate in enumerate(verdict.candidates):
         ruled = "argmax" if place < len(WAYS) else "rule"
@@ -92,18 +126,20 @@ def _row(
     }
 
 
-def synthetic(args: argparse.Namespace) -> None:
+def table(args: argparse.Namespace) -> None:
     rows = []
-    for classes in args.classes:
+    for classes in args.classes if not args.configs else [0]:
         for count, repeats in zip(args.rows, args.repeats, strict=True):
             start = time.perf_counter()
             for seed in range(repeats):
-                rows += [{"classes": classes, "rows": count, **row} for row in once(count, classes, seed)]
-            table = pd.DataFrame(rows)
-            mine = table[(table["classes"] == classes) & (table["rows"] == count)]
+                found = recorded(args.configs, count, seed) if args.configs else once(count, classes, seed)
+                rows += [{"classes": classes, "rows": count, **row} for row in found]
+            every = pd.DataFrame(rows)
+            mine = every[(every["classes"] == classes) & (every["rows"] == count)]
             grouped = mine.drop(columns=["classes", "rows"]).groupby(["way", "rule"], sort=False)
             shown = grouped.mean().assign(error=grouped["true"].sem())
-            print(f"\n{classes} classes, {count} rows, {repeats} repeats, {time.perf_counter() - start:.0f} s")
+            what = f"{classes} classes" if classes else args.configs[0].parent.name
+            print(f"\n{what}, {count} rows, {repeats} repeats, {time.perf_counter() - start:.0f} s")
             print(shown.round(4).to_string(), flush=True)
     if args.out:
         pd.DataFrame(rows).to_csv(args.out, index=False)
@@ -141,10 +177,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[200, 500, 2000, 8000])
     parser.add_argument("--classes", nargs="+", type=int, default=[5, 18])
     parser.add_argument("--repeats", nargs="+", type=int, default=[40, 20, 10, 5], help="one for each of --rows")
+    parser.add_argument("--configs", nargs="+", type=Path, default=[], help="finished experiments, as members")
     parser.add_argument("--large", action="store_true", help="a selection over 1,000,000 rows instead")
     parser.add_argument("--out", type=Path, help="CSV of all single results")
     args = parser.parse_args()
-    large() if args.large else synthetic(args)
+    large() if args.large else table(args)
 
 
 if __name__ == "__main__":
