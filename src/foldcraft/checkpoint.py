@@ -67,6 +67,19 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
     return model.eval(), blueprint, metadata["about"]
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file of weights says about itself, without reading the weights.
+
+    Raises:
+        FoldcraftError: the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["foldcraft"])["about"]
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FoldcraftError(f"damaged weights: {error}", path, "delete the fold's folder and train it again") from None
+
+
 def _net(blueprint: Blueprint) -> nn.Module:
     net = rebuild(blueprint)
     if not blueprint.stages:

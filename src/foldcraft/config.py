@@ -200,6 +200,29 @@ class TrainConfig(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: measured")
 
 
+class DistillConfig(Section):
+    teachers: Annotated[list[Name], AfterValidator(_once)] = Field(
+        [],
+        description="finished experiments to learn from as well, each fold from their models of that fold; of the same "
+        "competition and runs folder",
+    )
+    share: Probability | None = Field(
+        None,
+        description="weight of the teachers' answer against the label of a training row; left out: 0.3 where there are "
+        "teachers, else 0",
+    )
+    pseudo: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of an epoch's images that are test images, with the teachers' answer for a label"
+    )
+    confidence: Probability = Field(
+        0.0, description="only test images whose likeliest class the teachers give at least this probability"
+    )
+    hard: bool = Field(False, description="take the teachers' likeliest class in place of their probabilities")
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="the teachers' log-probabilities are divided by it; above 1: softer"
+    )
+
+
 class TTAConfig(Section):
     views: Annotated[list[str], AfterValidator(_once)] | None = Field(
         None,
@@ -236,6 +259,7 @@ class Config(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     probe: ProbeConfig = ProbeConfig()
     train: TrainConfig = TrainConfig()
+    distill: DistillConfig = DistillConfig()
     tta: TTAConfig = TTAConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -257,12 +281,14 @@ class Config(Section):
             meant["head_init"] = "probe" if pretrained else "random"
         if self.finetune.batchnorm == "auto":
             meant["batchnorm"] = "frozen" if pretrained else "train"
-        changed = {"finetune": self.finetune.model_copy(update=meant)}
+        changed: dict[str, Section] = {"finetune": self.finetune.model_copy(update=meant)}
         if self.probe.views is None:
             changed["probe"] = self.probe.model_copy(update={"views": ["identity", *self.augment.flips]})
         if self.tta.views is None:  # views that training does not show may change the label
             views = ["identity", *self.augment.flips, "scale1.15"]
             changed["tta"] = self.tta.model_copy(update={"views": views})
+        if self.distill.share is None:
+            changed["distill"] = self.distill.model_copy(update={"share": 0.3 if self.distill.teachers else 0.0})
         return self.model_copy(update=changed)
 
     def training_settings(self) -> dict[str, Any]:
@@ -274,8 +300,11 @@ class Config(Section):
         return settings
 
     def training_fingerprint(self) -> str:
-        """Digest of `training_settings`."""
-        return fingerprint.of_values(self.training_settings())
+        """Digest of `training_settings`; without teachers, of those of the settings that then count."""
+        settings = self.training_settings()
+        if not self.distill.teachers:
+            del settings["distill"]
+        return fingerprint.of_values(settings)
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML."""
@@ -286,7 +315,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file with all that it extends, then the `key=value` overrides, and validate.
 
     Raises:
-        FoldcraftError: no such file, broken YAML, an unknown key, a value of the wrong type or out of range.
+        FoldcraftError: no such file, broken YAML, an unknown key, a value of the wrong type or out of range, settings
+            of `distill` that do not go together.
     """
     try:
         settings = OmegaConf.merge(_read(Path(path), ()), _read_overrides(overrides))
@@ -295,9 +325,51 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise FoldcraftError(str(error), path) from None
     values.setdefault("experiment", Path(path).stem)
     try:
-        return Config.model_validate(values).settled()
+        made = Config.model_validate(values).settled()
     except ValidationError as error:
         raise FoldcraftError(*_explain(error), where=path) from None
+    _check_distill(made)
+    return made
+
+
+def _check_distill(config: Config) -> None:
+    """See that what is to be learned from teachers goes together."""
+    wanted = config.distill
+    off = dict(DistillConfig(share=0.0))
+    idle = [key for key, value in wanted if key != "teachers" and value != off[key]]
+    teaches = bool(wanted.share or wanted.pseudo)
+    rules: list[tuple[object, str, str, str]] = [
+        (
+            not wanted.teachers and idle,
+            "teachers",
+            f"none, so {', '.join(idle)} cannot be",
+            "name finished experiments",
+        ),
+        (config.experiment in wanted.teachers, "teachers", "an experiment cannot teach itself", "set experiment=NAME"),
+        (
+            wanted.teachers and config.finetune.mode == "linear_probe",
+            "teachers",
+            "a closed-form head is solved for labels and takes no probabilities",
+            "use another finetune.mode; a linear probe may be a teacher",
+        ),
+        (wanted.teachers and not teaches, "teachers", "nothing is learned from them", "set distill.share or pseudo"),
+        (wanted.confidence and not wanted.pseudo, "confidence", "chooses test images, and none is used", "set pseudo"),
+        (
+            wanted.hard and wanted.temperature != 1,
+            "temperature",
+            "changes nothing in a hard answer",
+            "drop one of both",
+        ),
+        (
+            wanted.pseudo and config.train.imbalance == "sampler",
+            "pseudo",
+            "the sampler draws classes alike by their labels, and test images have none",
+            "use pseudo=0 or another train.imbalance",
+        ),
+    ]
+    for wrong, key, what, mend in rules:
+        if wrong:
+            raise FoldcraftError(what, f"distill.{key}", mend)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:

@@ -33,7 +33,7 @@ from foldcraft.fingerprint import seed_from
 from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware, cores
 from foldcraft.images import ImageStore
-from foldcraft.loader import Batch, EpochBatches, PlainImages, TrainImages, default_workers, train_loader
+from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, train_loader
 from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics import Metric
 from foldcraft.mixing import mix_of
@@ -50,6 +50,8 @@ class Task:
 
     Attributes:
         identity: digest of everything that the result depends on; a state of another identity is refused.
+        targets: class indices (N,), those that the rows are judged by.
+        lesson: what is learned from teachers; left out: from the labels alone.
     """
 
     identity: str
@@ -63,6 +65,12 @@ class Task:
     metric: Metric
     state_file: Path
     history_file: Path
+    lesson: Lesson | None = None
+
+    @property
+    def learned_ids(self) -> np.ndarray:
+        """The ids of all rows that a batch may hold."""
+        return self.ids if self.lesson is None else np.concatenate([self.ids, self.lesson.ids])
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class Trainer:
 
         balance = task.targets[task.train_rows] if config.train.imbalance == "sampler" else None
         self.batches = EpochBatches(
-            task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance
+            task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance, task.lesson
         )
         self.loader = self._loader()
         self.epoch, self.seconds = 0, 0.0
@@ -129,7 +137,7 @@ class Trainer:
         if workers is None:
             workers = default_workers(cores() // self.processes.local_world, on_cpu)
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
-        images = TrainImages(self.task.store, self.task.targets, augment)
+        images = TrainImages(self.task.store, self.task.targets, augment, self.task.lesson)
         return train_loader(images, self.batches, workers, pin=not on_cpu)
 
     def run(self, state: dict[str, Any] | None) -> Fitted:
@@ -178,7 +186,7 @@ class Trainer:
         finetune.train_mode(self.bare_model, self.config.finetune)
         self.batches.epoch = self.epoch
         first = self.epoch * self.plan.steps_per_epoch
-        watch = LossWatch(self.task.ids, self.epoch + 1)
+        watch = LossWatch(self.task.learned_ids, self.epoch + 1)
         for step, batch in enumerate(self.loader, start=first):
             watch.add(self._step(batch, step), batch.rows)
             self.audience.stepped(len(batch.rows) * self.processes.world)

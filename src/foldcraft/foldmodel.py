@@ -64,6 +64,14 @@ class FoldModel:
         ids = self.work.competition.train_ids[self.work.folds.valid_rows(self.fold)]
         return Predictions(ids, views, log_probs, self.work.origin(self.fold, self.weights))
 
+    def predict_learned(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+        """Predictions of the rows this fold's model was trained on: to teach others with, not to judge it by."""
+        rows = self.work.folds.train_rows(self.fold)
+        with audience.progress(f"fold {self.fold}: answers of {self.work.config.experiment}", len(rows)) as advance:
+            log_probs = predict([self.member(store, views)], rows, advance)[0]
+        origin = self.work.origin(self.fold, self.weights)
+        return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
+
     def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
         """Predictions of the test set."""
         rows = self.work.test_rows

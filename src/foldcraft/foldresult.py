@@ -86,7 +86,8 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
         "git": _git_commit(),
     }
     write_atomic(folder.manifest, json.dumps(manifest, indent=1))
-    folder.checkpoint.unlink(missing_ok=True)
+    for needed_no_more in (folder.checkpoint, folder.answers):
+        needed_no_more.unlink(missing_ok=True)
     audience.fold_ended(manifest, truth, probabilities.argmax(1))
     return manifest
 

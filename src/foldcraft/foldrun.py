@@ -3,12 +3,13 @@
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from foldcraft import checkpoint, finetune, hardware, interpolation, lrprobe, startingpoint
+from foldcraft import checkpoint, finetune, hardware, interpolation, lrprobe, startingpoint, teachers, teaching
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
@@ -20,10 +21,12 @@ from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.inference import Member
 from foldcraft.interpolation import Interpolated
-from foldcraft.loader import PlainImages
+from foldcraft.loader import Lesson, PlainImages
 from foldcraft.processes import Processes
 from foldcraft.rundir import FoldFolder, hardware_file, lr_file
 from foldcraft.startingpoint import StartingPoint
+from foldcraft.teachers import Teacher
+from foldcraft.teaching import Answers
 from foldcraft.workspace import Workspace
 
 
@@ -52,6 +55,10 @@ def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
     if manifest.get("identity") != work.identity(folder.fold):
         raise _other_settings(work, folder, "a finished fold")
+    if work.config.distill.pseudo and manifest["fingerprints"]["test"] != work.competition.test_fingerprint:
+        raise FoldcraftError(
+            "has learned from other test images", folder.path, "set experiment=NEWNAME, or delete that folder"
+        )
     return manifest
 
 
@@ -66,7 +73,7 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
         for key, value in values.items()
         if before[section].get(key) != value
     ]
-    reason = listing(changed, 3) if changed else "seed, data or folds"
+    reason = listing(changed, 3) if changed else "seed, data, folds or teachers"
     return FoldcraftError(
         f"holds {what} made otherwise ({reason})", folder.path, "set experiment=NEWNAME, or delete that folder"
     )
@@ -146,12 +153,13 @@ def _adapt(
     training = _Training(work, folder, start, chosen, processes)
     if work.config.train.lr == "auto":
         training = training.with_found_lr(audience)
+    task, taught = training.taught_task(folder.fold, audience)
     model, from_probe = training.ready_model(folder.fold, audience)
     before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
     lr = training.config.train.lr
     audience.fold_started(training.config, folder, {"hardware": str(chosen), "why": chosen.why()})
-    fitted = training.run(training.task(folder.fold), model, audience, state)
-    about: dict[str, Any] = {"lr": lr, "head_init": "probe" if from_probe else "random", **training.about}
+    fitted = training.run(task, model, audience, state)
+    about: dict[str, Any] = {"lr": lr, "head_init": "probe" if from_probe else "random", **training.about, **taught}
     outcome = Outcome(
         fitted.weights,
         start.blueprint,
@@ -194,7 +202,12 @@ class _Training:
     def with_found_lr(self, audience: Audience) -> "_Training":
         """The same with the learning rate that three short trainings on fold 0 name."""
 
+        @cache
+        def lesson() -> Lesson | None:  # asked for only where nothing has been found yet
+            return self._lesson(0, audience)[0]
+
         def short(task: Task) -> Fitted:
+            task = replace(task, lesson=lesson())
             model, _ = self.ready_model(0, audience)
             return self.run(task, model, Audience(), None)
 
@@ -208,10 +221,38 @@ class _Training:
         finetune.prepare(start.model, self.work.config.finetune)
         return start.model, solved
 
+    def taught_task(self, fold: int, audience: Audience) -> tuple[Task, dict[str, Any]]:
+        """The fold's task with what its teachers say, and what the manifest says of them."""
+        lesson, found = self._lesson(fold, audience)
+        if lesson is None:
+            return self.task(fold), {}
+        about = {"teachers": [teacher.entry for teacher in found], "pseudo_images": len(lesson.rows)}
+        return replace(self.task(fold), lesson=lesson), about
+
+    def _lesson(self, fold: int, audience: Audience) -> tuple[Lesson | None, list[Teacher]]:
+        work, folder = self.work, self.folder
+        if not work.config.distill.teachers:
+            return None, []
+        found = teachers.find(work, fold)
+
+        def answers() -> Answers:
+            if fold != folder.fold:  # learning rates are tried there, and its folder is not this process's to write to
+                return teaching.ask(found, work, fold, audience)
+            return teaching.ask_once(found, work, folder, self._identity(fold), audience)
+
+        lesson = teaching.lesson(work, fold, self.processes.from_first(answers), self.start.test)
+        audience.say(f"fold {fold}: {teaching.describe(lesson, found, work.config.distill)}")
+        return lesson, found
+
+    def _identity(self, fold: int) -> str:
+        seen = [self.start.train, *([self.start.test] if self.work.config.distill.pseudo else [])]
+        return "/".join([self.work.identity(fold), *(store.path.stem for store in seen)])  # a cache is named by content
+
     def task(self, fold: int) -> Task:
+        """What that fold is trained on, as far as its labels go."""
         work, folder, store = self.work, self.folder, self.start.train
         return Task(
-            identity=f"{work.identity(fold)}/{store.path.stem}",  # the cache is named after the images' content
+            identity=self._identity(fold),
             config=self.config,
             store=store,
             ids=work.competition.train_ids,

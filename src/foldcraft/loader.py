@@ -17,7 +17,7 @@ from foldcraft.images import ImageStore
 
 
 class Batch(NamedTuple):
-    """Images uint8 (B, size, size, 3), class indices int64 (B,), rows of the store int64 (B,)."""
+    """Images uint8 (B, size, size, 3); class indices int64 (B,) or probabilities float32 (B, K); rows int64 (B,)."""
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -25,10 +25,36 @@ class Batch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """One image of an epoch: a row of the store, and the seed of its augmentation."""
+    """One image of an epoch: a row of the store (or beyond it, of a `Lesson`), and the seed of its augmentation."""
 
     row: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a fold learns beside its labels: soft targets, and test images that are answered by teachers.
+
+    Rows are numbered through: the N of the training images' store, then M test images.
+
+    Attributes:
+        targets: probabilities float32 (N + M, K); NaN for training rows that the fold does not learn from.
+        store: of the test images.
+        rows: those that are learned from, as rows of `store` (M,).
+        ids: of these (M,).
+        share: share of an epoch's places that they take.
+    """
+
+    targets: np.ndarray
+    store: ImageStore
+    rows: np.ndarray
+    ids: np.ndarray
+    share: float
+
+    @property
+    def guests(self) -> np.ndarray:
+        """The M rows beyond those of the training images."""
+        return np.arange(len(self.targets) - len(self.rows), len(self.targets))
 
 
 class EpochBatches(Sampler[list[Draw]]):
@@ -42,6 +68,8 @@ class EpochBatches(Sampler[list[Draw]]):
         batch: images a step over all devices.
         rank, world: which of how many processes this one is; each takes its share of every batch.
         balance: the class of each of `rows` (N,), to draw all classes equally often.
+        lesson: its test images take their share of an epoch's places, each as often as the next up to one; as many
+            rows are left out. The number of batches stays the same.
 
     Raises:
         FoldcraftError: the batch cannot be shared out evenly.
@@ -55,11 +83,13 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world: int = 1,
         balance: np.ndarray | None = None,
+        lesson: Lesson | None = None,
     ) -> None:
         self.batch = min(batch, len(rows) // world * world)
         if self.batch % world or self.batch == 0:
             raise FoldcraftError(f"{batch} images do not split over {world} processes", "train.batch")
         self.rows, self.seed, self.rank, self.world, self.balance = rows, seed, rank, world, balance
+        self.lesson = lesson if lesson and lesson.share else None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -69,9 +99,18 @@ class EpochBatches(Sampler[list[Draw]]):
         rng = np.random.default_rng(seed_from(self.seed, "order", self.epoch))
         rows = self.rows if self.balance is None else _balanced(self.rows, self.balance, rng)
         order = rng.permutation(rows)
+        if self.lesson:
+            order = _with_guests(order[: len(self) * self.batch], self.lesson, rng)
         mine = share(self.batch, self.rank, self.world)
         for first in range(0, len(self) * self.batch, self.batch):
             yield [Draw(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
+
+
+def _with_guests(order: np.ndarray, lesson: Lesson, rng: np.random.Generator) -> np.ndarray:
+    """As many rows, the lesson's share of them its test images."""
+    count = round(lesson.share * len(order))
+    drawn = np.resize(rng.permutation(lesson.guests), count)
+    return rng.permutation(np.concatenate([order[: len(order) - count], drawn]))
 
 
 def _balanced(rows: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -103,16 +142,28 @@ def share(batch: int, rank: int, world: int) -> list[int]:
 
 @dataclass(frozen=True)
 class TrainImages(Dataset[Batch]):
-    """Augmented images; a whole batch is drawn at a time."""
+    """Augmented images; a whole batch is drawn at a time.
+
+    Attributes:
+        targets: class indices (N,); with a lesson its own are taken.
+    """
 
     store: ImageStore
     targets: np.ndarray
     augment: Augment
+    lesson: Lesson | None = None
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         rows = [draw.row for draw in draws]
-        images = np.stack([self.augment(self.store.pixels[draw.row], draw.seed) for draw in draws])
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.targets[rows]), torch.tensor(rows))
+        images = np.stack([self.augment(self._pixels(draw.row), draw.seed) for draw in draws])
+        targets = self.lesson.targets if self.lesson else self.targets
+        return Batch(torch.from_numpy(images), torch.from_numpy(targets[rows]), torch.tensor(rows))
+
+    def _pixels(self, row: int) -> np.ndarray:
+        beyond = row - len(self.store)
+        if self.lesson is None or beyond < 0:
+            return self.store.pixels[row]
+        return self.lesson.store.pixels[self.lesson.rows[beyond]]
 
 
 @dataclass(frozen=True)

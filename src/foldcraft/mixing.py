@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from timm.data import Mixup
-from timm.data.mixup import mixup_target
+from torch.nn import functional as F
 
 from foldcraft.config import AugmentConfig
 from foldcraft.fingerprint import seed_from
@@ -20,7 +20,7 @@ class Mix:
         self.mixup = Mixup(config.mixup, config.cutmix, prob=config.mix_prob, num_classes=classes)
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix (B, C, H, W) in place; class indices (B,) become probabilities (B, K)."""
+        """Mix (B, C, H, W) in place; class indices (B,) or probabilities (B, K) become probabilities (B, K)."""
         state = np.random.get_state()  # timm draws from numpy's global stream; it is left as it was found
         np.random.seed(seed_from(self.seed, "mix", step) % 2**32)
         try:
@@ -28,7 +28,8 @@ class Mix:
             share = self.mixup._mix_batch(images)
         finally:
             np.random.set_state(state)
-        return images, mixup_target(targets, self.classes, share)
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
+        return images, shares * share + shares.flip(0) * (1.0 - share)
 
 
 def mix_of(config: AugmentConfig, classes: int, seed: int) -> Mix | None:

@@ -21,6 +21,10 @@ class FoldFolder:
         """The folder of that fold; it need not exist."""
         return cls(experiment_folder(config) / f"fold{fold}", fold)
 
+    def of_other(self, experiment: str) -> "FoldFolder":
+        """The same fold of another experiment."""
+        return FoldFolder(self.path.parents[1] / experiment / self.path.name, self.fold)
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
@@ -48,6 +52,10 @@ class FoldFolder:
     @property
     def manifest(self) -> Path:
         return self.path / "manifest.json"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / "answers.safetensors"
 
     @property
     def lock(self) -> Path:

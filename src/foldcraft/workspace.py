@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from foldcraft import competition, fingerprint, folds, tta
+from foldcraft import competition, fingerprint, folds, lineage, tta
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.competition import Competition
@@ -40,9 +40,28 @@ class Workspace:
         return cls(config, data, folds.read(config.folds_file, data))
 
     def identity(self, fold: int) -> str:
-        """Digest of everything that decides what a trained fold is, but for the pixels."""
+        """Digest of everything that decides what a trained fold is, but for the pixels.
+
+        Raises:
+            FoldcraftError: a teacher has not finished that fold.
+        """
         parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
-        return fingerprint.of_values(parts)
+        taught = self.taught_by(fold)
+        return fingerprint.of_values([*parts, taught] if taught else parts)
+
+    def taught_by(self, fold: int) -> dict[str, str]:
+        """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.
+
+        Raises:
+            FoldcraftError: a teacher has not finished that fold.
+        """
+        if fold not in self._taught_by:
+            self._taught_by[fold] = lineage.taught_by(self.config, fold)
+        return self._taught_by[fold]
+
+    @cached_property
+    def _taught_by(self) -> dict[int, dict[str, str]]:
+        return {}
 
     def origin(self, fold: int, weights: str, test: bool = False) -> Origin:
         """What predictions of that fold's model say of themselves."""

@@ -1,0 +1,83 @@
+"""Who taught whom: found in the manifests of finished folds, and held against the files that lie there now."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from foldcraft import fingerprint
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.rundir import FoldFolder
+
+RETRAIN = "delete its folder and train that fold again"
+
+
+def taught_by(config: Config, fold: int) -> dict[str, str]:
+    """Fingerprint of each teacher's model of that fold, by the teacher's name.
+
+    A finished student whose teachers are gone still knows who they were, and can be used without them.
+
+    Raises:
+        FoldcraftError: a teacher has not finished that fold, or its manifest is damaged.
+    """
+    student, noted = FoldFolder.of(config, fold), {}
+    if config.distill.teachers and student.is_done:
+        noted = {entry["experiment"]: entry["model"] for entry in student.read_manifest().get("teachers", [])}
+    return {name: _model_of(student.of_other(name), noted.get(name)) for name in config.distill.teachers}
+
+
+def _model_of(teacher: FoldFolder, noted: str | None) -> str:
+    if teacher.is_done:
+        return fingerprints_of(teacher)["model"]
+    if noted:
+        return noted
+    raise FoldcraftError(
+        f"this teacher's fold {teacher.fold} is not finished, and a student learns in each fold from that fold's model",
+        teacher.path,
+        f"run `python src/train.py --fold {teacher.fold}` with its config, or change distill.teachers",
+    )
+
+
+def fingerprints_of(folder: FoldFolder) -> dict[str, str]:
+    """The fingerprints in a finished fold's manifest.
+
+    Raises:
+        FoldcraftError: there are none.
+    """
+    found = folder.read_manifest().get("fingerprints", {})
+    if missing := {"data", "folds", "model"} - set(found):
+        raise FoldcraftError(f"damaged manifest: no {', '.join(sorted(missing))}", folder.manifest, RETRAIN)
+    return found
+
+
+def entry_of(name: str, folder: FoldFolder) -> dict[str, Any]:
+    """What a student's manifest says of a teacher: its name, its model's fingerprint, and its own teachers."""
+    manifest = folder.read_manifest()
+    return {"experiment": name, "model": manifest["fingerprints"]["model"], "teachers": manifest.get("teachers", [])}
+
+
+def check_ancestors(student: FoldFolder, name: str, entry: dict[str, Any]) -> None:
+    """See that a teacher does not come from its student, and that the files of all who taught it are what they were.
+
+    An ancestor that has been deleted since cannot be looked at; what is noted of it stands.
+
+    Raises:
+        FoldcraftError: it does, or they are not.
+    """
+    for ancestor, model in _ancestors(entry):
+        folder = student.of_other(ancestor)
+        if folder.path == student.path:
+            raise FoldcraftError(
+                f"{name} has learned from {ancestor} itself, and would teach it what it was told",
+                "distill.teachers",
+                "name teachers that do not descend from this experiment, or set experiment=NEWNAME",
+            )
+        if folder.model.is_file() and fingerprint.of_file(folder.model) != model:
+            raise FoldcraftError(
+                f"has changed since {name} learned from it", folder.model, f"train fold {student.fold} of {name} again"
+            )
+
+
+def _ancestors(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for teacher in entry["teachers"]:
+        yield teacher["experiment"], teacher["model"]
+        yield from _ancestors(teacher)

@@ -1,0 +1,138 @@
+"""The teachers of a fold, found, and checked to have never learned from the rows that the fold is judged on.
+
+What is checked is whether files are what they say, by fingerprints: a folder copied to the wrong place, weights of
+another fold, an edited manifest. The rule itself, and why, is in `teaching`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from foldcraft import checkpoint, config, fingerprint, lineage
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.lineage import RETRAIN
+from foldcraft.rundir import FoldFolder
+from foldcraft.workspace import Workspace
+
+PRIOR_FREE = {"weighted", "sampler", "logit_adjusted"}  # these give probabilities of equally frequent classes
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished experiment, and its fold that teaches.
+
+    Attributes:
+        entry: what the student's manifest says of it.
+    """
+
+    work: Workspace
+    folder: FoldFolder
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.work.config.experiment
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of that fold's weights."""
+        return self.entry["model"]
+
+
+def find(work: Workspace, fold: int) -> list[Teacher]:
+    """The teachers of that fold, each checked to be what it says.
+
+    Raises:
+        FoldcraftError: one is not finished; it was trained for other data, folds or classes; its files are not those of
+            that fold, or have changed; it descends from this experiment, or from what has changed since; its weights
+            were chosen by the rows that the student is judged on; its probabilities have another prior than the labels.
+    """
+    return [_open(work, fold, name) for name in work.taught_by(fold)]
+
+
+def _open(work: Workspace, fold: int, name: str) -> Teacher:
+    student = FoldFolder.of(work.config, fold)
+    folder = student.of_other(name)
+    _check_data(work, folder)
+    entry = lineage.entry_of(name, folder)
+    lineage.check_ancestors(student, name, entry)
+    theirs = Workspace.open(_settings_of(work.config, name, folder))
+    _check_files(theirs, folder, entry["model"])
+    if entry["model"] != work.taught_by(fold)[name]:
+        raise FoldcraftError("was trained again just now", folder.path, "run the same command again")
+    _check_choice(theirs.config, folder)
+    _check_prior(work.config, theirs.config)
+    return Teacher(theirs, folder, entry)
+
+
+def _check_data(work: Workspace, folder: FoldFolder) -> None:
+    """See that the manifest is of the student's data, folds and classes."""
+    found = {**lineage.fingerprints_of(folder), "classes": folder.read_manifest().get("classes")}
+    mine = {
+        "data": work.competition.fingerprint,
+        "folds": work.folds.fingerprint,
+        "classes": list(work.competition.classes.names),
+    }
+    if other := [what for what, value in mine.items() if found[what] != value]:
+        raise FoldcraftError(f"this teacher was trained for other {' and '.join(other)}", folder.manifest, RETRAIN)
+
+
+def _settings_of(student: Config, name: str, folder: FoldFolder) -> Config:
+    """The settings that the teacher was trained with, its runs where they lie now."""
+    theirs = config.load(folder.config)
+    if (theirs.experiment, theirs.competition.name) != (name, student.competition.name):
+        raise FoldcraftError(
+            f"is of {theirs.experiment} in {theirs.competition.name}, and not of the teacher {name}",
+            folder.config,
+            RETRAIN,
+        )
+    return theirs.model_copy(update={"runs": student.runs})
+
+
+def _check_files(theirs: Workspace, folder: FoldFolder, model: str) -> None:
+    """See that settings, manifest and weights are of this very fold and of each other.
+
+    Settings, data, folds and the fold's number are all in the identity, and weights and manifest each have it.
+    """
+    fold, identity = folder.fold, theirs.identity(folder.fold)
+    manifest, about = folder.read_manifest(), checkpoint.read_about(folder.model)
+    for file, said in ((folder.manifest, manifest.get("identity")), (folder.model, about.get("identity"))):
+        if said != identity:
+            raise FoldcraftError(
+                f"is not of fold {fold} of {theirs.config.experiment}, trained with the settings beside it",
+                file,
+                RETRAIN,
+            )
+    if fingerprint.of_file(folder.model) != model:
+        raise FoldcraftError("these are not the weights that its manifest was written for", folder.model, RETRAIN)
+
+
+def _check_choice(theirs: Config, folder: FoldFolder) -> None:
+    """See that the labels of the held-out rows did not choose the teacher's weights."""
+    stopped = theirs.train.patience and theirs.finetune.mode != "linear_probe"
+    for key, used in (("train.patience", stopped), ("finetune.interpolate", theirs.finetune.interpolate)):
+        if used:
+            raise FoldcraftError(
+                f"{key} chose the weights of {theirs.experiment} by the rows that this fold is judged on",
+                folder.config,
+                f"use a teacher that was trained without {key}",
+            )
+
+
+def _check_prior(mine: Config, theirs: Config) -> None:
+    """See that a teacher's answers and the student's labels are of the same world: frequencies as they are, or equal.
+
+    The sampler draws the student's labels equally often. The other ways of treating rare classes take labels with the
+    prior in them and take it out; from answers without a prior they would take it out twice.
+    """
+    free = theirs.train.imbalance in PRIOR_FREE
+    if free == (mine.train.imbalance == "sampler"):
+        return
+    there = "equally frequent classes" if free else "classes as frequent as they are"
+    fitting = "sampler, weighted or logit_adjusted" if not free else "none or focal"
+    raise FoldcraftError(
+        f"{theirs.experiment} (train.imbalance={theirs.train.imbalance}) answers for {there}, which does not go with "
+        f"train.imbalance={mine.train.imbalance} here",
+        "distill.teachers",
+        f"use teachers with train.imbalance {fitting}",
+    )

@@ -1,0 +1,193 @@
+"""What a fold learns from its teachers: soft targets for its training rows, pseudo-labels for test images.
+
+A student's fold k is judged on the validation rows of fold k, so none of their labels may reach it, not even through a
+teacher. Folds are frozen and shared by all experiments of a competition, and so of each teacher one model is fit to
+teach: that of the same fold k.
+
+- The pseudo-label of a test image is what the teachers' models of fold k said of it (`fold<k>/test.parquet`).
+- The soft target of a training row is what the same models say of it, though they were trained on it: distillation
+  (arXiv 1503.02531), and born-again nets where teacher and student are alike (1805.04770). The teachers' out-of-fold
+  predictions of these rows may look more honest, and are not: the models of the other folds made them, and these have
+  learned from the labels of fold k.
+- Nothing is calibrated on the rows of fold k. A teacher whose weights were chosen by them is refused (`teachers`).
+
+What is left are numbers that were found with the labels of all folds before anything is taught: the settings that
+somebody chose by OOF scores, `train.lr: auto`, and of a closed-form head its strength and the size of its logits.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from scipy.special import softmax
+
+from foldcraft import hardware, predictions
+from foldcraft.audience import Audience
+from foldcraft.config import DistillConfig
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import write_atomic
+from foldcraft.foldmodel import FoldModel
+from foldcraft.images import ImageStore
+from foldcraft.lineage import RETRAIN
+from foldcraft.loader import Lesson
+from foldcraft.predictions import Predictions
+from foldcraft.rundir import FoldFolder, hardware_file
+from foldcraft.teachers import Teacher
+from foldcraft.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Log-probabilities float32, the mean over teachers and their TTA views.
+
+    Attributes:
+        train: of the fold's training rows (n, K); none where soft targets have no share.
+        test: of all test images (M, K); none where there are no pseudo-labels.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def ask(teachers: Sequence[Teacher], work: Workspace, fold: int, audience: Audience) -> Answers:
+    """What the teachers' models of that fold say, as far as the config wants to know.
+
+    Raises:
+        FoldcraftError: weights or test predictions are damaged, of another fold or another model; a teacher has not
+            predicted these test images.
+    """
+    wanted, data = work.config.distill, work.competition
+    rows = work.folds.train_rows(fold)
+    train = test = np.empty((0, len(data.classes)), np.float32)
+    if wanted.share:
+        train = _mean([_of_train(teacher, work, audience) for teacher in teachers], data.train_ids[rows])
+    if wanted.pseudo:
+        test = _mean([_of_test(teacher, work) for teacher in teachers], data.test_ids)
+    return Answers(train, test)
+
+
+def _of_train(teacher: Teacher, work: Workspace, audience: Audience) -> Predictions:
+    """By the teacher's model of the fold, of the rows that it was trained on."""
+    theirs = teacher.work
+    train = theirs.config.train.model_copy(update={"device": work.config.train.device})
+    chosen = hardware.for_inference(train, hardware_file(theirs.config))
+    model = FoldModel.load(theirs, teacher.folder, chosen)
+    if model.weights != teacher.model:
+        raise FoldcraftError("was trained again just now", teacher.folder.path, "run the same command again")
+    store, _ = theirs.open_images([theirs.image_spec(model.blueprint)], audience)[0]
+    return _views_of(teacher, model.predict_learned(store, theirs.config.tta.views, audience))
+
+
+def _of_test(teacher: Teacher, work: Workspace) -> Predictions:
+    """As the teacher's fold has written them down."""
+    file = teacher.folder.test
+    found = predictions.read(file)
+    expected = replace(work.origin(teacher.folder.fold, teacher.model, test=True), experiment=teacher.name)
+    if found.origin.data != expected.data:
+        raise FoldcraftError(
+            "are of other test images", file, f"run `python src/infer.py` with the config of {teacher.name}"
+        )
+    for what in ("fold", "weights", "folds", "classes", "experiment"):
+        said, wanted = getattr(found.origin, what), getattr(expected, what)
+        if said != wanted:
+            raise FoldcraftError(f"test predictions of another origin: {what} {said}, not {wanted}", file, RETRAIN)
+    return _views_of(teacher, found)
+
+
+def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
+    """The mean of the views that the teacher was trained to be asked in; others may have been added since."""
+    return replace(found, views=("mean",), log_probs=found.mean(teacher.work.config.tta.views)[None])
+
+
+def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
+    """The mean of the teachers in log space, for `ids` in their order, float32 (N, K)."""
+    return predictions.log_mean(np.stack([_in_order(part, ids) for part in parts])).astype(np.float32)
+
+
+def _in_order(found: Predictions, ids: np.ndarray) -> np.ndarray:
+    place = {name: row for row, name in enumerate(found.ids.tolist())}
+    if missing := [name for name in ids.tolist() if name not in place]:
+        raise FoldcraftError(f"predictions of {found.origin.experiment} lack {listing(missing, 3)}", mend=RETRAIN)
+    return found.log_probs[0][[place[name] for name in ids.tolist()]]
+
+
+def ask_once(
+    teachers: Sequence[Teacher], work: Workspace, student: FoldFolder, key: str, audience: Audience
+) -> Answers:
+    """`ask`, kept in the student's folder under `key`: a training taken up again learns from the very same numbers.
+
+    Raises:
+        FoldcraftError: as `ask`; the file is damaged or cannot be written.
+    """
+    said = json.dumps({"key": key})
+    if student.answers.is_file() and (known := _recall(student.answers, said)):
+        return known
+    answers = ask(teachers, work, student.fold, audience)
+    content = safetensors.numpy.save({"train": answers.train, "test": answers.test}, {"foldcraft": said})
+    write_atomic(student.answers, content)
+    return answers
+
+
+def _recall(file: Path, said: str) -> Answers | None:
+    try:
+        with safetensors.safe_open(file, "np") as stream:
+            fits = stream.metadata()["foldcraft"] == said
+            return Answers(stream.get_tensor("train"), stream.get_tensor("test")) if fits else None
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise FoldcraftError(f"damaged answers of the teachers: {error}", file, "delete it and run again") from None
+
+
+def lesson(work: Workspace, fold: int, answers: Answers, test: ImageStore) -> Lesson:
+    """Answers as targets for a fold's training.
+
+    Args:
+        test: the test images as the student sees them.
+
+    Raises:
+        FoldcraftError: the teachers are sure enough of no test image.
+    """
+    wanted, data = work.config.distill, work.competition
+    rows = work.folds.train_rows(fold)
+    targets = np.full((len(data.targets), len(data.classes)), np.nan, np.float32)
+    targets[rows] = np.eye(len(data.classes), dtype=np.float32)[data.targets[rows]]
+    if wanted.share:
+        targets[rows] = (1 - wanted.share) * targets[rows] + wanted.share * soften(answers.train, wanted)
+    chosen = _confident(answers.test, wanted)
+    targets = np.concatenate([targets, soften(answers.test[chosen], wanted)])
+    return Lesson(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
+
+
+def soften(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
+    """Targets float32 (N, K) from the teachers' log-probabilities: hard, or at the config's temperature."""
+    if wanted.hard:
+        return np.eye(log_probs.shape[1], dtype=np.float32)[log_probs.argmax(1)]
+    return softmax(log_probs / np.float32(wanted.temperature), axis=1).astype(np.float32)
+
+
+def _confident(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
+    """Rows (M,) of the test images whose likeliest class has the wanted probability, before any temperature."""
+    if not len(log_probs):
+        return np.arange(0)
+    surest = np.exp(log_probs.max(1))
+    chosen = np.flatnonzero(surest >= wanted.confidence)
+    if not len(chosen):
+        raise FoldcraftError(
+            f"the teachers are that sure of no test image; the most is {surest.max():.3f}",
+            "distill.confidence",
+            "lower it, or set distill.pseudo=0",
+        )
+    return chosen
+
+
+def describe(given: Lesson, teachers: Sequence[Teacher], wanted: DistillConfig) -> str:
+    """A lesson in one line."""
+    parts = [f"learns from {', '.join(teacher.name for teacher in teachers)}"]
+    if wanted.share:
+        parts.append(f"{wanted.share:g} of each target is theirs")
+    if wanted.pseudo:
+        parts.append(f"{len(given.rows)} test images are {wanted.pseudo:g} of each epoch")
+    return "; ".join(parts)
