@@ -176,6 +176,9 @@ def how_strict(values: np.ndarray, moved: np.ndarray, errors: np.ndarray, tried:
         moved: the differences of R draws (M, R).
         errors: their standard errors (M,).
         tried: as for `compare`.
+
+    Raises:
+        FoldcraftError: fewer were tried than are given.
     """
     given = len(values)
     if tried is not None and tried < given:
