@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft import config, diagnose, folds, predictions
-from foldcraft.advice import FEWEST_TO_FINETUNE, NOTHING_TO_GAIN
+from foldcraft.advice import NOTHING_TO_GAIN
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.ensemble import Stacking
@@ -167,13 +167,13 @@ def run(make: Make, words: Sequence[str]) -> Way:
 
 
 def advised(make: Make, ways: dict[str, Way], plain: Workspace, args: argparse.Namespace) -> Way:
-    """The probes that a diagnosis chooses, and LP-FT where it wants one, blended."""
+    """The probes that a diagnosis chooses, and LP-FT where they leave something to gain, blended."""
     start = time.process_time()
     works = [make([f"backbone.name={name}"]) for name in args.pool or [args.backbone]]
     _, chosen, scores = diagnose.rank(works, Audience())
     diagnosed = time.process_time() - start
     members = [run(make, [f"backbone.name={name}", "finetune.mode=linear_probe"]) for name in chosen]
-    if scores[-1] < NOTHING_TO_GAIN and len(works[0].competition.targets) >= FEWEST_TO_FINETUNE:
+    if scores[-1] < NOTHING_TO_GAIN:
         members.append(ways[LPFT])
     both = blended(members, plain)
     return replace(both, seconds=diagnosed + both.seconds)

@@ -21,9 +21,9 @@ from foldcraft.workspace import Workspace
 WORDS = ("backbone.weights=none", "folds.count=3")
 
 
-def net(name: str, score: float, transformer: bool = False) -> NetScore:
+def net(name: str, score: float, transformer: bool = False, behind: float = 0.0) -> NetScore:
     return NetScore(
-        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01), Gap(0.0, 0.01),
+        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01), Gap(behind, 0.01),
         transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
     )  # fmt: skip
 
@@ -35,7 +35,7 @@ def found() -> Diagnosis:
         ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
         ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
     ]
-    nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
+    nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True, behind=0.05), net("poor", 0.5, behind=0.4)]
     counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(
@@ -75,11 +75,15 @@ def test_two_nets_of_different_kinds_are_fine_tuned(found: Diagnosis, settings, 
         assert score in advised.text, "the number that led to it"
 
 
-def test_without_a_transformer_the_best_two_are_fine_tuned(found: Diagnosis, settings) -> None:
+def test_a_second_net_must_fit_the_data_really_better(found: Diagnosis, settings) -> None:
+    level = replace(found, nets=[net("cnn", 0.86), net("vit", 0.85, transformer=True, behind=0.01)])
+    advice = advise(level, settings)
+    assert [advised.name for advised in advice.experiments] == ["lpft_vit"]
+    assert any("-0.0100 ± 0.0100" in reason for reason in advice.reasons)
+    first = replace(found, nets=[net("vit", 0.9, transformer=True), net("cnn", 0.85, behind=0.05)])
+    assert [advised.name for advised in advise(first, settings).experiments] == ["lpft_vit"]
     cnns = replace(found, nets=[net("a", 0.9), net("b", 0.8), net("c", 0.7)])
     assert [advised.name for advised in advise(cnns, settings).experiments] == ["lpft_a", "lpft_b"]
-    alone = replace(found, nets=[net("a", 0.9, transformer=True)])
-    assert [advised.name for advised in advise(alone, settings).experiments] == ["lpft_a"]
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(1153, (4, 3)), (2260, (3, 2)), (400, (10, 9)), (50_000, (2, 2))])
@@ -92,9 +96,9 @@ def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnos
     assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
 
 
-def test_too_few_images_are_not_fine_tuned_on(found: Diagnosis, settings) -> None:
+def test_few_images_get_probes_beside_the_fine_tuned_nets(found: Diagnosis, settings) -> None:
     advice = advise(replace(found, rows=200), settings)
-    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
+    assert [advised.name for advised in advice.experiments] == ["lpft_vit", "lpft_cnn", "probe_cnn", "probe_vit"]
     assert any("200 images" in reason for reason in advice.reasons)
 
 

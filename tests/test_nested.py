@@ -128,7 +128,7 @@ def test_a_single_fold_is_judged_by_itself() -> None:
     assert np.isfinite(verdict.chosen.nested).all()
 
 
-def test_ways_follow_metric_and_amount() -> None:
-    assert [way.name for way in nested.methods_for(get("macro_f1"), 100)] == ["best single", "mean", "greedy"]
-    assert "rank mean" in [way.name for way in nested.methods_for(get("roc_auc"), 100)]
-    assert "stacking" in [way.name for way in nested.methods_for(get("macro_f1"), 5000)]
+def test_ways_follow_the_metric() -> None:
+    names = [way.name for way in nested.methods_for(get("macro_f1"))]
+    assert names == ["best single", "mean", "greedy", "stacking"]
+    assert [way.name for way in nested.methods_for(get("roc_auc"))] == [*names[:2], "rank mean", *names[2:]]

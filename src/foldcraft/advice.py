@@ -17,7 +17,7 @@ Likeness = Literal["similar", "dissimilar", "cannot tell"]
 
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
-FEWEST_TO_FINETUNE = 500  # rows; on 72 to 216 all ways of fine-tuning did worse than the probes (docs/experiments.md)
+LITTLE = 500  # rows; below, probes are worth their time beside a fine-tuned net (docs/experiments.md)
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 1e-3
 LECTURE = {
@@ -61,36 +61,42 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     breaks = [effect.view for effect in found.views if not effect.keeps_label]
     used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
-    probes = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
-    if (reason := _against_finetuning(found)) is None:
-        nets = _finetuned(found)
-        experiments = [_lpft(found, config, net, used) for net in nets]
-        names = " and ".join(net.name for net in nets)
-        reasons.append(f"{probes}: {names}, fine-tuned from a solved head (LP-FT) and blended, should do better")
-    else:
-        experiments = [_probe(found, config, name, used) for name in found.pool]
-        reasons.append(f"{probes}: no fine-tuning is advised, {reason}")
+    score = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
+    probes = [_probe(found, config, name, used) for name in found.pool]
+    if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
+        reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
+        return Advice(amount, likeness, reasons, keeps, breaks, probes)
+    nets = _finetuned(found)
+    names = " and ".join(net.name for net in nets)
+    reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better; {_about_second(found)}")
+    experiments = [_lpft(found, config, net, used) for net in nets]
+    if found.rows < LITTLE:
+        reasons.append(f"{found.rows} images are fewer than {LITTLE}: the probes are worth blending too")
+        experiments += probes
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
-def _against_finetuning(found: Diagnosis) -> str | None:
-    if found.rows < FEWEST_TO_FINETUNE:
-        return f"{found.rows} images are fewer than the {FEWEST_TO_FINETUNE} below which probes did better"
-    if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
-        return "these data could not show that it helps"
-    return None
-
-
 def _finetuned(found: Diagnosis) -> list[NetScore]:
-    """The nets that are worth the time of fine-tuning: the best transformer and the best CNN, else the best two.
+    """The nets that are worth the time of fine-tuning: the best transformer, and the best CNN where it fits better.
 
-    Two nets of different kinds for half of the time each: they err differently, which is worth more than the last
-    epochs of one of them (docs/experiments.md). How good frozen features are says little of what fine-tuning makes of a
-    net, so the kinds are chosen first.
+    Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
+    it was the worst. A CNN whose frozen features suit the data really better is a match for it, and errs differently;
+    another one is worth less than more steps of the transformer (docs/experiments.md).
     """
-    kinds = [next((net for net in found.nets if net.transformer is kind), None) for kind in (True, False)]
-    chosen = [net for net in kinds if net]
-    return [*chosen, *(net for net in found.nets if net not in chosen)][:2]
+    transformer, cnn = (next((net for net in found.nets if net.transformer is kind), None) for kind in (True, False))
+    if not transformer:
+        return found.nets[:2]
+    return [transformer, cnn] if cnn is found.best and transformer.behind.is_real else [transformer]
+
+
+def _about_second(found: Diagnosis) -> str:
+    nets = _finetuned(found)
+    if not nets[0].transformer:
+        return "two nets err less than one"
+    behind = _signed(-nets[0].behind.value, nets[0].behind.error)
+    if len(nets) == 2:
+        return f"the CNN too, for the transformer's probe is {behind} beside its own"
+    return f"no CNN's probe is really better than the transformer's ({behind} beside the best)"
 
 
 def _amount(found: Diagnosis) -> Amount:
