@@ -62,17 +62,16 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
     score = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
-    probes = [_probe(found, config, name, used) for name in found.pool]
     if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
         reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
-        return Advice(amount, likeness, reasons, keeps, breaks, probes)
+        return Advice(amount, likeness, reasons, keeps, breaks, _probes(found, config, used))
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
     reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better; {_about_second(found)}")
     experiments = [_lpft(found, config, net, used) for net in nets]
     if found.rows < LITTLE:
         reasons.append(f"{found.rows} images are fewer than {LITTLE}: the probes are worth blending too")
-        experiments += probes
+        experiments += _probes(found, config, used)
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
@@ -139,6 +138,10 @@ def _about_cell(amount: Amount, likeness: Likeness) -> str:
     if "cannot tell" in (amount, likeness):
         return "the lecture's cell: cannot tell; the advice below does not depend on it"
     return f"the lecture's cell: {amount} + {likeness}, {LECTURE[amount, likeness]}"
+
+
+def _probes(found: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
+    return [_probe(found, config, name, used) for name in found.pool]
 
 
 def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advised:
