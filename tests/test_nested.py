@@ -56,9 +56,7 @@ def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> 
 
 def test_the_way_that_scores_best_is_used_and_the_simpler_one_of_equals() -> None:
     verdict = judge([STRONG, MIDDLE, WEAK], TRUTH)
-    assert verdict.chosen.score.value == max(
-        one.score.value for one in verdict.candidates if one.plan.rule.name == "argmax"
-    )
+    assert verdict.chosen.score.value == max(one.score.value for one in verdict.candidates if not one.is_ruled)
     assert verdict.chosen.name != "best single", "members that err differently are better together"
     twins = judge([STRONG, Member("twin", STRONG.views, STRONG.log_probs)], TRUTH)
     assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
@@ -89,6 +87,22 @@ def test_a_rule_is_used_only_where_its_gain_is_real() -> None:
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
     assert any("used" in line for line in uneven.words)
+
+
+def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
+    """A net that knows the prior by heart is best at argmax; nets that have more to say need the rule for it."""
+    rng = np.random.default_rng(2)
+    prior = [0.85, 0.1, 0.05]
+    targets = rng.choice(3, 1500, p=prior)
+    truth = Truth(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    members = [
+        Member(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
+        for k in range(4)
+    ]
+    verdict = judge(members, truth)
+    assert verdict.chosen.decides
+    ruled = [one for one in verdict.candidates if one.is_ruled]
+    assert verdict.chosen.score.value == max(one.score.value for one in ruled)
 
 
 def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:

@@ -138,9 +138,9 @@ def methods_for(metric: Metric) -> list[Method]:
 def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | None = None) -> Verdict:
     """Fit all ways to blend, score them, and say which is used.
 
-    A blend must beat the plain mean and the best single member, and the mean the best single member, by their nested
-    scores, or the simpler one is used. A decision rule other than the likeliest class is used where its nested gain
-    is real.
+    To each way belongs the decision rule that suits it, where its nested gain over the likeliest class is real. Then a
+    blend must beat the plain mean and the best single member, and the mean the best single member, by their nested
+    scores, or the simpler one is used.
 
     Args:
         methods: left out: those of `methods_for`.
@@ -154,8 +154,10 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
         methods = [Best()]
     found = _evaluate(members, truth, methods, rules=True)
     plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
-    best, words = _simplest_best(plain, truth.metric)
-    chosen, about_rule = _with_rule(plain[best], ruled[best], truth)
+    # The rule first: what is best at argmax may be worst at what the metric rewards.
+    settled = [_with_rule(one, other, truth) for one, other in zip(plain, ruled, strict=True)]
+    best, words = _simplest_best([candidate for candidate, _ in settled], truth.metric)
+    chosen, about_rule = settled[best]
     return Verdict(chosen, found, named, gains, [*words, *about_rule])
 
 
