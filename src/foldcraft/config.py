@@ -262,6 +262,11 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     tta: TTAConfig = TTAConfig()
     tracking: TrackingConfig = TrackingConfig()
+    soup: dict[str, str] = Field(
+        {},
+        description="trained experiments whose weights this one is the mean of, with the digests of their settings; "
+        "`src/soup.py` writes it",
+    )
 
     @property
     def folder(self) -> Path:
@@ -293,7 +298,8 @@ class Config(Section):
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what a trained fold is, as plain values; where and how it runs is left out."""
-        settings = self.model_dump(mode="json", exclude={"experiment", "runs", "folds", "tta", "tracking"})
+        apart = {"experiment", "runs", "folds", "tta", "tracking"} | (set() if self.soup else {"soup"})
+        settings = self.model_dump(mode="json", exclude=apart)
         settings["competition"] = {"name": self.competition.name}
         for machine in ("workers", "device", "precision", "memory_format"):
             del settings["train"][machine]

@@ -80,6 +80,7 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
 
 
 def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: Audience) -> dict[str, Any]:
+    _check_soup(work.config)
     _check_interpolation(work.config)
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
@@ -92,6 +93,15 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     manifest = finish(work, folder, outcome, audience) if processes.is_first else {}
     processes.barrier()
     return manifest
+
+
+def _check_soup(config: Config) -> None:
+    if config.soup:
+        raise FoldcraftError(
+            "is the mean of other experiments' weights, which is not trained",
+            config.experiment,
+            f"train {', '.join(config.soup)}, then run `python src/soup.py` with their configs",
+        )
 
 
 def _check_interpolation(config: Config) -> None:

@@ -1,0 +1,271 @@
+"""Which experiments go into a soup, and whether it is better than the best of them: judged on folds that had no say.
+
+The uniform soup takes all. The greedy one (model soups, arXiv 2203.05482) goes through the experiments from the best to
+the worst and keeps each that lets the out-of-fold log-loss fall. One set is chosen for all folds. For its nested score
+the choice is made anew for each fold, on the other folds alone, and so is that of the best single experiment. The soup
+that is written is chosen on all folds: the out-of-fold predictions in its folders have that one choice (a few bits) in
+them, and its nested score has not.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from foldcraft import lineage
+from foldcraft.calibration import at_temperature, calibrated, fit_temperature, log_loss
+from foldcraft.config import Config, DistillConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import locked, remove_leftovers, write_atomic
+from foldcraft.foldresult import Outcome, finish
+from foldcraft.metrics import METRICS, Metric, bootstrap_interval, paired_difference
+from foldcraft.predictions import log_mean
+from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.soup import Chosen, Pot
+from foldcraft.workspace import Workspace
+
+REAL = 2.0  # standard errors above which a difference counts
+Predict = Callable[[Sequence[int]], np.ndarray]  # from folds to log-probabilities of their rows
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better than the best single experiment, with its standard error; positive is better.
+
+    Attributes:
+        metric: of the competition.
+        loss: of the log-loss.
+    """
+
+    metric: tuple[float, float]
+    loss: tuple[float, float]
+
+    @property
+    def is_real(self) -> bool:
+        """One of both is better by more than chance would make it, and neither is worse by more."""
+        sure = [
+            value / error if error > 0 else np.sign(value) * np.inf
+            for value, error in (self.metric, self.loss)
+            if value
+        ]
+        return max(sure, default=0.0) > REAL and min(sure, default=0.0) >= -REAL
+
+
+@dataclass(frozen=True)
+class Taste:
+    """One line of the comparison.
+
+    Attributes:
+        chosen: members, of a soup those that all folds choose.
+        nets: how many nets a prediction takes.
+        loss, score, low, high: log-loss and the competition's metric with its 95 % interval, on held-out rows, after
+            temperatures that other folds chose.
+        gain: over the best single experiment; None of single ones.
+    """
+
+    name: str
+    chosen: Chosen
+    nets: int
+    loss: float
+    score: float
+    low: float
+    high: float
+    gain: Gain | None = None
+
+
+@dataclass(frozen=True)
+class Tasted:
+    """What there is to know before a soup is written.
+
+    Attributes:
+        members: each experiment.
+        best: the best single one, chosen for each fold on the others.
+        uniform, greedy: the soups.
+        blend: the mean of all members' predictions; as many nets.
+        apart: the uniform soup is worse than every member, beyond chance: the weights lie in different basins.
+    """
+
+    members: list[Taste]
+    best: Taste
+    uniform: Taste
+    greedy: Taste
+    blend: Taste
+    apart: bool
+
+    @property
+    def rows(self) -> list[Taste]:
+        return [*self.members, self.best, self.uniform, self.greedy, self.blend]
+
+    @property
+    def soup(self) -> Taste | None:
+        """The better of the soups; None where greed keeps a single experiment and the even mean is no net at all."""
+        possible = [self.greedy] if self.apart else [self.uniform, self.greedy]
+        return min((taste for taste in possible if len(taste.chosen) > 1), key=lambda taste: taste.loss, default=None)
+
+
+def taste(pot: Pot) -> Tasted:
+    """Try the soups of a pot; a set of members is predicted once a fold."""
+    judge = _Judge(pot)
+    with pot.audience.progress("means of weights predicted on a fold", len(pot.folds) * len(pot.members)) as advance:
+        judge.advance = advance
+        members = [judge.nested(lambda seen, chosen=(number,): judge.predicts(chosen)) for number in pot.all]
+        best = judge.nested(lambda seen: judge.predicts(judge.best(seen)))
+        uniform = judge.nested(lambda seen: judge.predicts(pot.all))
+        greedy = judge.nested(lambda seen: judge.predicts(judge.greedy(seen)))
+        best_of_all, greedy_of_all = judge.best(pot.folds), judge.greedy(pot.folds)
+    blend = judge.nested(lambda seen: judge.blended)
+    worst = max(members, key=judge.loss)
+    lost, error = judge.difference(METRICS["log_loss"], worst, uniform)
+    return Tasted(
+        [judge.row(name, (number,), members[number]) for number, name in enumerate(pot.names(pot.all))],
+        judge.row("best single", best_of_all, best),
+        judge.row("uniform soup", pot.all, uniform, against=best),
+        judge.row("greedy soup", greedy_of_all, greedy, against=best),
+        judge.row("mean of their predictions", pot.all, blend, against=best, nets=len(pot.members)),
+        apart=lost > REAL * error,
+    )
+
+
+class _Judge:
+    """Choices made on some folds, and what they are worth on others."""
+
+    def __init__(self, pot: Pot) -> None:
+        data, rows = pot.work.competition, pot.rows(pot.folds)
+        self.pot, self.metric = pot, data.metric
+        self.truth, self.units = data.targets[rows], data.units[rows]
+        self.advance: Callable[[int], object] = lambda done: None
+
+    def predicts(self, chosen: Chosen) -> Predict:
+        def on(folds: Sequence[int]) -> np.ndarray:
+            before = self.pot.tried
+            found = self.pot.log_probs(chosen, folds)
+            self.advance(self.pot.tried - before)
+            return found
+
+        return on
+
+    def blended(self, folds: Sequence[int]) -> np.ndarray:
+        """The mean of what all members predict."""
+        return log_mean(np.stack([self.pot.log_probs((number,), folds) for number in self.pot.all]))
+
+    def best(self, seen: Sequence[int]) -> Chosen:
+        """The experiment with the least log-loss on those folds."""
+        return self._ranking(seen)[0]
+
+    def greedy(self, seen: Sequence[int]) -> Chosen:
+        """Experiments from the best on, each kept if the log-loss on those folds falls."""
+        first, *others = self._ranking(seen)
+        chosen, least = first, self._loss_on(first, seen)
+        for other in others:
+            tried = tuple(sorted(chosen + other))
+            loss = self._loss_on(tried, seen)
+            if loss < least:
+                chosen, least = tried, loss
+        return chosen
+
+    def _ranking(self, seen: Sequence[int]) -> list[Chosen]:
+        return sorted(((number,) for number in self.pot.all), key=lambda chosen: self._loss_on(chosen, seen))
+
+    def _loss_on(self, chosen: Chosen, seen: Sequence[int]) -> float:
+        truth = self._truth_of(seen)
+        return log_loss(calibrated(self.predicts(chosen)(seen), truth), truth)
+
+    def _truth_of(self, folds: Sequence[int]) -> np.ndarray:
+        return self.pot.work.competition.targets[self.pot.rows(folds)]
+
+    def nested(self, choose: Callable[[Sequence[int]], Predict]) -> np.ndarray:
+        """Log-probabilities (N, K) of all rows: each fold's by what the other folds choose, at their temperature."""
+        parts = []
+        for fold in self.pot.folds:
+            seen = [other for other in self.pot.folds if other != fold]
+            predict = choose(seen)
+            temperature = fit_temperature(predict(seen), self._truth_of(seen))
+            parts.append(at_temperature(predict([fold]), temperature))
+        return np.concatenate(parts)
+
+    def loss(self, log_probs: np.ndarray) -> float:
+        return log_loss(log_probs, self.truth)
+
+    def difference(self, metric: Metric, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        """How much better `a` is than `b`, and its standard error."""
+        return paired_difference(metric, self.truth, np.exp(a), np.exp(b), self.units)
+
+    def row(
+        self, name: str, chosen: Chosen, log_probs: np.ndarray, against: np.ndarray | None = None, nets: int = 1
+    ) -> Taste:
+        probabilities = np.exp(log_probs)
+        low, high = bootstrap_interval(self.metric, self.truth, probabilities, self.units)
+        score, gain = self.metric(self.truth, probabilities), None
+        if against is not None:
+            metrics = (self.metric, METRICS["log_loss"])
+            gain = Gain(*(self.difference(metric, log_probs, against) for metric in metrics))
+        return Taste(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
+
+
+def settings_of(pot: Pot, chosen: Chosen, name: str) -> Config:
+    """The settings of a soup: those of its first member, but for teachers, and what it is the mean of."""
+    configs = [pot.members[number].work.config for number in chosen]
+    made_of = {config.experiment: config.training_fingerprint() for config in configs}
+    return configs[0].model_copy(update={"experiment": name, "soup": made_of, "distill": DistillConfig(share=0.0)})
+
+
+def check_free(config: Config) -> None:
+    """See that no other experiment lies where a soup of that name would.
+
+    Args:
+        config: of the soup; before it is known what it is made of, of any experiment with that name.
+
+    Raises:
+        FoldcraftError: one does.
+    """
+    for path in sorted(experiment_folder(config).glob("fold*/config.yaml")):
+        made_of = OmegaConf.to_container(OmegaConf.load(path)).get("soup")
+        if not made_of or (config.soup and made_of != config.soup):
+            what = "another soup" if made_of else "an experiment that was trained"
+            raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")
+
+
+def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
+    """Write the soup as an experiment with every fold that all members have; the score of each fold.
+
+    Args:
+        config: what `settings_of` gave.
+        about: more for the manifests.
+
+    Raises:
+        FoldcraftError: another experiment lies there.
+    """
+    check_free(config)
+    work = Workspace(config, pot.work.competition, pot.work.folds)
+    scores = []
+    for fold in pot.folds:
+        folder, began = FoldFolder.of(config, fold), time.perf_counter()
+        with locked(folder.lock, wait=False, busy="another process is at this fold"):
+            folder.manifest.unlink(missing_ok=True)  # the fold is not done until all of it is new
+            remove_leftovers(folder.path)
+            write_atomic(folder.config, config.to_yaml())
+            told = {"hardware": str(pot.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
+            pot.audience.fold_started(config, folder, told)
+            outcome = Outcome(
+                weights=pot.net(chosen, fold).state_dict(),
+                blueprint=pot.blueprint,
+                hardware=pot.hardware,
+                train=pot.train,
+                images=pot.test,
+                epochs=0,
+                seconds=time.perf_counter() - began,
+                oof=pot.in_views(chosen, fold),
+                about={**about, **_descent(pot, chosen, fold)},
+            )
+            scores.append(finish(work, folder, outcome, pot.audience)["score"])
+    return scores
+
+
+def _descent(pot: Pot, chosen: Chosen, fold: int) -> dict[str, Any]:
+    """The models that a fold's soup is the mean of, and, for whom it may teach, whom it comes from."""
+    members = [pot.members[number] for number in chosen]
+    entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]
+    return {"soup": {entry["experiment"]: entry["model"] for entry in entries}, "teachers": entries}
