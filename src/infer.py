@@ -122,7 +122,8 @@ def _show(result: Combined, terminal: Terminal) -> None:
     columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
     shares = verdict.chosen.plan.combination.shares
     rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
-    rows += [_row(result, one, "used" if one is verdict.chosen else "") for one in verdict.worth_showing]
+    rows += [_row(result, one, "") for one in verdict.worth_showing]
+    rows.append(_row(result, verdict.chosen, "used"))
     terminal.table(f"{metric} on {len(result.ids)} rows, all fitted without the fold that is judged", columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in verdict.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))

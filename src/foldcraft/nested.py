@@ -107,7 +107,8 @@ class Verdict:
     """What to submit and why.
 
     Attributes:
-        candidates: simplest first; the one that is used is `chosen`.
+        chosen: the candidate that is used; its nested answers are, fold by fold, of what the other folds would choose.
+        candidates: simplest first.
         members: each alone, in the order they were given.
         views_gain: what the chosen views give each member over the image as it is, nested, with its standard error.
         words: reasons, a line each.
@@ -153,12 +154,10 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
     if len(members) == 1:
         methods = [Best()]
     found = _evaluate(members, truth, methods, rules=True)
-    plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
-    # The rule first: what is best at argmax may be worst at what the metric rewards.
-    settled = [_with_rule(one, other, truth) for one, other in zip(plain, ruled, strict=True)]
-    best, words = _simplest_best([candidate for candidate, _ in settled], truth.metric)
-    chosen, about_rule = settled[best]
-    return Verdict(chosen, found, named, gains, [*words, *about_rule])
+    chosen, words = _choose(found, truth, np.arange(len(truth.fold)))
+    answers = _chosen_elsewhere(found, truth)
+    used = replace(chosen, nested=answers, score=score_of(answers, truth))
+    return Verdict(used, found, named, gains, words)
 
 
 def _evaluate(members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool) -> list[Candidate]:
@@ -217,23 +216,39 @@ def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[fl
     return gain(with_views.nested, member.log_probs[first].astype(np.float64), truth)
 
 
-def _simplest_best(candidates: Sequence[Candidate], metric: Metric) -> tuple[int, list[str]]:
-    """Place of the candidate that no simpler one equals, and why."""
+def _choose(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[Candidate, list[str]]:
+    """The candidate that the nested answers of some rows speak for, and why."""
+    some = truth.rows(rows)
+    plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
+    # The rule first: what is best at argmax may be worst at what the metric rewards.
+    settled = [_with_rule(one, other, some, rows) for one, other in zip(plain, ruled, strict=True)]
+    scores = [some.metric(some.targets, np.exp(candidate.nested[rows])) for candidate, _ in settled]
     best = 0
-    for place in range(1, len(candidates)):
-        if metric.better(candidates[place].score.value, candidates[best].score.value):
+    for place, score in enumerate(scores):
+        if some.metric.better(score, scores[best]):  # of equals the simpler
             best = place
-    if len(candidates) == 1:
-        return 0, []
-    beaten = [f"{c.name} {c.score.value:.4f}" for k, c in enumerate(candidates) if k != best]
+    chosen, about_rule = settled[best]
+    beaten = [f"{c.name} {score:.4f}" for (c, _), score in zip(settled, scores, strict=True) if c is not chosen]
     verb = "beats" if best else "is used, for nothing beats it:"
-    return best, [f"{candidates[best].name} {candidates[best].score.value:.4f} {verb} {', '.join(beaten)}"]
+    ladder = [f"{chosen.name} {scores[best]:.4f} {verb} {', '.join(beaten)}"] if beaten else []
+    return chosen, [*ladder, *about_rule]
 
 
-def _with_rule(plain: Candidate, ruled: Candidate, truth: Truth) -> tuple[Candidate, list[str]]:
+def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:
+    """Nested answers (N, K), each fold's of the candidate that the other folds speak for: the choice is judged too."""
+    answers = np.empty_like(found[0].nested)
+    folds = np.unique(truth.fold)
+    for fold in folds:
+        others = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
+        held = truth.fold == fold
+        answers[held] = _choose(found, truth, others)[0].nested[held]
+    return answers
+
+
+def _with_rule(plain: Candidate, ruled: Candidate, truth: Truth, rows: np.ndarray) -> tuple[Candidate, list[str]]:
     if not ruled.decides:
         return plain, []
-    value, error = gain(ruled.nested, plain.nested, truth)
+    value, error = gain(ruled.nested[rows], plain.nested[rows], truth)
     if value > 0 and value >= REAL * error:
         return ruled, [f"{ruled.plan.rule} gains {value:+.4f} ± {error:.4f}: used"]
     return plain, [f"{ruled.plan.rule} gains {value:+.4f} ± {error:.4f}, which is not real: argmax stays"]
