@@ -16,7 +16,7 @@ from scipy.special import log_softmax, logsumexp
 from foldcraft.calibration import MOST_ROWS, at_temperature, fit_temperature
 from foldcraft.fingerprint import of_bytes, seed_from
 
-CHUNK = 2**22  # numbers of one member that are looked at together
+CHUNK = 2**22  # numbers that are looked at together
 KNOWS = 3.0
 Members = Sequence[np.ndarray]  # log-probabilities (N, K) of each
 
@@ -46,7 +46,7 @@ class Combination(ABC):
 
     def apply(self, members: Members) -> np.ndarray:
         """Log-probabilities (N, K) from those of each member that was given."""
-        size = max(1, CHUNK // members[0].shape[1])
+        size = max(1, CHUNK // (members[0].shape[1] * len(self.used)))
         parts = range(0, len(members[0]), size)
         return np.concatenate([self.pool([members[k][first : first + size] for k in self.used]) for first in parts])
 
