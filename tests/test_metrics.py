@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 from sklearn import metrics as sk
 
 from foldcraft import metrics
 from foldcraft.errors import FoldcraftError
-from foldcraft.metrics import METRICS, bootstrap_interval, bootstrap_scores
+from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import METRICS, bootstrap_scores
 
 
 def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
@@ -142,11 +144,12 @@ def test_copies_in_a_group_do_not_make_a_score_surer() -> None:
     """40 rows, each six times: by groups the interval is that of the 40, by rows it is far too narrow."""
     metric = metrics.get("accuracy")
     truth, probabilities = guesses(2, rows=40)
-    alone = np.subtract(*bootstrap_interval(metric, truth, probabilities, np.arange(40)))
+    alone = np.subtract(*bootstrap_interval(metric, truth, probabilities, np.arange(40), repeats=5000))
     source = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 6))
     copies = truth[source], probabilities[source]
-    by_group = np.subtract(*bootstrap_interval(metric, *copies, np.array([f"person {n}" for n in source])))
-    by_row = np.subtract(*bootstrap_interval(metric, *copies, np.arange(240)))
+    people = np.array([f"person {n}" for n in source])
+    by_group = np.subtract(*bootstrap_interval(metric, *copies, people, repeats=5000))
+    by_row = np.subtract(*bootstrap_interval(metric, *copies, np.arange(240), repeats=5000))
     assert by_group == pytest.approx(alone, rel=0.15)
     assert by_group / by_row == pytest.approx(np.sqrt(6), rel=0.2)
 
@@ -158,6 +161,35 @@ def test_few_groups_of_one_class_each_still_have_an_interval(name: str) -> None:
     sure = 0.97 * np.eye(classes)[truth] + 0.03 / classes
     low, high = bootstrap_interval(metrics.get(name), truth, sure, groups=truth, repeats=60)
     assert low <= metrics.get(name)(truth, sure) <= high  # neither is NaN
+
+
+def test_no_error_among_few_rows_is_no_proof_that_there_is_none() -> None:
+    """Jeffreys' interval of 0 wrong in 200 ends at 0.0125; ten times the rows of the same groups prove no more."""
+    truth = np.arange(200) % 4
+    accuracy = metrics.get("accuracy")
+    low, high = bootstrap_interval(accuracy, truth, np.eye(4)[truth], np.arange(200), repeats=2000)
+    assert high == 1
+    assert 1 - low == pytest.approx(beta.ppf(0.975, 0.5, 200.5), rel=0.25)
+    truth, groups = np.tile(truth, 10), np.tile(np.arange(200), 10)
+    assert bootstrap_interval(accuracy, truth, np.eye(4)[truth], groups)[0] == pytest.approx(low, abs=0.004)
+
+
+@pytest.mark.parametrize(("classes", "rows", "right"), [(5, 200, 0.995), (5, 200, 0.9), (18, 400, 0.85)])
+def test_nineteen_of_twenty_intervals_hold_the_truth(classes: int, rows: int, right: float) -> None:
+    """Classes ten times as frequent as others; plain percentiles hold it in .5, .85 and .85 of these."""
+    rng = np.random.default_rng(5)
+    prior = np.geomspace(1, 0.1, classes)
+    prior /= prior.sum()
+    said = right * np.eye(classes) + (1 - right) * rng.dirichlet(np.full(classes, 0.5), classes)
+    macro_f1 = metrics.get("macro_f1")
+    true_score = macro_f1.of_confusion((prior[:, None] * said)[None])[0]
+    held = 0
+    for _ in range(60):
+        truth = rng.choice(classes, rows, p=prior)
+        guess = (rng.random(rows)[:, None] > said[truth].cumsum(1)).sum(1)
+        low, high = bootstrap_interval(macro_f1, truth, np.eye(classes)[guess], np.arange(rows), repeats=200)
+        held += low <= true_score <= high
+    assert held >= 54
 
 
 @pytest.mark.parametrize("name", METRICS)

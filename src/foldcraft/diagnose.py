@@ -18,8 +18,9 @@ from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
 from foldcraft.heads import Scaling
 from foldcraft.images import ImageStore
+from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
-from foldcraft.metrics import bootstrap_interval, paired_difference
+from foldcraft.metrics import paired_difference
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Probe, Rows
 from foldcraft.rundir import features_folder

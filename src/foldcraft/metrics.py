@@ -229,20 +229,6 @@ def _draws(units: int, repeats: int, seed: int, most: int) -> Iterator[np.ndarra
         yield np.bincount(places.ravel(), minlength=units * size).reshape(units, size).astype(np.float64)
 
 
-def bootstrap_interval(
-    metric: Metric,
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    groups: np.ndarray,
-    repeats: int = 500,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of the metric; what is drawn is said in `bootstrap_scores`."""
-    scores = bootstrap_scores(metric, truth, [probabilities], groups, repeats, seed)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def paired_difference(
     metric: Metric,
     truth: np.ndarray,

@@ -13,7 +13,8 @@ import numpy as np
 from foldcraft import decision, ttachoice
 from foldcraft.decision import Largest, Rule
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
-from foldcraft.metrics import Metric, bootstrap_interval, paired_difference
+from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import Metric, paired_difference
 
 REAL = 1.28  # standard errors of a gain that are taken for real: better in nine of ten
 

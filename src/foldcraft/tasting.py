@@ -21,7 +21,8 @@ from foldcraft.config import Config, DistillConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked, remove_leftovers, write_atomic
 from foldcraft.foldresult import Outcome, finish
-from foldcraft.metrics import METRICS, Metric, bootstrap_interval, paired_difference
+from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import METRICS, Metric, paired_difference
 from foldcraft.predictions import log_mean
 from foldcraft.rundir import FoldFolder, experiment_folder
 from foldcraft.soup import Chosen, Pot
