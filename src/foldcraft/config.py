@@ -33,8 +33,8 @@ def _once(names: list[str]) -> list[str]:
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: Path | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
-    bundled: Literal["digits"] | None = Field(
-        None, description="a data set that comes with an installed library, written to the folder when that is missing"
+    bundled: Literal["digits", "masks"] | None = Field(
+        None, description="a data set that needs no download, written to the folder when that is missing"
     )
     train: str = Field("train.csv", description="CSV of training rows: id, target, perhaps group")
     test: str = Field("test.csv", description="CSV of test rows; only the id column is needed")
