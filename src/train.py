@@ -49,17 +49,21 @@ def one_after_another(work: Workspace, chosen: Sequence[int], together: Processe
     from foldcraft.audience import Audience
     from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several, Terminal
-    from foldcraft.tracking import Tracker
+    from foldcraft.tracking import tracker_of
 
     if not together.is_first:
         for fold in chosen:
             train_fold(work, fold, together, Audience())
         return 0
     terminal = Terminal()
-    tracker = Tracker(work.config) if work.config.tracking.wandb != "off" else None
+    tracker = tracker_of(work.config)
     audience = Several(terminal, tracker) if tracker else terminal
     try:
         scores = {fold: train_fold(work, fold, together, audience)["score"] for fold in chosen}
+    except Exception as error:
+        if tracker:
+            tracker.failed(error)
+        raise
     finally:
         terminal.close()
         warning = tracker.close() if tracker else None

@@ -243,6 +243,19 @@ class TrackingConfig(Section):
     )
     project: str | None = Field(None, description="W&B project; left out: `foldcraft-<competition>`")
     entity: str | None = Field(None, description="W&B user or team")
+    mistakes: int = Field(
+        16,
+        ge=0,
+        le=100,
+        description="worst mistakes that W&B shows with their images; 0: none, and no image goes there",
+    )
+    artifacts: Annotated[Literal["off", "predictions", "models"], BeforeValidator(_off)] = Field(
+        "predictions",
+        description="what W&B keeps: predictions (with folds, submissions and code), or models as well",
+    )
+    alerts: bool = Field(
+        False, description="let W&B send a message when a fold, an experiment or a command ends or fails"
+    )
 
 
 class Config(Section):
