@@ -325,6 +325,10 @@ class Config(Section):
             del settings["distill"]
         return fingerprint.of_values(settings)
 
+    def as_trial(self) -> "Config":
+        """The same as an experiment of its own, named by what is trained: equal settings share a folder."""
+        return self.model_copy(update={"experiment": f"{self.experiment}-{self.training_fingerprint()[:8]}"})
+
     def to_yaml(self) -> str:
         """The resolved settings as YAML."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))

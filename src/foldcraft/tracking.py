@@ -32,10 +32,11 @@ class Tracker(Audience):
 
     Args:
         folder: where what W&B says, and the copies it takes of files, are kept.
+        tags: by which the runs can be found in W&B.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tags: Sequence[str] = ()) -> None:
+        self.folder, self.tags = folder, list(tags)
         self.log_file = folder / "wandb.log"
         self.events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.mirror: subprocess.Popen[bytes] | None = None
@@ -44,7 +45,7 @@ class Tracker(Audience):
 
     def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
         self.fold = folder.fold
-        place = {"fold": folder.fold, "id": run_id(folder.path / "wandb.json"), "about": about}
+        place = {"fold": folder.fold, "id": run_id(folder.path / "wandb.json"), "about": about, "tags": self.tags}
         self._send({"do": "started", **_of(config), **place})
 
     def epoch_ended(self, row: dict[str, float]) -> None:

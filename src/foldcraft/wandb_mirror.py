@@ -68,6 +68,7 @@ class Mirror:
         self.fold: Any = None
         self.trial: Any = None
         self.config: Config | None = None
+        self.tags: list[str] = []
         self.kept = 0
         self.troubled = False
 
@@ -82,7 +83,7 @@ class Mirror:
 
     def started(self, event: dict[str, Any]) -> None:
         """A fold begins, or goes on in the run it had before."""
-        self.config = Config.model_validate(event["config"])
+        self.config, self.tags = Config.model_validate(event["config"]), event["tags"]
         if self.sweep and self.trial is None:
             self.trial = self._open_experiment(self.config, self.sweep["WANDB_RUN_ID"])
         self.fold = self._open(
@@ -129,7 +130,7 @@ class Mirror:
 
         config, file = Config.model_validate(event["config"]), Path(event["file"])
         run = self._open(config, secrets.token_hex(6), file.stem, "submission", {}, event["pid"], group="submissions")
-        run.summary.update(event["entry"])
+        run.summary.update({key: _number(value) for key, value in event["entry"].items()})
         if config.tracking.artifacts != "off":
             keeper = wandb_artifacts.Keeper(self.wandb, run)
             for name, folds in event["members"].items():
@@ -164,22 +165,17 @@ class Mirror:
         group: str | None = None,
         **more: Any,
     ) -> Any:
-        settings = {
-            "console": "off",
-            "silent": True,
-            "disable_git": True,
-            "x_stats_pid": process or os.getpid(),
-            **more,
-        }
+        # Without git: its diff would hold what is not committed, of any file. The code is kept by `Keeper.code`.
+        settings = {"console": "off", "silent": True, "disable_git": True, "x_stats_pid": process or os.getpid()}
+        project = config.tracking.project or os.environ.get("WANDB_PROJECT") or f"foldcraft-{config.competition.name}"
         wandb = self.wandb
         return wandb.init(
             id=run,
             name=name,
             group=group or config.experiment,
             job_type=kind,
-            project=config.tracking.project
-            or os.environ.get("WANDB_PROJECT")
-            or f"foldcraft-{config.competition.name}",
+            tags=self.tags,
+            project=project,
             entity=config.tracking.entity,
             dir=str(experiment_folder(config)),
             config=about,
@@ -270,6 +266,14 @@ class Mirror:
         config = config or self.config
         if config and config.tracking.alerts:
             run.alert(title=f"{config.experiment}: {what}"[-63:], text=text, level=level)
+
+
+def _number(value: object) -> object:
+    """The ledger is text; a number in it is one for W&B."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def summary_of(card: Any, manifests: list[dict[str, Any]]) -> dict[str, Any]:
