@@ -1,12 +1,17 @@
 """W&B mirrors the local log, and cannot hurt a training."""
 
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +285,89 @@ def test_curves_of_classes_that_a_fold_lacks_are_not_shifted() -> None:
     curve = pd.DataFrame(made.table.data, columns=made.table.columns)
     assert set(curve["class"]) == {"a", "c"}
     assert (curve["precision"] == 1).all(), "both classes are told apart without a mistake"
+
+
+@dataclass
+class Server:
+    """What a W&B server was told: GraphQL operations with their variables, and the lines of a run's files."""
+
+    url: str
+    asked: list[tuple[str, dict]]
+    streamed: list[dict]
+
+    def inputs(self, operation: str) -> list[dict]:
+        return [variables["input"] for name, variables in self.asked if name == operation]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """As much of a W&B server as an upload needs: it says yes to everything."""
+    told = Server("", [], [])
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = self.graphql(content) if self.path == "/graphql" else {}
+            if self.path.endswith("/file_stream"):
+                told.streamed.append(content)
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def graphql(self, content: dict) -> dict:
+            name, variables = re.search(r"(?:query|mutation)\s+(\w+)", content["query"])[1], content["variables"] or {}
+            told.asked.append((name, variables))
+            project = {"id": "p", "name": variables.get("project"), "entity": {"id": "e", "name": "me"}}
+            bucket = {"id": "b", "name": variables.get("name"), "config": "{}", "project": project}
+            sequence = {"id": "s", "latestArtifact": None}
+            known = {
+                "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+                "CreateArtifact": {
+                    "createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}}
+                },
+                "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}},
+                "RunResumeStatus": {"model": None},
+            }
+            return {"data": known.get(name, {})}
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    told.url = f"http://127.0.0.1:{http.server_port}"
+    yield told
+    http.shutdown()
+
+
+def test_sync_uploads_it_later_with_lineage(shapes: Path, command, patient, server: Server) -> None:
+    """`wandb sync` reads the log with W&B's own reader; no network is left."""
+    command("split", "--config", shapes)
+    words = ["finetune.mode=linear_probe", "tracking.wandb=offline", "tracking.alerts=true"]
+    command("train", "--config", shapes, "--fold", "all", *words)
+    home = Path("runs/shapes/tiny")
+    number = json.loads((home / "wandb.json").read_text())["id"]
+    log = next(home.glob(f"wandb/offline-run-*-{number}"))
+
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40, "NO_PROXY": "127.0.0.1", "HOME": "."}
+    command_line = [Path(sys.executable).with_name("wandb"), "sync", "--yes", log]
+    subprocess.run(command_line, env=environment, capture_output=True, timeout=300, check=False)
+
+    begun = next(variables for name, variables in server.asked if name == "UpsertBucket")
+    assert (begun["name"], begun["groupName"], begun["project"]) == (number, "tiny", "foldcraft-shapes")
+    lines = [line for part in server.streamed for line in _lines(part, "wandb-history.jsonl")]
+    assert any("oof" in line for line in lines)
+    created = {one["artifactCollectionName"]: one["artifactTypeName"] for one in server.inputs("CreateArtifact")}
+    assert {"tiny-fold0": "predictions", "tiny-fold2": "predictions", "tiny-oof": "oof"}.items() <= created.items()
+    assert len(server.inputs("UseArtifact")) == 3, "made from the predictions of three folds"
+    assert [one["title"] for name, one in server.asked if "Alert" in name] == ["tiny: all folds are done"]
+
+
+def _lines(part: dict, file: str) -> list[dict]:
+    return [json.loads(line) for line in part.get("files", {}).get(file, {}).get("content", [])]
 
 
 def test_a_resumed_fold_goes_on_in_the_same_run(shapes: Path, command, patient, after_one_epoch) -> None:
