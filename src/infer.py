@@ -104,7 +104,19 @@ def submit(
     terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")
     if doubt:
         terminal.say(f"warning: {doubt}")
+    if is_new:
+        _track(members, path, entry, terminal)
     return path, result
+
+
+def _track(members: Sequence[MemberRuns], path: Path, entry: dict[str, object], terminal: Terminal) -> None:
+    from foldcraft.tracking import tracker_of
+
+    configs = [member.work.config for member in members]
+    if tracker := tracker_of(configs[0]):
+        tracker.submitted(configs, [member.done_folds for member in members], path, entry)
+        if warning := tracker.close():
+            terminal.say(warning)
 
 
 def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:

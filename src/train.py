@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
     parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
+    parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
     args = parser.parse_intermixed_args(arguments)
     if "=" in args.fold:  # `--fold key=value`: the word belongs to the settings
         args.overrides.append(args.fold)
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft import processes
     from foldcraft.workspace import Workspace
 
+    if args.trial:
+        config = config.as_trial()
     work = Workspace.open(config)
     chosen = cli.parse_folds(args.fold, work.folds.count)
     if args.jobs < 1:
@@ -49,17 +52,21 @@ def one_after_another(work: Workspace, chosen: Sequence[int], together: Processe
     from foldcraft.audience import Audience
     from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several, Terminal
-    from foldcraft.tracking import Tracker
+    from foldcraft.tracking import tracker_of
 
     if not together.is_first:
         for fold in chosen:
             train_fold(work, fold, together, Audience())
         return 0
     terminal = Terminal()
-    tracker = Tracker(work.config) if work.config.tracking.wandb != "off" else None
+    tracker = tracker_of(work.config)
     audience = Several(terminal, tracker) if tracker else terminal
     try:
         scores = {fold: train_fold(work, fold, together, audience)["score"] for fold in chosen}
+    except Exception as error:
+        if tracker:
+            tracker.failed(error)
+        raise
     finally:
         terminal.close()
         warning = tracker.close() if tracker else None
@@ -78,7 +85,8 @@ def side_by_side(args: argparse.Namespace, chosen: Sequence[int]) -> int:
     terminal = Terminal()
     words = [word for word in [*args.config, *args.overrides] if "=" in word]
     named = ["--config", *(word for word in args.config if "=" not in word)] if args.config else []
-    commands = {fold: [__file__, *named, *words, "--fold", str(fold)] for fold in chosen}
+    trial = ["--trial"] if args.trial else []
+    commands = {fold: [__file__, *named, *words, *trial, "--fold", str(fold)] for fold in chosen}
     codes = run_side_by_side(commands, args.jobs, terminal.say)
     failed = [fold for fold, code in codes.items() if code]
     if failed:

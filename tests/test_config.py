@@ -11,7 +11,7 @@ from foldcraft.config import Config, json_schema, load
 from foldcraft.errors import FoldcraftError
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "sweeps").iterdir()))
 FRAGMENTS = [path for path in FILES if path.parent.name == "recipes" or path.name == "competition.yaml"]
 EXPERIMENTS = [path for path in FILES if path not in FRAGMENTS]
 LEAST = "competition: {name: shapes}\nbackbone: {name: test_resnet}\n"

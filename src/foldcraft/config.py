@@ -243,6 +243,19 @@ class TrackingConfig(Section):
     )
     project: str | None = Field(None, description="W&B project; left out: `foldcraft-<competition>`")
     entity: str | None = Field(None, description="W&B user or team")
+    mistakes: int = Field(
+        16,
+        ge=0,
+        le=100,
+        description="worst mistakes that W&B shows with their images; 0: none, and no image goes there",
+    )
+    artifacts: Annotated[Literal["off", "predictions", "models"], BeforeValidator(_off)] = Field(
+        "predictions",
+        description="what W&B keeps: predictions (with folds, submissions and code), or models as well",
+    )
+    alerts: bool = Field(
+        False, description="let W&B send a message when a fold, an experiment or a command ends or fails"
+    )
 
 
 class Config(Section):
@@ -311,6 +324,10 @@ class Config(Section):
         if not self.distill.teachers:
             del settings["distill"]
         return fingerprint.of_values(settings)
+
+    def as_trial(self) -> "Config":
+        """The same as an experiment of its own, named by what is trained: equal settings share a folder."""
+        return self.model_copy(update={"experiment": f"{self.experiment}-{self.training_fingerprint()[:8]}"})
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML."""

@@ -7,10 +7,10 @@ may fail, hang or be killed: training does not notice, and the command waits ten
 import json
 import os
 import queue
-import secrets
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from foldcraft.audience import Audience
 from foldcraft.config import Config
-from foldcraft.files import write_atomic
 from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.wandb_mirror import run_id
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end
 # Said aloud, because the end of the pipe would not be seen while a forked worker still holds its other end.
@@ -28,45 +28,49 @@ MIRROR = [sys.executable, "-m", "foldcraft.wandb_mirror"]
 
 
 class Tracker(Audience):
-    """Tells the mirror process what happens; one W&B run a fold, grouped by experiment."""
+    """Tells the mirror process what happens: a W&B run a fold, grouped by experiment.
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.log_file = experiment_folder(config) / "wandb.log"
+    Args:
+        folder: where what W&B says, and the copies it takes of files, are kept.
+        tags: by which the runs can be found in W&B.
+    """
+
+    def __init__(self, folder: Path, tags: Sequence[str] = ()) -> None:
+        self.folder, self.tags = folder, list(tags)
+        self.log_file = folder / "wandb.log"
         self.events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.mirror: subprocess.Popen[bytes] | None = None
         self.writer = threading.Thread(target=self._write, daemon=True)
+        self.fold = -1
 
     def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
-        if self.mirror is None and not self._start():
-            return
-        self._send(
-            {
-                "do": "start",
-                "id": run_id(folder),
-                "name": f"{config.experiment}-fold{folder.fold}",
-                "group": config.experiment,
-                "project": config.tracking.project or f"foldcraft-{config.competition.name}",
-                "entity": config.tracking.entity,
-                "mode": config.tracking.wandb,
-                "dir": str(experiment_folder(config)),
-                "config": {**config.model_dump(mode="json"), "fold": folder.fold, **about},
-            }
-        )
+        self.fold = folder.fold
+        place = {"fold": folder.fold, "id": run_id(folder.path / "wandb.json"), "about": about, "tags": self.tags}
+        self._send({"do": "started", **_of(config), **place})
 
     def epoch_ended(self, row: dict[str, float]) -> None:
-        self._send({"do": "log", "row": row})
+        self._send({"do": "epoch", "row": row})
 
     def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
-        self._send(
-            {
-                "do": "end",
-                "summary": {key: manifest[key] for key in ("score", "metric", "seconds", "epochs")},
-                "truth": truth.tolist(),
-                "predicted": predicted.tolist(),
-                "classes": manifest["classes"],
-            }
-        )
+        self._send({"do": "ended", "fold": self.fold})
+
+    def submitted(
+        self, configs: Sequence[Config], folds: Sequence[Sequence[int]], file: Path, entry: dict[str, object]
+    ) -> None:
+        """A submission of some experiments was written.
+
+        Args:
+            folds: those that are finished, of each experiment.
+            entry: its row in the ledger.
+        """
+        for config in configs:
+            self._send({"do": "experiment", **_of(config)})
+        members = {config.experiment: list(done) for config, done in zip(configs, folds, strict=True)}
+        self._send({"do": "submission", **_of(configs[0]), "members": members, "file": str(file), "entry": entry})
+
+    def failed(self, error: Exception) -> None:
+        """The command is about to end with an error."""
+        self._send({"do": "failed", "text": str(error)})
 
     def close(self) -> str | None:
         """Wait a moment for W&B to finish; a warning if it failed or did not."""
@@ -81,7 +85,8 @@ class Tracker(Audience):
 
     def _start(self) -> bool:
         source = str(Path(__file__).parents[1])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+        environment = {"WANDB_DATA_DIR": str(self.folder.absolute() / "wandb"), **os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with open(self.log_file, "ab") as log:
@@ -94,7 +99,7 @@ class Tracker(Audience):
         return True
 
     def _send(self, event: dict[str, Any]) -> None:
-        if self.mirror is not None:
+        if self.mirror is not None or self._start():
             self.events.put(event)
 
     def _write(self) -> None:
@@ -111,12 +116,10 @@ class Tracker(Audience):
             return  # it has died; `close` will say so
 
 
-def run_id(folder: FoldFolder) -> str:
-    """The fold's W&B run, kept in its folder so that a resumed fold goes on in the same run."""
-    file = folder.path / "wandb.json"
-    try:
-        return json.loads(file.read_text())["id"]
-    except (OSError, ValueError, KeyError):
-        made = secrets.token_hex(6)
-        write_atomic(file, json.dumps({"id": made}))
-        return made
+def _of(config: Config) -> dict[str, Any]:
+    return {"config": config.model_dump(mode="json"), "pid": os.getpid()}
+
+
+def tracker_of(config: Config) -> Tracker | None:
+    """What tells W&B of an experiment; None where that is off."""
+    return Tracker(experiment_folder(config)) if config.tracking.wandb != "off" else None

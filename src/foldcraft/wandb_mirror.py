@@ -1,24 +1,41 @@
-"""The process that talks to W&B: reads events, one JSON a line, from stdin, until goodbye or the end."""
+"""The process that talks to W&B: reads events, one JSON a line, from stdin, until goodbye or the end.
+
+A run a fold; when an experiment's last fold is done, a run that sums the experiment up; a run a submission.
+"""
 
 import json
 import os
+import secrets
 import signal
 import sys
-from collections.abc import Iterable
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-LAST_CHANCE = 120  # seconds after the last event, after which this process ends whatever W&B does
+import numpy as np
+
+from foldcraft.config import Config
+from foldcraft.files import locked, write_atomic
+from foldcraft.rundir import FoldFolder, experiment_folder
+
+LAST_CHANCE = 120  # seconds after the last event, after which this process ends whatever W&B does ...
+UPLOAD = 500_000  # ... and one more for so many bytes that it was given to keep
+SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")  # what a W&B agent tells its trial
 
 
-def events() -> Iterable[dict[str, Any]]:
-    """What happens, as it happens."""
+def read_events(into: SimpleQueue[dict[str, Any]]) -> None:
+    """What happens, as it happens; "died" where the end comes without goodbye."""
     for line in sys.stdin:
-        event = json.loads(line)
-        if event["do"] == "goodbye":
-            break
-        yield event
-    if hasattr(signal, "alarm"):
-        signal.alarm(LAST_CHANCE)
+        into.put(json.loads(line))
+        if json.loads(line)["do"] == "goodbye":
+            return
+    into.put({"do": "died"})
+    into.put({"do": "goodbye"})
 
 
 def mode_of(wanted: str, has_key: bool) -> str:
@@ -28,52 +45,281 @@ def mode_of(wanted: str, has_key: bool) -> str:
     return os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
 
 
-def start(wandb: Any, event: dict[str, Any]) -> Any:
-    """A new run, or the same as before the fold was interrupted."""
-    run = wandb.init(
-        id=event["id"],
-        name=event["name"],
-        group=event["group"],
-        project=event["project"],
-        entity=event["entity"],
-        dir=event["dir"],
-        config=event["config"],
-        mode=mode_of(event["mode"], bool(wandb.api.api_key)),
-        resume="allow",
-        reinit="finish_previous",
-        settings=wandb.Settings(console="off", silent=True),
-    )
-    run.define_metric("*", step_metric="epoch")
-    return run
+def run_id(file: Path) -> str:
+    """The W&B run of a fold or an experiment, kept in its folder so that it goes on in the same run when resumed."""
+    try:
+        return json.loads(file.read_text())["id"]
+    except (OSError, ValueError, KeyError):
+        made = secrets.token_hex(6)
+        write_atomic(file, json.dumps({"id": made}))
+        return made
 
 
-def end(wandb: Any, run: Any, event: dict[str, Any]) -> None:
-    """Final metrics and the confusion matrix."""
-    run.summary.update(event["summary"])
-    matrix = wandb.plot.confusion_matrix(
-        y_true=event["truth"], preds=event["predicted"], class_names=event["classes"], title="Validation rows"
-    )
-    run.log({"confusion_matrix": matrix})
-    run.finish()
+class Mirror:
+    """Does in W&B what the events say.
+
+    Args:
+        sweep: what a W&B agent said of the trial, by the names in `SWEEP`; empty without one. The trial is the
+            experiment, so the experiment's run is the agent's, and those of its folds are none of the sweep.
+    """
+
+    def __init__(self, wandb: Any, sweep: dict[str, str]) -> None:
+        self.wandb, self.sweep = wandb, sweep
+        self.fold: Any = None
+        self.trial: Any = None
+        self.config: Config | None = None
+        self.tags: list[str] = []
+        self.kept = 0
+        self.troubled = False
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """What fails here is told in the log, and does not keep the rest from W&B."""
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            self.troubled = True
+
+    def started(self, event: dict[str, Any]) -> None:
+        """A fold begins, or goes on in the run it had before."""
+        self.config, self.tags = Config.model_validate(event["config"]), event["tags"]
+        if self.sweep and self.trial is None:
+            self.trial = self._open_experiment(self.config, self.sweep["WANDB_RUN_ID"])
+        self.fold = self._open(
+            self.config,
+            event["id"],
+            f"{self.config.experiment}-fold{event['fold']}",
+            "fold",
+            {**event["config"], "fold": event["fold"], **event["about"]},
+            event["pid"],
+        )
+        self.fold.define_metric("*", step_metric="epoch")
+        with self.tried():
+            self._lineage(self.config, event["fold"])
+
+    def epoch(self, event: dict[str, Any]) -> None:
+        if self.fold:
+            self.fold.log(event["row"])
+
+    def ended(self, event: dict[str, Any]) -> None:
+        """A fold is done; if it was the last one, so is the experiment."""
+        if not self.fold or not self.config:
+            return
+        config, run, self.fold = self.config, self.fold, None
+        folder = FoldFolder.of(config, event["fold"])
+        manifest = folder.read_manifest()
+        run.summary.update({key: manifest.get(key) for key in ("score", "metric", "seconds", "epochs", "git")})
+        with self.tried():
+            run.log(self._panels(config, [folder.oof]))
+        with self.tried():
+            self._keep_fold(config, run, folder)
+        if self.trial:
+            self._log_fold(self.trial, folder)
+        self._alert(run, f"fold {folder.fold} is done", f"{manifest['metric']} {manifest['score']:.4f}")
+        run.finish()
+        self._sum_up(config)
+
+    def experiment(self, event: dict[str, Any]) -> None:
+        """An experiment that may have been finished without W&B looking on."""
+        self._sum_up(Config.model_validate(event["config"]))
+
+    def submission(self, event: dict[str, Any]) -> None:
+        """A submission was written."""
+        from foldcraft import wandb_artifacts
+
+        config, file = Config.model_validate(event["config"]), Path(event["file"])
+        run = self._open(config, secrets.token_hex(6), file.stem, "submission", {}, event["pid"], group="submissions")
+        run.summary.update({key: _number(value) for key, value in event["entry"].items()})
+        if config.tracking.artifacts != "off":
+            keeper = wandb_artifacts.Keeper(self.wandb, run)
+            for name, folds in event["members"].items():
+                member = config.model_copy(update={"experiment": name})
+                keeper.use(*wandb_artifacts.of_oof(member, folds))
+            keeper.put(*wandb_artifacts.of_submission(file))
+            self.kept += keeper.kept
+        score = f"{event['entry']['metric']} {event['entry']['nested']}, nested"
+        self._alert(run, "submission is written", score, config)
+        run.finish()
+
+    def failed(self, event: dict[str, Any]) -> None:
+        """The command ends with an error, or has died."""
+        for run in filter(None, (self.fold, self.trial)):
+            self._alert(run, "training has failed", event.get("text", "its process has died"), level="ERROR")
+
+    died = failed
+
+    def close(self) -> None:
+        """What is still open did not end well."""
+        for run in filter(None, (self.fold, self.trial)):
+            run.finish(exit_code=1)
+
+    def _open(
+        self,
+        config: Config,
+        run: str,
+        name: str,
+        kind: str,
+        about: dict[str, Any],
+        process: int | None = None,
+        group: str | None = None,
+        **more: Any,
+    ) -> Any:
+        # Without git: its diff would hold what is not committed, of any file. The code is kept by `Keeper.code`.
+        settings = {"console": "off", "silent": True, "disable_git": True, "x_stats_pid": process or os.getpid()}
+        project = config.tracking.project or os.environ.get("WANDB_PROJECT") or f"foldcraft-{config.competition.name}"
+        wandb = self.wandb
+        return wandb.init(
+            id=run,
+            name=name,
+            group=group or config.experiment,
+            job_type=kind,
+            tags=self.tags,
+            project=project,
+            entity=config.tracking.entity,
+            dir=str(experiment_folder(config)),
+            config=about,
+            mode=mode_of(config.tracking.wandb, wandb.login(prompt=False)),
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(**settings, **more),
+        )
+
+    def _open_experiment(self, config: Config, run: str) -> Any:
+        names = {"WANDB_SWEEP_ID": "sweep_id", "WANDB_SWEEP_PARAM_PATH": "sweep_param_path"}
+        more = {names[key]: value for key, value in self.sweep.items() if key in names}
+        opened = self._open(config, run, config.experiment, "experiment", config.model_dump(mode="json"), **more)
+        opened.define_metric("*", step_metric="fold")
+        return opened
+
+    def _lineage(self, config: Config, fold: int) -> None:
+        from foldcraft import wandb_artifacts
+
+        if config.tracking.artifacts == "off":
+            return
+        keeper, folder = wandb_artifacts.Keeper(self.wandb, self.fold), FoldFolder.of(config, fold)
+        keeper.code()
+        keeper.use(*wandb_artifacts.of_folds(config))
+        for teacher in config.distill.teachers:
+            keeper.use(*wandb_artifacts.of_fold(teacher, folder.of_other(teacher)))
+        self.kept += keeper.kept
+
+    def _keep_fold(self, config: Config, run: Any, folder: FoldFolder) -> None:
+        from foldcraft import wandb_artifacts
+
+        if config.tracking.artifacts == "off":
+            return
+        keeper = wandb_artifacts.Keeper(self.wandb, run)
+        keeper.put(*wandb_artifacts.of_fold(config.experiment, folder))
+        if config.tracking.artifacts == "models":
+            keeper.put(*wandb_artifacts.of_model(config.experiment, folder), changes=False)
+        self.kept += keeper.kept
+
+    def _panels(self, config: Config, oof: list[Path]) -> dict[str, Any]:
+        from foldcraft import competition, wandb_panels
+        from foldcraft.scorecard import Scorecard
+
+        card = Scorecard.of(oof, config.tta.views or [], competition.read(config))
+        return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.max_value)
+
+    def _log_fold(self, run: Any, folder: FoldFolder) -> None:
+        run.log({"fold": folder.fold, "fold_score": folder.read_manifest()["score"]})
+
+    def _sum_up(self, config: Config) -> None:
+        """Write the experiment's run, once all its folds are done, and again when their predictions have changed."""
+        from foldcraft import competition, fingerprint, folds, wandb_artifacts, wandb_panels
+        from foldcraft.scorecard import Scorecard
+
+        home = experiment_folder(config)
+        marker = home / "wandb.json"
+        with locked(home / ".wandb.lock"):  # the folds of several processes may end together
+            data = competition.read(config)
+            numbers = range(folds.read(config.folds_file, data).count)
+            folders = [FoldFolder.of(config, fold) for fold in numbers]
+            if not all(folder.is_done for folder in folders):
+                return
+            seen = fingerprint.of_values([fingerprint.of_file(folder.oof) for folder in folders])
+            known = json.loads(marker.read_text()) if marker.is_file() else {}
+            if known.get("seen") == seen and not self.trial:
+                return
+            run, self.trial = self.trial or self._open_experiment(config, run_id(marker)), None
+            if not self.sweep:
+                for folder in folders:
+                    self._log_fold(run, folder)
+            card = Scorecard.of([folder.oof for folder in folders], config.tta.views or [], data)
+            summary = summary_of(card, [folder.read_manifest() for folder in folders])
+            run.log({"mean": summary["mean"], "oof": summary["oof"]})  # what a sweep looks at must be in the history
+            run.summary.update(summary)
+            run.log(wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.max_value))
+            if config.tracking.artifacts != "off":
+                keeper = wandb_artifacts.Keeper(self.wandb, run)
+                for folder in folders:
+                    keeper.use(*wandb_artifacts.of_fold(config.experiment, folder))
+                keeper.put(*wandb_artifacts.of_oof(config, list(numbers)))
+                self.kept += keeper.kept
+            text = f"{summary['metric']} {summary['oof']:.4f} out of fold, mean of folds {summary['mean']:.4f}"
+            self._alert(run, "all folds are done", text, config)
+            write_atomic(marker, json.dumps({"id": run.id, "seen": seen}))
+            run.finish()
+
+    def _alert(self, run: Any, what: str, text: str, config: Config | None = None, level: str = "INFO") -> None:
+        config = config or self.config
+        if config and config.tracking.alerts:
+            run.alert(title=f"{config.experiment}: {what}"[-63:], text=text, level=level)
 
 
-def main() -> None:
-    """Mirror every event."""
+def _number(value: object) -> object:
+    """The ledger is text; a number in it is one for W&B."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def summary_of(card: Any, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """An experiment in a few numbers."""
+    scores = [manifest["score"] for manifest in manifests]
+    low, high = card.interval
+    return {
+        "oof": card.score,
+        "oof_low": low,
+        "oof_high": high,
+        "mean": float(np.mean(scores)),
+        "std": float(np.std(scores, ddof=1)),
+        "folds": len(scores),
+        "metric": manifests[0]["metric"],
+        "seconds": sum(manifest["seconds"] for manifest in manifests),
+        "git": manifests[0].get("git"),
+    }
+
+
+def end_in_time(mirror: Mirror, began: float) -> None:
+    """End this process when its last chance is over, whatever W&B is doing."""
+    while time.monotonic() - began < LAST_CHANCE + mirror.kept / UPLOAD:
+        time.sleep(1)
+    os._exit(1)
+
+
+def main() -> int:
+    """Mirror every event; 1 where something failed."""
+    happened: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    sweep = {name: os.environ.pop(name) for name in SWEEP if name in os.environ}  # W&B must not see it in every run
     import wandb
 
-    run = None
-    for event in events():
-        if event["do"] == "start":
-            run = start(wandb, event)
-        elif event["do"] == "log" and run:
-            run.log(event["row"])
-        elif event["do"] == "end" and run:
-            end(wandb, run, event)
-            run = None
-    if run:
-        run.finish(exit_code=1)
+    mirror = Mirror(wandb, sweep if "WANDB_SWEEP_ID" in sweep else {})
+
+    def listen() -> None:
+        read_events(happened)
+        end_in_time(mirror, time.monotonic())
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (event := happened.get())["do"] != "goodbye":
+        with mirror.tried():
+            getattr(mirror, event["do"])(event)
+    mirror.close()
+    return int(mirror.troubled)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training; this process ends with its pipe
-    main()
+    sys.exit(main())

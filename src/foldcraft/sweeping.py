@@ -1,0 +1,256 @@
+"""A sweep: each trial is an experiment, a set of folds; one that cannot win any more is left after a few of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from foldcraft import fingerprint, racing, searchspace
+from foldcraft.audience import Audience
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import cannot_write, locked
+from foldcraft.fingerprint import seed_from
+from foldcraft.foldrun import train_fold
+from foldcraft.processes import Processes
+from foldcraft.rundir import FoldFolder
+from foldcraft.scorecard import Scorecard
+from foldcraft.searchspace import Parameter, Space
+from foldcraft.workspace import Workspace
+
+TRIALS = 20  # where the space does not say how many
+IN_A_ROW = 3  # trials that fail, after which it is no trial's fault
+Load = Callable[[Sequence[str]], Config]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a trial.
+
+    Attributes:
+        chosen: the settings that were tried, by name.
+        scores: of its finished folds, fold 0 first.
+        oof: score over all rows; None while folds are missing.
+        reason: why it failed; "" where it did not.
+    """
+
+    experiment: str
+    chosen: dict[str, Any]
+    scores: list[float]
+    seconds: float
+    oof: float | None = None
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+
+
+@dataclass
+class Sweep:
+    """A sweep over a space, kept in `runs/<competition>/sweeps/<name>.db` and gone on with from there.
+
+    Args:
+        load: the config with some more `key=value` words.
+    """
+
+    load: Load
+    space: Space
+    audience: Audience
+    base: Config = field(init=False)
+    work: Workspace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = self.load([])
+        self._check_parameters()
+        self.work = Workspace.open(self.base)
+        metric = self.work.competition.metric
+        if metric.greater_is_better != self.space.maximize:
+            right = "maximize" if metric.greater_is_better else "minimize"
+            raise FoldcraftError(f"the goal of {metric.name} is to {right}", f"sweep {self.space.name}: metric.goal")
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.experiment}-{self.space.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where what belongs to the sweep as a whole is kept."""
+        return self.base.runs / self.base.competition.name / "sweeps"
+
+    def _check_parameters(self) -> None:
+        """See that each parameter is a setting, and that it changes what is trained."""
+        first = {one.name: one.examples[0] for one in self.space.parameters}
+        for one in self.space.parameters:
+            seen = [self.load(searchspace.words({**first, one.name: text})) for text in one.examples]
+            if len(seen) == 2 and seen[0].training_fingerprint() == seen[1].training_fingerprint():
+                raise FoldcraftError(
+                    "changes nothing in the training of a fold", f"sweep {self.space.name}: {one.name}", "leave it out"
+                )
+
+    def run(self, trials: int | None) -> list[Tried]:
+        """Try until so many trials have been tried, earlier ones counted; gives all of them.
+
+        Raises:
+            FoldcraftError: another process runs this sweep; it was begun with other settings, data or folds; several
+                trials in a row have failed.
+        """
+        everything = len(self.space.grid()) if self.space.method == "grid" else None
+        wanted = trials or self.space.trials or everything or TRIALS
+        wanted = min(wanted, everything or wanted)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / f".{self.name}.lock", wait=False, busy=f"another process runs sweep {self.name}"):
+            study = self._open_study()
+            self._take_up_interrupted(study)
+            failures = 0
+            while len(_finished(study)) < wanted:
+                failed = self._try(study, self._ask(study))
+                failures = failures + 1 if failed else 0
+                if failed and failures >= IN_A_ROW:
+                    raise failed
+            return [_tried(trial) for trial in _finished(study)]
+
+    def _open_study(self) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        file = self.folder / f"{self.name}.db"
+        try:
+            study = optuna.create_study(
+                storage=f"sqlite:///{file}",
+                study_name=self.name,
+                direction="maximize" if self.space.maximize else "minimize",
+                load_if_exists=True,
+            )
+        except optuna.exceptions.StorageInternalError as error:
+            raise cannot_write(file, OSError(str(error))) from None
+        space = (self.space.method, self.space.score, [repr(one) for one in self.space.parameters])
+        data = (self.work.competition.fingerprint, self.work.folds.fingerprint)
+        now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
+        if study.user_attrs.get("identity", now) != now:
+            raise FoldcraftError(
+                "was begun with another space, other settings, data or folds",
+                file,
+                "give the sweep another name in its file, or delete that one",
+            )
+        study.set_user_attr("identity", now)
+        return study
+
+    def _take_up_interrupted(self, study: optuna.Study) -> None:
+        """Put trials that were killed at the head of the queue: same settings, so same folder, so they go on there."""
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.enqueue_trial(trial.params)
+            study.tell(trial.number, state=TrialState.FAIL)
+
+    def _ask(self, study: optuna.Study) -> optuna.Trial:
+        finished = _finished(study)
+        if self.space.method == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
+            seen = [trial.params for trial in finished]
+            study.enqueue_trial(next(each for each in self.space.grid() if each not in seen))
+        # Seeded anew for each trial, so that a sweep that was interrupted asks what an undisturbed one would ask.
+        seed = seed_from(self.base.seed, "sweep", len(finished)) % 2**32
+        bayes = self.space.method == "bayes"
+        study.sampler = (optuna.samplers.TPESampler if bayes else optuna.samplers.RandomSampler)(seed=seed)
+        return study.ask({one.name: _distribution(one) for one in self.space.parameters})
+
+    def _try(self, study: optuna.Study, trial: optuna.Trial) -> FoldcraftError | None:
+        """Train the trial's folds until it is finished, or lost, or fails; then the error."""
+        words = searchspace.words(trial.params)
+        self.audience.say(f"trial {len(_finished(study))}: {' '.join(words)}")
+        try:
+            config = self.load(words).as_trial()
+            trial.set_user_attr("experiment", config.experiment)
+            oof = self._race(study, trial, Workspace.open(config))
+        except (FoldcraftError, torch.OutOfMemoryError) as error:
+            told = error if isinstance(error, FoldcraftError) else FoldcraftError("not enough memory", " ".join(words))
+            trial.set_user_attr("reason", str(told))
+            study.tell(trial, state=TrialState.FAIL)
+            self.audience.say(f"trial failed: {told}")
+            return told
+        if oof is None:
+            study.tell(trial, state=TrialState.PRUNED)
+            return None
+        trial.set_user_attr("oof", oof.score)
+        trial.set_user_attr("interval", oof.interval)
+        scores = trial.user_attrs["scores"]
+        study.tell(trial, oof.score if self.space.score == "oof" else float(np.mean(scores)))
+        return None
+
+    def _race(self, study: optuna.Study, trial: optuna.Trial, work: Workspace) -> Scorecard | None:
+        """Its out-of-fold predictions; None if it was left before the end."""
+        scores: list[float] = []
+        seconds, count = 0.0, work.folds.count
+        best = _best(study)
+        for fold in range(count):
+            manifest = train_fold(work, fold, Processes(), self.audience)
+            scores.append(manifest["score"])
+            seconds += manifest["seconds"]
+            trial.set_user_attr("scores", scores)
+            trial.set_user_attr("seconds", seconds)
+            trial.report(float(np.mean(scores)), fold)
+            if best is None:
+                continue
+            ahead = work.competition.metric.sign * (np.array(scores) - best.scores[: len(scores)])
+            if racing.is_lost(ahead, count, self._one_row()):
+                bound = racing.upper_bound(ahead, count, self._one_row())
+                self.audience.say(
+                    f"left after fold {fold}: {np.mean(ahead):+.4f} against {best.experiment} on the same folds, "
+                    f"and with 95 % no better than {bound:+.4f} after all {count}"
+                )
+                return None
+        files = [FoldFolder.of(work.config, fold).oof for fold in range(count)]
+        return Scorecard.of(files, work.config.tta.views or [], work.competition)
+
+    def _one_row(self) -> float:
+        """What one row makes of a fold's score, or about that: differences are known no finer."""
+        return 1 / int(np.bincount(self.work.folds.fold).min())
+
+
+def _distribution(one: Parameter) -> BaseDistribution:
+    if one.values:
+        return CategoricalDistribution(one.values)
+    if one.whole:
+        return IntDistribution(int(one.low), int(one.high))
+    return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials whose outcome is known; those that were merely interrupted are tried again."""
+    ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    return [trial for trial in ended if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
+
+
+def _best(study: optuna.Study) -> Tried | None:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    return _tried(study.best_trial) if complete else None
+
+
+def _tried(trial: FrozenTrial) -> Tried:
+    known = trial.user_attrs
+    interval = known.get("interval")
+    return Tried(
+        experiment=known.get("experiment", ""),
+        chosen=trial.params,
+        scores=known.get("scores", []),
+        seconds=known.get("seconds", 0.0),
+        oof=known.get("oof"),
+        interval=tuple(interval) if interval else None,
+        reason=known.get("reason", ""),
+    )
+
+
+def words_of_caution(tried: Sequence[Tried], best: Tried, config: Config) -> Iterator[str]:
+    """What the best of many tries is worth."""
+    whole = np.array([one.scores for one in tried if one.oof is not None])
+    if len(whole) > 1:
+        luck, factor = racing.spread_of_luck(whole), racing.best_of_equals(len(tried))
+        yield (
+            f"the best of {len(tried)} tries looks better than it is: of that many equally good ones, luck with the "
+            f"folds alone would put the best {luck * factor:.4f} ahead of their mean ({factor:.2f} × {luck:.4f})"
+        )
+    place = config.runs / config.competition.name
+    yield (
+        "is it better than what you have? "
+        f"python src/compare.py {place / 'BASELINE'} {place / best.experiment} --tried {len(tried)}"
+    )

@@ -1,0 +1,64 @@
+"""What W&B shows of out-of-fold predictions: the worst mistakes, the confusion matrix, precision against recall."""
+
+from typing import Any
+
+import numpy as np
+
+from foldcraft import images
+from foldcraft.scorecard import Scorecard
+
+SIDE = 160  # pixels of the longer side of an image in a table; about 8 KB as JPEG
+MOST_CLASSES = 50  # in a confusion matrix, which W&B keeps as a table of K x K rows
+MOST_CURVES = 10
+COLUMNS = ["image", "id", "truth", "predicted", "P(truth)", "P(predicted)"]
+
+
+def panels(wandb: Any, card: Scorecard, mistakes: int, max_value: float) -> dict[str, Any]:
+    """All of them, by the names they have in W&B.
+
+    Args:
+        mistakes: how many are shown; 0: none, and no image is read.
+        max_value: brightest value of 16-bit images.
+    """
+    truth, predicted, names = card.labels(MOST_CLASSES)
+    made = {
+        "confusion_matrix": wandb.plot.confusion_matrix(
+            y_true=truth.tolist(), preds=predicted.tolist(), class_names=names, title="Out-of-fold rows"
+        ),
+        "precision_recall": _curves(wandb, card),
+    }
+    if mistakes:
+        made["mistakes"] = _mistakes(wandb, card, mistakes, max_value)
+    return made
+
+
+def _curves(wandb: Any, card: Scorecard) -> Any:
+    """Each class against all others; of many classes those with the most mistakes."""
+    present = np.unique(card.truth)
+    missed = np.bincount(card.truth[card.predicted != card.truth], minlength=card.probabilities.shape[1])
+    shown = sorted(present, key=lambda k: -missed[k])[:MOST_CURVES]
+    # W&B takes the columns to be of the classes that occur: left in, an absent one would shift all after it.
+    return wandb.plot.pr_curve(
+        card.truth,
+        card.probabilities[:, present],
+        labels=list(card.competition.classes.names),
+        classes_to_plot=shown,
+        title="Precision and recall, out-of-fold rows",
+    )
+
+
+def _mistakes(wandb: Any, card: Scorecard, most: int, max_value: float) -> Any:
+    table, names = wandb.Table(columns=COLUMNS), card.competition.classes.names
+    for place in card.worst(most):
+        row, truth, said = card.rows[place], card.truth[place], card.predicted[place]
+        picture = images.decode(card.competition.train_paths[row], max_value)
+        picture.thumbnail((SIDE, SIDE))
+        table.add_data(
+            wandb.Image(picture, file_type="jpg"),
+            str(card.competition.train_ids[row]),
+            names[truth],
+            names[said],
+            round(float(card.probabilities[place, truth]), 4),
+            round(float(card.probabilities[place, said]), 4),
+        )
+    return table
