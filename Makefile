@@ -1,11 +1,12 @@
 # make demo   install what is missing, run the whole pipeline on a bundled data set
 # make test   install what is missing, lint, run every test
+# make nightly   the long form of the tests that draw faults
 # make reference   rewrite what is generated from the settings
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint reference
+.PHONY: install demo test lint nightly reference
 
 install: $(VENV)/.installed
 
@@ -24,6 +25,9 @@ lint: install
 
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+nightly: install
+	@FOLDCRAFT_FAULTS=200 $(BIN)/python -m pytest tests/test_faults.py
 
 reference: install
 	@$(BIN)/python src/reference.py

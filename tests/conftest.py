@@ -119,6 +119,13 @@ def after_one_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractCon
     return interrupted
 
 
+def flipped(content: bytes, byte: int, bit: int = 0) -> bytes:
+    """`content` with one bit turned over."""
+    changed = bytearray(content)
+    changed[byte] ^= 1 << bit
+    return bytes(changed)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command said and how it ended."""

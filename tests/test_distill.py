@@ -21,7 +21,7 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft import checkpoint, fingerprint, hardware, predictions, teachers, teaching, tta
+from foldcraft import checkpoint, fingerprint, hardware, predictions, sealed, teachers, teaching, tta
 from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.config import AugmentConfig, DistillConfig, ImagesConfig, load
@@ -94,7 +94,7 @@ def edit_manifest(fold: int, **prints: str) -> None:
     path = TEACHER / f"fold{fold}" / "manifest.json"
     content = json.loads(path.read_text())
     content["fingerprints"] |= prints
-    path.write_text(json.dumps(content))
+    sealed.write_json(path, {key: value for key, value in content.items() if key != sealed.KEY})
 
 
 def weights(experiment: str, fold: int = 0, runs: str = "runs") -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Features of every stage of a net, and the files that keep them."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import draw_shape
+from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
@@ -332,18 +333,25 @@ def test_draws_repeat_and_differ_from_one_another(store: ImageStore) -> None:
         lambda file: file.write_bytes(file.read_bytes()[:-2]),
         lambda file: file.write_bytes(b""),
         lambda file: file.write_bytes(np.random.default_rng(0).bytes(5000)),
+        lambda file: file.write_bytes(flipped(file.read_bytes(), 200)),
         lambda file: np.save(file, np.load(file)[1:]),
         lambda file: np.save(file, np.load(file).astype(np.float32)),
     ],
-    ids=["cut", "empty", "garbage", "a row lacking", "32 bits"],
+    ids=["cut", "empty", "garbage", "a bit", "a row lacking", "32 bits"],
 )
-def test_damaged_features_are_named(store: ImageStore, damage: Callable[[Path], object]) -> None:
+def test_damaged_features_are_told_and_computed_again(store: ImageStore, damage: Callable[[Path], object]) -> None:
     wish = wanted(frozen(), store, "identity")
-    gather(wish, FOLDER, Audience())
+    whole = np.array(gather(wish, FOLDER, Audience())[0])
     file = wish[0].file(FOLDER)
     damage(file)
-    with pytest.raises(FoldcraftError, match=rf"{file}: damaged features.*delete it"):
-        gather(wish, FOLDER, Audience())
+    said: list[str] = []
+    listener = Audience()
+    listener.say = said.append
+    np.testing.assert_array_equal(gather(wish, FOLDER, listener)[0], whole)
+    (line,) = said
+    assert re.search(rf"{file}: damaged features .*computed again", line)
+    gather(wish, FOLDER, listener)
+    assert len(said) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be killed")

@@ -85,3 +85,14 @@ def test_a_weight_of_two_is_a_row_that_comes_twice(solver: str) -> None:
     doubled = torch.cat([torch.arange(20), torch.arange(60)])
     repeated = heads.fit(features[doubled], targets[doubled], CLASSES, [1e-2], solver, scaling)
     np.testing.assert_allclose(weighted.logits(features), repeated.logits(features), atol=1e-3)
+
+
+def test_features_of_which_most_say_the_same_have_heads_too() -> None:
+    """Hundreds of constant features and three that are not: 32-bit eigenvalues do not converge there."""
+    rng = np.random.default_rng(0)
+    features = (0.02 * rng.normal(0, 1, (900, 3)) @ rng.normal(0, 1, (3, 832))).astype(np.float32)
+    features[:, ::2] = 0
+    targets = torch.from_numpy((features.sum(1) > 0).astype(np.int64))
+    given = torch.from_numpy(features)
+    found = heads.fit(given, targets, 2, [1e-4], "ridge", Scaling.of(given, [832], [1.0])).logits(given)[0]
+    assert (found.argmax(1) == targets).float().mean() > 0.9

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import flipped
 from PIL import Image
 
 from foldcraft import images
@@ -317,16 +318,57 @@ def test_unreadable_images_are_all_named_and_leave_nothing_behind(tmp_path: Path
     assert not list(cache.glob("*.npy"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", None], ids=["empty", "garbage", "cut"])
-def test_a_damaged_cache_is_named(tmp_path: Path, damage: bytes | None):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: b"garbage",
+        lambda whole: whole[:-100],
+        lambda whole: flipped(whole, 60),
+        lambda whole: flipped(whole, len(whole) - 30),
+        lambda whole: whole[: 128 + 6 * 16 * 16 * 3],
+    ],
+    ids=["empty", "garbage", "cut", "a bit of the header", "a bit of a checksum", "of an earlier version"],
+)
+def test_a_cache_that_is_not_whole_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]):
+    paths, cache, said = write_scenes(tmp_path / "in"), tmp_path / "cache", []
+    path = open_stores(paths, [ImageSpec(16)], cache, "train")[0].path
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damage(whole))
+    for _ in range(2):
+        assert open_stores(paths, [ImageSpec(16)], cache, "train", say=said.append)[0].path == path
+        assert path.read_bytes() == whole
+    (line,) = said
+    assert f"{path}: damaged image cache" in line
+    assert "made again" in line
+
+
+def test_a_changed_row_is_named_when_it_is_looked_at(tmp_path: Path):
+    """A bit of the fourth image: the others are still given out, that one never."""
     paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    path = open_stores(paths, [ImageSpec(16)], cache, "train")[0].path
+    path.write_bytes(flipped(path.read_bytes(), 128 + 3 * 16 * 16 * 3 + 5))
     store = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
-    whole = store.path.read_bytes()
-    store.path.unlink()
-    store.path.write_bytes(whole[:-100] if damage is None else damage)
-    with pytest.raises(FoldcraftError, match="damaged image cache") as error:
-        open_stores(paths, [ImageSpec(16)], cache, "train")
-    assert str(store.path) in str(error.value)
+    for one in (store, pickle.loads(pickle.dumps(store))):
+        assert np.array_equal(one[2], make_square(decode(paths[2]), ImageSpec(16)))
+        for _ in range(2):
+            with pytest.raises(FoldcraftError, match=r"damaged image cache: row 3 .*delete it") as error:
+                one[3]
+        assert str(path) in str(error.value)
+    path.unlink()
+    again = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    assert np.array_equal(again[3], make_square(decode(paths[3]), ImageSpec(16)))
+
+
+def test_an_image_of_the_same_size_and_time_is_noticed(tmp_path: Path):
+    paths, cache = write_scenes(tmp_path / "in"), tmp_path / "cache"
+    before = open_stores(paths, [ImageSpec(16)], cache, "train")[0]
+    stat = paths[2].stat()
+    Image.fromarray(scene()[::-1].copy()).save(paths[2])
+    os.utime(paths[2], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert paths[2].stat().st_size == stat.st_size
+    assert open_stores(paths, [ImageSpec(16)], cache, "train")[0].path != before.path
 
 
 def test_a_pickled_store_maps_the_file_again(tmp_path: Path):

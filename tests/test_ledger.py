@@ -48,6 +48,7 @@ def test_a_submission_has_a_row(tmp_path: Path) -> None:
     (row,) = in_ledger(folder).to_dict("records")
     assert list(row) == ledger.COLUMNS
     assert row.pop("time")
+    assert row.pop("content")
     given = {key: str(value) for key, value in entry(optimistic="0.92").items()}
     assert row == {"file": "shapes_a.csv", "public": "", "private": "", **given}
 
@@ -70,6 +71,27 @@ def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_p
     assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
     ledger.fill(tmp_path, "mine", {"public": "0.8"})
     assert in_ledger(tmp_path)["public"].tolist() == ["", "0.8"], "the score is that of the one that exists"
+
+
+def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> None:
+    """A row, and a submission; what the leaderboard said is the user's to change, and an empty cell takes all of it."""
+    path = submission.write(frame(), tmp_path, "mine", entry("0.90")).path
+    kept = tmp_path / "ledger.csv"
+    whole = kept.read_text()
+    kept.write_text(whole.replace("0.90", "0.98"))
+    with pytest.raises(FoldcraftError, match=r"ledger\.csv: the row of mine\.csv has changed .*'check'"):
+        submission.write(frame("dot"), tmp_path, "other", entry("0.92"))
+    assert not (tmp_path / "other.csv").exists()
+    rows = pd.read_csv(kept, dtype=str, keep_default_na=False)
+    rows.assign(check="").to_csv(kept, index=False)
+    assert in_ledger(tmp_path)["nested"].tolist() == ["0.98"]
+    kept.write_text(whole)
+    path.write_text(path.read_text().replace("bar", "bat", 1))
+    with pytest.raises(FoldcraftError, match=r"mine\.csv: has changed since it was written; delete it"):
+        submission.write(frame(), tmp_path, "mine", entry("0.90"))
+    path.unlink()
+    assert submission.write(frame(), tmp_path, "mine", entry("0.90")).path == path
+    assert len(in_ledger(tmp_path)) == 1, "it is the same as before"
 
 
 def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
@@ -100,7 +122,7 @@ def test_an_older_ledger_is_read_as_of_today_and_nothing_is_lost(workplace: Path
     assert rows["optimistic"].tolist() == ["", "", ""]
     submission.write(frame(), workplace, "shapes_c", entry("0.93"))
     old = pd.read_csv(Path(kept), dtype=str, keep_default_na=False)
-    assert list(old.columns) == ledger.COLUMNS
+    assert list(old.columns) == [*ledger.COLUMNS, ledger.CHECK]
     assert old["nested"].tolist() == ["0.90", "0.91", "0.92", "0.93"]
     assert old["nested_low"].tolist() == ["0.80", "0.81", "0.82", "0.80"]
     assert old["private"].tolist() == ["", "no, not yet", "", ""]
@@ -321,7 +343,7 @@ def played(
 ) -> pd.DataFrame:
     """A ledger of one competition, without the files."""
     rows = [
-        {"file": f"s{k}.csv", "time": "now", "public": "" if lb is None else str(lb), "private": ""}
+        {"file": f"s{k}.csv", "time": "now", "public": "" if lb is None else str(lb), "private": "", "content": ""}
         | {key: str(value) for key, value in entry(score, metric=metric).items()}
         | {"nested_low": str(score - half), "nested_high": str(score + half), "rows": "500"}
         for k, (score, lb) in enumerate(zip(oof, public, strict=True))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import CONFIG, draw_shape, real_data, real_weights
 
-from foldcraft import hardware, images, inference, predictions, tta
+from foldcraft import hardware, images, inference, predictions, sealed, tta
 from foldcraft.fit import Trainer
-from foldcraft.ledger import COLUMNS
+from foldcraft.ledger import CHECK, COLUMNS
 
 LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
 
@@ -30,7 +30,7 @@ def test_from_folder_to_submission(shapes: Path, command) -> None:
     assert submitted["id"].tolist() == sample["id"].tolist()
     assert "OOF" in done.out
     row = ledger().iloc[0]
-    assert list(ledger().columns) == COLUMNS
+    assert list(ledger().columns) == [*COLUMNS, CHECK]
     assert (row["file"], row["competition"], row["rows"]) == ("shapes_tiny.csv", "shapes", "48")
     assert float(row["nested_low"]) <= float(row["nested"]) <= float(row["nested_high"])
     truth = [("bar", "cross", "dot")[int(name[:3]) % 3] for name in submitted["id"]]
@@ -155,7 +155,7 @@ def test_hardware_is_measured_told_and_kept(shapes: Path, command) -> None:
     assert "(measured 32-true contiguous" in first.out
     assert first.out.split("measured on ")[1].split("\n")[0] == second.out.split("measured on ")[1].split("\n")[0]
     assert Path("runs/shapes/measured/hardware.json").read_text() == kept
-    (chosen,) = json.loads(kept).values()
+    (chosen,) = sealed.read_json(Path("runs/shapes/measured/hardware.json")).values()
     assert len(chosen["rates"]) == 4
 
 

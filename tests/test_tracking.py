@@ -317,7 +317,10 @@ def server() -> Iterator[Server]:
             self.wfile.write(body)
 
         def graphql(self, content: dict) -> dict:
-            name, variables = re.search(r"(?:query|mutation)\s+(\w+)", content["query"])[1], content.get("variables") or {}
+            name, variables = (
+                re.search(r"(?:query|mutation)\s+(\w+)", content["query"])[1],
+                content.get("variables") or {},
+            )
             told.asked.append((name, variables))
             project = {"id": "p", "name": variables.get("project"), "entity": {"id": "e", "name": "me"}}
             bucket = {"id": "b", "name": variables.get("name"), "config": "{}", "project": project}

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from foldcraft import sealed
 from foldcraft.metrics import METRICS, Metric
 
 MOST = 5  # submissions that one is compared with: the best by their own out-of-fold score
@@ -94,7 +95,8 @@ def doubts(folder: Path, rows: pd.DataFrame, only: str | None = None) -> list[Do
     The majority decides; of two that do not agree it cannot be told which is wrong, and both are named.
 
     Args:
-        rows: of the ledger, of one competition and metric; files that are gone or of other ids are passed over.
+        rows: of the ledger, of one competition and metric; files that are gone, changed or of other ids are passed
+            over.
         only: the one submission to be judged.
     """
     found = []
@@ -108,13 +110,17 @@ def _read_all(folder: Path, rows: pd.DataFrame) -> list[Answers | None]:
     entered = rows[rows["metric"].isin(list(METRICS))].drop_duplicates("file", keep="last")
     scores = pd.to_numeric(entered["nested"], errors="coerce")
     return [
-        _read(folder / file, METRICS[metric], float(score))
-        for file, metric, score in zip(entered["file"], entered["metric"], scores, strict=True)
+        _read(folder / file, METRICS[metric], float(score), noted)
+        for file, metric, score, noted in zip(
+            entered["file"], entered["metric"], scores, entered["content"], strict=True
+        )
     ]
 
 
-def _read(path: Path, metric: Metric, nested: float) -> Answers | None:
+def _read(path: Path, metric: Metric, nested: float, noted: str) -> Answers | None:
     try:
+        if noted and sealed.checksum(path.read_bytes()) != noted:
+            return None
         return Answers(path.name, pd.read_csv(path, dtype=str, keep_default_na=False), metric, nested)
     except (OSError, ValueError):
         return None

@@ -11,25 +11,30 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from foldcraft import sealed
 from foldcraft.backbones import Blueprint, rebuild
 from foldcraft.errors import FoldcraftError
 from foldcraft.features import ProbeNet, StageFeatures
-from foldcraft.files import write_atomic, write_through
+from foldcraft.files import check_readable, read_bytes, write_atomic
+
+NOT_OURS = (KeyError, TypeError, ValueError, AttributeError)  # what reading other people's metadata raises
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and plain values), whole or not at all."""
-    write_through(path, lambda stream: torch.save(state, stream))
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    write_atomic(path, sealed.seal(stream.getvalue()))
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a training state.
 
     Raises:
-        FoldcraftError: the file is damaged or holds anything but tensors and plain values.
+        FoldcraftError: the file is damaged, holds anything but tensors and plain values, or cannot be read.
     """
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(sealed.unseal(read_bytes(path))), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError(f"a {type(state).__name__} where a training state should be")
         return state
@@ -39,27 +44,38 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], blueprint: Blueprint, about: dict[str, Any]) -> None:
-    """Write weights with their blueprint, so that the file alone is enough to use the net."""
+    """Write weights with their blueprint and a checksum, so that the file alone is enough to use the net."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     # One key only: safetensors writes several in random order, and equal weights must give equal files.
-    metadata = {"foldcraft": json.dumps({"blueprint": blueprint.to_json(), "about": about})}
+    said = {"blueprint": blueprint.to_json(), "about": about}
+    metadata = {"foldcraft": json.dumps({**said, sealed.KEY: _checksum(tensors, said)})}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def _checksum(tensors: dict[str, torch.Tensor], said: dict[str, Any]) -> str:
+    arrays = [
+        (name, f"{value.dtype} {tuple(value.shape)}", value.reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in tensors.items()
+    ]
+    return sealed.of_arrays(arrays, said)
 
 
 def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
     """A net in evaluation mode, its blueprint and what was said about it. Never asks the hub.
 
     Raises:
-        FoldcraftError: the file is missing or damaged.
+        FoldcraftError: the file is missing or damaged, or cannot be read.
     """
     try:
+        check_readable(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = json.loads(file.metadata()["foldcraft"])
         weights = safetensors.torch.load_file(path)
+        sealed.check(metadata.pop(sealed.KEY, None), _checksum(weights, metadata))
         blueprint = Blueprint.from_json(metadata["blueprint"])
         model = _net(blueprint)
         model.load_state_dict(weights)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, safetensors.SafetensorError, *NOT_OURS, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FoldcraftError(
             f"damaged weights: {reason}", path, "delete the fold's folder and train it again"
@@ -71,12 +87,13 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a file of weights says about itself, without reading the weights.
 
     Raises:
-        FoldcraftError: the file is missing or damaged.
+        FoldcraftError: the file is missing or damaged, or cannot be read.
     """
     try:
+        check_readable(path)
         with safetensors.safe_open(path, "pt") as file:
             return json.loads(file.metadata()["foldcraft"])["about"]
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, *NOT_OURS) as error:
         raise FoldcraftError(f"damaged weights: {error}", path, "delete the fold's folder and train it again") from None
 
 

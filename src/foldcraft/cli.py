@@ -13,7 +13,10 @@ from foldcraft.files import cannot_write
 
 DEFAULT_CONFIG = "configs/default.yaml"
 MISTAKE = 2
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
+DISK_TROUBLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+}
 
 
 def bare_parser(description: str | None) -> argparse.ArgumentParser:
@@ -92,7 +95,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        code = _tell(cannot_write(error.filename or "a file", error))
+        code = _tell(cannot_write(error.filename or "a file", error, "cannot be read or written"))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         code = 130

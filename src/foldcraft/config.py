@@ -11,8 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from foldcraft import fingerprint
+from foldcraft import fingerprint, sealed
 from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.files import check_readable
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -400,8 +401,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise FoldcraftError("extends itself", path, "break the circle of 'extends'")
     if not path.is_file():
         raise FoldcraftError("no such config", path, "name a YAML file with --config, seen from the current folder")
+    check_readable(path)
     try:
+        sealed.check_text(path.read_text(encoding="utf-8"))
         own = OmegaConf.load(path)
+    except sealed.Changed as error:
+        mend = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
+        raise FoldcraftError(str(error), path, mend) from None
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
     if not isinstance(own, DictConfig):

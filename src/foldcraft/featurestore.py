@@ -14,14 +14,14 @@ from foldcraft import backbones, finetune, fingerprint, hardware
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
 from foldcraft.features import Stage, StageFeatures
-from foldcraft.files import cannot_write, locked, remove_leftovers
+from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import Member, sweep
 from foldcraft.loader import DrawnImages, PlainImages
+from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
 FORMAT = 1  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16
@@ -116,18 +116,41 @@ def frozen_features(features: nn.Module, images: torch.Tensor, _: Hardware) -> t
 
 
 def gather(wanted: Sequence[Wanted], folder: Path, audience: Audience) -> list[np.ndarray]:
-    """Features float16 (N, D) for each wish, as read-only maps of files in `folder`; what is not there is computed.
+    """Features float16 (N, D) for each wish, as read-only maps of files in `folder`.
+
+    What is not there, or damaged, is computed. Every row is checked: features are read as a whole anyway.
 
     Raises:
-        FoldcraftError: a file is damaged, or cannot be written.
+        FoldcraftError: a file cannot be read or written.
     """
-    for part in dict.fromkeys(item.part for item in wanted):
-        mine = [item for item in wanted if item.part == part]
-        if any(not item.file(folder).is_file() for item in mine):
-            with locked(folder / f"{part}.lock"):
-                missing = {item.file(folder): item for item in mine if not item.file(folder).is_file()}
-                _compute(missing, part, audience)
-    return [_map(item.file(folder), (len(item.store), item.net.width)) for item in wanted]
+    files = {item.file(folder): item for item in wanted}
+    found = {file: _read(file, item) for file, item in files.items()}
+    for part in dict.fromkeys(files[file].part for file, rows in found.items() if rows is None):
+        with locked(folder / f"{part}.lock"):
+            mine = [file for file, rows in found.items() if rows is None and files[file].part == part]
+            found |= {file: _read(file, files[file], audience) for file in mine}
+            missing = {file: files[file] for file in mine if found[file] is None}
+            _compute(missing, part, audience)
+            found |= {file: RowFile(file).array for file in missing}
+    return [rows for rows in (found[item.file(folder)] for item in wanted) if rows is not None]
+
+
+def _read(file: Path, item: Wanted, audience: Audience | None = None) -> np.ndarray | None:
+    """Features (N, D) of a file, all of them checked; None where there is none, or none that can be used."""
+    if not file.is_file():
+        return None
+    try:
+        rows = RowFile(file).check_all()
+        if rows.shape == (len(item.store), item.net.width) and rows.dtype == np.float16:
+            return rows
+        reason = "not of these images or this net"
+    except DamagedRows as error:
+        reason = str(error)
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    if audience:
+        audience.say(f"{file}: damaged features ({reason}); they are computed again")
+    return None
 
 
 def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None:
@@ -141,32 +164,20 @@ def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None
     try:
         for target in missing:
             remove_leftovers(target.parent, target.name)
-        maps = [
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(rows), item.net.width))
+        writers = [
+            RowWriter(path, np.float16, (len(rows), item.net.width))
             for path, item in zip(temporary.values(), items, strict=True)
         ]
-        for path in temporary.values():
-            with open(path, "r+b") as stream:  # a full disk is an error now, not a bus error later
-                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         with audience.progress(title, len(rows)) as advance:
             for places, results in sweep([item.member() for item in items], rows, advance):
-                for mapped, result in zip(maps, results, strict=True):
-                    mapped[places] = result[0].numpy()
-        for mapped, (target, path) in zip(maps, temporary.items(), strict=True):
-            mapped.flush()
+                for writer, result in zip(writers, results, strict=True):
+                    for row, values in zip(rows[places], result[0].numpy(), strict=True):
+                        writer.put(row, values)
+        for writer, (target, path) in zip(writers, temporary.items(), strict=True):
+            writer.close()
             os.replace(path, target)
     except OSError as error:
-        raise cannot_write(next(iter(missing)).parent, error) from error
+        raise cannot_write(error.filename2 or next(iter(missing)).parent, error) from error
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
-
-
-def _map(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        features = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise FoldcraftError(f"damaged features: {error}", path, "delete it; it will be made again") from None
-    if features.shape != shape or features.dtype != np.float16:
-        raise FoldcraftError("damaged features", path, "delete it; it will be made again")
-    return features

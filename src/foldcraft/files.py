@@ -1,8 +1,7 @@
 """Files appear whole or not at all."""
 
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,18 +31,51 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_through(path: Path, save: Callable[[io.BytesIO], object]) -> None:
-    """`write_atomic` for libraries that write to a stream: `save` gets one in memory."""
-    stream = io.BytesIO()
-    save(stream)
-    write_atomic(path, stream.getvalue())
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FoldcraftError: it is there and cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
-def cannot_write(path: object, error: OSError) -> FoldcraftError:
+def check_readable(path: Path) -> None:
+    """For libraries that open a file themselves, and whose errors do not tell a locked file from a damaged one.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FoldcraftError: it is there and cannot be read.
+    """
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def cannot_read(path: object, error: OSError) -> FoldcraftError:
+    """The one line for a file that cannot be read; it may be whole, so nobody is told to delete it."""
+    return FoldcraftError(f"cannot be read: {error.strerror or error}", path, _remedy(error, "mend its permissions"))
+
+
+def cannot_write(path: object, error: OSError, what: str = "cannot be written") -> FoldcraftError:
     """The one line for a write that failed."""
-    return FoldcraftError(
-        f"cannot be written: {error.strerror or error}", path, "free some space or mend its permissions, then run again"
-    )
+    remedy = _remedy(error, "free some space or mend its permissions")
+    return FoldcraftError(f"{what}: {error.strerror or error}", path, remedy)
+
+
+def _remedy(error: OSError, usual: str) -> str:
+    in_the_way = isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
+    return f"{'move it away' if in_the_way else usual}, then run again"
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:

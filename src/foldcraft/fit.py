@@ -33,7 +33,7 @@ from foldcraft.fingerprint import seed_from
 from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware, cores
 from foldcraft.images import ImageStore
-from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, train_loader
+from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, drawn, train_loader
 from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics import Metric
 from foldcraft.mixing import mix_of
@@ -187,7 +187,7 @@ class Trainer:
         self.batches.epoch = self.epoch
         first = self.epoch * self.plan.steps_per_epoch
         watch = LossWatch(self.task.learned_ids, self.epoch + 1)
-        for step, batch in enumerate(self.loader, start=first):
+        for step, batch in enumerate(drawn(self.loader), start=first):
             watch.add(self._step(batch, step), batch.rows)
             self.audience.stepped(len(batch.rows) * self.processes.world)
         return self.processes.mean(watch.mean())

@@ -1,6 +1,5 @@
 """What a finished fold leaves behind: weights, predictions and, last, the manifest."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldcraft import checkpoint, fingerprint, predictions
+from foldcraft import checkpoint, fingerprint, predictions, sealed
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
-from foldcraft.files import write_atomic
 from foldcraft.foldmodel import FoldModel
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
@@ -82,10 +80,11 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
             "model": oof.origin.weights,
             "oof": fingerprint.of_file(folder.oof),
         },
+        "history": fingerprint.of_file(folder.history) if folder.history.is_file() else None,
         "packages": {name: version(name) for name in PACKAGES},
         "git": _git_commit(),
     }
-    write_atomic(folder.manifest, json.dumps(manifest, indent=1))
+    sealed.write_json(folder.manifest, manifest, indent=1)
     for needed_no_more in (folder.checkpoint, folder.answers):
         needed_no_more.unlink(missing_ok=True)
     audience.fold_ended(manifest, truth, probabilities.argmax(1))

@@ -1,15 +1,25 @@
 """One fold from settings to manifest: solve or train it, predict what was held out, predict the test set."""
 
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
-from foldcraft import checkpoint, finetune, hardware, interpolation, lrprobe, startingpoint, teachers, teaching
+from foldcraft import (
+    checkpoint,
+    finetune,
+    fingerprint,
+    hardware,
+    interpolation,
+    lrprobe,
+    sealed,
+    startingpoint,
+    teachers,
+    teaching,
+)
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
@@ -46,6 +56,8 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
     with lock:
         if processes.from_first(lambda: folder.is_done):
             manifest = _check_done(work, folder)
+            if processes.is_first:
+                _check_papers(work, folder, manifest, audience)
             audience.say(f"fold {fold}: done before, score {manifest['score']:.4f}")
             return manifest
         return _train(work, folder, processes, audience)
@@ -62,9 +74,23 @@ def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     return manifest
 
 
+def _check_papers(work: Workspace, folder: FoldFolder, manifest: dict[str, Any], audience: Audience) -> None:
+    """Look at what a finished fold keeps for people: its settings, which are known, and its history, which is lost."""
+    try:
+        folder.read_settings()
+    except FoldcraftError as error:
+        audience.say(f"{folder.config}: {error.what}; it is written again")
+        write_atomic(folder.config, sealed.seal_text(work.config.to_yaml()))
+    noted = manifest.get("history")
+    if noted and not (folder.history.is_file() and fingerprint.of_file(folder.history) == noted):
+        audience.say(f"warning: {folder.history}: has changed since the fold was finished; only people read it")
+
+
 def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> FoldcraftError:
     """Says what has changed since the folder was begun."""
-    before = OmegaConf.to_container(OmegaConf.load(folder.config)) if folder.config.is_file() else {}
+    before: dict[str, Any] = {}
+    with suppress(FoldcraftError):  # what was changed cannot be told where that file is damaged
+        before = folder.read_settings()
     now = work.config.training_settings()
     changed = [
         f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
@@ -118,7 +144,7 @@ def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) ->
     if state and folder.config.is_file() and state.get("identity", "").split("/")[0] != work.identity(folder.fold):
         raise _other_settings(work, folder, "a checkpoint")
     remove_leftovers(folder.path)
-    write_atomic(folder.config, work.config.to_yaml())
+    write_atomic(folder.config, sealed.seal_text(work.config.to_yaml()))
 
 
 def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: Audience) -> Outcome:

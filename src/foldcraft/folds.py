@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
-from foldcraft import fingerprint
+from foldcraft import fingerprint, sealed
 from foldcraft.competition import Competition
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import write_atomic
+from foldcraft.files import check_readable, write_atomic
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def write(folds: Folds, path: Path) -> None:
         "data": folds.data,
         "folds": folds.fingerprint,
     }
+    header[sealed.KEY] = sealed.of_values(header)  # of what the digest of the folds does not cover
     table = pd.DataFrame({"id": folds.ids, "fold": folds.fold}).to_csv(index=False, lineterminator="\n")
     write_atomic(path, f"# {json.dumps(header)}\n{table}")
 
@@ -111,9 +112,11 @@ def read(path: Path, competition: Competition) -> Folds:
     )
     if not path.is_file():
         raise FoldcraftError("no folds yet", path, "run `python src/split.py` with the same --config")
+    check_readable(path)
     try:
         with open(path, encoding="utf-8") as stream:
             header = json.loads(stream.readline().removeprefix("#"))
+            sealed.check(header.pop(sealed.KEY, None), sealed.of_values(header))
             table = pd.read_csv(stream, dtype={"id": str, "fold": "int64"}, keep_default_na=False)
         folds = Folds(
             table["id"].to_numpy(dtype=str),
@@ -124,6 +127,8 @@ def read(path: Path, competition: Competition) -> Folds:
             header["data"],
         )
         frozen = header["folds"]
+    except sealed.Changed:
+        raise FoldcraftError("has been edited since it was made", path, again) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise FoldcraftError(f"not a folds file: {error}", path, again) from None
     if folds.fingerprint != frozen or set(folds.fold.tolist()) != set(range(folds.count)):

@@ -1,7 +1,6 @@
 """Device, precision and memory format, chosen by trying them for two seconds."""
 
 import copy
-import json
 import os
 import platform
 import time
@@ -12,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from foldcraft import sealed
 from foldcraft.config import TrainConfig
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import locked, write_atomic
+from foldcraft.files import locked
 
 SECONDS = 2.0
 WORTH_IT = 1.1  # fewer bits must make training this much faster than 32-bit to be worth having
@@ -75,7 +75,7 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
         kept = _recall(memory)
         if key not in kept:
             kept[key] = _measure(_options(config, device), model, size)
-            write_atomic(memory, json.dumps({key: asdict(value) for key, value in kept.items()}, indent=1))
+            sealed.write_json(memory, {key: asdict(value) for key, value in kept.items()}, indent=1)
     return kept[key]
 
 
@@ -104,7 +104,7 @@ def _key(config: TrainConfig, device: str) -> str:
 
 def _recall(memory: Path) -> dict[str, Hardware]:
     try:
-        return {key: Hardware(**value) for key, value in json.loads(memory.read_text()).items()}
+        return {key: Hardware(**value) for key, value in sealed.read_json(memory).items()}
     except (OSError, ValueError, TypeError):
         return {}
 

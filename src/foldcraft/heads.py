@@ -56,7 +56,8 @@ class Scaling:
         return cls(mean, torch.where(steady, 0.0, share / total / std.clamp_min(SMALLEST_STD)))
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) * self.scale
+        scaled = features - self.mean
+        return scaled.mul_(self.scale)
 
     def undone(self, weight: torch.Tensor, bias: torch.Tensor) -> Heads:
         """Heads (L, D, K), (L, K) on scaled features as heads on features as they come."""
@@ -81,10 +82,11 @@ def fit(
         solver: "ridge" or "logistic".
         row_weights: how much each row counts beside the others (N,); left out: all alike.
     """
-    scaled = scaling(features)
+    scaled = scaling(features)  # the one copy of the features that is held here: they may be large
     weights = torch.ones(len(scaled)) if row_weights is None else row_weights / row_weights.mean()
-    centre = (weights[:, None] * scaled).mean(0)  # so that the intercept is free and stands apart from the rest
-    basis = _Basis.of(scaled - centre, weights)
+    # Taken out so that the intercept is free and stands apart from the rest.
+    centre = (scaled if row_weights is None else weights[:, None] * scaled).mean(0)
+    basis = _Basis.of(scaled.sub_(centre), None if row_weights is None else weights)
     onehot = F.one_hot(targets, classes).float()
     solve = _ridge if solver == "ridge" else _logistic
     rotated, bias = solve(basis, onehot, weights, torch.tensor(strengths, dtype=torch.float32))
@@ -107,13 +109,13 @@ class _Basis:
     rows: torch.Tensor
 
     @classmethod
-    def of(cls, rows: torch.Tensor, weights: torch.Tensor) -> "_Basis":
+    def of(cls, rows: torch.Tensor, weights: torch.Tensor | None) -> "_Basis":
         count, width = rows.shape
-        heavy = rows * weights.sqrt()[:, None]
+        heavy = rows if weights is None else rows * weights.sqrt()[:, None]
         if width <= count:
-            variances, vectors = torch.linalg.eigh(heavy.T @ heavy / count)
+            variances, vectors = _axes(heavy.T @ heavy / count)
         else:
-            variances, left = torch.linalg.eigh(heavy @ heavy.T / count)
+            variances, left = _axes(heavy @ heavy.T / count)
             kept = variances > variances[-1] * 1e-7
             variances, left = variances[kept], left[:, kept]
             vectors = heavy.T @ left / (variances * count).sqrt()
@@ -122,6 +124,15 @@ class _Basis:
     def moment(self, values: torch.Tensor) -> torch.Tensor:
         """Mean product of the rows' coordinates with `values` (N, K), as (R, K)."""
         return self.vectors.T @ (self.rows.T @ values) / len(values)
+
+
+def _axes(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues (D,), ascending, and eigenvectors (D, D) of a symmetric matrix."""
+    try:
+        return torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError:  # where hundreds of features do not vary, 32 bits do not always converge
+        values, vectors = torch.linalg.eigh(covariance.double())
+        return values.float(), vectors.float()
 
 
 Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, R, K) on the basis, intercepts (L, K)

@@ -1,6 +1,5 @@
 """Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from foldcraft import fingerprint
+from foldcraft import fingerprint, sealed
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import cannot_write, locked, remove_leftovers, write_atomic
+from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
+from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
 # Runaway files are refused: Pillow raises at twice this many pixels.
 Image.MAX_IMAGE_PIXELS = 200_000_000
@@ -120,55 +120,105 @@ class UnreadableImages(FoldcraftError):
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Decoded images: `pixels[row]` is uint8 (side, side, 3). The array is a read-only map of a file."""
+    """Decoded images: `store[row]` is uint8 (side, side, 3).
+
+    Attributes:
+        pixels: all of them (N, side, side, 3), unchecked; a read-only map of a file.
+        rows: the same with a checksum a row; left out: rows are taken as they are.
+    """
 
     pixels: np.ndarray
     path: Path
+    rows: RowFile | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> "ImageStore":
+        """The store that a file holds.
+
+        Raises:
+            DamagedRows, OSError: it holds none.
+        """
+        rows = RowFile(path)
+        return cls(rows.array, path, rows)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getstate__(self) -> tuple[Path]:
-        return (self.path,)  # a worker process maps the file itself; no pixel is copied to it
+    def __getitem__(self, row: int) -> np.ndarray:
+        """One image, checked when a process looks at it for the first time.
 
-    def __setstate__(self, state: tuple[Path]) -> None:
-        object.__setattr__(self, "path", state[0])
-        object.__setattr__(self, "pixels", np.load(state[0], mmap_mode="r"))
+        Raises:
+            FoldcraftError: it has changed since it was decoded.
+        """
+        if self.rows is None:
+            return self.pixels[row]
+        try:
+            return self.rows[row]
+        except DamagedRows as error:
+            mend = "delete it and run the same command again, which makes it anew"
+            raise FoldcraftError(f"damaged image cache: {error}", self.path, mend) from None
+
+    def __getstate__(self) -> tuple[Path, bool]:
+        return (self.path, self.rows is not None)  # a worker process maps the file itself; no pixel is copied to it
+
+    def __setstate__(self, state: tuple[Path, bool]) -> None:
+        path, checked = state
+        mine = ImageStore.of(path) if checked else ImageStore(np.load(path, mmap_mode="r"), path)
+        for name in ("pixels", "path", "rows"):
+            object.__setattr__(self, name, getattr(mine, name))
 
 
 def open_stores(
-    paths: Sequence[Path], specs: Sequence[ImageSpec], folder: Path, name: str, progress: Progress = lambda done: None
+    paths: Sequence[Path],
+    specs: Sequence[ImageSpec],
+    folder: Path,
+    name: str,
+    progress: Progress = lambda done: None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> list[ImageStore]:
     """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
 
     The file is named after the content of the images, so a changed image leads to a new file, and every experiment
-    with the same spec shares one. Processes that come at the same time wait for the first.
+    with the same spec shares one. Processes that come at the same time wait for the first. A file that is cut, or has
+    no checksums, is made again; a row that has changed is found when it is looked at.
 
     Args:
         name: first part of the files' names, for people ("train", "test").
         progress: called with 1 after each decoded image.
+        say: told of a file that is made again.
 
     Raises:
         FoldcraftError: images that cannot be read, all of them named; a full disk.
     """
     content = _content(paths, folder)
     targets = {spec: folder / f"{name}-{spec.side}-{spec.resize}-{_key(content, spec)}.npy" for spec in specs}
-    if missing := [spec for spec, target in targets.items() if not target.is_file()]:
+    stores = {spec: _open(targets[spec], len(paths), spec) for spec in specs}
+    if None in stores.values():
         with locked(folder / f"{name}.lock"):
-            missing = [spec for spec in missing if not targets[spec].is_file()]
-            if missing:
-                _build(paths, {spec: targets[spec] for spec in missing}, progress)
-    return [ImageStore(_map(targets[spec], len(paths), spec), targets[spec]) for spec in specs]
+            stores = {spec: store or _open(targets[spec], len(paths), spec, say) for spec, store in stores.items()}
+            if missing := {spec: targets[spec] for spec, store in stores.items() if store is None}:
+                _build(paths, missing, progress)
+                stores |= {spec: ImageStore.of(target) for spec, target in missing.items()}
+    return [store for store in (stores[spec] for spec in specs) if store is not None]
 
 
-def _map(path: Path, count: int, spec: ImageSpec) -> np.ndarray:
+def _open(
+    path: Path, count: int, spec: ImageSpec, say: Callable[[str], object] = lambda text: None
+) -> ImageStore | None:
+    """The store of a file; None where there is none, or none that can be used."""
+    if not path.is_file():
+        return None
     try:
-        pixels = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise FoldcraftError(f"damaged image cache: {error}", path, "delete it; it will be made again") from None
-    if pixels.shape != (count, spec.side, spec.side, 3):
-        raise FoldcraftError("damaged image cache", path, "delete it; it will be made again")
-    return pixels
+        store = ImageStore.of(path)
+        if store.pixels.shape == (count, spec.side, spec.side, 3) and store.pixels.dtype == np.uint8:
+            return store
+        reason = "holds other images"
+    except DamagedRows as error:
+        reason = str(error)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    say(f"{path}: damaged image cache ({reason}); it is made again")
+    return None
 
 
 def _key(content: Sequence[str], spec: ImageSpec) -> str:
@@ -176,50 +226,49 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
 
 
 def _content(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Digest of each file, remembered with its size and time so that a file is read again only when it has changed."""
+    """Digest of each file, remembered with its size and times so that a file is read again only when it has changed."""
     index_file = folder / "content.json"
     try:
-        index = json.loads(index_file.read_text())
+        index = sealed.read_json(index_file)
     except (OSError, ValueError):
         index = {}
     digests, changed = [], False
     for path in paths:
         stat = path.stat()
-        key, stamp = os.path.abspath(path), [stat.st_size, stat.st_mtime_ns]
-        if index.get(key, [])[:2] != stamp:
+        # ctime is nobody's to set: an image replaced by one of the same size and time is noticed by it.
+        key, stamp = os.path.abspath(path), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        if index.get(key, [])[:-1] != stamp:
             index[key] = [*stamp, fingerprint.of_file(path)]
             changed = True
-        digests.append(index[key][2])
+        digests.append(index[key][-1])
     if changed:
-        write_atomic(index_file, json.dumps(index))
+        sealed.write_json(index_file, index)
     return digests
 
 
 def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Progress) -> None:
     """Decode every image once and write it to all targets; they appear only when all are whole."""
-    temporary, maps = {}, {}
+    temporary: dict[ImageSpec, Path] = {}
+    writers: dict[ImageSpec, RowWriter] = {}
     try:
         for spec, target in targets.items():
             remove_leftovers(target.parent, target.name)
             temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-            shape = (len(paths), spec.side, spec.side, 3)
-            maps[spec] = np.lib.format.open_memmap(temporary[spec], mode="w+", dtype=np.uint8, shape=shape)
-            with open(temporary[spec], "r+b") as stream:  # a full disk is an error now, not a bus error later
-                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
-        _decode_all(paths, maps, progress)
+            writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, 3))
+        _decode_all(paths, writers, progress)
         for spec, target in targets.items():
-            maps[spec].flush()
+            writers[spec].close()
             os.replace(temporary[spec], target)
     except OSError as error:
-        raise cannot_write(next(iter(targets.values())).parent, error) from error
+        raise cannot_write(error.filename2 or next(iter(targets.values())).parent, error) from error
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
 
 
-def _decode_all(paths: Sequence[Path], maps: dict[ImageSpec, np.ndarray], progress: Progress) -> None:
+def _decode_all(paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], progress: Progress) -> None:
     groups: dict[tuple[float, int | None], list[ImageSpec]] = {}
-    for spec in maps:
+    for spec in writers:
         groups.setdefault((spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None), []).append(spec)
 
     def work(row: int) -> str | None:
@@ -227,7 +276,7 @@ def _decode_all(paths: Sequence[Path], maps: dict[ImageSpec, np.ndarray], progre
             for (max_value, at_least), specs in groups.items():
                 image = decode(paths[row], max_value, at_least)
                 for spec in specs:
-                    maps[spec][row] = make_square(image, spec)
+                    writers[spec].put(row, make_square(image, spec))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"{paths[row]} ({' '.join(str(error).split())[:80]})"
         return None

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from foldcraft import sealed
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import locked, write_atomic
+from foldcraft.files import check_readable, locked, write_atomic
 from foldcraft.metrics import METRICS
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
-# rows that it is judged on.
+# rows that it is judged on; `content` is the checksum of the submission.
 COLUMNS = [
     "file",
     "time",
@@ -31,8 +32,10 @@ COLUMNS = [
     "rows",
     "public",
     "private",
+    "content",
 ]
 BOARDS = ("public", "private")
+CHECK = "check"  # last column of the file: a checksum of a row's other columns but for the boards, which are the user's
 FOLDS = Path("folds")
 
 # Ledgers were once written without a competition, and with one kind of score: weights fitted on other folds.
@@ -57,10 +60,11 @@ def read(path: Path) -> pd.DataFrame:
     """All submissions so far, every column as text; an older ledger as if it had been written today.
 
     Raises:
-        FoldcraftError: the file is not a ledger.
+        FoldcraftError: the file is not a ledger, or a row has changed since it was written.
     """
     if not path.exists() or os.path.getsize(path) == 0:
         return pd.DataFrame(columns=COLUMNS, dtype=str)
+    check_readable(path)
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
@@ -68,10 +72,25 @@ def read(path: Path) -> pd.DataFrame:
     if list(rows.columns) == _OLD_COLUMNS:
         known = sorted(file.stem for file in FOLDS.glob("*.csv"))
         guessed = [competition_of(file, known) for file in rows["file"]]
-        rows = rows.rename(columns=_RENAMED).assign(competition=guessed, optimistic="")[COLUMNS]
-    if list(rows.columns) != COLUMNS:
+        rows = rows.rename(columns=_RENAMED).assign(competition=guessed, optimistic="")[COLUMNS[:-1]]
+    # Ledgers were once written without checksums.
+    rows = rows.assign(**{name: "" for name in ("content", CHECK) if name not in rows})
+    if list(rows.columns) != [*COLUMNS, CHECK]:
         raise FoldcraftError("columns are not those of a ledger", path, "mend or rename it")
-    return rows
+    if changed := [file for file, fits in zip(rows["file"], _fitting(rows), strict=True) if not fits]:
+        mend = f"restore it, or empty its column {CHECK!r} to take the row as it is"
+        raise FoldcraftError(f"the row of {changed[0]} has changed since it was written", path, mend)
+    return rows[COLUMNS].copy()
+
+
+def _fitting(rows: pd.DataFrame) -> list[bool]:
+    return [found in ("", made) for found, made in zip(rows[CHECK], _checks(rows), strict=True)]
+
+
+def _checks(rows: pd.DataFrame) -> list[str]:
+    """The checksum of each row."""
+    lasting = rows[[column for column in COLUMNS if column not in BOARDS]]
+    return [sealed.checksum(*cells)[:8] for cells in lasting.itertuples(index=False, name=None)]
 
 
 def competition_of(file: str, known: Sequence[str]) -> str:
@@ -82,13 +101,14 @@ def competition_of(file: str, known: Sequence[str]) -> str:
 
 
 def enter(path: Path, entry: Mapping[str, object], is_new: bool) -> None:
-    """Add a row; a submission that is not new has one already, which stays as it is.
+    """Add a row; a submission that is not new, or the same as before, has one already, which stays as it is.
 
     Args:
         entry: every column but time, public and private.
     """
     rows = read(path)
-    if not is_new and (rows["file"] == entry["file"]).any():
+    there = rows[rows["file"] == entry["file"]]
+    if len(there) and (not is_new or there["content"].iloc[-1] == entry["content"]):
         return
     row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", **entry}
     rows.loc[len(rows)] = [str(row[column]) for column in COLUMNS]
@@ -97,7 +117,7 @@ def enter(path: Path, entry: Mapping[str, object], is_new: bool) -> None:
 
 def _write(path: Path, rows: pd.DataFrame) -> None:
     stream = io.StringIO()
-    rows.to_csv(stream, index=False, lineterminator="\n")
+    rows.assign(**{CHECK: _checks(rows)}).to_csv(stream, index=False, lineterminator="\n")
     write_atomic(path, stream.getvalue())
 
 

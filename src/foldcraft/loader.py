@@ -142,7 +142,7 @@ def share(batch: int, rank: int, world: int) -> list[int]:
 
 @dataclass(frozen=True)
 class TrainImages(Dataset[Batch]):
-    """Augmented images; a whole batch is drawn at a time.
+    """Augmented images; a whole batch is drawn at a time. `drawn` gives the batches of a loader.
 
     Attributes:
         targets: class indices (N,); with a lesson its own are taken.
@@ -153,7 +153,14 @@ class TrainImages(Dataset[Batch]):
     augment: Augment
     lesson: Lesson | None = None
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | FoldcraftError:
+        """A batch; a user's mistake as a value, because a worker that raises hands over its traceback with it."""
+        try:
+            return self._batch(draws)
+        except FoldcraftError as error:
+            return error
+
+    def _batch(self, draws: Sequence[Draw]) -> Batch:
         rows = [draw.row for draw in draws]
         images = np.stack([self.augment(self._pixels(draw.row), draw.seed) for draw in draws])
         targets = self.lesson.targets if self.lesson else self.targets
@@ -162,8 +169,8 @@ class TrainImages(Dataset[Batch]):
     def _pixels(self, row: int) -> np.ndarray:
         beyond = row - len(self.store)
         if self.lesson is None or beyond < 0:
-            return self.store.pixels[row]
-        return self.lesson.store.pixels[self.lesson.rows[beyond]]
+            return self.store[row]
+        return self.lesson.store[self.lesson.rows[beyond]]
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,7 @@ class PlainImages(Dataset[torch.Tensor]):
         return (self.store.path, self.images.size, self.images.resize)
 
     def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([centre(self.store.pixels[row], self.images) for row in rows]))
+        return torch.from_numpy(np.stack([centre(self.store[row], self.images) for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -201,8 +208,20 @@ class DrawnImages(Dataset[torch.Tensor]):
         return Augment(self.augment, self.images, self.store.pixels.shape[1])
 
     def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
-        drawn = [self._augmented(self.store.pixels[row], seed_from("draw", self.draw, int(row))) for row in rows]
+        drawn = [self._augmented(self.store[row], seed_from("draw", self.draw, int(row))) for row in rows]
         return torch.from_numpy(np.stack(drawn))
+
+
+def drawn(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches of one epoch.
+
+    Raises:
+        FoldcraftError: an image cannot be drawn, here or in a worker.
+    """
+    for batch in loader:
+        if isinstance(batch, FoldcraftError):
+            raise batch
+        yield batch
 
 
 def _as_drawn(batch: Batch) -> Batch:

@@ -1,16 +1,16 @@
 """The learning rate, found by three short trainings on one fold."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from foldcraft import sealed
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import locked, write_atomic
+from foldcraft.files import locked
 from foldcraft.fit import Fitted, RunawayLoss, Task
 from foldcraft.processes import Processes
 from foldcraft.recipe import plan
@@ -57,10 +57,10 @@ def find(
 
 def _recall(memory: Path, task: Task) -> dict[str, float] | None:
     try:
-        kept = json.loads(memory.read_text())
+        kept = sealed.read_json(memory)
     except (OSError, ValueError):
         return None
-    return kept["found"] if isinstance(kept, dict) and kept.get("identity") == task.identity else None
+    return kept["found"] if kept.get("identity") == task.identity else None
 
 
 def _try_all(
@@ -79,7 +79,7 @@ def _try_all(
     audience.say(f"learning rate {best} chosen")
     found = {"lr": float(best), **losses}
     if processes.is_first:
-        write_atomic(memory, json.dumps({"identity": task.identity, "found": found}))
+        sealed.write_json(memory, {"identity": task.identity, "found": found})
     return found
 
 

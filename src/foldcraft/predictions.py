@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import log_softmax, logsumexp
 
+from foldcraft import sealed
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import write_atomic
+from foldcraft.files import read_bytes, write_atomic
 
 COLUMN = "logp:"  # before the label, so that a class may be called "id"
 
@@ -83,7 +84,7 @@ def log_mean(log_probs: np.ndarray) -> np.ndarray:
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Write `id`, `view` and one column of log-probabilities a class."""
+    """Write `id`, `view` and one column of log-probabilities a class, with a checksum of all of it."""
     count = len(predictions.ids)
     columns = {
         "id": np.tile(predictions.ids, len(predictions.views)).tolist(),
@@ -91,28 +92,37 @@ def write(path: Path, predictions: Predictions) -> None:
     }
     flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
     columns |= {f"{COLUMN}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
-    table = pa.table(columns).replace_schema_metadata({"foldcraft": json.dumps(asdict(predictions.origin))})
+    origin = json.dumps(asdict(predictions.origin))
+    metadata = {"foldcraft": origin, sealed.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
     pq.write_table(table, stream)
     write_atomic(path, stream.getvalue())
+
+
+def _checksum(origin: str, ids: list[str], views: list[str], flat: np.ndarray) -> str:
+    return sealed.checksum(origin, json.dumps([ids, views]), np.ascontiguousarray(flat).tobytes())
 
 
 def read(path: Path) -> Predictions:
     """Read what `write` wrote.
 
     Raises:
-        FoldcraftError: the file is missing or damaged.
+        FoldcraftError: the file is missing or damaged, or cannot be read.
     """
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-        origin = json.loads(table.schema.metadata[b"foldcraft"])
+        table = pq.read_table(io.BytesIO(read_bytes(path)))
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        origin = json.loads(metadata["foldcraft"])
         origin = Origin(**{**origin, "classes": tuple(origin["classes"])})
-        views = tuple(dict.fromkeys(table["view"].to_pylist()))
         flat = np.stack([table[f"{COLUMN}{name}"].to_numpy() for name in origin.classes], axis=1)
+        all_ids, all_views = table["id"].to_pylist(), table["view"].to_pylist()
+        sealed.check(metadata.get(sealed.KEY), _checksum(metadata["foldcraft"], all_ids, all_views, flat))
+        views = tuple(dict.fromkeys(all_views))
         log_probs = flat.reshape(len(views), -1, len(origin.classes))
-        ids = np.array(table["id"].to_pylist()[: log_probs.shape[1]], dtype=str)
-        same_order = table["id"].to_pylist() == np.tile(ids, len(views)).tolist()
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        ids = np.array(all_ids[: log_probs.shape[1]], dtype=str)
+        same_order = all_ids == np.tile(ids, len(views)).tolist()
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
     if not same_order:
         raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")

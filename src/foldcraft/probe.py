@@ -156,7 +156,10 @@ def _solve_fold(
 
 
 def _chosen(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(features[rows][:, columns].astype(np.float32))
+    picked = np.arange(len(rows))[rows]  # a mask or indices
+    if len(columns) == features.shape[1]:
+        return torch.from_numpy(features[picked].astype(np.float32))
+    return torch.from_numpy(features[np.ix_(picked, columns)].astype(np.float32))
 
 
 def _row_weights(targets: torch.Tensor, classes: int) -> torch.Tensor:

@@ -1,12 +1,17 @@
 """The folder of one fold of one experiment: which file lies where, and whether the fold is done."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from foldcraft import sealed
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
+from foldcraft.files import read_bytes
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,26 @@ class FoldFolder:
             FoldcraftError: the file is damaged.
         """
         try:
-            return json.loads(self.manifest.read_text())
+            return sealed.read_json(self.manifest)
         except (OSError, ValueError) as error:
             raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings that the fold was begun with.
+
+        Raises:
+            FoldcraftError: the file is missing or damaged.
+        """
+        try:
+            text = read_bytes(self.config).decode("utf-8")
+            sealed.check_text(text)
+            settings = OmegaConf.to_container(OmegaConf.create(text))
+            if not isinstance(settings, dict) or not settings:
+                raise ValueError("no settings in it")
+            return settings
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            mend = "run `python src/train.py` with its config, which writes it again"
+            raise FoldcraftError(f"damaged settings: {error}", self.config, mend) from None
 
 
 def experiment_folder(config: Config) -> Path:

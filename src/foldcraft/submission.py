@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from foldcraft import agreement, ledger
+from foldcraft import agreement, ledger, sealed
 from foldcraft.agreement import Doubt
 from foldcraft.competition import Competition
 from foldcraft.errors import FoldcraftError, listing
@@ -106,21 +106,28 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
     """
     text = frame.to_csv(index=False, lineterminator="\n")
     with locked(ledger.lock_in(folder)):
-        path, is_new = _free_name(folder, name, text)
+        rows = ledger.read(ledger.path_in(folder))
+        path, is_new = _free_name(folder, name, text, dict(zip(rows["file"], rows["content"], strict=True)))
         if is_new:
             write_atomic(path, text)
-        ledger.enter(ledger.path_in(folder), {"file": path.name, **entry}, is_new)
+        entered = {"file": path.name, "content": sealed.checksum(text), **entry}
+        ledger.enter(ledger.path_in(folder), entered, is_new)
         rows = ledger.read(ledger.path_in(folder))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
     found = agreement.doubts(folder, comparable, only=path.name)
     return Written(path, is_new, found[0] if found else None)
 
 
-def _free_name(folder: Path, name: str, text: str) -> tuple[Path, bool]:
+def _free_name(folder: Path, name: str, text: str, noted: Mapping[str, str]) -> tuple[Path, bool]:
+    """A name for a submission, and whether it is a new one; the one before it must be what the ledger noted of it."""
     path, number = folder / f"{name}.csv", 1
     while path.exists():
-        if path.read_bytes() == text.encode():
+        content = path.read_bytes()
+        if content == text.encode():
             return path, False
+        if noted.get(path.name) not in ("", None, sealed.checksum(content)):
+            mend = "delete it and run again, or rename it to keep your changes"
+            raise FoldcraftError("has changed since it was written", path, mend)
         number += 1
         path = folder / f"{name}-{number}.csv"
     return path, True

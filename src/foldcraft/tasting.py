@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from foldcraft import lineage
+from foldcraft import lineage, sealed
 from foldcraft.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.config import Config, DistillConfig
 from foldcraft.errors import FoldcraftError
@@ -223,7 +222,7 @@ def check_free(config: Config) -> None:
         FoldcraftError: one does.
     """
     for path in sorted(experiment_folder(config).glob("fold*/config.yaml")):
-        made_of = OmegaConf.to_container(OmegaConf.load(path)).get("soup")
+        made_of = FoldFolder(path.parent, -1).read_settings().get("soup")
         if not made_of or (config.soup and made_of != config.soup):
             what = "another soup" if made_of else "an experiment that was trained"
             raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")
@@ -247,7 +246,7 @@ def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> lis
         with locked(folder.lock, wait=False, busy="another process is at this fold"):
             folder.manifest.unlink(missing_ok=True)  # the fold is not done until all of it is new
             remove_leftovers(folder.path)
-            write_atomic(folder.config, config.to_yaml())
+            write_atomic(folder.config, sealed.seal_text(config.to_yaml()))
             told = {"hardware": str(pot.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
             pot.audience.fold_started(config, folder, told)
             outcome = Outcome(

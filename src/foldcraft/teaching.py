@@ -25,11 +25,11 @@ import safetensors
 import safetensors.numpy
 from scipy.special import softmax
 
-from foldcraft import hardware, predictions
+from foldcraft import hardware, predictions, sealed
 from foldcraft.audience import Audience
 from foldcraft.config import DistillConfig
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import write_atomic
+from foldcraft.files import check_readable, write_atomic
 from foldcraft.foldmodel import FoldModel
 from foldcraft.images import ImageStore
 from foldcraft.lineage import RETRAIN
@@ -123,21 +123,37 @@ def ask_once(
     Raises:
         FoldcraftError: as `ask`; the file is damaged or cannot be written.
     """
-    said = json.dumps({"key": key})
-    if student.answers.is_file() and (known := _recall(student.answers, said)):
+    if student.answers.is_file() and (known := _recall(student.answers, key)):
         return known
     answers = ask(teachers, work, student.fold, audience)
+    said = json.dumps({"key": key, sealed.KEY: _checksum(answers, key)})
     content = safetensors.numpy.save({"train": answers.train, "test": answers.test}, {"foldcraft": said})
     write_atomic(student.answers, content)
     return answers
 
 
-def _recall(file: Path, said: str) -> Answers | None:
+def _checksum(answers: Answers, key: str) -> str:
+    arrays = [
+        (name, f"{values.dtype} {values.shape}", np.ascontiguousarray(values).data if values.size else memoryview(b""))
+        for name, values in (("train", answers.train), ("test", answers.test))
+    ]
+    return sealed.of_arrays(arrays, key)
+
+
+def _recall(file: Path, key: str) -> Answers | None:
+    """What was kept under `key`; None where it was under another.
+
+    Raises:
+        FoldcraftError: the file is damaged.
+    """
     try:
+        check_readable(file)
         with safetensors.safe_open(file, "np") as stream:
-            fits = stream.metadata()["foldcraft"] == said
-            return Answers(stream.get_tensor("train"), stream.get_tensor("test")) if fits else None
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
+            said = json.loads(stream.metadata()["foldcraft"])
+            answers = Answers(stream.get_tensor("train"), stream.get_tensor("test"))
+        sealed.check(said.get(sealed.KEY), _checksum(answers, said["key"]))
+        return answers if said["key"] == key else None
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged answers of the teachers: {error}", file, "delete it and run again") from None
 
 

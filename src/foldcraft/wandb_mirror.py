@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from foldcraft import sealed
 from foldcraft.config import Config
-from foldcraft.files import locked, write_atomic
+from foldcraft.errors import FoldcraftError
+from foldcraft.files import locked
 from foldcraft.rundir import FoldFolder, experiment_folder
 
 LAST_CHANCE = 120  # seconds after the last event, after which this process ends whatever W&B does ...
@@ -48,10 +50,10 @@ def mode_of(wanted: str, has_key: bool) -> str:
 def run_id(file: Path) -> str:
     """The W&B run of a fold or an experiment, kept in its folder so that it goes on in the same run when resumed."""
     try:
-        return json.loads(file.read_text())["id"]
-    except (OSError, ValueError, KeyError):
+        return sealed.read_json(file)["id"]
+    except (OSError, ValueError, KeyError, FoldcraftError):
         made = secrets.token_hex(6)
-        write_atomic(file, json.dumps({"id": made}))
+        sealed.write_json(file, {"id": made})
         return made
 
 
@@ -239,7 +241,7 @@ class Mirror:
             if not all(folder.is_done for folder in folders):
                 return
             seen = fingerprint.of_values([fingerprint.of_file(folder.oof) for folder in folders])
-            known = json.loads(marker.read_text()) if marker.is_file() else {}
+            known = sealed.read_json(marker) if marker.is_file() else {}
             if known.get("seen") == seen and not self.trial:
                 return
             run, self.trial = self.trial or self._open_experiment(config, run_id(marker)), None
@@ -259,7 +261,7 @@ class Mirror:
                 self.kept += keeper.kept
             text = f"{summary['metric']} {summary['oof']:.4f} out of fold, mean of folds {summary['mean']:.4f}"
             self._alert(run, "all folds are done", text, config)
-            write_atomic(marker, json.dumps({"id": run.id, "seen": seen}))
+            sealed.write_json(marker, {"id": run.id, "seen": seen})
             run.finish()
 
     def _alert(self, run: Any, what: str, text: str, config: Config | None = None, level: str = "INFO") -> None:

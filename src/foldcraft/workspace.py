@@ -93,7 +93,7 @@ class Workspace:
         for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
             with audience.progress(f"decoding {name} images", len(paths)) as advance:
                 try:
-                    parts.append(open_stores(paths, specs, cache_folder(self.config), name, advance))
+                    parts.append(open_stores(paths, specs, cache_folder(self.config), name, advance, audience.say))
                 except UnreadableImages as error:
                     problems += error.problems
         if problems:
