@@ -1,12 +1,13 @@
 # make demo   install what is missing, run the whole pipeline on a bundled data set
 # make test   install what is missing, lint, run every test
-# make nightly   the long form of the tests that draw faults
+# make fuzz     ten thousand odd files and settings
+# make nightly  the long forms of the tests that draw faults and odd files
 # make reference   rewrite what is generated from the settings
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint nightly reference
+.PHONY: install demo test lint fuzz nightly reference
 
 install: $(VENV)/.installed
 
@@ -26,8 +27,11 @@ lint: install
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-nightly: install
-	@FOLDCRAFT_FAULTS=200 $(BIN)/python -m pytest tests/test_faults.py
+fuzz: install
+	@FOLDCRAFT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py -n 0
+
+nightly: fuzz
+	@FOLDCRAFT_FAULTS=200 $(BIN)/python -m pytest tests/test_faults.py -n 0
 
 reference: install
 	@$(BIN)/python src/reference.py

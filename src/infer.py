@@ -36,8 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         return enter_score(args)
     configs = cli.load_configs(args)
 
+    from foldcraft import submission
     from foldcraft.terminal import Terminal
 
+    if args.name is not None:
+        submission.check_name(args.name)
     submit(configs, args.name, Terminal(), methods_named(args.method))
     return 0
 

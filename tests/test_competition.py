@@ -206,6 +206,10 @@ def test_all_missing_images_are_named_at_once(folder: Path):
         ("", "not a readable CSV"),
         ("id,lable\na,x\n", "no column 'label', did you mean 'lable'"),
         ('id,label\na,"x\n', "not a readable CSV"),
+        ("id,label,label\na,x,y\nb,y,x\n", "more than one column is called 'label'"),
+        ("id,label\na,x,1\nb,y,1\n", "not a readable CSV"),
+        ("id,note,label\na,1,x\nb,1\n", "'label' is empty in line 3"),
+        ("id,label\na,x\0\nb,y\n", "NUL"),
     ],
 )
 def test_a_table_that_is_not_sound_is_named(folder: Path, train: str, message: str):

@@ -110,7 +110,7 @@ def _read_all(folder: Path, rows: pd.DataFrame) -> list[Answers | None]:
     entered = rows[rows["metric"].isin(list(METRICS))].drop_duplicates("file", keep="last")
     scores = pd.to_numeric(entered["nested"], errors="coerce")
     return [
-        _read(folder / file, METRICS[metric], float(score), noted)
+        _read(folder / Path(file).name, METRICS[metric], float(score), noted)
         for file, metric, score, noted in zip(
             entered["file"], entered["metric"], scores, entered["content"], strict=True
         )

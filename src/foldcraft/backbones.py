@@ -24,6 +24,7 @@ from torch import nn
 from foldcraft import fingerprint
 from foldcraft.config import BackboneConfig
 from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.files import parse_json
 
 T = TypeVar("T")
 HUB_HOSTS = {"timm": "huggingface.co", "torchvision": "download.pytorch.org"}
@@ -62,7 +63,7 @@ class Blueprint:
     @classmethod
     def from_json(cls, text: str) -> "Blueprint":
         """The opposite of `to_json`."""
-        values = json.loads(text)
+        values = parse_json(text)
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -87,6 +88,10 @@ def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, B
         FoldcraftError: no such model; weights neither in the weights folder nor on the hub; damaged weights; arguments
             that the model does not take.
     """
+    if reaching := _reaching_out(config.args):
+        raise FoldcraftError(
+            f"{reaching!r} would load other weights", "backbone.args", "use backbone.weights and the weights folder"
+        )
     make = _build_timm if config.source == "timm" else _build_torchvision
     try:
         model, blueprint = make(config, classes, size)
@@ -130,10 +135,27 @@ def content(model: nn.Module) -> bytes:
 
 
 def rebuild(blueprint: Blueprint) -> nn.Module:
-    """The net of a blueprint with random weights; touches neither hub nor weights folder."""
+    """The net of a blueprint with random weights; touches neither hub nor weights folder.
+
+    Raises:
+        ValueError: the libraries have no such net, or its arguments would have it read or fetch something.
+    """
+    known = timm.is_model(blueprint.arch) if blueprint.source == "timm" else blueprint.arch in tv.list_models(module=tv)
+    if not known:
+        raise ValueError(f"no model {blueprint.arch!r}")
+    if reaching := _reaching_out(blueprint.args):
+        raise ValueError(f"a net with the argument {reaching!r}")
     if blueprint.source == "timm":
         return timm.create_model(blueprint.arch, pretrained=False, **blueprint.args)
     return _torchvision_net(blueprint.arch, blueprint.args)
+
+
+# Arguments of the libraries' constructors that name files or addresses of weights.
+_REACHING_OUT = ("checkpoint", "pretrained", "cache_dir", "weights")
+
+
+def _reaching_out(args: dict[str, Any]) -> str | None:
+    return next((name for name in args if name.startswith(_REACHING_OUT)), None)
 
 
 def check_forward(model: nn.Module, classes: int, size: int) -> None:
@@ -160,7 +182,7 @@ def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Mod
         raise FoldcraftError(
             f"timm has no model {config.name!r}", "backbone.name", suggest(config.name, timm.list_models())
         )
-    described = json.loads((local / "config.json").read_text()) if use_local else {}
+    described = _described(local) if use_local else {}
     cfg = described.get("pretrained_cfg") or timm.get_pretrained_cfg(config.name).to_dict()
     args = {"num_classes": classes, **_timm_args(config, cfg, size)}
     if use_local:
@@ -183,6 +205,19 @@ def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Mod
         weights=weights,
     )
     return model, blueprint
+
+
+def _described(local: Path) -> dict[str, Any]:
+    """What a weights folder's config.json says."""
+    try:
+        described = parse_json((local / "config.json").read_bytes())
+    except ValueError as error:
+        raise FoldcraftError(f"damaged weights: {error}", local / "config.json", "download them again") from None
+    if not isinstance(described, dict) or not isinstance(described.get("pretrained_cfg") or {}, dict):
+        raise FoldcraftError("damaged weights: no description of a net", local / "config.json", "download them again")
+    if reaching := _reaching_out(described.get("model_args") or {}):
+        raise FoldcraftError(f"a net with the argument {reaching!r}", local / "config.json", "download it again")
+    return described
 
 
 def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int) -> dict[str, Any]:
@@ -321,7 +356,8 @@ def _torchvision_weights(config: BackboneConfig, enum: Any) -> tuple[dict[str, t
         file = _weights_file(folder)
         load = load_file if file.suffix == ".safetensors" else _load_pth
         return _loaded(lambda: load(file), folder), fingerprint.of_file(file)
-    return _from_hub(config, lambda: enum.get_state_dict(progress=False, check_hash=True)), f"hub:{enum}"
+    state = _from_hub(config, lambda: enum.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    return state, f"hub:{enum}"
 
 
 def _load_pth(file: Path) -> dict[str, torch.Tensor]:

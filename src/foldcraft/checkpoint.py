@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,7 @@ from foldcraft import sealed
 from foldcraft.backbones import Blueprint, rebuild
 from foldcraft.errors import FoldcraftError
 from foldcraft.features import ProbeNet, StageFeatures
-from foldcraft.files import check_readable, read_bytes, write_atomic
-
-NOT_OURS = (KeyError, TypeError, ValueError, AttributeError)  # what reading other people's metadata raises
+from foldcraft.files import check_readable, parse_json, read_bytes, write_atomic
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -34,13 +33,30 @@ def load_state(path: Path) -> dict[str, Any]:
         FoldcraftError: the file is damaged, holds anything but tensors and plain values, or cannot be read.
     """
     try:
-        state = torch.load(io.BytesIO(sealed.unseal(read_bytes(path))), map_location="cpu", weights_only=True)
+        data = bytes(sealed.unseal(read_bytes(path)))
+        _check_not_packed(data)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError(f"a {type(state).__name__} where a training state should be")
         return state
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FoldcraftError(f"damaged checkpoint: {reason}", path, "delete it to train the fold anew") from None
+    except Exception as error:  # the reader of a damaged file raises errors of every kind
+        raise FoldcraftError(
+            f"damaged checkpoint: {_reason(error)}", path, "delete it to train the fold anew"
+        ) from None
+
+
+def _check_not_packed(data: bytes) -> None:
+    """A training state is stored as it is; one that unpacks to more than its size is not ours, and may fill memory."""
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(data):
+                raise ValueError("it is compressed")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to run whatever is in the file
+        return "it holds more than tensors and plain values, or less than whole ones"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], blueprint: Blueprint, about: dict[str, Any]) -> None:
@@ -69,18 +85,20 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
     try:
         check_readable(path)
         with safetensors.safe_open(path, "pt") as file:
-            metadata = json.loads(file.metadata()["foldcraft"])
+            metadata = parse_json(file.metadata()["foldcraft"])
+            about = dict(metadata["about"])
         weights = safetensors.torch.load_file(path)
         sealed.check(metadata.pop(sealed.KEY, None), _checksum(weights, metadata))
         blueprint = Blueprint.from_json(metadata["blueprint"])
         model = _net(blueprint)
         model.load_state_dict(weights)
-    except (OSError, safetensors.SafetensorError, *NOT_OURS, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except FoldcraftError:
+        raise
+    except Exception as error:  # a net that is built from what a stranger wrote raises errors of every kind
         raise FoldcraftError(
-            f"damaged weights: {reason}", path, "delete the fold's folder and train it again"
+            f"damaged weights: {_reason(error)}", path, "delete the fold's folder and train it again"
         ) from None
-    return model.eval(), blueprint, metadata["about"]
+    return model.eval(), blueprint, about
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -92,8 +110,8 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         check_readable(path)
         with safetensors.safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["foldcraft"])["about"]
-    except (OSError, safetensors.SafetensorError, *NOT_OURS) as error:
+            return dict(parse_json(file.metadata()["foldcraft"])["about"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged weights: {error}", path, "delete the fold's folder and train it again") from None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
     names, overrides = split_words(args)
     names = names or [DEFAULT_CONFIG]
     for name in names:
-        if Path(name).suffix not in (".yaml", ".yml") and not Path(name).is_file():
+        if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(name):
             raise FoldcraftError(
                 f"{name!r} is neither a YAML file nor key=value", "command line", "for instance train.lr=0.0005"
             )

@@ -1,5 +1,6 @@
 """Experiments that are to be compared: found by config or run folder, with what all of them say of the same rows."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
     configs = [_settings(Path(place), overrides) for place in places]
     _check_alike(places, configs)
     members = [
-        MemberRuns(Workspace.open(each), Path(place) if Path(place).is_dir() else None)
+        MemberRuns(Workspace.open(each), Path(place) if os.path.isdir(place) else None)
         for place, each in zip(places, configs, strict=True)
     ]
     homes = [member.home.resolve() for member in members]
@@ -65,9 +66,9 @@ def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
 
 
 def _settings(path: Path, overrides: Sequence[str]) -> Config:
-    if path.is_dir():
+    if os.path.isdir(path):
         return _settings_of_run(path, overrides)
-    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
+    if not os.path.isfile(path) and path.suffix not in (".yaml", ".yml"):
         raise FoldcraftError(
             f"{str(path)!r} is neither a run folder, nor a YAML file, nor key=value",
             "command line",

@@ -1,5 +1,7 @@
 """A competition folder: which rows there are, what they are labelled, where their images lie."""
 
+import io
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,21 +64,24 @@ def read(config: Config) -> Competition:
             those of the test set.
     """
     folder, names = config.folder, config.competition
-    if not folder.is_dir() and names.bundled:
+    if not os.path.isdir(folder) and names.bundled:
         bundled.write(names.bundled, folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
+    for key in ("train", "test", "sample"):
+        _check_inside([getattr(names, key)], f"competition.{key}")
+        if not names.follow_links:
+            _check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
     train = _read_csv(folder / names.train, names.id, [names.target, *([names.group] if names.group else [])])
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
     classes = _classes(train, names, folder / names.train)
     metric = _metric(names.metric, classes)
-    train_paths, test_paths = _find_images(
-        folder, {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
-    )
+    parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
+    train_paths, test_paths = _find_images(folder, parts, names.follow_links)
     return Competition(
         name=names.name,
         metric=metric,
@@ -94,12 +99,9 @@ def read(config: Config) -> Competition:
 
 def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as text: "07" stays "07", "NA" stays "NA"."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError, OSError) as error:
-        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
+    frame = _parse_csv(path)
     for column in [id_column, *columns]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
@@ -115,6 +117,21 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFram
     if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
         raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
     return frame
+
+
+def _parse_csv(path: Path) -> pd.DataFrame:
+    """The table as it stands: pandas' own reading of a header would rename twins, and shift cells that are too many."""
+    try:
+        data = path.read_bytes()
+        if b"\0" in data:
+            raise ValueError("it holds NUL bytes, as UTF-16 and damaged files do")
+        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
+    except (ValueError, OSError) as error:
+        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
+    header = table.iloc[0].tolist()
+    if twins := sorted({name for name in header if header.count(name) > 1}):
+        raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")
+    return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
 
 
 def _classes(train: pd.DataFrame, names: CompetitionConfig, path: Path) -> Classes:
@@ -146,19 +163,50 @@ def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionCo
         raise FoldcraftError("has no column beside the id", folder / names.sample)
 
 
-def _find_images(folder: Path, parts: dict[str, tuple[str, pd.DataFrame]]) -> list[tuple[Path, ...]]:
+def _find_images(
+    folder: Path, parts: dict[str, tuple[str, pd.DataFrame]], follow_links: bool
+) -> list[tuple[Path, ...]]:
     """The image of every row of each part (template and rows, by the template's key); all missing ones are named.
 
     An extension that a template leaves out is looked up in the folder.
     """
     wanted = {key: _image_names(template, rows, key) for key, (template, rows) in parts.items()}
+    for key, names in wanted.items():
+        _check_inside(names, key)
     stems = _by_stem({(folder / name).parent for names in wanted.values() for name in names})
     paths = {key: [_resolve(folder / name, stems) for name in names] for key, names in wanted.items()}
     missing = [name for key in parts for name, path in zip(wanted[key], paths[key], strict=True) if path is None]
     if missing:
         mend = f"mend the files, or {' and '.join(parts)}"
         raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing, 1000)}", folder, mend)
-    return [tuple(path for path in paths[key] if path is not None) for key in parts]
+    found = {key: tuple(path for path in paths[key] if path is not None) for key in parts}
+    for key in parts if not follow_links else ():
+        _check_links(folder, found[key], key)
+    return list(found.values())
+
+
+def _check_inside(names: Sequence[str], key: str) -> None:
+    """See that files named in a config or a table lie in the competition's folder."""
+    if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise FoldcraftError(f"paths leave the input folder: {listing(outside, 3)}", key, "put the files into it")
+
+
+def _check_links(folder: Path, paths: Sequence[Path], key: str) -> None:
+    """See that no symbolic link in the competition's folder leads out of it; the folder itself may be one."""
+    home = Path(os.path.realpath(folder))
+    folders = {
+        parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}
+    }  # many files, few folders
+    real = (
+        (path, Path(os.path.realpath(path)) if os.path.islink(path) else folders[path.parent] / path.name)
+        for path in paths
+    )
+    if outside := [path for path, place in real if not place.is_relative_to(home)]:
+        raise FoldcraftError(
+            f"{len(outside)} files lie elsewhere, behind a symbolic link: {listing(outside, 3)}",
+            key,
+            "copy them here, or set competition.follow_links=true if the link is yours",
+        )
 
 
 def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
@@ -169,17 +217,14 @@ def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
     if unknown := [field for field in fields if field not in rows.columns]:
         raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
     columns = {field: rows[field].tolist() for field in fields}
-    wanted = [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]
-    if outside := [name for name in wanted if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
-        raise FoldcraftError(f"image paths leave the input folder: {listing(outside, 3)}", key)
-    return wanted
+    return [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]
 
 
 def _by_stem(folders: set[Path]) -> dict[Path, list[Path]]:
     """Image files by their path without extension."""
     found: dict[Path, list[Path]] = {}
     for folder in folders:
-        for path in sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else []:
+        for path in sorted(filter(os.path.isfile, folder.iterdir())) if os.path.isdir(folder) else []:
             found.setdefault(path, []).append(path)
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 found.setdefault(path.with_suffix(""), []).append(path)

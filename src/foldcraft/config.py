@@ -1,5 +1,7 @@
 """The settings of an experiment: every key, with its unit, range and default, in this one file."""
 
+import io
+import os
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -11,18 +13,19 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from foldcraft import fingerprint, sealed
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft import fingerprint, plainyaml, sealed
+from foldcraft.errors import FoldcraftError, shorten, suggest
 from foldcraft.files import check_readable
 
+GENERATIONS = 20  # of files that extend each other
 Probability = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
 class Section(BaseModel):
     """A part of the settings: unknown keys are refused, nothing can be changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def _once(names: list[str]) -> list[str]:
@@ -45,6 +48,9 @@ class CompetitionConfig(Section):
     group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
     image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
     test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
+    follow_links: bool = Field(
+        False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
+    )
     metric: str = Field(
         "macro_f1",
         description="accuracy, balanced_accuracy, f1 (of the second of two classes in sorted order), log_loss, "
@@ -57,7 +63,7 @@ class FoldsConfig(Section):
     scheme: Literal["auto", "stratified", "stratified_group", "plain"] = Field(
         "auto", description="auto: stratified_group where there is a group column, else stratified"
     )
-    seed: int = Field(0, ge=0, description="seed of the split")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the split")
 
 
 class ImagesConfig(Section):
@@ -95,7 +101,7 @@ class AugmentConfig(Section):
 
 
 class BackboneConfig(Section):
-    name: str = Field(description="model name in timm or torchvision, or a folder in `weights/`")
+    name: Name = Field(description="model name in timm or torchvision, or a folder in `weights/`")
     source: Literal["timm", "torchvision"] = Field("timm", description="library that the model comes from")
     weights: Literal["pretrained", "none"] = Field(
         "pretrained", description="pretrained: from `weights/<name>/`, else the hub; none: random"
@@ -264,7 +270,7 @@ class Config(Section):
 
     experiment: Name = Field(description="name of the experiment; left out: the config file's name")
     runs: Path = Field(Path("runs"), description="folder that runs are kept in")
-    seed: int = Field(0, ge=0, description="seed of everything random in training")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random in training")
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
     images: ImagesConfig = ImagesConfig()
@@ -343,9 +349,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             of `distill` that do not go together.
     """
     try:
-        settings = OmegaConf.merge(_read(Path(path), ()), _read_overrides(overrides))
-        values = OmegaConf.to_container(settings, resolve=True)
-    except OmegaConfBaseException as error:
+        settings = OmegaConf.merge(_read(Path(path), (), {}), _read_overrides(overrides))
+        values = OmegaConf.to_container(settings)
+    except (OmegaConfBaseException, RecursionError) as error:
         raise FoldcraftError(str(error), path) from None
     values.setdefault("experiment", Path(path).stem)
     try:
@@ -396,42 +402,72 @@ def _check_distill(config: Config) -> None:
             raise FoldcraftError(what, f"distill.{key}", mend)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
-    if path.resolve() in seen:
+def _read(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]) -> DictConfig:
+    """A file with all that it extends; `known` are those that have been read, each of which is read once."""
+    place = Path(os.path.realpath(path))
+    if place in seen:
         raise FoldcraftError("extends itself", path, "break the circle of 'extends'")
-    if not path.is_file():
-        raise FoldcraftError("no such config", path, "name a YAML file with --config, seen from the current folder")
-    check_readable(path)
-    try:
-        sealed.check_text(path.read_text(encoding="utf-8"))
-        own = OmegaConf.load(path)
-    except sealed.Changed as error:
-        mend = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
-        raise FoldcraftError(str(error), path, mend) from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
-    if not isinstance(own, DictConfig):
-        raise FoldcraftError("should hold 'key: value' lines", path)
+    if len(seen) > GENERATIONS:
+        raise FoldcraftError(f"more than {GENERATIONS} files extend each other", path, "put some of them into one")
+    if place not in known:
+        known[place] = _read_anew(path, (*seen, place), known)
+    return known[place]
+
+
+def _read_anew(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]) -> DictConfig:
+    own = read_mapping(path)
     parents = own.pop("extends", None) or []
     parents = [parents] if isinstance(parents, str) else parents
     if not isinstance(parents, Sequence) or not all(isinstance(parent, str) for parent in parents):
         raise FoldcraftError("'extends' is neither a path nor a list of paths", path)
     merged = OmegaConf.create({})
     for parent in parents:
-        merged = OmegaConf.merge(merged, _read(path.parent / str(parent), (*seen, path.resolve())))
+        merged = OmegaConf.merge(merged, _read(path.parent / str(parent), seen, known))
     try:
         return OmegaConf.merge(merged, own)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise FoldcraftError(f"does not fit what it extends: {error}", path) from None
+
+
+def read_mapping(path: Path) -> DictConfig:
+    """The 'key: value' lines of a YAML file, unchecked otherwise, without what it extends.
+
+    Raises:
+        FoldcraftError: no such file, broken YAML, anything else in it.
+    """
+    if not os.path.isfile(path):
+        raise FoldcraftError("no such config", path, "name a YAML file with --config, seen from the current folder")
+    check_readable(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        sealed.check_text(text)
+        plainyaml.check(text, path)
+        own = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=plainyaml.MOST_NODES)
+    except FoldcraftError:
+        raise
+    except sealed.Changed as error:
+        mend = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
+        raise FoldcraftError(str(error), path, mend) from None
+    except Exception as error:  # YAML's readers of numbers, dates and tags raise errors of every kind
+        raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
+    if not isinstance(own, DictConfig):
+        raise FoldcraftError("should hold 'key: value' lines", path)
+    return own
 
 
 def _read_overrides(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
-        if "=" not in override:
+        key, equals, value = override.partition("=")
+        if not equals:
             raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance train.lr=0.0005")
+        plainyaml.check_characters(key, "command line")
+        try:
+            plainyaml.check(value, "command line")
+        except YAMLError as error:
+            raise FoldcraftError(f"{override!r} cannot be read: {error}", "command line") from None
     try:
         return OmegaConf.from_dotlist(list(overrides))
-    except (YAMLError, OmegaConfBaseException) as error:
+    except Exception as error:
         raise FoldcraftError(f"cannot be read: {error}", "command line") from None
 
 
@@ -444,8 +480,15 @@ def _explain(error: ValidationError) -> tuple[str]:
         elif problem["type"] == "missing":
             lines.append(f"{key!r} is missing")
         else:
-            lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
+            lines.append(f"{key} = {_shown(problem['input'])}: {problem['msg'].lower()}")
     return (" | ".join(dict.fromkeys(lines)),)
+
+
+def _shown(value: object) -> str:
+    try:
+        return shorten(repr(value), 200)
+    except ValueError:  # a whole number of thousands of digits
+        return "a huge number"
 
 
 def _is_union_tag(part: object) -> bool:

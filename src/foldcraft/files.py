@@ -1,9 +1,11 @@
 """Files appear whole or not at all."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -62,6 +64,18 @@ def check_readable(path: Path) -> None:
         raise cannot_read(path, error) from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is none, or nested without end.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def cannot_read(path: object, error: OSError) -> FoldcraftError:
     """The one line for a file that cannot be read; it may be whole, so nobody is told to delete it."""
     return FoldcraftError(f"cannot be read: {error.strerror or error}", path, _remedy(error, "mend its permissions"))
@@ -91,9 +105,15 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
     Raises:
         FoldcraftError: somebody else holds it and `wait` is False.
     """
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, timeout=-1 if wait else 0):
-            yield
+        lock.acquire()
     except Timeout:
         raise FoldcraftError(busy, path.parent, "wait for it to finish, or stop it") from None
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()

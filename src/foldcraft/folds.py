@@ -13,7 +13,7 @@ from foldcraft import fingerprint, sealed
 from foldcraft.competition import Competition
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import check_readable, write_atomic
+from foldcraft.files import check_readable, parse_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def read(path: Path, competition: Competition) -> Folds:
     check_readable(path)
     try:
         with open(path, encoding="utf-8") as stream:
-            header = json.loads(stream.readline().removeprefix("#"))
+            header = parse_json(stream.readline().removeprefix("#"))
             sealed.check(header.pop(sealed.KEY, None), sealed.of_values(header))
             table = pd.read_csv(stream, dtype={"id": str, "fold": "int64"}, keep_default_na=False)
         folds = Folds(
@@ -129,12 +129,15 @@ def read(path: Path, competition: Competition) -> Folds:
         frozen = header["folds"]
     except sealed.Changed:
         raise FoldcraftError("has been edited since it was made", path, again) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
         raise FoldcraftError(f"not a folds file: {error}", path, again) from None
-    if folds.fingerprint != frozen or set(folds.fold.tolist()) != set(range(folds.count)):
+    numbers = np.unique(folds.fold).tolist()
+    if folds.fingerprint != frozen or len(numbers) != folds.count or numbers != list(range(len(numbers))):
         raise FoldcraftError("has been edited since it was made", path, again)
     if folds.data != competition.fingerprint:
         raise FoldcraftError(_difference(folds, competition), path, again)
+    if sorted(folds.ids.tolist()) != sorted(competition.train_ids.tolist()):
+        raise FoldcraftError("has been edited since it was made", path, again)
     return _in_order(folds, competition)
 
 

@@ -104,9 +104,16 @@ def _key(config: TrainConfig, device: str) -> str:
 
 def _recall(memory: Path) -> dict[str, Hardware]:
     try:
-        return {key: Hardware(**value) for key, value in sealed.read_json(memory).items()}
-    except (OSError, ValueError, TypeError):
+        kept = {key: Hardware(**value) for key, value in sealed.read_json(memory).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
+    return kept if all(_is_sound(value) for value in kept.values()) else {}
+
+
+def _is_sound(kept: Hardware) -> bool:
+    names = (kept.device, kept.precision, kept.memory_format, kept.machine)
+    rates = kept.rates.values() if isinstance(kept.rates, dict) else [None]
+    return all(isinstance(name, str) for name in names) and all(isinstance(rate, float | int) for rate in rates)
 
 
 def available_device() -> str:

@@ -1,22 +1,33 @@
 """Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
 
 import os
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foldcraft import fingerprint, sealed
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.errors import FoldcraftError, listing, shorten
 from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
-# Runaway files are refused: Pillow raises at twice this many pixels.
-Image.MAX_IMAGE_PIXELS = 200_000_000
+MOST_PIXELS = 200_000_000  # of an image; a file that promises more (a decompression bomb) is refused by its header
+MANY_PIXELS = 20_000_000  # images with more are decoded one at a time, for the sake of memory
+PIECE = 1 << 20  # values that are scaled at once
+# Pillow knows many more, some of them through other programs (PostScript through Ghostscript).
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above, and raises at twice as many
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+_one_large = threading.Lock()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 
 INTERPOLATIONS = {
@@ -54,21 +65,54 @@ def decode(path: Path, max_value: float = 65535, at_least: int | None = None) ->
     A JPEG may be decoded at a smaller scale as long as both sides stay `at_least` so long.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is no image, is truncated, or is unreasonably large.
+        UnreadableImage: the file is no image, is damaged, or has more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(path) as image:
+        return _decode(path, max_value, at_least)
+    except Exception as error:  # decoders of damaged files raise errors of every kind
+        reason = shorten(" ".join(str(error).split()), 120) or type(error).__name__
+        raise UnreadableImage(reason) from error
+
+
+def _decode(path: Path, max_value: float, at_least: int | None) -> Image.Image:
+    try:
+        opened = Image.open(path, formats=KINDS)
+    except UnidentifiedImageError:
+        _check_tiff(path)
+        if image := _deep_colour(path, max_value):
+            return image
+        raise
+    with opened as image:
+        if not all(image.size):
+            raise ValueError("an image without pixels")
+        with _one_large if image.width * image.height > MANY_PIXELS else nullcontext():
             if image.mode == "RGB" and any(";16" in str(tile.args) for tile in image.tile):
                 image.load()  # tells of a truncated file
                 return _deep_colour(path, max_value) or image.convert("RGB")
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright, max_value)
-    except UnidentifiedImageError:
-        if image := _deep_colour(path, max_value):
-            return image
-        raise
+            return _to_rgb(_upright(image), max_value)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF data that are garbage say nothing of how it was held
+        return image
+
+
+def _check_tiff(path: Path) -> None:
+    """See that a file which Pillow cannot decode may be given to OpenCV: a TIFF of bounded size, by its header."""
+    with open(path, "rb") as stream:
+        if (start := stream.read(8))[:4] not in (b"II*\0", b"MM\0*"):
+            raise ValueError("not an image of a known kind")
+        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
+        stream.seek(tags.next)
+        tags.load(stream)
+    pixels = int(tags[TiffImagePlugin.IMAGEWIDTH]) * int(tags[TiffImagePlugin.IMAGELENGTH])
+    if not 0 < pixels <= MOST_PIXELS:
+        raise ValueError(f"{pixels} pixels, and no more than {MOST_PIXELS} are decoded")
 
 
 def _deep_colour(path: Path, max_value: float) -> Image.Image | None:
@@ -90,7 +134,14 @@ def _to_rgb(image: Image.Image, max_value: float) -> Image.Image:
 
 
 def _scaled(values: np.ndarray, max_value: float) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values * (255.0 / max_value)), 0, 255).astype(np.uint8))
+    """Values (H, W, ...) as bytes, in pieces: whole, a large image would be held several times as float64."""
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, PIECE // max(1, values[0].size))
+    for first in range(0, len(values), rows):
+        piece = slice(first, first + rows)
+        finite = np.nan_to_num(values[piece] * (255.0 / max_value), nan=0.0)
+        scaled[piece] = np.clip(np.rint(finite), 0, 255)
+    return Image.fromarray(scaled)
 
 
 def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
@@ -103,6 +154,10 @@ def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     else:
         square = ImageOps.fit(image, size, resample)
     return np.asarray(square)
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded; says why."""
 
 
 class UnreadableImages(FoldcraftError):
@@ -228,10 +283,7 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
 def _content(paths: Sequence[Path], folder: Path) -> list[str]:
     """Digest of each file, remembered with its size and times so that a file is read again only when it has changed."""
     index_file = folder / "content.json"
-    try:
-        index = sealed.read_json(index_file)
-    except (OSError, ValueError):
-        index = {}
+    index = _remembered(index_file)
     digests, changed = [], False
     for path in paths:
         stat = path.stat()
@@ -244,6 +296,14 @@ def _content(paths: Sequence[Path], folder: Path) -> list[str]:
     if changed:
         sealed.write_json(index_file, index)
     return digests
+
+
+def _remembered(index_file: Path) -> dict[str, list[Any]]:
+    try:
+        index = sealed.read_json(index_file)
+    except (OSError, ValueError):
+        return {}
+    return {key: entry for key, entry in index.items() if isinstance(entry, list) and len(entry) == 4}
 
 
 def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Progress) -> None:
@@ -277,8 +337,8 @@ def _decode_all(paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], prog
                 image = decode(paths[row], max_value, at_least)
                 for spec in specs:
                     writers[spec].put(row, make_square(image, spec))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"{paths[row]} ({' '.join(str(error).split())[:80]})"
+        except (OSError, ValueError, MemoryError) as error:
+            return f"{paths[row]} ({error})"
         return None
 
     problems = []

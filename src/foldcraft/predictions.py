@@ -13,7 +13,7 @@ from scipy.special import log_softmax, logsumexp
 
 from foldcraft import sealed
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import read_bytes, write_atomic
+from foldcraft.files import parse_json, read_bytes, write_atomic
 
 COLUMN = "logp:"  # before the label, so that a class may be called "id"
 
@@ -113,16 +113,20 @@ def read(path: Path) -> Predictions:
     try:
         table = pq.read_table(io.BytesIO(read_bytes(path)))
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        origin = json.loads(metadata["foldcraft"])
+        origin = parse_json(metadata["foldcraft"])
         origin = Origin(**{**origin, "classes": tuple(origin["classes"])})
         flat = np.stack([table[f"{COLUMN}{name}"].to_numpy() for name in origin.classes], axis=1)
+        if flat.dtype != np.float32 or not isinstance(origin.fold, int):
+            raise ValueError("values of another type")
         all_ids, all_views = table["id"].to_pylist(), table["view"].to_pylist()
         sealed.check(metadata.get(sealed.KEY), _checksum(metadata["foldcraft"], all_ids, all_views, flat))
         views = tuple(dict.fromkeys(all_views))
-        log_probs = flat.reshape(len(views), -1, len(origin.classes))
+        log_probs = flat.reshape(len(views), len(flat) // len(views), len(origin.classes))
         ids = np.array(all_ids[: log_probs.shape[1]], dtype=str)
         same_order = all_ids == np.tile(ids, len(views)).tolist()
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as error:
+    except FoldcraftError:
+        raise
+    except Exception as error:  # a reader of damaged files raises errors of every kind
         raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
     if not same_order:
         raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")

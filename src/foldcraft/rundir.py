@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from foldcraft import sealed
+from foldcraft import plainyaml, sealed
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import read_bytes
@@ -91,6 +91,7 @@ class FoldFolder:
         try:
             text = read_bytes(self.config).decode("utf-8")
             sealed.check_text(text)
+            plainyaml.check(text, self.config)
             settings = OmegaConf.to_container(OmegaConf.create(text))
             if not isinstance(settings, dict) or not settings:
                 raise ValueError("no settings in it")

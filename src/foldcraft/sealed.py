@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foldcraft.files import read_bytes, write_atomic
+from foldcraft.files import parse_json, read_bytes, write_atomic
 
 KEY = "checksum"  # of JSON and of the metadata of other formats
 MAGIC = b"foldcraft sealed "
@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: the file is missing or damaged, or holds no object.
         FoldcraftError: it cannot be read.
     """
-    values = json.loads(read_bytes(path).decode("utf-8"))
+    values = parse_json(read_bytes(path).decode("utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"holds a {type(values).__name__} where an object should be")
     check(values.pop(KEY, None), of_values(values))

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from foldcraft.audience import Audience
 from foldcraft.config import Config
+from foldcraft.errors import printable
 from foldcraft.recipe import Plan
 from foldcraft.rundir import FoldFolder
 
@@ -30,15 +31,15 @@ class Terminal(Audience):
         self.fold, self.epochs = 0, 0
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print("\n".join(map(printable, text.split("\n"))), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table whose first column is text and whose others are numbers; a narrow terminal gets longer lines."""
         table = Table(title=escape(title), title_justify="left", title_style="bold")
         for number, column in enumerate(columns):
-            table.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
+            table.add_column(escape(printable(column)), justify="right" if number else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*(escape(printable(str(cell))) for cell in row))
         # Fitted into a narrow terminal, numbers would lose their digits.
         Console(highlight=False, soft_wrap=True, width=max(WIDTH, self.console.width)).print(table)
 

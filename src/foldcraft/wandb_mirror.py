@@ -50,11 +50,14 @@ def mode_of(wanted: str, has_key: bool) -> str:
 def run_id(file: Path) -> str:
     """The W&B run of a fold or an experiment, kept in its folder so that it goes on in the same run when resumed."""
     try:
-        return sealed.read_json(file)["id"]
+        kept = sealed.read_json(file)["id"]
+        if isinstance(kept, str) and kept.isalnum():  # it becomes a part of W&B's own file names
+            return kept
     except (OSError, ValueError, KeyError, FoldcraftError):
-        made = secrets.token_hex(6)
-        sealed.write_json(file, {"id": made})
-        return made
+        pass
+    made = secrets.token_hex(6)
+    sealed.write_json(file, {"id": made})
+    return made
 
 
 class Mirror:
