@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from foldcraft import preview
+    from foldcraft import preview, sheets
     from foldcraft.rundir import experiment_folder
     from foldcraft.terminal import Terminal
     from foldcraft.workspace import Workspace
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     terminal = Terminal()
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
     sheet = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
-    preview.save(sheet, out)
+    sheets.save(sheet, out)
     terminal.say(
         f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"
     )

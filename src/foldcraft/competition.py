@@ -4,7 +4,7 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -55,6 +55,76 @@ class Competition:
         return self.groups if self.groups is not None else self.train_ids
 
 
+@dataclass(frozen=True)
+class Tables:
+    """The rows of a competition folder, and the file that the image of each is, or should be, in.
+
+    Attributes:
+        train, test, sample: the CSVs as text.
+        train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
+        missing: what the templates ask for and the folder lacks.
+    """
+
+    names: CompetitionConfig
+    folder: Path
+    train: pd.DataFrame
+    test: pd.DataFrame
+    sample: pd.DataFrame
+    train_paths: tuple[Path, ...]
+    test_paths: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def train_ids(self) -> np.ndarray:
+        """Ids of the training rows (N,)."""
+        return self.train[self.names.id].to_numpy(dtype=str)
+
+    @property
+    def test_ids(self) -> np.ndarray:
+        """Ids of the test rows (M,)."""
+        return self.test[self.names.id].to_numpy(dtype=str)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the training rows (N,) as they are written."""
+        return self.train[self.names.target].to_numpy(dtype=str)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Groups of the training rows (N,), where there is such a column."""
+        return self.train[self.names.group].to_numpy(dtype=str) if self.names.group else None
+
+    def only(self, train: np.ndarray, test: np.ndarray) -> "Tables":
+        """The rows that two masks, (N,) and (M,), keep."""
+        paths = [path for path, kept in zip(self.train_paths, train, strict=True) if kept]
+        test_paths = [path for path, kept in zip(self.test_paths, test, strict=True) if kept]
+        return replace(
+            self, train=self.train[train], test=self.test[test], train_paths=tuple(paths), test_paths=tuple(test_paths)
+        )
+
+    def competition(self) -> Competition:
+        """The competition of these rows.
+
+        Raises:
+            FoldcraftError: a single class, or more than the metric is made for.
+        """
+        where = self.folder / self.names.train
+        classes = _classes(self.labels.tolist(), self.names.target, where)
+        return Competition(
+            name=self.names.name,
+            metric=_metric(self.names.metric, classes),
+            classes=classes,
+            train_ids=self.train_ids,
+            targets=classes.encode(self.labels.tolist()),
+            groups=self.groups,
+            train_paths=self.train_paths,
+            test_ids=self.test_ids,
+            test_paths=self.test_paths,
+            sample=self.sample,
+            id_column=self.names.id,
+        )
+
+
 def read(config: Config) -> Competition:
     """Read and check a competition folder.
 
@@ -62,6 +132,22 @@ def read(config: Config) -> Competition:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
+    """
+    tables = read_tables(config)
+    competition = tables.competition()
+    if tables.missing:
+        mend = "mend the files, or competition.image and competition.test_image"
+        what = f"{len(tables.missing)} images are missing: {listing(tables.missing, 1000)}"
+        raise FoldcraftError(what, tables.folder, mend)
+    return competition
+
+
+def read_tables(config: Config) -> Tables:
+    """Read and check the CSVs of a competition folder; images may be missing.
+
+    Raises:
+        FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a sample submission whose
+            ids are not those of the test set; an image path template that is none.
     """
     folder, names = config.folder, config.competition
     if not os.path.isdir(folder) and names.bundled:
@@ -78,23 +164,9 @@ def read(config: Config) -> Competition:
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
-    classes = _classes(train, names, folder / names.train)
-    metric = _metric(names.metric, classes)
     parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
-    train_paths, test_paths = _find_images(folder, parts, names.follow_links)
-    return Competition(
-        name=names.name,
-        metric=metric,
-        classes=classes,
-        train_ids=train[names.id].to_numpy(dtype=str),
-        targets=classes.encode(train[names.target].tolist()),
-        groups=train[names.group].to_numpy(dtype=str) if names.group else None,
-        train_paths=train_paths,
-        test_ids=test[names.id].to_numpy(dtype=str),
-        test_paths=test_paths,
-        sample=sample,
-        id_column=names.id,
-    )
+    (train_paths, test_paths), missing = _find_images(folder, parts, names.follow_links)
+    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing)
 
 
 def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -134,10 +206,10 @@ def _parse_csv(path: Path) -> pd.DataFrame:
     return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
 
 
-def _classes(train: pd.DataFrame, names: CompetitionConfig, path: Path) -> Classes:
-    classes = Classes.of(train[names.target].tolist())
+def _classes(labels: Sequence[str], column: str, path: Path) -> Classes:
+    classes = Classes.of(labels)
     if len(classes) < 2:
-        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
+        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {column!r}", path)
     return classes
 
 
@@ -165,8 +237,8 @@ def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionCo
 
 def _find_images(
     folder: Path, parts: dict[str, tuple[str, pd.DataFrame]], follow_links: bool
-) -> list[tuple[Path, ...]]:
-    """The image of every row of each part (template and rows, by the template's key); all missing ones are named.
+) -> tuple[list[tuple[Path, ...]], tuple[str, ...]]:
+    """The image of every row of each part (template and rows, by the template's key), and the names of missing ones.
 
     An extension that a template leaves out is looked up in the folder.
     """
@@ -174,15 +246,14 @@ def _find_images(
     for key, names in wanted.items():
         _check_inside(names, key)
     stems = _by_stem({(folder / name).parent for names in wanted.values() for name in names})
-    paths = {key: [_resolve(folder / name, stems) for name in names] for key, names in wanted.items()}
-    missing = [name for key in parts for name, path in zip(wanted[key], paths[key], strict=True) if path is None]
-    if missing:
-        mend = f"mend the files, or {' and '.join(parts)}"
-        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing, 1000)}", folder, mend)
-    found = {key: tuple(path for path in paths[key] if path is not None) for key in parts}
-    for key in parts if not follow_links else ():
-        _check_links(folder, found[key], key)
-    return list(found.values())
+    found, missing = [], []
+    for key, names in wanted.items():
+        paths = [_resolve(folder / name, stems) for name in names]
+        missing += [name for name, path in zip(names, paths, strict=True) if path is None]
+        found.append(tuple(path or folder / name for name, path in zip(names, paths, strict=True)))
+        if not follow_links:
+            _check_links(folder, found[-1], key)
+    return found, tuple(missing)
 
 
 def _check_inside(names: Sequence[str], key: str) -> None:

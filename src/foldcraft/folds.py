@@ -2,11 +2,13 @@
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
 from foldcraft import fingerprint, sealed
@@ -24,6 +26,7 @@ class Folds:
         ids: training ids (N,), in the competition's order.
         fold: fold of each row (N,), int64 in [0, count).
         data: fingerprint of the ids, labels and groups they were made for.
+        duplicates: fingerprint of the clusters of copies that were kept together; "" for none.
     """
 
     ids: np.ndarray
@@ -32,6 +35,7 @@ class Folds:
     scheme: str
     seed: int
     data: str
+    duplicates: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -47,32 +51,60 @@ class Folds:
         return np.flatnonzero(self.fold == fold)
 
 
-def make(competition: Competition, config: FoldsConfig) -> Folds:
+def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | None = None) -> Folds:
     """Split the training rows.
+
+    Args:
+        clusters: cluster by training id; ids of one cluster stay in one fold, with all of their groups.
 
     Raises:
         FoldcraftError: a class has fewer rows than there are folds; groups are asked for and there are none, or there
-            are fewer groups than folds.
+            are fewer groups than folds; clusters are given and the scheme knows no groups.
     """
+    merged = clusters is not None and len(clusters) > 0
+    groups = merged_groups(competition, clusters) if merged else competition.groups
     scheme = config.scheme
     if scheme == "auto":
-        scheme = "stratified" if competition.groups is None else "stratified_group"
-    if scheme == "stratified_group" and competition.groups is None:
+        scheme = "stratified" if groups is None else "stratified_group"
+    if merged and scheme != "stratified_group":
+        raise FoldcraftError(
+            f"{scheme} folds keep no copies together", "folds.merge_duplicates", "use folds.scheme=auto or false here"
+        )
+    if groups is None and scheme == "stratified_group":
         raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
-    _check_counts(competition, config.count, scheme)
+    _check_counts(competition, config.count, scheme, groups)
     splitter = {"stratified": StratifiedKFold, "stratified_group": StratifiedGroupKFold, "plain": KFold}[scheme]
     fold = np.full(len(competition.targets), -1)
     with warnings.catch_warnings():  # classes with fewer groups than folds are told by `balance`
         warnings.simplefilter("ignore", UserWarning)
         parts = splitter(n_splits=config.count, shuffle=True, random_state=config.seed).split(
-            competition.targets, competition.targets, competition.groups
+            competition.targets, competition.targets, groups
         )
         for number, (_, rows) in enumerate(parts):
             fold[rows] = number
-    return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint)
+    digest = fingerprint.of_rows(zip(clusters.index, clusters, strict=True)) if merged else ""
+    return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint, digest)
 
 
-def _check_counts(competition: Competition, count: int, scheme: str) -> None:
+def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
+    """Groups (N,) that hold whole groups and whole clusters, named after the unit that comes first in each."""
+    units, unit = np.unique(competition.units, return_inverse=True)
+    cluster = pd.Series(competition.train_ids).map(clusters).to_numpy()
+    number, names = pd.factorize(cluster)
+    known = number >= 0
+    size = len(units) + len(names)
+    links = coo_array((np.ones(known.sum()), (unit[known], len(units) + number[known])), shape=(size, size))
+    part = connected_components(links, directed=False)[1][unit]
+    return units[pd.Series(unit).groupby(part).transform("min").to_numpy()]
+
+
+def straddling(folds: Folds, clusters: pd.Series) -> int:
+    """How many clusters have copies in several folds."""
+    fold = pd.Series(folds.fold, folds.ids).reindex(clusters.index)
+    return int((fold.groupby(clusters.to_numpy()).nunique() > 1).sum())
+
+
+def _check_counts(competition: Competition, count: int, scheme: str, groups: np.ndarray | None) -> None:
     rows = np.bincount(competition.targets, minlength=len(competition.classes))
     small = [f"{name!r} ({n})" for name, n in zip(competition.classes.names, rows, strict=True) if n < count]
     if scheme != "plain" and small:
@@ -81,7 +113,7 @@ def _check_counts(competition: Competition, count: int, scheme: str) -> None:
             "folds.count",
             "use fewer folds, merge classes, or folds.scheme=plain",
         )
-    if scheme == "stratified_group" and len(np.unique(competition.groups)) < count:
+    if groups is not None and scheme == "stratified_group" and len(np.unique(groups)) < count:
         raise FoldcraftError(f"fewer groups than the {count} folds", "folds.count", "use fewer folds")
     if len(competition.targets) < count:
         raise FoldcraftError(f"fewer rows than the {count} folds", "folds.count", "use fewer folds")
@@ -95,6 +127,7 @@ def write(folds: Folds, path: Path) -> None:
         "seed": folds.seed,
         "data": folds.data,
         "folds": folds.fingerprint,
+        **({"duplicates": folds.duplicates} if folds.duplicates else {}),
     }
     header[sealed.KEY] = sealed.of_values(header)  # of what the digest of the folds does not cover
     table = pd.DataFrame({"id": folds.ids, "fold": folds.fold}).to_csv(index=False, lineterminator="\n")
@@ -125,6 +158,7 @@ def read(path: Path, competition: Competition) -> Folds:
             header["scheme"],
             header["seed"],
             header["data"],
+            str(header.get("duplicates", "")),
         )
         frozen = header["folds"]
     except sealed.Changed:
@@ -151,7 +185,7 @@ def _difference(folds: Folds, competition: Competition) -> str:
 def _in_order(folds: Folds, competition: Competition) -> Folds:
     fold_of = dict(zip(folds.ids.tolist(), folds.fold.tolist(), strict=True))
     fold = np.array([fold_of[train_id] for train_id in competition.train_ids.tolist()])
-    return Folds(competition.train_ids, fold, folds.count, folds.scheme, folds.seed, folds.data)
+    return replace(folds, ids=competition.train_ids, fold=fold)
 
 
 def balance(folds: Folds, competition: Competition) -> pd.DataFrame:

@@ -1,27 +1,21 @@
 """Contact sheets of what enters the net."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from foldcraft import backbones
+from foldcraft import backbones, sheets
 from foldcraft.audience import Audience
 from foldcraft.augment import Augment
-from foldcraft.files import write_atomic
 from foldcraft.fingerprint import seed_from
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import Draw, PlainImages, TrainImages
 from foldcraft.mixing import mix_of
+from foldcraft.sheets import Tile, enlarged
 from foldcraft.workspace import Workspace
-
-CAPTION = 14  # pixels below each row for its label
-GAP = 4
-SIDE = 96  # images are shown at least this large
 
 
 def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Image.Image:
@@ -39,7 +33,14 @@ def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Image.
     pixels = [_to_pixels(column, preparation) for column in columns]
     labels = work.competition.classes.decode(work.competition.targets[rows])
     captions = [f"{work.competition.train_ids[row]}: {label}" for row, label in zip(rows, labels, strict=True)]
-    return contact_sheet(np.stack(pixels, axis=1), captions)
+    return sheets.sheet(
+        [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
+    )
+
+
+def _row(images: Sequence[np.ndarray], caption: str) -> list[Tile]:
+    first, *others = [enlarged(Image.fromarray(image)) for image in images]
+    return [Tile(first, [caption]), *map(Tile, others)]
 
 
 def _spread(targets: np.ndarray, count: int) -> np.ndarray:
@@ -67,25 +68,3 @@ def _augmented(
 def _to_pixels(images: torch.Tensor, preparation: Preparation) -> np.ndarray:
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preparation.mean, preparation.std))
     return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def contact_sheet(grid: np.ndarray, captions: Sequence[str]) -> Image.Image:
-    """One picture of uint8 (rows, columns, side, side, 3), with a caption below each row."""
-    rows, columns, side = grid.shape[:3]
-    shown = side * max(1, -(-SIDE // side))
-    sheet = Image.new("RGB", (columns * (shown + GAP) + GAP, rows * (shown + CAPTION + GAP) + GAP), "white")
-    pen = ImageDraw.Draw(sheet)
-    for row in range(rows):
-        top = GAP + row * (shown + CAPTION + GAP)
-        for column in range(columns):
-            image = Image.fromarray(grid[row, column]).resize((shown, shown), Image.Resampling.NEAREST)
-            sheet.paste(image, (GAP + column * (shown + GAP), top))
-        pen.text((GAP, top + shown + 1), captions[row], fill="black")
-    return sheet
-
-
-def save(sheet: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    stream = io.BytesIO()
-    sheet.save(stream, "PNG")
-    write_atomic(path, stream.getvalue())

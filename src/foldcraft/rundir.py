@@ -135,3 +135,13 @@ def features_folder(config: Config) -> Path:
 def cache_folder(config: Config) -> Path:
     """Where the decoded images of a competition lie."""
     return config.runs / config.competition.name / "cache"
+
+
+def audit_folder(config: Config) -> Path:
+    """Where the audit of a competition is kept."""
+    return config.runs / config.competition.name / "audit"
+
+
+def duplicates_file(config: Config) -> Path:
+    """Where the audit of a competition keeps the copies that it found."""
+    return audit_folder(config) / "duplicates.csv"

@@ -1,0 +1,37 @@
+"""Is the data sound? Files, labels, duplicates, leaks, hidden groups and wrong labels, in minutes; nothing is changed.
+
+Writes summary.json, CSVs and a contact sheet a finding to runs/<competition>/audit/. docs/audit.md says what each
+finding means.
+
+  python src/audit.py --config configs/maskstates/vit_tiny.yaml
+  python src/audit.py --config C --strict         # exit code 1 where something is serious
+"""
+
+from collections.abc import Sequence
+
+from foldcraft import cli
+
+SERIOUS = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where something is serious")
+    args = parser.parse_intermixed_args(arguments)
+    config = cli.load_config(args)
+
+    from foldcraft import audit, auditreport
+    from foldcraft.files import locked
+    from foldcraft.rundir import audit_folder
+    from foldcraft.terminal import Terminal
+
+    terminal, folder = Terminal(), audit_folder(config)
+    with locked(folder / ".lock", wait=False, busy="another audit is at work"):
+        found = audit.run(config, terminal)
+        auditreport.write(found, folder, terminal)
+    auditreport.show(found, folder, terminal)
+    return SERIOUS if args.strict and found.is_serious else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

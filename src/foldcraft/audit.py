@@ -1,0 +1,206 @@
+"""Is the data sound? Files, labels, duplicates, leaks, hidden groups, wrong labels; nothing is changed."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupKFold
+
+from foldcraft import (
+    competition,
+    duplicatefindings,
+    filefindings,
+    finishedruns,
+    folds,
+    imagefacts,
+    labelerrors,
+    labelfindings,
+    leakfindings,
+    leaks,
+    probe,
+    startingpoint,
+    subjects,
+)
+from foldcraft.audience import Audience
+from foldcraft.competition import Competition, Tables
+from foldcraft.config import Config, ProbeConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.featurestore import FrozenNet, Wanted
+from foldcraft.featurestore import gather as gather_features
+from foldcraft.findings import Finding, worst_first
+from foldcraft.folds import Folds
+from foldcraft.images import ImageSpec, ImageStore
+from foldcraft.rundir import audit_folder, features_folder
+from foldcraft.workspace import Workspace
+
+SMALL = ImageSpec(64)  # as what copies are told by
+
+
+@dataclass
+class Audit:
+    """All that was found.
+
+    Attributes:
+        tables: of the competition, those rows too whose image is missing.
+        csvs: what is listed in full, by the name of the file.
+        notes: how lines were drawn.
+        skipped: what could not be looked for, and why.
+    """
+
+    tables: Tables
+    findings: list[Finding] = field(default_factory=list)
+    csvs: dict[str, pd.DataFrame] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def is_serious(self) -> bool:
+        """Is anything serious among the findings?"""
+        return any(finding.severity == "serious" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Rows whose image can be read, with what a frozen net makes of them.
+
+    Attributes:
+        facts: of the files of these rows, training rows first.
+        train, test: features float16 (N, D) and (M, D).
+        small: the whole images as small squares, training and test.
+        frozen: are the folds those that are kept in git?
+    """
+
+    work: Workspace
+    facts: pd.DataFrame
+    net: FrozenNet
+    train: np.ndarray
+    test: np.ndarray
+    small: tuple[ImageStore, ImageStore]
+    frozen: bool
+
+
+def run(config: Config, audience: Audience) -> Audit:
+    """Audit one competition.
+
+    Raises:
+        FoldcraftError: the CSVs cannot be read, or are not what the config says.
+    """
+    tables = competition.read_tables(config)
+    found = Audit(tables)
+    facts = _facts(config, tables, audience)
+    found.findings += filefindings.find(facts, tables) + labelfindings.find(tables, config.folds.count)
+    found.csvs["files.csv"] = filefindings.table(facts, found.findings, tables.folder)
+    found.csvs["labels.csv"] = labelfindings.table(tables)
+    found.csvs["mixed_groups.csv"] = labelfindings.mixed_groups(tables)
+    try:
+        seen = look(config, tables, facts, audience)
+    except FoldcraftError as error:
+        found.skipped.append(f"duplicates, leaks, hidden groups and wrong labels: {error}")
+        seen = None
+    if seen:
+        _duplicates(found, seen, audience)
+        _leaks(found, seen, audience)
+        _subjects(found, seen)
+    _label_errors(found, config, seen, audience)
+    found.findings = worst_first(found.findings)
+    return found
+
+
+def _facts(config: Config, tables: Tables, audience: Audience) -> pd.DataFrame:
+    with audience.progress("looking at files", len(tables.train) + len(tables.test)) as advance:
+        cache = audit_folder(config) / "facts.parquet"
+        return imagefacts.collect(tables, cache, advance, config.images.max_value)
+
+
+def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience) -> Seen:
+    """Decode what can be read, and take its frozen features.
+
+    Raises:
+        FoldcraftError: nothing, or a single class or group, is left; no weights; the net gives no features.
+    """
+    sound = (facts["problem"] == "").to_numpy()
+    readable = tables.only(sound[: len(tables.train)], sound[len(tables.train) :])
+    if not len(readable.test):
+        raise FoldcraftError("no image of the test set can be read", tables.folder)
+    data = readable.competition()
+    made, frozen = _folds(config, data)
+    work = Workspace(config, data, made)
+    model, blueprint = startingpoint.fresh_net(config, len(data.classes))
+    net = FrozenNet.of(model, blueprint, config)
+    small, stores = work.open_images([SMALL, work.image_spec(blueprint)], audience)
+    wanted = [Wanted(net, part, store, "identity") for part, store in zip(("train", "test"), stores, strict=True)]
+    train, test = gather_features(wanted, features_folder(config), audience)
+    return Seen(work, facts[sound].reset_index(drop=True), net, train, test, small, frozen)
+
+
+def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
+    """The frozen folds where they fit, and True; else such as they would be, which are written nowhere, and False."""
+    try:
+        return folds.read(config.folds_file, data), True
+    except FoldcraftError:
+        pass
+    try:
+        return folds.make(data, config.folds), False
+    except FoldcraftError:  # too rare a class, which is a finding of its own
+        fold = np.zeros(len(data.targets), dtype=np.int64)
+        count = min(config.folds.count, len(set(data.units.tolist())))
+        if count < 2:
+            raise FoldcraftError("all rows are of one group", config.competition.group) from None
+        for number, (_, rows) in enumerate(GroupKFold(count).split(fold, fold, data.units)):
+            fold[rows] = number
+        return Folds(data.train_ids, fold, count, "plain", 0, data.fingerprint), False
+
+
+def _duplicates(found: Audit, seen: Seen, audience: Audience) -> None:
+    data, (train, test) = seen.work.competition, seen.small
+    pairs = duplicatefindings.search(data, (train.pixels, test.pixels), (seen.train, seen.test), audience)
+    found.csvs[duplicatefindings.TABLE] = pairs
+    found.findings += duplicatefindings.find(pairs, data, seen.work.folds.fold if seen.frozen else None)
+    found.notes += [f"copies: {note}" for note in pairs.attrs["notes"]]
+
+
+def _leaks(found: Audit, seen: Seen, audience: Audience) -> None:
+    data = seen.work.competition
+    labels = data.classes.decode(data.targets)
+    by_metadata = leaks.of_metadata(seen.facts, labels, data.groups, audience)
+    by_features = leaks.of_features(seen.train, seen.test, data.train_ids, data.test_ids, data.groups)
+    table = pd.concat([by_metadata, by_features], ignore_index=True)
+    found.csvs[leakfindings.TABLE] = table
+    found.findings += leakfindings.find(table, data)
+
+
+def _subjects(found: Audit, seen: Seen) -> None:
+    data = seen.work.competition
+    proposal = subjects.propose(data.train_ids, seen.train, data.groups)
+    found.csvs[leakfindings.GROUPS_TABLE] = proposal.table
+    found.findings += leakfindings.find_groups(proposal, data)
+    found.notes.append(f"groups: {proposal.says}")
+
+
+def probe_log_probs(seen: Seen) -> np.ndarray:
+    """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, K)."""
+    data, every = seen.work.competition, seen.train
+    rows = probe.Rows(seen.net.stages, [every], every, data.targets, seen.work.folds.fold, len(data.classes))
+    return probe.solve(rows, ProbeConfig()).log_probs
+
+
+def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Audience) -> None:
+    """Confident learning on what finished experiments say, or else a probe."""
+    try:
+        data = seen.work.competition if seen else found.tables.competition()
+    except FoldcraftError as error:
+        found.skipped.append(f"wrong labels: {error}")
+        return
+    finished = finishedruns.gather(config, data)
+    found.skipped += [f"predictions: {reason}" for reason in finished.left_out]
+    if finished.log_probs is not None:
+        log_probs, judge = finished.log_probs, f"the predictions of {', '.join(finished.names)}"
+    elif seen:
+        audience.say("no finished experiment yet: labels are judged by a probe on frozen features")
+        log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
+    else:
+        return
+    suspicion = labelerrors.judge(np.exp(log_probs.astype(np.float64)), data.targets)
+    listed = labelerrors.table(suspicion, data.train_ids, data.targets, data.classes)
+    found.csvs[labelerrors.TABLE] = listed
+    found.findings += labelerrors.find(listed, suspicion, judge)

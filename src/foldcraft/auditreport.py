@@ -1,0 +1,104 @@
+"""The result of an audit: CSVs, a contact sheet a finding, a summary, and a table for the terminal."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from foldcraft import sheets
+from foldcraft.audience import Audience
+from foldcraft.audit import Audit
+from foldcraft.files import write_atomic
+from foldcraft.findings import Finding, Shown
+from foldcraft.sheets import Tile
+from foldcraft.terminal import Terminal
+
+MOST_TILES = 48  # on a sheet
+COLUMNS = 8
+Paths = Mapping[tuple[str, str], Path]
+
+
+def write(audit: Audit, folder: Path, audience: Audience) -> None:
+    """Write all of it; the summary comes last, and sheets of what is found no more go.
+
+    Raises:
+        FoldcraftError: the disk is full, or the folder cannot be written to.
+    """
+    for name, frame in audit.csvs.items():
+        write_atomic(folder / name, frame.to_csv(index=False, lineterminator="\n"))
+    for old in set(folder.glob("*.csv")) - {folder / name for name in audit.csvs}:
+        old.unlink()  # of an earlier audit, which could look at more
+    paths = _paths(audit)
+    drawn = [finding for finding in audit.findings if any(_path_exists(strip, paths) for strip in finding.strips)]
+    with audience.progress("drawing contact sheets", len(drawn)) as advance:
+        for finding in drawn:
+            sheets.save(draw(finding, paths), sheet_file(folder, finding))
+            advance(1)
+    for old in set((folder / "sheets").glob("*.png")) - {sheet_file(folder, finding) for finding in drawn}:
+        old.unlink()
+    write_atomic(folder / "summary.json", _summary(audit, folder, drawn))
+
+
+def sheet_file(folder: Path, finding: Finding) -> Path:
+    """Where the images of a finding are shown."""
+    return folder / "sheets" / f"{finding.name}.png"
+
+
+def draw(finding: Finding, paths: Paths) -> Image.Image:
+    """The images of a finding, the worst first; what belongs together stands in a row, pairs four a row."""
+    strips, left = [], MOST_TILES
+    for strip in finding.strips:
+        if left <= 0:
+            break
+        strips.append([_tile(shown, paths) for shown in strip[: min(left, 2 * COLUMNS)]])
+        left -= len(strips[-1])
+    if len({len(strip) for strip in strips}) == 1 and COLUMNS % len(strips[0]) == 0:  # single images, or pairs
+        return sheets.sheet(sheets.in_rows([tile for strip in strips for tile in strip], COLUMNS))
+    return sheets.sheet([row for strip in strips for row in sheets.in_rows(strip, COLUMNS)])
+
+
+def show(audit: Audit, folder: Path, terminal: Terminal) -> None:
+    """A table that leads with what is serious, and what to do about each."""
+    counts = {
+        severity: sum(f.severity == severity for f in audit.findings) for severity in ("serious", "warning", "info")
+    }
+    rows = [(finding.severity, finding.name, finding.count, finding.table) for finding in audit.findings]
+    title = ", ".join(f"{count} {severity}" for severity, count in counts.items())
+    terminal.table(f"audit of {audit.tables.names.name}: {title}", ["", "finding", "count", "all of it in"], rows)
+    for finding in audit.findings:
+        terminal.say(f"{finding.severity}: {finding.name}: {finding.sentence}")
+        if finding.severity != "info":
+            terminal.say(f"    {finding.mend}")
+    for reason in audit.skipped:
+        terminal.say(f"not looked at: {reason}")
+    terminal.say(f"images of each finding: {folder / 'sheets'}; all numbers: {folder / 'summary.json'}")
+
+
+def _summary(audit: Audit, folder: Path, drawn: list[Finding]) -> str:
+    names = {finding.name for finding in drawn}
+    findings = [
+        {**finding.as_json(), "sheet": f"sheets/{finding.name}.png" if finding.name in names else None}
+        for finding in audit.findings
+    ]
+    about = {"competition": audit.tables.names.name, "train": len(audit.tables.train), "test": len(audit.tables.test)}
+    return json.dumps(
+        {**about, "findings": findings, "notes": audit.notes, "not_looked_at": audit.skipped},
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def _paths(audit: Audit) -> Paths:
+    tables = audit.tables
+    parts = [("train", tables.train_ids, tables.train_paths), ("test", tables.test_ids, tables.test_paths)]
+    return {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
+
+
+def _path_exists(strip: list[Shown], paths: Paths) -> bool:
+    return any(paths[shown.part, shown.id].is_file() for shown in strip)
+
+
+def _tile(shown: Shown, paths: Paths) -> Tile:
+    name = shown.id if shown.part == "train" else f"test {shown.id}"
+    return Tile(sheets.thumbnail(paths[shown.part, shown.id]), [name, shown.note] if shown.note else [name])

@@ -1,0 +1,194 @@
+"""What is wrong, or odd, with labels: their names, how many there are of each, and the groups they share."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from foldcraft.competition import Tables
+from foldcraft.errors import listing
+from foldcraft.findings import Finding, Shown
+
+TABLE = "labels.csv"
+GROUPS_TABLE = "mixed_groups.csv"
+FEW = 10  # rows, or groups, of a class that say little about it
+SPACES = ("Zs", "Zl", "Zp", "Pd", "Pc", "Cc")  # Unicode categories of what parts words: spaces, dashes, underscores
+RARE_MIX = 0.1  # share of the groups up to which a mixed one is an exception
+# Letters of other alphabets that look like Latin ones, small as `casefold` makes them.
+CYRILLIC, LATIN = "авеіјкмнорсѕтух", "abeijkmhopcstyx"
+GREEK, ROMAN = "αεικνορτυχ", "aeikvoptux"
+TWINS = str.maketrans(CYRILLIC + GREEK, LATIN + ROMAN)
+
+
+def find(tables: Tables, folds: int) -> list[Finding]:
+    """All that the labels say.
+
+    Args:
+        folds: how many folds there are to be.
+    """
+    found = [*_look_alikes(tables), *_rare(tables, folds), _mixed(tables), *_elsewhere(tables)]
+    return [finding for finding in found if finding]
+
+
+def table(tables: Tables) -> pd.DataFrame:
+    """One row a label: rows, share of them, groups, and the labels that its name looks like."""
+    labels = tables.labels
+    units = tables.groups if tables.groups is not None else tables.train_ids
+    frame = pd.DataFrame({"label": labels, "unit": units})
+    counts = frame.groupby("label", sort=True)["unit"].agg(rows="size", groups="nunique").reset_index()
+    twins = look_alikes(counts["label"].tolist())
+    alike = {name: [other for other in names if other != name] for names in twins for name in names}
+    counts.insert(2, "share", (counts["rows"] / len(frame)).round(6))
+    return counts.assign(looks_like=[";".join(alike.get(name, [])) for name in counts["label"]])
+
+
+def look_alikes(names: Sequence[str]) -> list[list[str]]:
+    """Sets of names that a person would take for one and the same."""
+    same: dict[str, list[str]] = {}
+    for name in names:
+        same.setdefault(skeleton(name), []).append(name)
+    return [sorted(alike) for alike in same.values() if len(alike) > 1]
+
+
+def skeleton(name: str) -> str:
+    """A name without what is easily overlooked: case, accents, spaces, dashes, invisible signs, foreign twins of
+    letters, and the zeros of a number ("07", "7.0")."""
+    text = name.strip()
+    if re.fullmatch(r"[+-]?\d+(\.0*)?", text):
+        return str(int(text.partition(".")[0]))
+    kinds = [(sign, unicodedata.category(sign)) for sign in unicodedata.normalize("NFKD", text)]
+    letters = [" " if kind in SPACES else sign for sign, kind in kinds if kind[0] not in "CM" or kind == "Cc"]
+    return " ".join("".join(letters).split()).casefold().translate(TWINS)
+
+
+def mixed_groups(tables: Tables) -> pd.DataFrame:
+    """Groups with several labels: group, rows, labels with their counts; the closest to being of one label first."""
+    if tables.groups is None:
+        return pd.DataFrame({"group": [], "rows": [], "labels": []})
+    frame = pd.DataFrame({"group": tables.groups, "label": tables.labels})
+    made = []
+    for group, labels in frame.groupby("group")["label"]:
+        counts = labels.value_counts()
+        if len(counts) > 1:
+            odd_ones = len(labels) - int(counts.iloc[0])
+            words = ";".join(f"{name}: {count}" for name, count in counts.items())
+            made.append((odd_ones / len(labels), group, len(labels), words))
+    return pd.DataFrame([row[1:] for row in sorted(made)], columns=["group", "rows", "labels"])
+
+
+def _look_alikes(tables: Tables) -> Iterator[Finding]:
+    alike = look_alikes(sorted(set(tables.labels.tolist())))
+    if not alike:
+        return
+    rows = pd.Series(tables.labels).value_counts()
+    told = listing([" and ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in alike])
+    # Where letters themselves are what is recognised, "a" and "A" are two classes.
+    signs = all(len(name) == 1 for names in alike for name in names)
+    yield Finding(
+        "look_alikes",
+        "warning" if signs else "serious",
+        len(alike),
+        f"labels that look alike count as several classes: {told}",
+        f"write them alike in {tables.names.train}, unless they are meant to differ",
+        TABLE,
+        [_some(tables, tables.labels == name, repr(name)) for names in alike for name in names],
+    )
+
+
+def _rare(tables: Tables, folds: int) -> Iterator[Finding]:
+    counts = table(tables)
+    kind = "rows" if tables.groups is None else "groups"
+    for name, severity, rare, what, mend in (
+        (
+            "too_rare",
+            "serious",
+            counts["rows"] < folds,
+            f"fewer rows than the {folds} folds",
+            "merge or drop the class, or use fewer folds (folds.count)",
+        ),
+        (
+            "rare",
+            "warning",
+            (counts["rows"] >= folds) & (counts["groups"] < max(FEW, folds)),
+            f"fewer than {max(FEW, folds)} {kind}",
+            "its score is mostly luck; get more of it, merge it, or read the score class by class",
+        ),
+    ):
+        names = counts["label"][rare].tolist()
+        if names:
+            told = listing([f"{row.label!r} ({row.rows} rows)" for row in counts[rare].itertuples()])
+            strips = [_some(tables, tables.labels == label, label) for label in names]
+            yield Finding(name, severity, len(names), f"{len(names)} classes have {what}: {told}", mend, TABLE, strips)
+
+
+def _mixed(tables: Tables) -> Finding | None:
+    mixed = mixed_groups(tables)
+    if mixed.empty:
+        return None
+    sizes = pd.Series(tables.groups).value_counts()
+    several = int((sizes > 1).sum())
+    share = len(mixed) / several
+    strips = [_some(tables, tables.groups == group, group=True) for group in mixed["group"].head(20)]
+    return Finding(
+        "mixed_groups",
+        "warning" if share <= RARE_MIX else "info",
+        len(mixed),
+        f"{len(mixed)} of {several} groups of several rows have several labels ({share:.1%})",
+        "if a group is one thing with one label, these are wrong labels; if not (faces of one photo), all is well",
+        GROUPS_TABLE,
+        strips,
+    )
+
+
+def _elsewhere(tables: Tables) -> Iterator[Finding]:
+    """Labels that the test set or the sample submission knows and the training rows do not, or the other way round."""
+    names, known = tables.names, set(tables.labels.tolist())
+    if names.target in tables.test.columns:
+        answers = tables.test[names.target].to_numpy(dtype=str)
+        unknown = sorted(set(answers.tolist()) - known - {""})
+        if unknown:
+            strips = [
+                [Shown("test", row, label)]
+                for row, label in zip(tables.test_ids, answers, strict=True)
+                if label in unknown
+            ]
+            yield Finding(
+                "test_only_label",
+                "serious",
+                len(unknown),
+                f"{names.test} has labels that no training row has: {listing(unknown)}",
+                "no model can answer them; see whether training rows are missing",
+                TABLE,
+                strips,
+            )
+        elif answers.size and all(answers):
+            what = f"{names.test} has a column {names.target!r} of answers"
+            yield Finding("test_answers", "info", len(answers), what, "it is not read; see that it is no leak", TABLE)
+    columns = [column for column in tables.sample.columns if column != names.id]
+    if len(columns) > 1 and set(columns) != known:
+        extra, lacking = sorted(set(columns) - known), sorted(known - set(columns))
+        parts = [f"columns that are no label ({listing(extra)})"] if extra else []
+        parts += [f"no column for {listing(lacking)}"] if lacking else []
+        yield Finding(
+            "sample_columns",
+            "serious",
+            len(extra) + len(lacking),
+            f"{names.sample} has {' and '.join(parts)}",
+            "no submission can be made on it; see whether labels are misspelt or classes missing",
+            TABLE,
+        )
+    if len(columns) == 1:
+        strange = sorted(set(tables.sample[columns[0]].tolist()) - known - {""})
+        numbers = pd.to_numeric(pd.Series(strange, dtype=str), errors="coerce").notna().all()
+        if strange and not numbers:  # numbers are placeholders, or probabilities
+            what = f"{names.sample} has answers that no training row has: {listing(strange)}"
+            yield Finding("sample_labels", "warning", len(strange), what, "see whether labels are misspelt", TABLE)
+
+
+def _some(tables: Tables, chosen: np.ndarray, note: str = "", group: bool = False, most: int = 8) -> list[Shown]:
+    """The first of the chosen training rows."""
+    rows = np.flatnonzero(chosen)[:most]
+    ids, labels = tables.train_ids, tables.labels
+    return [Shown("train", str(ids[row]), str(labels[row]) if group else note) for row in rows]

@@ -1,0 +1,447 @@
+"""The audit finds each fault that is planted in a drawn competition, and says nothing where there is none."""
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONFIG, Outcome, draw_shape, write_competition
+from PIL import Image, ImageFilter
+
+from foldcraft import auditreport, cli, competition, config, imagefacts, images, labelerrors, labelfindings, sheets
+from foldcraft.findings import Finding, Shown
+from foldcraft.sheets import Tile
+
+SIDE = 32
+ROWS = 66
+AUDIT = Path("runs/shapes/audit")
+
+
+def shape(seed: int) -> Image.Image:
+    return draw_shape(("bar", "cross", "dot")[seed % 3], seed, SIDE)
+
+
+def stored(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[imagefacts.ORIENTATION] = 6
+    return stored(shape(8).convert("L"), "JPEG", exif=exif)
+
+
+FAULTS: dict[str, Callable[[], bytes | None]] = {
+    "missing": lambda: None,
+    "truncated": lambda: stored(shape(1), "PNG")[:-500],
+    "unreadable": lambda: b"this is no picture",
+    "wrong_extension": lambda: stored(shape(3), "JPEG"),
+    "animated": lambda: stored(shape(4), "PNG", save_all=True, append_images=[shape(5)]),
+    "mixed_modes": lambda: stored(shape(5).convert("RGBA"), "PNG"),
+    "exif_rotated": turned,
+    "extreme_size": lambda: stored(shape(7).resize((SIDE * 8, SIDE * 8), Image.Resampling.NEAREST), "PNG"),
+    "extreme_aspect": lambda: stored(shape(8).resize((SIDE // 2, SIDE * 2)), "PNG"),
+    "constant": lambda: stored(Image.new("L", (SIDE, SIDE), 128), "PNG"),
+    "very_dark": lambda: stored(shape(10).point(lambda value: value // 8), "PNG"),
+    "very_bright": lambda: stored(shape(11).point(lambda value: 255 - value // 8), "PNG"),
+    "very_blurred": lambda: stored(shape(12).filter(ImageFilter.GaussianBlur(6)).point(lambda v: v * 2 - 60), "PNG"),
+}
+
+
+def plant(folder: Path) -> dict[str, str]:
+    """Replace one training image a fault; the id of each."""
+    planted = {}
+    for row, (name, make) in enumerate(FAULTS.items()):
+        planted[name] = f"{row:03d}.{'jpg' if name == 'exif_rotated' else 'png'}"
+        path = folder / "train" / planted[name]
+        (folder / "train" / f"{row:03d}.png").unlink()
+        content = make()
+        if content is not None:
+            path.write_bytes(content)
+    train = pd.read_csv(folder / "train.csv", dtype=str)
+    train.loc[: len(FAULTS) - 1, "id"] = list(planted.values())
+    train.to_csv(folder / "train.csv", index=False)
+    return planted
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], int]:
+    """A competition with every fault of a file, audited; its folder, the planted ids and the exit code."""
+    place = tmp_path_factory.mktemp("audited")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        write_competition(Path("input/shapes"), ROWS, 24)
+        planted = plant(Path("input/shapes"))
+        Path("tiny.yaml").write_text(CONFIG)
+        from audit import main
+
+        code = main(["--config", "tiny.yaml", "--strict"])
+    finally:
+        os.chdir(before)
+    return place / AUDIT, planted, code
+
+
+def summary(folder: Path = AUDIT) -> dict[str, dict]:
+    """The findings by name."""
+    return {finding["name"]: finding for finding in json.loads((folder / "summary.json").read_text())["findings"]}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_bad_file_is_found_and_no_other(audited, fault: str) -> None:
+    folder, planted, _ = audited
+    # A truncated file is not missing, an animated one not unreadable; and so on for all pairs.
+    assert summary(folder)[fault]["ids"] == [f"train/{planted[fault]}"]
+    files = pd.read_csv(folder / "files.csv", dtype=str, keep_default_na=False)
+    assert files[files["findings"].str.split(";").map(lambda names: fault in names)]["id"].tolist() == [planted[fault]]
+
+
+def test_broken_files_are_serious_and_the_audit_goes_on_without_them(audited) -> None:
+    folder, _, code = audited
+    assert code == 1
+    found = summary(folder)
+    serious = {name for name, finding in found.items() if finding["severity"] == "serious"}
+    assert {"missing", "truncated", "unreadable"} <= serious
+    assert not serious & {"wrong_extension", "exif_rotated", "very_dark"}
+    assert [*found][:3] == ["missing", "truncated", "unreadable"], "the worst first"
+    assert (folder / "label_errors.csv").is_file(), "what needs pixels was done with the rest"
+
+
+def test_each_finding_is_shown(audited) -> None:
+    folder, _, _ = audited
+    for name, finding in summary(folder).items():
+        if name == "missing":
+            assert finding["sheet"] is None
+        elif finding["ids"]:
+            assert images.decode(folder / finding["sheet"]).width >= sheets.THUMBNAIL, name
+    assert not list(folder.rglob("*.tmp-*"))
+    drawn = {finding["sheet"] for finding in summary(folder).values()} - {None}
+    assert drawn == {f"sheets/{path.name}" for path in (folder / "sheets").iterdir()}
+
+
+@pytest.fixture
+def sound(shapes: Path) -> Path:
+    return shapes
+
+
+def edit(change: Callable[[pd.DataFrame], pd.DataFrame], name: str = "train") -> None:
+    path = Path(f"input/shapes/{name}.csv")
+    change(pd.read_csv(path, dtype=str, keep_default_na=False)).to_csv(path, index=False)
+
+
+def audit(command: Callable[..., Outcome], path: Path, *words: str) -> Outcome:
+    return command("audit", "--config", path, *words)
+
+
+def test_sound_data_pass(sound: Path, command) -> None:
+    done = audit(command, sound, "--strict")
+    assert done.code == 0, done.out + done.err
+    assert not [name for name, finding in summary().items() if finding["severity"] == "serious"]
+
+
+def test_a_second_audit_looks_at_changed_files_only(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit(command, sound)
+    before = {path: path.read_bytes() for path in AUDIT.rglob("*.*") if path.is_file()}
+    seen = []
+    look = imagefacts.look
+    monkeypatch.setattr(imagefacts, "look", lambda path, *rest: seen.append(path.name) or look(path, *rest))
+    audit(command, sound)
+    assert seen == []
+    assert {path: path.read_bytes() for path in before} == before
+    changed = Path("input/shapes/train/007.png")
+    changed.write_bytes(changed.read_bytes()[:-60])
+    assert audit(command, sound, "--strict").code == 1
+    assert seen == ["007.png"]
+    assert summary()["truncated"]["ids"] == ["train/007.png"]
+    assert (AUDIT / "sheets" / "truncated.png").is_file()
+    changed.write_bytes(stored(shape(7), "PNG"))
+    audit(command, sound)
+    assert not (AUDIT / "sheets" / "truncated.png").exists(), "a sheet of what is found no more"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:300] + b"?" + data[301:]])
+def test_damaged_facts_are_collected_again(sound: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    tables, cache = competition.read_tables(config.load(sound)), tmp_path / "facts.parquet"
+    whole = imagefacts.collect(tables, cache)
+    cache.write_bytes(damage(cache.read_bytes()))
+    pd.testing.assert_frame_equal(imagefacts.collect(tables, cache), whole)
+
+
+def test_facts_are_the_same_from_processes_and_from_threads(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = competition.read_tables(config.load(sound))
+    progress: list[int] = []
+    few = imagefacts.collect(tables, progress=progress.append)
+    monkeypatch.setattr(imagefacts, "WORTH_PROCESSES", 1)
+    pd.testing.assert_frame_equal(imagefacts.collect(tables), few)
+    assert sum(progress) == len(few) == 60
+    assert few["id"].tolist() == [*tables.train_ids, *tables.test_ids]
+
+
+def test_labels_that_look_alike(sound: Path, command) -> None:
+    def misspell(train: pd.DataFrame) -> pd.DataFrame:
+        train.loc[train.index % 6 == 2, "label"] = "Dot "
+        return train
+
+    edit(misspell)
+    done = audit(command, sound, "--strict")
+    assert done.code == 1
+    found = summary()["look_alikes"]
+    assert "'Dot ' (8 rows) and 'dot' (8 rows)" in found["sentence"]
+    assert pd.read_csv(AUDIT / "labels.csv").set_index("label").loc["dot", "looks_like"] == "Dot "
+    assert "Dot " in done.out
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Cat ", "cat"),
+        ("cat", "саt"),
+        ("big cat", "big_cat"),
+        ("07", "7"),
+        ("7.0", "7"),
+        ("é", "é"),
+        ("a\u200bb", "ab"),
+    ],
+)
+def test_names_that_a_person_takes_for_one(a: str, b: str) -> None:
+    assert labelfindings.look_alikes([a, b, "something else"]) == [sorted([a, b])]
+
+
+@pytest.mark.parametrize(("a", "b"), [("1-2", "12"), ("-1", "1"), ("C++", "C"), ("cat", "cats"), ("70", "7")])
+def test_names_that_are_two(a: str, b: str) -> None:
+    assert labelfindings.look_alikes([a, b]) == []
+
+
+def test_rare_classes(sound: Path, command) -> None:
+    def rarefy(train: pd.DataFrame) -> pd.DataFrame:
+        train.loc[:1, "label"] = "once or twice"
+        train.loc[2:6, "label"] = "seldom"
+        return train
+
+    edit(rarefy)
+    assert audit(command, sound, "--strict").code == 1
+    found = summary()
+    assert "'once or twice' (2 rows)" in found["too_rare"]["sentence"]
+    assert "'seldom' (5 rows)" in found["rare"]["sentence"]
+    assert found["rare"]["count"] == 1
+
+
+def test_groups_with_mixed_labels(sound: Path, command) -> None:
+    def grouped(train: pd.DataFrame) -> pd.DataFrame:
+        group = [f"{row.label}{row.Index // 6}" for row in train.itertuples()]
+        group[0] = group[1]
+        return train.assign(group=group)
+
+    edit(grouped)
+    audit(command, sound, "competition.group=group")
+    found = summary()["mixed_groups"]
+    assert (found["count"], found["severity"]) == (1, "warning")
+    assert pd.read_csv(AUDIT / "mixed_groups.csv").to_dict("records") == [
+        {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
+    ]
+    assert "train/000.png" in found["ids"]
+
+
+def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path, command) -> None:
+    edit(lambda test: test.assign(label=["star", *["bar"] * (len(test) - 1)]), "test")
+    edit(lambda sample: sample[["id"]].assign(bar=0, cros=0, dot=0), "sample_submission")
+    audit(command, sound)
+    found = summary()
+    assert "star" in found["test_only_label"]["sentence"]
+    assert found["test_only_label"]["ids"] == ["test/048.png"]
+    assert "columns that are no label (cros) and no column for cross" in found["sample_columns"]["sentence"]
+
+
+def test_files_without_a_row(sound: Path, command) -> None:
+    shape(3).save("input/shapes/train/spare.png")
+    audit(command, sound)
+    assert "spare.png" in summary()["unlisted"]["sentence"]
+
+
+def test_copies(sound: Path, command) -> None:
+    """A test image that is a training image, and a mirrored training image with another label."""
+    folder = Path("input/shapes")
+    images.decode(folder / "train" / "000.png").save(folder / "test" / "050.png")
+    images.decode(folder / "train" / "001.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        folder / "train/012.png"
+    )
+    assert audit(command, sound, "--strict").code == 1
+    found = summary()
+    assert found["train_test_copies"]["severity"] == "serious", "one of twelve"
+    assert found["train_test_copies"]["ids"] == ["train/000.png", "test/050.png"]
+    assert found["copies_apart"]["severity"] == "info", "there are no folds yet, and they will keep them together"
+    assert found["copies_with_other_labels"]["ids"] == ["train/001.png", "train/012.png"]
+    pairs = pd.read_csv(AUDIT / "duplicates.csv")
+    assert list(pairs.columns) == ["id_a", "id_b", "where", "kind", "score"]
+    assert pairs["kind"].tolist() == ["exact", "flipped"]
+    assert images.decode(AUDIT / "sheets" / "train_test_copies.png").width > 2 * sheets.THUMBNAIL
+
+
+def test_copies_in_different_folds_are_told_of_the_folds_that_are_frozen(sound: Path, command) -> None:
+    command("split", "--config", sound, "folds.merge_duplicates=false")
+    fold = pd.read_csv("folds/shapes.csv", comment="#").set_index("id")["fold"]
+    other = fold.index[(fold != fold.iloc[0])][0]
+    folder = Path("input/shapes/train")
+    images.decode(folder / fold.index[0]).save(folder / other)
+    audit(command, sound)
+    assert "lie in different folds" in summary()["copies_apart"]["sentence"]
+    assert summary()["copies_apart"]["severity"] == "serious"
+
+
+def test_a_label_that_file_sizes_give_away(sound: Path, command) -> None:
+    for row in pd.read_csv("input/shapes/train.csv", dtype=str).itertuples():
+        with open(Path("input/shapes/train") / row.id, "ab") as stream:
+            stream.write(b" " * {"bar": 0, "cross": 3000, "dot": 6000}[row.label])
+    assert audit(command, sound, "--strict").code == 1
+    found = summary()["label_leak"]
+    assert found["severity"] == "serious"
+    assert "bytes 1.00" in found["sentence"]
+    leaks = pd.read_csv(AUDIT / "leaks.csv")
+    assert leaks[(leaks["question"] == "label") & (leaks["by"] == "bytes")]["found"].item()
+
+
+def test_a_test_set_of_another_look(sound: Path, command) -> None:
+    for path in sorted(Path("input/shapes/test").iterdir()):
+        images.decode(path).point(lambda value: 255 - value).save(path)
+    audit(command, sound)
+    assert {"train_test_files", "train_test_shift"} & set(summary())
+
+
+def test_ids_that_name_a_subject(sound: Path, command) -> None:
+    def renamed(train: pd.DataFrame) -> pd.DataFrame:
+        names = [f"p{row // 4:02d}_{row % 4}.png" for row in train.index]
+        for old, new in zip(train["id"], names, strict=True):
+            Path("input/shapes/train", old).rename(Path("input/shapes/train", new))
+        return train.assign(id=names)
+
+    edit(renamed)
+    audit(command, sound)
+    found = summary()["hidden_groups"]
+    assert (found["count"], found["severity"]) == (12, "warning")
+    assert found["ids"][:4] == [f"train/p00_{k}.png" for k in range(4)]
+    groups = pd.read_csv(AUDIT / "groups.csv")
+    assert len(groups) == 48
+    assert set(groups["evidence"]) == {"ids"}
+
+
+def some_probabilities(seed: int = 0, rows: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Well-founded probabilities (N, 3) and true classes (N,)."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, rows)
+    logits = rng.normal(0, 1, (rows, 3))
+    logits[np.arange(rows), truth] += 4
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True), truth
+
+
+def test_flipped_labels_are_listed() -> None:
+    probabilities, truth = some_probabilities()
+    flipped = np.arange(0, 600, 20)
+    given = truth.copy()
+    given[flipped] = (given[flipped] + 1) % 3
+    found = labelerrors.judge(probabilities, given)
+    hits = np.isin(np.flatnonzero(found.listed), flipped)
+    assert hits.mean() > 0.8
+    assert hits.sum() > 0.8 * len(flipped)
+    assert (found.suggested[flipped] == truth[flipped]).mean() > 0.8
+    assert found.expected == pytest.approx(30, abs=15)
+    assert np.median(found.margin[flipped]) < 0 < np.median(np.delete(found.margin, flipped))
+    assert labelerrors.judge(probabilities, truth).listed.sum() < 15
+
+
+def test_a_threshold_is_each_class_s_own() -> None:
+    """A class that is never recognised with certainty keeps its rows: doubt about it is no sign of a wrong label."""
+    probabilities, truth = some_probabilities(1)
+    unsure = truth == 2
+    probabilities[unsure] = 0.6 * np.array([1 / 2, 1 / 2, 0]) + 0.4 * np.array([0, 0, 1])
+    probabilities[unsure] += np.array([0.05, -0.05, 0])  # most likely "0", at .35 of .40
+    found = labelerrors.judge(probabilities, truth)
+    assert not found.listed[unsure].any()
+
+
+def test_finished_runs_judge_the_labels_and_nothing_is_changed(sound: Path, command) -> None:
+    words = ("train.epochs=1", "tta.views=[identity]")
+    command("split", "--config", sound)
+    rows = Path("input/shapes/train.csv").read_bytes()
+    command("train", "--config", sound, "--fold", "0", *words)
+    done = audit(command, sound)
+    assert "labels are judged by a probe" in done.out
+    assert "tiny has folds that are not trained yet" in done.out
+    command("train", "--config", sound, "--fold", "all", *words)
+    done = audit(command, sound)
+    assert "labels are judged by a probe" not in done.out
+    assert "not looked at" not in done.out
+    assert Path("input/shapes/train.csv").read_bytes() == rows
+    assert not set(pd.read_csv(AUDIT / "label_errors.csv")["label"]) - {"bar", "cross", "dot"}
+
+
+def test_wrong_labels_are_listed_by_the_probe(sound: Path, command) -> None:
+    """Ten images labelled otherwise, of shapes that the probe tells apart."""
+    wrong = ["006.png", "018.png", "030.png"]
+    edit(lambda train: train.assign(label=train["label"].mask(train["id"].isin(wrong), "cross")))
+    audit(command, sound, "backbone.name=resnet10t", "images.size=32")
+    assert wrong[0] in (AUDIT / "label_errors.csv").read_text()
+
+
+def test_nothing_is_half_written(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle, an audit leaves the earlier summary, whole files, and no lock."""
+    audit(command, sound)
+    before = (AUDIT / "summary.json").read_bytes()
+    Path("input/shapes/train/000.png").write_text("no picture")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auditreport, "draw", stop)
+        assert audit(command, sound).code == 130
+    assert (AUDIT / "summary.json").read_bytes() == before
+    assert not list(AUDIT.rglob("*.tmp-*"))
+    audit(command, sound)
+    assert "unreadable" in summary()
+
+
+def test_without_weights_the_rest_is_still_told(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDCRAFT_WEIGHTS", "nowhere")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shape(3).save("input/shapes/train/spare.png")
+    done = audit(command, sound, "backbone.weights=pretrained", "backbone.name=vit_tiny_patch16_224")
+    assert done.code == 0, done.err
+    assert "not looked at" in done.out
+    assert "nowhere" in done.out
+    assert "unlisted" in summary()
+
+
+def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (300, 100), colour).save(tmp_path / name)
+    paths = {("train", name): tmp_path / name for name in ("a.png", "b.png", "bad.png")}
+    strips = [[Shown("train", "a.png", "x" * 500), Shown("train", "b.png")], [Shown("train", "bad.png")]]
+    made = auditreport.draw(Finding("pairs", "info", 2, "", "", "", strips), paths)
+    assert made.size == (
+        2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP,
+        2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP + 3 * sheets.LINE,
+    )
+    middle = sheets.GAP + sheets.THUMBNAIL // 2
+    assert made.getpixel((middle, middle)) == (255, 0, 0)
+    assert made.getpixel((middle + sheets.THUMBNAIL + sheets.GAP, middle)) == (0, 0, 255)
+    caption = np.asarray(made)[sheets.GAP + sheets.THUMBNAIL + sheets.LINE :][: sheets.LINE - 2]
+    assert (caption[:, sheets.THUMBNAIL + sheets.GAP :] == 255).all(), "a long caption ends where the next tile begins"
+    assert (caption < 128).any()
+    assert sheets.enlarged(Image.new("L", (8, 8))).size == (96, 96)
+    assert sheets.sheet([[Tile(Image.new("RGB", (8, 8)), ["only"])]]).width > 8
+
+
+def test_two_audits_at_once(sound: Path, command) -> None:
+    from foldcraft.files import locked
+
+    with locked(AUDIT / ".lock"):
+        done = audit(command, sound)
+    assert done.code == cli.MISTAKE
+    assert "another audit is at work" in done.err
