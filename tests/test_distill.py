@@ -197,8 +197,8 @@ def test_the_targets_that_training_sees(place: Path, command: Command, monkeypat
     work = workspace(*STUDENT, f"distill.share={share}", "distill.pseudo=0.4")
     answers, rows, labels = asked(work), work.folds.train_rows(0), work.competition.targets
     theirs = dict(zip(rows.tolist(), np.exp(answers.train), strict=True))
-    seen, backward = [], Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda *given: (seen.append(given[1]), backward(*given))[1])
+    seen, backward = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *given: (seen.append(given[1]), backward(*given))[1])
 
     fine(study(command, *STUDENT, f"distill.share={share}", "distill.pseudo=0.4"))
 

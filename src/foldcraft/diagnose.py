@@ -266,14 +266,14 @@ class _Table:
         effects = []
         for view, features in zip(VIEWS, seen, strict=True):
             solved = self.solve(k, learned=[features])
-            judged = _each_fold(solved, features, self.fold)
+            judged = each_fold(solved, features, self.fold)
             plain, looked_at = self.better(solved.log_probs, before), self.better(judged, solved.log_probs)
             keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
             effects.append(ViewEffect(view, plain, self.score(judged), keeps))
         return effects
 
 
-def _each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Log-probabilities (N, K) of every row by the head of its own fold."""
     parts = {k: solved.predict(k, [features[fold == k]])[0] for k in range(len(solved.folds))}
     log_probs = np.empty((len(fold), parts[0].shape[1]), np.float32)

@@ -188,11 +188,11 @@ class Trainer:
         first = self.epoch * self.plan.steps_per_epoch
         watch = LossWatch(self.task.learned_ids, self.epoch + 1)
         for step, batch in enumerate(drawn(self.loader), start=first):
-            watch.add(self._step(batch, step), batch.rows)
+            watch.add(self.step(batch, step), batch.rows)
             self.audience.stepped(len(batch.rows) * self.processes.world)
         return self.processes.mean(watch.mean())
 
-    def _step(self, batch: Batch, step: int) -> torch.Tensor:
+    def step(self, batch: Batch, step: int) -> torch.Tensor:
         """One optimizer step; its loss, left on the device."""
         images = self.prepare(batch.images)
         targets = batch.targets.to(self.hardware.device, non_blocking=True)

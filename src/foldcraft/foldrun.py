@@ -186,7 +186,7 @@ def _adapt(
 ) -> Outcome:
     """Train the net, or as much of it as the mode says, from its closed-form head."""
     chosen = _hardware(work, state, start.model, processes)
-    training = _Training(work, folder, start, chosen, processes)
+    training = Training(work, folder, start, chosen, processes)
     if work.config.train.lr == "auto":
         training = training.with_found_lr(audience)
     task, taught = training.taught_task(folder.fold, audience)
@@ -216,7 +216,7 @@ def _adapt(
 
 
 @dataclass(frozen=True)
-class _Training:
+class Training:
     """What all trainings of a fold have in common: the real one, and the short ones that try learning rates."""
 
     work: Workspace
@@ -235,7 +235,7 @@ class _Training:
     def about(self) -> dict[str, Any]:
         return {"lr_probe": self.found} if self.found else {}
 
-    def with_found_lr(self, audience: Audience) -> "_Training":
+    def with_found_lr(self, audience: Audience) -> "Training":
         """The same with the learning rate that three short trainings on fold 0 name."""
 
         @cache

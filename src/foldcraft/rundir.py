@@ -145,3 +145,8 @@ def audit_folder(config: Config) -> Path:
 def duplicates_file(config: Config) -> Path:
     """Where the audit of a competition keeps the copies that it found."""
     return audit_folder(config) / "duplicates.csv"
+
+
+def check_file(config: Config) -> Path:
+    """Where what was found about an experiment's code is kept."""
+    return config.runs / config.competition.name / "check" / f"{config.experiment}.json"

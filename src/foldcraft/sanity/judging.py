@@ -1,0 +1,99 @@
+"""Does inference see and say what training did?"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torchvision.models as tv
+from timm.data import resolve_data_config
+from torch import nn
+
+from foldcraft.hardware import Hardware
+from foldcraft.inference import Member, predict, sweep
+from foldcraft.sanity.finding import Finding, not_applicable, verdict
+from foldcraft.sanity.subject import Subject, log_loss
+
+SOME = 16
+SAME = 1e-3  # of probabilities that differ by the order of sums alone
+LOSS_APART = {"32-true": 1e-4, "bf16-mixed": 0.03, "16-mixed": 0.01}
+CONSTANTS_APART = 1e-4  # of normalised pixels
+
+
+def repeatable(subject: Subject) -> Finding:
+    """Asked twice, the saved net says the same, bit for bit."""
+    rows = subject.some_rows(SOME)
+    first, second = (predict([subject.member], rows)[0] for _ in range(2))
+    apart = float(np.abs(np.exp(first) - np.exp(second)).max())
+    number = f"probabilities differ by {apart:.2g} between two times (wanted: 0)"
+    mend = "put the net into evaluation mode (model.eval()) where it is loaded"
+    return verdict(np.array_equal(first, second), number, mend, apart=apart)
+
+
+def alone(subject: Subject) -> Finding:
+    """An image alone is answered as it is in a batch."""
+    rows = subject.some_rows(SOME)
+    together = predict([subject.member], rows)[0]
+    singly = np.concatenate([predict([subject.member], rows[k : k + 1])[0] for k in range(len(rows))], axis=1)
+    apart = float(np.abs(np.exp(together) - np.exp(singly)).max())
+    number = f"probabilities differ by {apart:.2g} between alone and in a batch of {len(rows)} (wanted: below {SAME:g})"
+    mend = "put the net into evaluation mode (model.eval()) where it is loaded; see that no layer mixes the batch"
+    return verdict(apart < SAME, number, mend, apart=apart)
+
+
+def judged_alike(subject: Subject) -> Finding:
+    """The saved file predicts what training validated."""
+    short = subject.short_run
+    truth = subject.competition.targets[subject.work.folds.valid_rows(0)]
+    again = log_loss(short.predicted.log_probs[0], truth)
+    apart = abs(again - short.validated)
+    bound = LOSS_APART[short.model.hardware.precision] if subject.trains else 0.02
+    number = f"loss {short.validated:.5f} in training, {again:.5f} from the saved file (wanted: within {bound:g})"
+    mend = "see that validation and inference use the same weights, pixels and normalisation"
+    return verdict(apart <= bound, number, mend, apart=apart)
+
+
+def preprocessing(subject: Subject) -> Finding:
+    """Without augmentation the net sees in training, bit for bit, what it sees in inference."""
+    if not subject.trains:
+        return not_applicable("a linear probe learns from what inference sees")
+    rows = subject.some_rows(SOME)
+    trainer = subject.trainer(subject.plain, rows, batch=8, workers=0)
+    learned = {}
+    for batch in trainer.loader:
+        learned |= dict(zip(batch.rows.tolist(), trainer.prepare(batch.images).cpu(), strict=True))
+    apart = 0.0
+    for row, wanted in zip(rows.tolist(), _inferred(subject, rows), strict=True):
+        if row in learned:
+            apart = max(apart, float((learned[row] - wanted).abs().max()))
+    number = f"pixels of {len(learned)} images differ by {apart:.3g} between training and inference (wanted: 0)"
+    mend = "let both go through forward.Preparation with the same Blueprint, and loader.centre's resizing"
+    return verdict(apart == 0, number, mend, apart=apart)
+
+
+def _inferred(subject: Subject, rows: np.ndarray) -> torch.Tensor:
+    """What enters the net in inference, float32 (N, 3, size, size)."""
+
+    def as_seen(_: nn.Module, images: torch.Tensor, __: Hardware) -> torch.Tensor:
+        return images.clone()
+
+    member: Member = replace(subject.member, output=as_seen)
+    return torch.cat([seen[0][0] for _, seen in sweep([member], rows)])
+
+
+def constants(subject: Subject) -> Finding:
+    """Mean and std are those of the weights, channels and places stay where they are."""
+    model, blueprint = subject.as_is.start.model, subject.blueprint
+    if blueprint.source == "timm":
+        known = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
+        mean, std = known["mean"], known["std"]
+    else:
+        transforms = tv.get_model_weights(blueprint.arch).DEFAULT.transforms()
+        mean, std = transforms.mean, transforms.std
+    raw = subject.member.images.__getitems__(subject.some_rows(2))
+    prepare = subject.trainer(subject.as_is, workers=0).prepare if subject.trains else subject.member.preparation
+    wanted = ((raw.numpy() / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    apart = float(np.abs(prepare(raw).cpu().numpy() - wanted).max())
+    shown = ", ".join(f"{value:.3f}" for value in (*mean, *std))
+    number = f"pixels are off by {apart:.2g} from (x / 255 - mean) / std with the weights' own {shown}"
+    mend = "take mean and std from the weights' pretrained_cfg (backbones.build)"
+    return verdict(apart < CONSTANTS_APART, number, mend, apart=apart)

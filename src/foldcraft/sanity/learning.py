@@ -1,0 +1,140 @@
+"""Does a training step do what it should?"""
+
+import numpy as np
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from foldcraft import finetune
+from foldcraft.config import TrainConfig
+from foldcraft.fit import Trainer
+from foldcraft.losses import FOCUS
+from foldcraft.sanity.finding import Finding, not_applicable, verdict
+from foldcraft.sanity.subject import LEARNED, Subject
+
+NOTHING_TRAINED = "a linear probe is solved in closed form; nothing is trained by steps"
+BATCHES = 4  # that the first loss is the mean of
+CLOSE = 0.2  # a first loss may be off by this share
+SAME_NORM = 0.02
+FEW_IMAGES = 8
+
+
+def one_batch(subject: Subject) -> Finding:
+    """One batch, without augmentation and noise, is learned by heart."""
+    if not subject.trains:
+        return not_applicable(NOTHING_TRAINED)
+    losses = subject.by_heart.losses
+    count = len(subject.by_heart.trainer.task.train_rows)
+    number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {LEARNED})"
+    mend = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (src/summary.py)"
+    return verdict(losses[-1] <= LEARNED, number, mend, first=losses[0], last=losses[-1], steps=len(losses))
+
+
+def first_loss(subject: Subject) -> Finding:
+    """The loss at the start is that of guessing, or less where the head starts from a probe."""
+    if not subject.trains:
+        return not_applicable(NOTHING_TRAINED)
+    trainer = subject.trainer(subject.as_is, batch=min(32, subject.config.train.batch), workers=0)
+    finetune.train_mode(trainer.bare_model, trainer.config.finetune)
+    measured, guessed = [], []
+    counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.classes)
+    with torch.no_grad():
+        for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
+            logits = trainer.model(trainer.prepare(batch.images)).float()
+            measured.append(float(trainer.loss(logits, batch.targets.to(logits.device))))
+            guessed.append(guessing(trainer.config.train, counts, batch.targets.numpy()))
+    loss, guess = float(np.mean(measured)), float(np.mean(guessed))
+    share = counts[counts > 0] / counts.sum()
+    prior = float(-(share * np.log(share)).sum())
+    from_probe = trainer.config.finetune.head_init == "probe"
+    sound = loss <= 1.05 * guess if from_probe else abs(loss - guess) <= CLOSE * guess
+    wanted = f"at most {guess:.3f}, head from a probe" if from_probe else f"{guess:.3f} ± {CLOSE:.0%}"
+    number = f"loss {loss:.3f} (wanted: {wanted}; log K {np.log(len(counts)):.3f}, class prior {prior:.3f})"
+    mend = "let the head start near zero (see backbones.build), and give the loss raw logits"
+    return verdict(sound, number, mend, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
+
+
+def guessing(train: TrainConfig, counts: np.ndarray, targets: np.ndarray) -> float:
+    """Loss of a net whose logits are all nought, for class indices (B,); counted apart from the loss itself."""
+    share = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
+    uniform = float(np.log(len(counts)))
+    if train.imbalance == "weighted":
+        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return uniform * float(weights[targets].mean())
+    if train.imbalance == "focal":
+        return uniform * (1 - 1 / len(counts)) ** FOCUS
+    if train.imbalance == "logit_adjusted":
+        own = -np.log(share)[targets].mean()
+        return float((1 - train.label_smoothing) * own - train.label_smoothing * np.log(share).mean())
+    return uniform
+
+
+def gradients_zeroed(subject: Subject) -> Finding:
+    """Two steps that change nothing have the same gradient."""
+    if not subject.trains:
+        return not_applicable(NOTHING_TRAINED)
+    batch = min(FEW_IMAGES, subject.config.train.batch)
+    trainer = subject.trainer(
+        subject.as_is, subject.some_rows(batch), batch=batch, clip=0.0, ema=False, swa=0.0, workers=0
+    )
+    finetune.thaw(trainer.bare_model, trainer.config.finetune, trainer.config.finetune.unfreeze_epochs)
+    finetune.train_mode(trainer.bare_model, trainer.config.finetune)
+    norms = _norms_standing_still(trainer)
+    ratio = norms[1] / norms[0] if norms[0] > 0 else float("nan")
+    number = (
+        f"gradient norm {norms[0]:.4g}, then {norms[1]:.4g} with a learning rate of 0: ratio {ratio:.3f} (wanted: 1)"
+    )
+    mend = "call optimizer.zero_grad() after each step"
+    return verdict(abs(ratio - 1) <= SAME_NORM, number, mend, ratio=ratio)
+
+
+def _norms_standing_still(trainer: Trainer) -> list[float]:
+    """Gradient norms that the optimizer finds in two steps on one batch, the learning rate being nought."""
+    norms: list[float] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([grad.double().norm() for grad in grads]).norm()) if grads else 0.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+
+    hook = trainer.optimizer.optimizer.register_step_pre_hook(look)
+    batch = next(iter(trainer.loader))
+    for _ in range(2):
+        torch.manual_seed(0)  # the same dropout
+        trainer.step(batch._replace(images=batch.images.clone()), 0)
+    hook.remove()
+    return norms
+
+
+def modes(subject: Subject) -> Finding:
+    """Training mode in a step, evaluation mode when judged."""
+    if not subject.trains:
+        return not_applicable(NOTHING_TRAINED)
+    calls = subject.short_run.modes
+    asleep = sum(1 for is_step, on in calls if is_step and "" not in on)
+    awake = sum(1 for is_step, on in calls if not is_step and on)
+    steps = sum(1 for is_step, _ in calls if is_step)
+    number = (
+        f"{steps} steps, {asleep} not in training mode; {len(calls) - steps} judgements, {awake} not in evaluation mode"
+    )
+    mend = "call finetune.train_mode before an epoch's steps, and model.eval() before judging"
+    sound = bool(steps) and steps < len(calls) and not asleep and not awake
+    return verdict(sound, number, mend, asleep=asleep, awake=awake)
+
+
+def statistics(subject: Subject) -> Finding:
+    """BatchNorm's statistics stay where the config freezes them, and follow the batches where it does not."""
+    if not subject.trains:
+        return not_applicable(NOTHING_TRAINED)
+    trainer = subject.trainer(subject.as_is, workers=0)
+    norms = {name: m for name, m in trainer.bare_model.named_modules() if isinstance(m, _BatchNorm)}
+    if not norms:
+        return not_applicable("the net has no BatchNorm")
+    wanted, short = trainer.config.finetune, subject.short_run
+    follow = wanted.batchnorm == "train" and wanted.mode in ("full", "norm")
+    free = {n for n, m in norms.items() if follow and all(p.requires_grad for p in m.parameters())}
+    leaked, stuck = short.moved - free, free - short.moved if not wanted.unfreeze_epochs else frozenset()
+    number = f"{len(norms)} BatchNorms, {len(norms) - len(free)} to be frozen: {len(leaked)} of them moved"
+    number += f"; {len(stuck)} of {len(free)} to follow the batches did not" if free else ""
+    mend = "call finetune.train_mode after every model.train()"
+    return verdict(not leaked and not stuck, number, mend, moved=len(leaked), stuck=len(stuck))

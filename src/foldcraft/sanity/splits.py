@@ -1,0 +1,97 @@
+"""Do the folds hold, and does a batch hold what its rows say?"""
+
+import numpy as np
+import pandas as pd
+
+from foldcraft import images as pictures
+from foldcraft.augment import centre
+from foldcraft.folds import Folds
+from foldcraft.sanity.finding import Finding, verdict
+from foldcraft.sanity.subject import Subject
+
+SOME = 32  # images that are decoded anew
+
+
+def folds_hold(subject: Subject) -> Finding:
+    """No group in two folds, no row learned from and judged on, no id twice, made for these data."""
+    mend = "delete the file and run `python src/split.py` with folds.scheme=auto; runs on the old folds are void"
+    if subject.folds_problem:
+        return verdict(False, subject.folds_problem, mend)
+    split, data = subject.whole.folds, subject.whole.competition
+    problems = _id_problems(subject)
+    torn = _torn_groups(split, data.groups)
+    both = sum(len(np.intersect1d(split.train_rows(k), split.valid_rows(k))) for k in range(split.count))
+    judged = np.concatenate([split.valid_rows(k) for k in range(split.count)])
+    problems += [f"{torn} groups lie in several folds"] if torn else []
+    problems += [f"{both} rows are both learned from and judged on"] if both else []
+    if not np.array_equal(np.sort(judged), np.arange(len(data.targets))):
+        problems.append("not every row is judged exactly once")
+    strangers = _strangers(subject)
+    problems += [f"training draws {strangers} rows that are not the fold's to learn from"] if strangers else []
+    groups = "no group column" if data.groups is None else f"{len(np.unique(data.groups))} groups, none in two folds"
+    sound = f"{split.count} folds of {len(data.targets)} rows, {groups}"
+    return verdict(not problems, "; ".join(problems) or sound, mend, torn_groups=torn, shared_rows=both)
+
+
+def _id_problems(subject: Subject) -> list[str]:
+    """What is wrong with the ids in the file itself."""
+    ids = pd.read_csv(subject.config.folds_file, skiprows=1, dtype=str, keep_default_na=False)["id"]
+    ours = subject.whole.competition.train_ids
+    problems = [f"{ids.duplicated().sum()} ids stand twice in the file"] if ids.duplicated().any() else []
+    apart = len(set(ids) ^ set(ours.tolist()))
+    return [*problems, f"{apart} ids differ from the training rows'"] if apart else problems
+
+
+def _torn_groups(split: Folds, groups: np.ndarray | None) -> int:
+    """Number of groups with rows in more than one fold."""
+    if groups is None:
+        return 0
+    return int((pd.Series(split.fold).groupby(groups).nunique() > 1).sum())
+
+
+def _strangers(subject: Subject) -> int:
+    """Rows in an epoch's batches that the fold must not learn from."""
+    if not subject.trains:
+        return 0
+    trainer = subject.trainer(subject.as_is)
+    drawn = {draw.row for batch in trainer.batches for draw in batch}
+    fold = subject.work.folds.fold
+    return sum(fold[row] == 0 for row in drawn)
+
+
+def pairs_hold(subject: Subject) -> Finding:
+    """Images and labels of a batch are those of its ids, by the CSV and the files read anew."""
+    data, config = subject.competition, subject.config
+    start = subject.as_is.start
+    rows = subject.some_rows(SOME)
+    spec = subject.work.image_spec(start.blueprint)
+    labels = pd.read_csv(
+        config.folder / config.competition.train, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+    ).set_index(config.competition.id)[config.competition.target]
+    wrong_labels = wrong_images = seen = 0
+    for row, image, target in _drawn(subject, rows):
+        at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
+        decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least)
+        wanted = centre(pictures.make_square(decoded, spec), config.images)
+        wrong_images += not np.array_equal(image, wanted)
+        wrong_labels += data.classes.names[target] != labels[data.train_ids[row]]
+        seen += 1
+    number = (
+        f"of {seen} images in batches, {wrong_images} are not their file's and {wrong_labels} labels not their row's"
+    )
+    mend = "look for rows that were shuffled, sorted or joined apart; delete runs/<competition>/cache if images differ"
+    return verdict(not wrong_images and not wrong_labels, number, mend, images=wrong_images, labels=wrong_labels)
+
+
+def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, int]]:
+    """Row, image and class index of everything in an epoch's batches, without augmentation."""
+    if not subject.trains:
+        targets = subject.competition.targets
+        images = subject.member.images.__getitems__(rows)
+        return [(int(row), image.numpy(), int(targets[row])) for row, image in zip(rows, images, strict=True)]
+    trainer = subject.trainer(subject.plain, rows, batch=8, workers=0)
+    found = []
+    for batch in trainer.loader:
+        parts = zip(batch.rows.tolist(), batch.images, batch.targets.tolist(), strict=True)
+        found += [(row, image.numpy(), target) for row, image, target in parts]
+    return found
