@@ -23,9 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft import audit, auditreport
     from foldcraft.files import locked
     from foldcraft.rundir import audit_folder
-    from foldcraft.terminal import Terminal
 
-    terminal, folder = Terminal(), audit_folder(config)
+    terminal, folder = cli.terminal(args), audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):
         found = audit.run(config, terminal)
         auditreport.write(found, folder, terminal)

@@ -20,7 +20,6 @@ from foldcraft.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.sanity.examine import Line, Report
-    from foldcraft.terminal import Terminal
 
 FAILED = 1
 
@@ -38,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.rundir import check_file
     from foldcraft.sanity.examine import CHECKS, examine
-    from foldcraft.terminal import Terminal
 
-    terminal, file = Terminal(), check_file(config)
+    terminal, file = cli.terminal(args), check_file(config)
     trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None
     width = max(len(title) for title, _ in CHECKS.values())
     only = [word for word in args.only if "=" not in word]

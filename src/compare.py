@@ -43,9 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     places, overrides = cli.split_words(args)
 
     from foldcraft import compare, significance
-    from foldcraft.terminal import Terminal
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     runs = compare.open_runs(places, overrides)
     answers = compare.gather(runs)
     found = significance.compare(answers, args.tried)
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(line)
     show_differences(answers, found, terminal)
     for line in legend(found.strictness):
-        terminal.say(line)
+        terminal.note(line)
     if answers.metric.wants == "labels":
         show_discord(answers, found, terminal)
     for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):

@@ -21,15 +21,15 @@ def main(arguments: Sequence[str]) -> int:
     import infer
     import split
     import train
-    from foldcraft.terminal import Terminal
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
+    quiet = ["--quiet"] if args.quiet else []
     steps = [(split, [EXPERIMENTS[0]]), *((train, [name, "--fold", "all"]) for name in EXPERIMENTS)]
     for command, words in steps:
-        terminal.say(f"\n$ python src/{command.__name__}.py --config {' '.join([*words, *args.overrides])}")
-        if code := command.main(["--config", *words, *args.overrides]):
+        terminal.note(f"\n$ python src/{command.__name__}.py --config {' '.join([*words, *args.overrides])}")
+        if code := command.main([*quiet, "--config", *words, *args.overrides]):
             return code
-    terminal.say(f"\n$ python src/infer.py --config {' '.join([*EXPERIMENTS, *args.overrides])}")
+    terminal.note(f"\n$ python src/infer.py --config {' '.join([*EXPERIMENTS, *args.overrides])}")
     path, result = infer.submit(configs, None, terminal)
     score = result.verdict.chosen.score
     terminal.say(

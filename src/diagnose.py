@@ -38,12 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft import backbones, diagnose
     from foldcraft.advice import advise
     from foldcraft.rundir import diagnosis_file
-    from foldcraft.terminal import Terminal
     from foldcraft.workspace import Workspace
 
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     works = [Workspace.open(config), *(Workspace.open(diagnose.config_for(config, name)) for name in names[1:])]
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)

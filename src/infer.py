@@ -37,18 +37,16 @@ def main(arguments: Sequence[str]) -> int:
     configs = cli.load_configs(args)
 
     from foldcraft import submission
-    from foldcraft.terminal import Terminal
 
     if args.name is not None:
         submission.check_name(args.name)
-    submit(configs, args.name, Terminal(), methods_named(args.method))
+    submit(configs, args.name, cli.terminal(args), methods_named(args.method))
     return 0
 
 
 def enter_score(args: argparse.Namespace) -> int:
     """Fill a leaderboard's scores into the ledger; here public=… and private=… are no settings."""
     from foldcraft import ledger
-    from foldcraft.terminal import Terminal
 
     if args.config or args.name is not None:
         raise FoldcraftError("enters a score, and takes neither --config nor --name", "--score")
@@ -56,7 +54,7 @@ def enter_score(args: argparse.Namespace) -> int:
         raise FoldcraftError(f"{strange[0]!r} is not a score", "--score", "write public=0.812 or private=0.805")
     scores = dict(word.split("=", 1) for word in args.overrides)
     for line in ledger.fill(SUBMISSIONS, args.score, scores):
-        Terminal().say(line)
+        cli.terminal(args).say(line)
     return 0
 
 

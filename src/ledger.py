@@ -26,7 +26,6 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
 
     from foldcraft import ledger, standing
-    from foldcraft.terminal import Terminal
 
     rows = ledger.read(ledger.path_in(SUBMISSIONS))
     if rows.empty:
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
                 f"no submission of {args.competition!r}", "--competition", suggest(args.competition, known)
             )
         rows = rows[rows["competition"] == args.competition]
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     for part in standing.read(SUBMISSIONS, rows):
         show(part, terminal)
         for line in standing.findings(part):

@@ -20,10 +20,9 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft import preview, sheets
     from foldcraft.rundir import experiment_folder
-    from foldcraft.terminal import Terminal
     from foldcraft.workspace import Workspace
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
     sheet = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
     sheets.save(sheet, out)

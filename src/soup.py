@@ -36,11 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     target = first.with_name(f"{args.name}.yaml")
 
     from foldcraft import soup, tasting
-    from foldcraft.terminal import Terminal
 
     check_target(target)
     tasting.check_free(to_be)
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     pot = soup.open_pot(configs, terminal)
     warn_of_gaps(pot, terminal)
     tasted = tasting.taste(pot)

@@ -24,9 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft import competition, folds
-    from foldcraft.terminal import Terminal
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     data = competition.read(config)
     copies = copies_found(config, data)
     if config.folds_file.exists():

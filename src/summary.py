@@ -35,9 +35,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft import competition
     from foldcraft.files import write_atomic
-    from foldcraft.terminal import Terminal
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     classes = competition.read(config).classes.names
     seen = look(config, len(classes))
     tell(seen, config, args.depth, terminal)

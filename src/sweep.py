@@ -33,14 +33,14 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft import config, searchspace
     from foldcraft.sweeping import Sweep, words_of_caution
-    from foldcraft.terminal import Several, Terminal
+    from foldcraft.terminal import Several
     from foldcraft.tracking import Tracker
 
     names, words = cli.split_words(args)
     if len(names) > 1:
         raise FoldcraftError("this command takes one config", "--config")
     file = Path(names[0] if names else cli.DEFAULT_CONFIG)
-    terminal = Terminal()
+    terminal = cli.terminal(args)
 
     def load(more: Sequence[str]) -> config.Config:
         return config.load(file, [*words, *more])

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foldcraft import cli
 from foldcraft.errors import FoldcraftError
 
 if TYPE_CHECKING:
     from foldcraft.processes import Processes
+    from foldcraft.terminal import Terminal
     from foldcraft.workspace import Workspace
 
 
@@ -43,26 +44,26 @@ def main(arguments: Sequence[str]) -> int:
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
     if args.jobs > 1 and len(chosen) > 1:
-        return side_by_side(args, chosen)
-    return one_after_another(work, chosen, processes.join())
+        return side_by_side(args, work, chosen)
+    return one_after_another(args, work, chosen, processes.join())
 
 
-def one_after_another(work: Workspace, chosen: Sequence[int], together: Processes) -> int:
+def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], together: Processes) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.audience import Audience
     from foldcraft.foldrun import train_fold
-    from foldcraft.terminal import Several, Terminal
+    from foldcraft.terminal import Several
     from foldcraft.tracking import tracker_of
 
     if not together.is_first:
         for fold in chosen:
             train_fold(work, fold, together, Audience())
         return 0
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     tracker = tracker_of(work.config)
     audience = Several(terminal, tracker) if tracker else terminal
     try:
-        scores = {fold: train_fold(work, fold, together, audience)["score"] for fold in chosen}
+        manifests = {fold: train_fold(work, fold, together, audience) for fold in chosen}
     except Exception as error:
         if tracker:
             tracker.failed(error)
@@ -72,25 +73,44 @@ def one_after_another(work: Workspace, chosen: Sequence[int], together: Processe
         warning = tracker.close() if tracker else None
         if warning:
             terminal.say(warning)
-    mean = sum(scores.values()) / len(scores)
-    terminal.say(f"{work.config.experiment}: mean {work.competition.metric.name} of {len(scores)} folds {mean:.4f}")
+    show(work, manifests, terminal)
     return 0
 
 
-def side_by_side(args: argparse.Namespace, chosen: Sequence[int]) -> int:
+def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Terminal) -> None:
+    """The folds, and what they come to."""
+    from statistics import fmean, stdev
+
+    from foldcraft.terminal import duration
+
+    scores, seconds = ([one[key] for one in manifests.values()] for key in ("score", "seconds"))
+    rows = [
+        (f"fold {fold}", f"{one['score']:.4f}", one["epochs"], duration(one["seconds"]))
+        for fold, one in manifests.items()
+    ]
+    if len(scores) > 1:
+        rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
+        rows.append(("in all", "", sum(one["epochs"] for one in manifests.values()), duration(sum(seconds))))
+    terminal.table(work.config.experiment, ("", work.competition.metric.name, "epochs", "time"), rows)
+
+
+def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int]) -> int:
     """Train each fold by a command of its own, several at a time."""
     from foldcraft.launch import run_side_by_side
-    from foldcraft.terminal import Terminal
+    from foldcraft.rundir import FoldFolder
 
-    terminal = Terminal()
+    terminal = cli.terminal(args)
     words = [word for word in [*args.config, *args.overrides] if "=" in word]
     named = ["--config", *(word for word in args.config if "=" not in word)] if args.config else []
-    trial = ["--trial"] if args.trial else []
-    commands = {fold: [__file__, *named, *words, *trial, "--fold", str(fold)] for fold in chosen}
+    more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
+    commands = {fold: [__file__, *more, *named, *words, "--fold", str(fold)] for fold in chosen}
     codes = run_side_by_side(commands, args.jobs, terminal.say)
+    trained = {fold: FoldFolder.of(work.config, fold).read_manifest() for fold in chosen if not codes[fold]}
+    if trained:
+        show(work, trained, terminal)
     failed = [fold for fold, code in codes.items() if code]
     if failed:
-        terminal.say(f"folds that failed: {', '.join(map(str, failed))}; the same command goes on with them")
+        terminal.say(f"warning: folds that failed: {', '.join(map(str, failed))}; the same command goes on with them")
     return max(codes.values())
 
 

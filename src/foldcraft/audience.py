@@ -15,7 +15,10 @@ class Audience:
     """Listens and must not change anything; each method may be left as it is."""
 
     def say(self, text: str) -> None:
-        """One line for people."""
+        """One line for people: a result, or a warning."""
+
+    def note(self, text: str) -> None:
+        """One line on the way to a result, which a quiet command keeps to itself."""
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:

@@ -6,11 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldcraft import config
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import cannot_write
+
+if TYPE_CHECKING:
+    from foldcraft.terminal import Terminal
 
 DEFAULT_CONFIG = "configs/default.yaml"
 MISTAKE = 2
@@ -21,8 +25,9 @@ DISK_TROUBLE = {
 
 
 def bare_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with --debug, for a command that needs no config."""
+    """A parser with --quiet and --debug, for a command that needs no config."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quiet", action="store_true", help="show results and errors only")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -32,12 +37,19 @@ def parser(
     several_configs: bool = False,
     words: tuple[str, str] = ("key=value", "settings that win over the config's"),
 ) -> argparse.ArgumentParser:
-    """A parser with --config, --debug and key=value overrides; `words` names what else stands there, and explains."""
+    """`bare_parser` with --config and key=value overrides; `words` names what else stands there, and explains."""
     made = bare_parser(description)
     plural = "one or more experiments of one competition" if several_configs else "the experiment"
     made.add_argument("--config", nargs="+", default=[], metavar="YAML", help=f"{plural}; left out: {DEFAULT_CONFIG}")
     made.add_argument("overrides", nargs="*", metavar=words[0], help=words[1])
     return made
+
+
+def terminal(args: argparse.Namespace) -> "Terminal":
+    """What a command shows all it has to show on, as quietly as it was asked to."""
+    from foldcraft.terminal import Terminal
+
+    return Terminal(args.quiet)
 
 
 def load_configs(args: argparse.Namespace) -> list[Config]:

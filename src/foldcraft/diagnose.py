@@ -134,7 +134,7 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         works: the same competition, with a config for each backbone.
     """
     table, order, ranked, pool, pool_scores = _rank(works, audience)
-    audience.say("learning curve")
+    audience.note("learning curve")
     curve, more_data = table.curve(order[0], ranked[0].log_probs)
     data = works[0].competition
     return Diagnosis(

@@ -58,7 +58,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
             manifest = _check_done(work, folder)
             if processes.is_first:
                 _check_papers(work, folder, manifest, audience)
-            audience.say(f"fold {fold}: done before, score {manifest['score']:.4f}")
+            audience.note(f"fold {fold}: done before, score {manifest['score']:.4f}")
             return manifest
         return _train(work, folder, processes, audience)
 
@@ -209,7 +209,7 @@ def _adapt(
     if not work.config.finetune.interpolate or not processes.is_first:
         return outcome
     point = _interpolated(work, folder, start, chosen, before, fitted)
-    audience.say(f"fold {folder.fold}: predicts at {point.share:g} of the way from the probe to the trained net")
+    audience.note(f"fold {folder.fold}: predicts at {point.share:g} of the way from the probe to the trained net")
     losses = {f"{share:g}": round(loss, 5) for share, loss in point.losses.items()}
     about = {**about, "interpolation": {"share": point.share, "losses": losses}}
     return replace(outcome, weights=point.weights, oof=point.oof, about=about)
@@ -277,7 +277,7 @@ class Training:
             return teaching.ask_once(found, work, folder, self._identity(fold), audience)
 
         lesson = teaching.lesson(work, fold, self.processes.from_first(answers), self.start.test)
-        audience.say(f"fold {fold}: {teaching.describe(lesson, found, work.config.distill)}")
+        audience.note(f"fold {fold}: {teaching.describe(lesson, found, work.config.distill)}")
         return lesson, found
 
     def _identity(self, fold: int) -> str:

@@ -72,11 +72,11 @@ def _try_all(
         loss = processes.from_first(lambda tried=tried: tried)
         if loss is not None:
             losses[f"{lr:.2g}"] = loss
-            audience.say(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
+            audience.note(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
     if not losses:
         raise FoldcraftError("no learning rate led to a finite loss", "train.lr", "give a number instead of auto")
     best = min(losses, key=lambda name: losses[name])
-    audience.say(f"learning rate {best} chosen")
+    audience.note(f"learning rate {best} chosen")
     found = {"lr": float(best), **losses}
     if processes.is_first:
         sealed.write_json(memory, {"identity": task.identity, "found": found})

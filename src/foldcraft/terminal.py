@@ -1,14 +1,21 @@
 """What a person at the terminal sees: bars where there is a terminal, plain lines where there is none."""
 
+import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 from foldcraft.audience import Audience
 from foldcraft.config import Config
@@ -16,103 +23,256 @@ from foldcraft.errors import printable
 from foldcraft.recipe import Plan
 from foldcraft.rundir import FoldFolder
 
-WIDTH = 200  # of lines where nothing says how long they may be
+ENDLESS = 10_000  # columns of what is no terminal: a file has no width
+WIDE, MIDDLING = 90, 60  # columns of a terminal from which on a bar shows all, or the most of it
+NUMBER = tuple("+-−–±0123456789.")
 
 
 class Terminal(Audience):
-    """Prints to stdout; `prefix` tells folds apart that run side by side."""
+    """Prints to stdout.
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:  # a log file has no width
-            self.console.width = WIDTH
-        self.bar: Progress | None = None
-        self.task: TaskID | None = None
-        self.fold, self.epochs = 0, 0
+    Colours follow NO_COLOR and FORCE_COLOR; bars appear on a terminal only, whatever these say.
+
+    Args:
+        quiet: show results, and nothing of the way to them.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(highlight=False, emoji=False, soft_wrap=True)
+        self.has_width = sys.stdout.isatty()
+        self.is_live = self.has_width and self.console.is_interactive
+        if not self.has_width:
+            self.console.width = ENDLESS
+        self._shown = False
+        self._page: list[RenderableType] | None = None
+        self._bars: _Bars | None = None
+        self._training: TaskID | None = None
+        self._fold, self._epochs = 0, 0
 
     def say(self, text: str) -> None:
-        self.console.print("\n".join(map(printable, text.split("\n"))), markup=False)
+        shown = "\n".join(map(printable, text.split("\n")))
+        self._show(Text(shown, style="yellow" if text.startswith("warning:") else ""))
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.say(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table whose first column is text and whose others are numbers; a narrow terminal gets longer lines."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold")
-        for number, column in enumerate(columns):
-            table.add_column(escape(printable(column)), justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*(escape(printable(str(cell))) for cell in row))
-        # Fitted into a narrow terminal, numbers would lose their digits.
-        Console(highlight=False, soft_wrap=True, width=max(WIDTH, self.console.width)).print(table)
+        """A table, as wide as it is where there is no terminal; in a narrow one a row becomes a few lines."""
+        cells = [[printable(str(cell)) for cell in row] for row in rows]
+        columns = list(map(printable, columns))
+        shown: RenderableType = _table(columns, cells)
+        if not self._fits(shown):
+            shown = _table([_folded(name, number, cells) for number, name in enumerate(columns)], cells)
+        if not self._fits(shown):
+            shown = _stacked(columns, cells, self.console.width)
+        above = [""] if self._shown else []
+        if title:
+            above.append(Text(textwrap.fill(printable(title), self.console.width), "bold"))
+        self._show(Group(*above, shown))
+
+    def _fits(self, table: Table) -> bool:
+        options = self.console.options.update(width=ENDLESS)
+        return Measurement.get(self.console, options, table).maximum <= self.console.width
+
+    def _show(self, what: RenderableType) -> None:
+        self._shown = True
+        if self._page is not None:
+            self._page.append(what)
+        else:
+            self.console.print(what)
+
+    def watch(self, draw: Callable[[], object], seconds: float) -> None:
+        """Fill the terminal with what `draw` prints, again every so many seconds, until Ctrl-C."""
+        with suppress(KeyboardInterrupt), Live(console=self.console, screen=True, auto_refresh=False) as live:
+            while True:
+                self._page, self._shown = [], False
+                try:
+                    draw()
+                    live.update(Group(*self._page), refresh=True)
+                finally:
+                    self._page = None
+                time.sleep(seconds)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
-        done = 0
-        with self._bar(transient=True) as bar:
-            task = bar.add_task(title, total=total, visible=False)
+        done, task = 0, None
 
-            def advance(amount: int) -> None:
-                nonlocal done
-                done += amount
-                bar.update(task, advance=amount, visible=True)
+        def advance(amount: int) -> None:
+            nonlocal done, task
+            done += amount
+            if task is None:  # what is there already needs no bar
+                task = self._begin(title, total)
+            self._move(task, amount)
 
+        try:
             yield advance
+        finally:
+            self._end(task)
         if done:
-            self.say(f"{title}: {done}")
-
-    def _bar(self, transient: bool) -> Progress:
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=transient,
-            disable=not self.console.is_terminal,
-        )
+            self.note(f"{title}: {done}")
 
     def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
-        self.fold = folder.fold
-        self.say(f"fold {self.fold}: {config.experiment} on {about['hardware']} ({about['why']})")
+        self._fold = folder.fold
+        self.note(f"fold {self._fold}: {config.experiment} on {about['hardware']} ({about['why']})")
 
     def started(self, plan: Plan, epochs_done: int) -> None:
-        self.epochs = plan.epochs
+        self._epochs = plan.epochs
         images = plan.batch * plan.steps_per_epoch
-        self.bar = self._bar(transient=True)
-        self.bar.start()
-        self.task = self.bar.add_task(
-            self._title(epochs_done), total=images * plan.epochs, completed=images * epochs_done
+        self._training = self._begin(
+            f"fold {self._fold}",
+            images * plan.epochs,
+            completed=images * epochs_done,
+            amount=self._epoch(epochs_done + 1),
+            unit=" images",
         )
         if epochs_done:
-            self.say(f"fold {self.fold}: goes on after epoch {epochs_done}")
+            self.note(f"fold {self._fold}: goes on after epoch {epochs_done}")
 
     def stepped(self, images: int) -> None:
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, advance=images)
+        self._move(self._training, images)
 
     def epoch_ended(self, row: dict[str, float]) -> None:
-        line = (
-            f"{self._title(int(row['epoch']))}  loss {row['loss']:.4f}  valid loss {row['valid_loss']:.4f}  "
-            f"score {row['score']:.4f}  {row['images_per_second']:.0f} images/s"
-        )
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, description=line)
-        if not self.console.is_terminal:
-            self.say(line)
+        epoch = int(row["epoch"])
+        if self._bars and self._training is not None:
+            fields = {"loss": f"loss {row['loss']:.4f}", "score": f"score {row['score']:.4f}"}
+            self._bars.update(self._training, amount=self._epoch(epoch + 1), **fields)
+            if epoch == self._epochs:
+                self.close()
+        if not self.is_live:
+            self.note(
+                f"fold {self._fold}  {self._epoch(epoch)}  loss {row['loss']:.4f}  "
+                f"valid loss {row['valid_loss']:.4f}  score {row['score']:.4f}  "
+                f"{row['images_per_second']:.0f} images/s{self._left(row)}"
+            )
 
-    def _title(self, epoch: int) -> str:
-        return f"fold {self.fold}  epoch {epoch}/{self.epochs}"
+    def _epoch(self, number: int) -> str:
+        return f"epoch {min(number, self._epochs)}/{self._epochs}"
+
+    def _left(self, row: dict[str, float]) -> str:
+        """How long the epochs to come will take, if they take as long as those before."""
+        to_come = self._epochs - row["epoch"]
+        return f"  {duration(row['seconds'] / row['epoch'] * to_come)} left" if to_come else ""
 
     def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
         self.close()
-        self.say(
-            f"fold {self.fold}: done, {manifest['metric']} {manifest['score']:.4f} "
+        self.note(
+            f"fold {self._fold}: done, {manifest['metric']} {manifest['score']:.4f} "
             f"({manifest['epochs']} epochs, {manifest['seconds']:.0f} s)"
         )
 
     def close(self) -> None:
-        """Take the bar down."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
+        """Take the training's bar down."""
+        self._end(self._training)
+        self._training = None
+
+    def _begin(self, title: str, total: int, **fields: Any) -> TaskID | None:
+        if self.quiet or not self.is_live:
+            return None
+        if self._bars is None:
+            self._bars = _Bars(self.console)
+            self._bars.start()
+        return self._bars.add_task(title, total=total, **fields)
+
+    def _move(self, task: TaskID | None, amount: int) -> None:
+        if self._bars and task is not None:
+            self._bars.update(task, advance=amount)
+
+    def _end(self, task: TaskID | None) -> None:
+        if self._bars is None or task is None:
+            return
+        self._bars.remove_task(task)
+        if not self._bars.tasks:
+            self._bars.stop()
+            self._bars = None
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, 1:02:03."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+class _Word(ProgressColumn):
+    """A column of a bar that says something of the task."""
+
+    def __init__(self, word: Callable[[Task], str], overflow: str = "crop") -> None:
+        super().__init__(Column(no_wrap=True, overflow=overflow))
+        self.word = word
+
+    def render(self, task: Task) -> Text:
+        return Text(self.word(task))
+
+
+def _amount(task: Task) -> str:
+    return task.fields.get("amount") or f"{task.completed:.0f}/{task.total:.0f}"
+
+
+def _speed(task: Task) -> str:
+    speed = task.finished_speed or task.speed
+    return f"{speed:,.0f}{task.fields.get('unit', '')}/s" if speed else ""
+
+
+class _Bars(Progress):
+    """Tasks a line each: what, how much, how fast, how long still, loss and score; a narrow terminal gets less."""
+
+    def __init__(self, console: Console) -> None:
+        self.shown_on = console
+        super().__init__(console=console, transient=True)
+
+    def make_tasks_table(self, tasks: Sequence[Task]) -> Table:
+        self.columns = _columns(self.shown_on.width)
+        return super().make_tasks_table(tasks)
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    title, amount = _Word(lambda task: task.description, "ellipsis"), _Word(_amount)
+    left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
+    loss, score = (_Word(lambda task, key=key: task.fields.get(key, "")) for key in ("loss", "score"))
+    if width >= WIDE:
+        return title, BarColumn(20), amount, _Word(_speed), left, loss, score
+    if width >= MIDDLING:
+        return title, BarColumn(8), amount, _Word(_speed), left, score
+    return title, amount, left
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Text to the left, numbers to the right."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        numbers = number and all(row[number].startswith(NUMBER) for row in rows if row[number])
+        table.add_column(Text(column), justify="right" if numbers else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _folded(name: str, number: int, rows: Sequence[Sequence[str]]) -> str:
+    """A column's name on as many lines as make it no wider than what stands below it."""
+    below = max((len(row[number]) for row in rows), default=0)
+    return textwrap.fill(name, max(below, 1), break_long_words=False, break_on_hyphens=False)
+
+
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Text:
+    """A row as a few lines: its first cell, then each other with its column's name."""
+    lines: list[Text] = []
+    for row in rows:
+        pairs = [f"{name} {cell}".strip() for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+        lines.append(Text(row[0], "bold"))
+        lines += [Text(line) for line in _packed(pairs, width)]
+    return Text("\n").join(lines)
+
+
+def _packed(pairs: Sequence[str], width: int, indent: str = "  ", between: str = " · ") -> Iterator[str]:
+    """As many pairs on a line as it holds; one that is too long by itself is broken between words."""
+    line = ""
+    for pair in pairs:
+        longer = f"{line}{between}{pair}" if line else pair
+        if line and len(indent + longer) > width:
+            yield from textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=indent * 2)
+            longer = pair
+        line = longer
+    yield from textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=indent * 2)
 
 
 class Several(Audience):
@@ -124,6 +284,10 @@ class Several(Audience):
     def say(self, text: str) -> None:
         for member in self.members:
             member.say(text)
+
+    def note(self, text: str) -> None:
+        for member in self.members:
+            member.note(text)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:

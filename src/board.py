@@ -1,0 +1,195 @@
+"""All experiments of a competition, ranked by their out-of-fold (OOF) score: what each costs, and whether the best is
+really better.
+
+  python src/board.py --config configs/digits/convnet.yaml          # any config of the competition
+  python src/board.py --config C --sort cost --mode linear_probe --top 10
+  python src/board.py --config C --fold 0                           # those that have only fold 0 as well
+  python src/board.py --config C competition.metric=log_loss        # by another metric
+  python src/board.py --config C --watch                            # while they train
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from foldcraft import cli
+from foldcraft.errors import FoldcraftError, listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from foldcraft.ranking import Ranking
+    from foldcraft.terminal import Terminal
+
+SORTS = {"score": "rank", "cost": "seconds", "name": "experiment", "time": "changed"}
+FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %
+ABOUT = ("folds", "time", "backbone", "mode")
+PAUSE = 5.0  # seconds between two looks of --watch
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--fold", help="rank on these folds, 0 or 0,3; left out: on all, or what the furthest have")
+    parser.add_argument("--sort", choices=list(SORTS), default="score", help="time: newest first (default score)")
+    parser.add_argument("--mode", metavar="NAME", help="only those of this finetune.mode")
+    parser.add_argument("--backbone", metavar="PART", help="only those whose backbone's name has this in it")
+    parser.add_argument("--top", type=int, metavar="N", help="only the first N of each table")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON, and nothing else")
+    parser.add_argument("--watch", action="store_true", help=f"look again every {PAUSE:.0f} seconds, until Ctrl-C")
+    args = parser.parse_intermixed_args(arguments)
+    if args.top is not None and args.top < 1:
+        raise FoldcraftError(f"{args.top} is not a number of experiments", "--top", "use 1 or more")
+    if args.watch and (args.json or not sys.stdout.isatty()):
+        raise FoldcraftError("needs a terminal to draw on", "--watch", "leave it out to have the table once")
+    config = cli.load_config(args)
+
+    from foldcraft import ranking
+    from foldcraft.workspace import Workspace
+
+    work = Workspace.open(config)
+    folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)
+    terminal = cli.terminal(args)
+    found = ranking.rank(work, folds)
+    if args.json:
+        terminal.say(as_json(found, args))
+        return 0
+    if not args.watch:
+        show(found, args, terminal)
+        return 0
+
+    def look_again() -> None:
+        nonlocal found
+        found = ranking.rank(work, folds, before=found)
+        show(found, args, terminal)
+
+    terminal.watch(look_again, PAUSE)
+    return 0
+
+
+def chosen(table: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """The rows that were asked for, in the order that was asked for."""
+    if args.mode is not None:
+        table = table[table["mode"] == args.mode]
+    if args.backbone is not None:
+        table = table[table["backbone"].str.contains(args.backbone, case=False, regex=False, na=False)]
+    column = SORTS[args.sort]
+    table = table.sort_values(column, ascending=args.sort != "time", kind="stable", na_position="last")
+    return table if args.top is None else table.head(args.top)
+
+
+def as_json(found: Ranking, args: argparse.Namespace) -> str:
+    """What is shown, with all digits."""
+    about = {
+        "competition": found.competition,
+        "metric": found.metric.name,
+        "greater_is_better": found.metric.greater_is_better,
+        "folds": list(found.folds),
+        "rows": found.rows,
+        "groups": found.groups,
+        "draws": found.draws,
+    }
+    parts = [chosen(found.of(state), args) for state in ("ranked", "unfinished", "apart")]
+    rows = [row for part in parts for row in records(part)]
+    return json.dumps({**about, "experiments": rows}, indent=1, default=lambda time: time.isoformat())
+
+
+def show(found: Ranking, args: argparse.Namespace, terminal: Terminal) -> None:
+    ranked, unfinished, apart = (found.of(state) for state in ("ranked", "unfinished", "apart"))
+    if len(ranked):
+        show_ranked(found, chosen(ranked, args), terminal)
+        terminal.say(conclusion(ranked))
+        for line in legend(found, len(ranked)):
+            terminal.note(line)
+    if len(some := chosen(unfinished, args)):
+        show_unfinished(found, some, terminal)
+    if len(some := chosen(apart, args)):
+        rows = [(row["experiment"], row["note"]) for row in records(some)]
+        terminal.table("cannot be compared", ("experiment", "why"), rows)
+    if hidden := len(found.table) - sum(len(chosen(part, args)) for part in (ranked, unfinished, apart)):
+        terminal.note(f"{hidden} of {len(found.table)} experiments are not shown, but counted in every verdict")
+
+
+def show_ranked(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
+    if table.empty:
+        return
+    grouped = f" of {found.groups} groups" if found.groups != found.rows else ""
+    direction = "more is better" if found.metric.greater_is_better else "less is better"
+    title = f"{found.competition}: OOF {found.metric.name} ({direction}), {found.rows} rows{grouped}"
+    title += f", fold {listing(found.folds)}"
+    behind = table["note"].notna().any()  # ranked though folds are missing
+    columns = ("experiment", "rank", found.metric.name, "95 % interval", "to the best", "95 % interval", "verdict")
+    rows = [
+        (
+            row["experiment"],
+            row["rank"],
+            f"{row['score']:.4f}",
+            f"{row['low']:.4f}–{row['high']:.4f}",
+            "" if row["rank"] == 1 else f"{row['difference']:+.4f}",
+            "" if row["rank"] == 1 else f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
+            row["verdict"],
+            *about(row, found),
+            *([row["note"] or ""] if behind else []),
+        )
+        for row in records(table)
+    ]
+    terminal.table(title, (*columns, *ABOUT, *(["how far"] if behind else [])), rows)
+
+
+def show_unfinished(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
+    """Judged on what they have, beside the best on the same rows."""
+    rows = [
+        (
+            row["experiment"],
+            "" if row["score"] is None else f"{row['score']:.4f}",
+            "" if row["best_score"] is None else f"{row['best_score']:.4f}",
+            "" if row["score"] is None else f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
+            *about(row, found),
+            row["note"],
+        )
+        for row in records(table)
+    ]
+    columns = ("experiment", found.metric.name, "the best there", "95 % interval of the difference", *ABOUT, "how far")
+    terminal.table("unfinished, on the folds they have", columns, rows)
+
+
+def about(row: dict[str, Any], found: Ranking) -> tuple[str, ...]:
+    from foldcraft.terminal import duration
+
+    time = "" if row["seconds"] is None else duration(row["seconds"])
+    more = f" + {row['made_from']}" if row["made_from"] else ""
+    return f"{len(row['done'])} of {found.fold_count}", time + more, row["backbone"] or "", row["mode"] or ""
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows, with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def conclusion(ranked: pd.DataFrame) -> str:
+    """Whether the best is really the best, in a line."""
+    best, rest = ranked["experiment"].iloc[0], ranked.iloc[1:]
+    if rest.empty:
+        return f"{best} is the only one"
+    level = rest["experiment"][rest["verdict"] == "cannot be told"].tolist()
+    if not level:
+        return f"{best} is really better than {'the other' if len(rest) == 1 else f'each of the {len(rest)} others'}"
+    return f"{best} cannot be told from {listing(level, 5)}; take the cheapest, or blend them: python src/infer.py"
+
+
+def legend(found: Ranking, ranked: int) -> Iterator[str]:
+    """How the columns are to be read."""
+    kind = "groups" if found.groups != found.rows else "rows"
+    yield f"intervals: each by itself, from {found.draws} draws of whole {kind}, all experiments on the same draws"
+    if ranked > 1:
+        yield f"verdict: worse where that holds for all pairs of the {ranked} at once (max-T); one board in 20 errs"
+    yield "time: of training, all finished folds together; + those that it learned from or is made of"
+    if found.groups < FEW:
+        yield f"warning: {found.groups} {kind} are few; intervals come out too narrow"
+
+
+if __name__ == "__main__":
+    cli.run(main)

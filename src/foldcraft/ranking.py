@@ -1,0 +1,328 @@
+"""All experiments of a competition, ranked by what they say out of fold of the same rows, and how sure a rank is."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from foldcraft import config, predictions, significance
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.metrics import Metric, bootstrap_scores
+from foldcraft.predictions import Origin
+from foldcraft.rundir import FoldFolder, experiment_folder, fold_configs
+from foldcraft.workspace import Workspace
+
+REPEATS = significance.REPEATS
+FEWEST = 200  # draws, where more would take minutes
+PATIENCE = 2e8  # numbers that may be sorted through by all draws together, where a metric sorts
+RANKED, UNFINISHED, APART = "ranked", "unfinished", "apart"
+JUDGED = ("rank", "score", "low", "high", "difference", "difference_low", "difference_high", "error", "verdict")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What lies in an experiment's folder.
+
+    Attributes:
+        settings: of its folds; None where they cannot be read.
+        manifests: of the finished folds.
+        flaw: why it cannot be compared with the others; None where it can.
+    """
+
+    name: str
+    folder: Path
+    settings: Config | None = None
+    manifests: dict[int, dict[str, Any]] = field(default_factory=dict)
+    flaw: str | None = None
+
+    def fold(self, number: int) -> FoldFolder:
+        """Where the fold lies."""
+        return FoldFolder(self.folder / f"fold{number}", number)
+
+    @property
+    def age(self) -> tuple[Any, ...]:
+        """Another one when a fold has been finished since, or trained anew."""
+        return self.name, *((fold, self.fold(fold).manifest.stat().st_mtime_ns) for fold in self.manifests)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The experiments of a competition.
+
+    Attributes:
+        table: a row an experiment: the ranked by rank, then the unfinished, then those apart. What is not known is
+            missing. Columns:
+            experiment; state: ranked, unfinished or apart; rank; score, with low and high: its 95 % interval;
+            difference: to the best on the same rows, positive where it is better, with difference_low and
+            difference_high: the 95 % interval of this difference by itself, and error: its standard error;
+            verdict: best, cannot be told, or worse (really, and paid for by all that are ranked);
+            best_score: that of the best on the rows of an unfinished one, which is judged on those it has;
+            done: numbers of the finished folds; seconds: of training, of all these together; device;
+            backbone, mode, size (pixels); made_from: teachers, or members of a soup;
+            changed: when a fold was finished or an epoch ended last; note: how far it is, or why it stands apart.
+        fold_count: number of folds there are.
+        folds: those that the ranked are ranked on.
+        rows, groups: how many these folds hold.
+        draws: of the bootstrap.
+    """
+
+    competition: str
+    metric: Metric
+    table: pd.DataFrame
+    fold_count: int
+    folds: tuple[int, ...]
+    rows: int
+    groups: int
+    draws: int
+    judged: "_Judged" = field(repr=False)
+
+    def of(self, state: str) -> pd.DataFrame:
+        """The rows that are "ranked", "unfinished" or "apart"."""
+        return self.table[self.table["state"] == state]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What takes time: columns of the table by experiment, and what they were computed from."""
+
+    key: tuple[Any, ...]
+    draws: int
+    columns: dict[str, dict[str, Any]]
+
+
+def rank(work: Workspace, folds: Sequence[int] | None = None, before: Ranking | None = None) -> Ranking:
+    """Rank all experiments in a competition's runs folder.
+
+    Args:
+        work: of any experiment of the competition; its data, folds and metric are what counts.
+        folds: whose rows are ranked on; left out: all, or, where no experiment has all, those of the furthest.
+        before: an earlier ranking; while no fold has been finished since, its scores stand.
+
+    Raises:
+        FoldcraftError: nothing has been trained, or no experiment has all of `folds`.
+    """
+    home = experiment_folder(work.config).parent
+    wanted = work.origin(-1, "")
+    found = [_look(folder, wanted) for folder in sorted(home.glob("*")) if fold_configs(folder)]
+    if not found:
+        raise FoldcraftError("no experiment is trained yet", home, "run `python src/train.py --fold all`")
+    fit = [one for one in found if one.flaw is None]
+    shared = _shared(fit, folds)
+    key = (work.competition.metric.name, wanted, shared, *(one.age for one in found))
+    judged = before.judged if before and before.judged.key == key else _judge(work, wanted, fit, shared, key)
+    rows = np.isin(work.folds.fold, shared)
+    return Ranking(
+        competition=work.competition.name,
+        metric=work.competition.metric,
+        table=_table(work, found, judged),
+        fold_count=work.folds.count,
+        folds=shared,
+        rows=int(rows.sum()),
+        groups=len(np.unique(work.competition.units[rows])),
+        draws=judged.draws,
+        judged=judged,
+    )
+
+
+def _look(folder: Path, wanted: Origin) -> Experiment:
+    """An experiment's settings and manifests, and whether they go with the data and folds."""
+    name, manifests = folder.name, {}
+    try:
+        for file in fold_configs(folder):
+            fold = FoldFolder(file.parent, int(file.parent.name.removeprefix("fold")))
+            if fold.is_done:
+                manifests[fold.fold] = fold.read_manifest()
+        settings = config.load(fold_configs(folder)[0])
+    except (FoldcraftError, ValueError) as error:
+        return Experiment(name, folder, flaw=str(error))
+    return Experiment(name, folder, settings, manifests, _flaw(folder, manifests, wanted))
+
+
+def _flaw(folder: Path, manifests: dict[int, dict[str, Any]], wanted: Origin) -> str | None:
+    for fold, manifest in manifests.items():
+        made_for = manifest.get("fingerprints", {})
+        if made_for.get("data") != wanted.data:
+            return f"fold {fold} was trained on other ids, labels or groups"
+        if made_for.get("folds") != wanted.folds:
+            return f"fold {fold} is one of other folds"
+        if tuple(manifest["classes"]) != wanted.classes:
+            return f"fold {fold} has other classes"
+    if len({manifest["fingerprints"].get("config") for manifest in manifests.values()}) > 1:
+        # Digests of one version can be compared; a setting that is younger than a fold changes them all.
+        own = {fold: config.load(folder / f"fold{fold}" / "config.yaml").training_fingerprint() for fold in manifests}
+        if len(set(own.values())) > 1:
+            return f"folds {listing(list(own))} were trained with different settings"
+    return None
+
+
+def _shared(fit: Sequence[Experiment], asked: Sequence[int] | None) -> tuple[int, ...]:
+    done = [tuple(sorted(one.manifests)) for one in fit]
+    if asked is not None:
+        wanted = tuple(sorted(set(asked)))
+        if not any(set(wanted) <= set(folds) for folds in done):
+            raise FoldcraftError(f"no experiment has finished fold {listing(wanted)}", "--fold")
+        return wanted
+    most = max(map(len, done), default=0)
+    furthest = Counter(folds for folds in done if len(folds) == most)
+    return max(furthest, key=lambda folds: (furthest[folds], [-fold for fold in folds]), default=())
+
+
+def _judge(
+    work: Workspace, wanted: Origin, fit: Sequence[Experiment], shared: tuple[int, ...], key: tuple[Any, ...]
+) -> _Judged:
+    columns: dict[str, dict[str, Any]] = {}
+    said: dict[str, np.ndarray] = {}
+    for one in fit:
+        try:
+            said[one.name] = _answers(one, work, wanted)
+            columns[one.name] = {"state": UNFINISHED}
+        except FoldcraftError as error:
+            columns[one.name] = {"state": APART, "flaw": str(error)}
+    done = {one.name: set(one.manifests) for one in fit if one.name in said}
+    ranked = [name for name, folds in done.items() if shared and set(shared) <= folds]
+    draws = _draws(work, len(ranked))
+    if ranked:
+        columns |= _ranked(work, {name: said[name] for name in ranked}, shared, draws)
+        best = next(name for name in ranked if columns[name]["rank"] == 1)
+        for name in done.keys() - set(ranked):
+            columns[name] |= _beside(work, said[best], said[name], sorted(done[name] & set(shared)), draws)
+    return _Judged(key, draws, columns)
+
+
+def _ranked(
+    work: Workspace, said: dict[str, np.ndarray], shared: Sequence[int], draws: int
+) -> dict[str, dict[str, Any]]:
+    """Columns of those that have all the folds; of equals those come first that do by name."""
+    rows = np.isin(work.folds.fold, shared)
+    judged = _field(work, [each[rows] for each in said.values()], rows, draws)
+    columns, names = {}, list(said)
+    for place, k in enumerate(np.argsort(-work.competition.metric.sign * judged.scores, kind="stable"), start=1):
+        verdict = "best" if place == 1 else "worse" if judged.is_worse[k] else "cannot be told"
+        columns[names[k]] = {"state": RANKED, "rank": place, "verdict": verdict, **_numbers(judged, k)}
+    return columns
+
+
+def _beside(work: Workspace, best: np.ndarray, said: np.ndarray, folds: Sequence[int], draws: int) -> dict[str, float]:
+    """Columns of one that has only some of the folds, beside the best on these."""
+    rows = np.isin(work.folds.fold, folds)
+    if not rows.any():
+        return {}
+    judged = _field(work, [best[rows], said[rows]], rows, draws, best=0)
+    return {**_numbers(judged, 1), "best_score": float(judged.scores[0])}
+
+
+def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
+    """Out-of-fold probabilities (N, K) of all training rows, the mean over the views of its settings; else NaN.
+
+    Raises:
+        FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
+    """
+    data = work.competition
+    said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
+    for fold in one.manifests:
+        path, rows = one.fold(fold).oof, work.folds.valid_rows(fold)
+        given = predictions.read(path)
+        origin = replace(given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights)
+        if origin != wanted or sorted(given.ids.tolist()) != sorted(data.train_ids[rows].tolist()):
+            raise FoldcraftError("are predictions of other rows than the fold's", path, "delete the fold's folder")
+        place = {row: number for number, row in enumerate(given.ids.tolist())}
+        order = [place[row] for row in data.train_ids[rows].tolist()]
+        said[rows] = np.exp(given.mean(one.settings.tta.views)[order])
+    return said
+
+
+def _field(
+    work: Workspace, said: Sequence[np.ndarray], rows: np.ndarray, draws: int, best: int | None = None
+) -> significance.Field:
+    metric, truth = work.competition.metric, work.competition.targets[rows]
+    scores = np.array([metric(truth, each) for each in said])
+    drawn = bootstrap_scores(metric, truth, said, work.competition.units[rows], draws)
+    return significance.field(metric, scores, drawn, best)
+
+
+def _numbers(judged: significance.Field, k: int) -> dict[str, float]:
+    return {
+        "score": float(judged.scores[k]),
+        "low": float(judged.low[k]),
+        "high": float(judged.high[k]),
+        "difference": float(judged.behind[k]),
+        "difference_low": float(judged.behind_low[k]),
+        "difference_high": float(judged.behind_high[k]),
+        "error": float(judged.error[k]),
+    }
+
+
+def _draws(work: Workspace, experiments: int) -> int:
+    """As many as `compare` makes, unless the metric has to sort all probabilities for each."""
+    if work.competition.metric.name != "roc_auc":
+        return REPEATS
+    numbers = experiments * len(work.competition.train_ids) * len(work.competition.classes.names)
+    return int(np.clip(PATIENCE / max(1, numbers), FEWEST, REPEATS))
+
+
+def _table(work: Workspace, found: Sequence[Experiment], judged: _Judged) -> pd.DataFrame:
+    order = {RANKED: 0, UNFINISHED: 1, APART: 2}
+    rows = [_row(work, one, judged.columns.get(one.name, {"state": APART})) for one in found]
+    rows.sort(key=lambda row: (order[row["state"]], row.get("rank", 0), -len(row["done"]), row["experiment"]))
+    columns = ["experiment", "state", *JUDGED, "best_score", "done", "seconds", "device", "backbone", "mode", "size"]
+    table = pd.DataFrame(rows, columns=[*columns, "made_from", "changed", "note"])
+    return table.astype({"rank": "Int64", "size": "Int64"})
+
+
+def _row(work: Workspace, one: Experiment, judged: dict[str, Any]) -> dict[str, Any]:
+    manifests = [one.manifests[fold] for fold in sorted(one.manifests)]
+    made_from = {teacher["experiment"]: None for manifest in manifests for teacher in manifest.get("teachers", [])}
+    devices = dict.fromkeys(manifest["hardware"]["chosen"] for manifest in manifests if "hardware" in manifest)
+    flaw = one.flaw or judged.get("flaw")
+    about = {
+        "experiment": one.name,
+        **{key: value for key, value in judged.items() if key != "flaw"},
+        "done": sorted(one.manifests),
+        "seconds": float(sum(manifest["seconds"] for manifest in manifests)) if manifests else None,
+        "device": ", ".join(devices) or None,
+        "made_from": ", ".join(made_from) or None,
+        "changed": _changed(one),
+        "note": flaw or "; ".join(_progress(work, one)) or None,
+    }
+    if one.settings:
+        settings = one.settings
+        about |= {"backbone": settings.backbone.name, "mode": settings.finetune.mode, "size": settings.images.size}
+    return about
+
+
+def _changed(one: Experiment) -> pd.Timestamp | None:
+    """When a fold was finished, or an epoch ended, last."""
+    files = [file for name in ("manifest.json", "history.csv") for file in one.folder.glob(f"fold*/{name}")]
+    times = [file.stat().st_mtime for file in files]
+    return pd.Timestamp(max(times), unit="s", tz="UTC") if times else None
+
+
+def _progress(work: Workspace, one: Experiment) -> Iterator[str]:
+    """How far the folds are that are not finished."""
+    assert one.settings is not None
+    waiting = []
+    for fold in range(work.folds.count):
+        folder = one.fold(fold)
+        if folder.is_done:
+            continue
+        if not folder.config.is_file():
+            waiting.append(fold)
+            continue
+        epochs, whole = _epochs(folder.history), one.settings.train.epochs
+        of = "" if whole == "auto" else f" of {whole}"
+        yield f"fold {fold} at epoch {epochs}{of}" if epochs else f"fold {fold} begun"
+    if waiting:
+        yield f"fold {listing(waiting)} not begun"
+
+
+def _epochs(history: Path) -> int:
+    """Lines of a history, but for its head."""
+    try:
+        return max(0, len(history.read_text().splitlines()) - 1)
+    except FileNotFoundError:
+        return 0
