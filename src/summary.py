@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from foldcraft.terminal import Terminal
 
 STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
-LEVELS = 2  # shown without --depth
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,7 +111,9 @@ def folded(stages: Sequence[str]) -> Iterator[str]:
 
 
 def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) -> None:
-    shown = list(stages_and_blocks(parts) if depth is None else parts)
+    from foldcraft.anatomy import outline
+
+    shown = list(outline(parts) if depth is None else parts)
     if depth:
         shown = [part for part in parts if part.depth <= depth]
     width = max(len(label(part)) for part in shown)
@@ -128,20 +129,6 @@ def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) 
         for part in shown
     ]
     terminal.table("modules", ("module", "output", "parameters", "trainable", "learning rate", "gradient"), rows)
-
-
-def stages_and_blocks(parts: Sequence[Part]) -> Iterator[Part]:
-    """Two levels, and what plain containers on them hold; small parts without parameters are left out."""
-    from foldcraft.anatomy import CONTAINERS
-
-    opened = set()
-    for part in parts:
-        if part.depth > LEVELS and part.name.rpartition(".")[0] not in opened:
-            continue
-        if part.kind in CONTAINERS:
-            opened.add(part.name)
-        if part.parameters or (part.depth < LEVELS and part.kind != "Identity"):
-            yield part
 
 
 def label(part: Part) -> str:

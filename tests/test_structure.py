@@ -18,10 +18,15 @@ def floors() -> dict[str, int]:
     return {room: int(number) for number, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
 
 
-def imports_of(file: Path) -> set[str]:
-    """Rooms of the package that a file imports."""
+def files_of(room: str) -> list[Path]:
+    """The file of a room, or those of one that is a folder."""
+    return sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
+
+
+def imports_of(room: str) -> set[str]:
+    """Rooms of the package that a room imports."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in (node for file in files_of(room) for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.ImportFrom) and node.module == "foldcraft":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foldcraft."):
@@ -30,7 +35,8 @@ def imports_of(file: Path) -> set[str]:
 
 
 def test_every_room_has_a_floor() -> None:
-    rooms = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    rooms = {file.stem for file in PACKAGE.glob("*.py")} | {file.parent.name for file in PACKAGE.glob("*/*.py")}
+    rooms -= {"__init__"}
     assert rooms == set(floors())
 
 
@@ -39,7 +45,7 @@ def test_rooms_import_from_their_own_floor_or_below() -> None:
     upward = [
         f"{room} (floor {floor[room]}) imports {other} (floor {floor[other]})"
         for room in floor
-        for other in imports_of(PACKAGE / f"{room}.py")
+        for other in imports_of(room)
         if floor[other] > floor[room]
     ]
     assert not upward

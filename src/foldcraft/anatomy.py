@@ -16,6 +16,7 @@ from foldcraft.finetune import parts
 CONTAINERS = ("Sequential", "ModuleList")  # plain ones: they only hold others
 
 BATCH = 2
+LEVELS = 2  # of an outline
 PARAMETER = "Parameter"  # kind of a tensor that lies beside modules; a class token, for instance
 
 
@@ -198,3 +199,15 @@ def _lr(group: dict[str, Any]) -> float:
 
 def _count(values: Iterator[torch.Tensor] | Sequence[torch.Tensor]) -> int:
     return sum(value.numel() for value in values)
+
+
+def outline(parts: Sequence[Part]) -> Iterator[Part]:
+    """Two levels, and what plain containers on them hold; small parts without parameters are left out."""
+    opened = set()
+    for part in parts:
+        if part.depth > LEVELS and part.name.rpartition(".")[0] not in opened:
+            continue
+        if part.kind in CONTAINERS:
+            opened.add(part.name)
+        if part.parameters or (part.depth < LEVELS and part.kind != "Identity"):
+            yield part

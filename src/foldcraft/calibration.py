@@ -1,8 +1,12 @@
 """How sure predictions are, made to fit how often they are right: temperature scaling, and the log-loss it serves."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import binomtest
 
 MOST_ROWS = 50_000  # that one number is fitted on; more would not move it by a thousandth
 
@@ -39,3 +43,42 @@ def at_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 def calibrated(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Log-probabilities (N, K) at the temperature that suits them best."""
     return at_temperature(log_probs, fit_temperature(log_probs, truth))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions that are about equally sure.
+
+    Attributes:
+        sure: mean probability of the answers.
+        right: share of them that is right, with its 95 % interval (Wilson) from `low` to `high`.
+    """
+
+    rows: int
+    sure: float
+    right: float
+    low: float
+    high: float
+
+
+def reliability(log_probs: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[Bin]:
+    """How sure answers are beside how often they are right, in bins of equally many rows, the least sure first.
+
+    Args:
+        log_probs: (N, K).
+        truth: class indices (N,).
+    """
+    sure = np.exp(log_probs.max(1))
+    right = log_probs.argmax(1) == truth
+    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(truth)))
+    found = []
+    for rows in parts:
+        hits = int(right[rows].sum())
+        interval = binomtest(hits, len(rows)).proportion_ci(method="wilson")
+        found.append(Bin(len(rows), float(sure[rows].mean()), hits / len(rows), interval.low, interval.high))
+    return found
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: the mean distance of sureness to the share that is right, bins weighted by rows."""
+    return sum(one.rows * abs(one.sure - one.right) for one in bins) / sum(one.rows for one in bins)

@@ -127,6 +127,16 @@ def diagnosis_file(config: Config) -> Path:
     return config.runs / config.competition.name / "diagnose" / "diagnosis.json"
 
 
+def study_folder(config: Config, name: str) -> Path:
+    """Where what a study has found of a competition is kept: "audit", "diagnose", "check"."""
+    return config.runs / config.competition.name / name
+
+
+def report_file(config: Config) -> Path:
+    """Where the page about a competition's experiments lies."""
+    return config.runs / config.competition.name / "report.html"
+
+
 def features_folder(config: Config) -> Path:
     """Where the frozen features of a competition's images lie."""
     return config.runs / config.competition.name / "features"

@@ -1,6 +1,6 @@
 """Is B really better than A? On the same rows, by whole groups, and as strictly as many experiments ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -287,3 +287,62 @@ def by_class(answers: Answers, repeats: int = REPEATS, seed: int = 0) -> Iterato
             ClassChange(name, int(rows[c]), *(tuple(scores[c]) for scores in pairs), float(low[c]), float(high[c]))
             for c, name in enumerate(answers.classes)
         ]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is told from the others, by argmax; each measure with its 95 % interval (value, low, high).
+
+    Attributes:
+        rows, said: rows that are of the class, and rows that were given it.
+    """
+
+    name: str
+    rows: int
+    said: int
+    precision: tuple[float, float, float]
+    recall: tuple[float, float, float]
+    f1: tuple[float, float, float]
+
+
+def each_class(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    units: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> list[ClassScore]:
+    """Every class's measures, with intervals from a bootstrap of whole groups.
+
+    Args:
+        truth: class indices (N,).
+        probabilities: (N, K).
+        units: what may be drawn independently (N,).
+    """
+    counts = confusion(truth, probabilities)
+    values = np.stack(class_scores(counts))
+    chunks = bootstrap_confusions(truth, [probabilities], units, repeats, seed)
+    drawn = np.concatenate([np.stack(class_scores(each[0])) for each in chunks], axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
+    found = np.stack([values, low, high], axis=-1).tolist()
+    return [
+        ClassScore(name, int(counts[k].sum()), int(counts[:, k].sum()), *(tuple(measure[k]) for measure in found))
+        for k, name in enumerate(classes)
+    ]
+
+
+def error_correlation(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> np.ndarray:
+    """How far experiments err on the same rows: Pearson's correlation of being wrong by argmax (P, P).
+
+    NaN where one of the two is never wrong. Members that err on different rows have the more to give to a blend.
+
+    Args:
+        truth: class indices (N,).
+        predicted: probabilities or their logarithms (N, K) of each of the P.
+    """
+    wrong = np.array([each.argmax(1) != truth for each in predicted], dtype=np.float64)
+    centred = wrong - wrong.mean(1, keepdims=True)
+    norm = np.sqrt((centred**2).sum(1))
+    scale = np.outer(norm, norm)
+    return np.divide(centred @ centred.T, scale, out=np.full(scale.shape, np.nan), where=scale > 0)

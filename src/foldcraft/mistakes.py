@@ -1,0 +1,66 @@
+"""Which out-of-fold answers are wrong, the worst first, and where rather the label is to be doubted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row whose answer is not its label.
+
+    Attributes:
+        row: its place among the rows that were judged.
+        said: class index of the answer.
+        sure: probability of the answer.
+        own: probability of the label.
+        agree: how many members give the same answer, each by itself.
+        doubtful: the label is, by confident learning.
+    """
+
+    row: int
+    said: int
+    sure: float
+    own: float
+    agree: int
+    doubtful: bool
+
+
+def find(
+    answers: np.ndarray, log_probs: np.ndarray, truth: np.ndarray, members: Sequence[np.ndarray] = ()
+) -> list[Case]:
+    """All wrong answers; the less probable the label, the earlier.
+
+    Args:
+        answers: class indices (N,).
+        log_probs: calibrated, out-of-fold (N, K).
+        truth: class indices of the labels (N,).
+        members: log-probabilities (N, K) of each member of the blend by itself.
+    """
+    doubted = doubtful(log_probs, truth)
+    agree = sum((member.argmax(1) == answers for member in members), start=np.zeros(len(truth), dtype=int))
+    wrong = np.flatnonzero(answers != truth)
+    worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]
+    sure, own = np.exp(log_probs[worst, answers[worst]]), np.exp(log_probs[worst, truth[worst]])
+    columns = (worst, answers[worst], sure, own, agree[worst], doubted[worst])
+    return [Case(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def doubtful(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Whether a label is to be doubted (N,), by confident learning (Northcutt et al., arXiv 1911.00068).
+
+    A class is claimed for a row where its probability is at least what rows with that label have in the mean. A row
+    is doubted where the likeliest of the claimed classes is another than its label.
+
+    Args:
+        log_probs: out-of-fold (N, K).
+        truth: class indices of the labels (N,).
+    """
+    probabilities = np.exp(log_probs)
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(truth)), truth]
+    rows = np.bincount(truth, minlength=classes)
+    usual = np.divide(np.bincount(truth, own, classes), rows, out=np.full(classes, np.inf), where=rows > 0)
+    claimed = np.where(probabilities >= usual, probabilities, -1.0)
+    return (claimed.max(1) > 0) & (claimed.argmax(1) != truth)

@@ -1,0 +1,1 @@
+"""One HTML page about some experiments of a competition; it shows, and computes nothing."""

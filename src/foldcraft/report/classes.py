@@ -1,0 +1,134 @@
+"""What the page says of the classes: each one's measures, what is taken for what, and how sure answers are."""
+
+from collections import Counter
+
+import numpy as np
+
+from foldcraft import calibration, metrics
+from foldcraft.report import charts
+from foldcraft.report.blocks import Block, Cell, Chart, Section, Side, Table, Words, columns, interval, number, texts
+from foldcraft.report.evidence import Evidence
+
+MOST_PAIRS = 30  # rows of the table of confusions
+MOST_POINTS = 60  # classes in the chart of F1
+MOST_CURVES = 5  # experiments in the chart of calibration
+
+
+def classes(seen: Evidence) -> Section:
+    """Precision, recall and F1 of each class."""
+    found = seen.each_class
+    answered = np.bincount(seen.combined.test.argmax(1), minlength=len(found)) / max(1, len(seen.combined.test))
+    rows = [
+        [
+            Cell(one.name),
+            number(one.rows, ",d"),
+            *(cell for measure in (one.precision, one.recall, one.f1) for cell in _measured(*measure)),
+            number(one.rows / len(seen.answers), ".1%"),
+            number(answered[k], ".1%"),
+        ]
+        for k, one in enumerate(found)
+    ]
+    heads = columns(
+        "class",
+        "# images",
+        "# precision|share of the answers of this class that are right",
+        "# interval",
+        "# recall|share of the images of this class that are found",
+        "# interval",
+        "# F1|harmonic mean of precision and recall",
+        "# interval",
+        "# labels|share of the class among the labels",
+        "# test answers|share of the class among the answers on the test set",
+    )
+    worst = sorted((one for one in found if one.rows), key=lambda one: one.f1[0])[:MOST_POINTS]
+    points = [dict(zip(("name", "value", "low", "high"), (one.name, *one.f1), strict=True)) for one in worst]
+    cut = f" The {MOST_POINTS} weakest of {len(found)}." if len(found) > MOST_POINTS else ""
+    words = f"F1 of each class with its 95 % interval, the weakest first. Few images make long intervals.{cut}"
+    question = "Which classes are told well, which not, and how sure is that?"
+    blocks: list[Block] = [
+        Chart("F1 by class", words, charts.intervals(points, "F1")),
+        Table("Measures by class", heads, rows),
+    ]
+    return Section("classes", "Classes", question, blocks)
+
+
+def _measured(value: float, low: float, high: float) -> tuple[Cell, Cell]:
+    return number(value, ".3f"), interval(low, high, ".3f")
+
+
+def confusions(seen: Evidence) -> Section:
+    """What is taken for what."""
+    truth, names = seen.combined.truth.targets, list(seen.classes.names)
+    counts = metrics.confusion(truth, seen.chosen.nested)
+    pairs = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts) if i != j})
+    rows = [
+        [*texts(names[i], names[j]), number(count, ",d"), number(count / counts[i].sum(), ".1%")]
+        for (i, j), count in pairs.most_common(MOST_PAIRS)
+    ]
+    heads = columns("label", "answer", "# images", "# of the label|share of the images with that label")
+    table = Table("Most frequent confusions", heads, rows, of=len(pairs) if len(pairs) > MOST_PAIRS else 0)
+    shown = _most_confused(counts) if len(names) > charts.MOST_CLASSES else np.arange(len(names))
+    cut = f" The {len(shown)} classes with the most mistakes of {len(names)}." if len(shown) < len(names) else ""
+    share = (counts / np.maximum(counts.sum(1, keepdims=True), 1))[~np.eye(len(names), dtype=bool)].max()
+    words = (
+        "A row is a label, a column an answer. The diagonal is right, everything else is wrong; the stronger the "
+        f"colour, the larger the share of the row (of the wrong ones, the strongest is {100 * share:.1f} %).{cut}"
+    )
+    spec = charts.confusion(counts[np.ix_(shown, shown)], [names[k] for k in shown])
+    chart = Chart("Confusion matrix", words, spec, wide=len(names) > charts.TEXTS)
+    question = "Which classes are taken for which others?"
+    blocks = [chart, table] if chart.wide else [Side([chart, table])]
+    return Section(
+        "confusions", "Confusions", question, blocks if rows else [Words("No answer is wrong.", "note"), chart]
+    )
+
+
+def _most_confused(counts: np.ndarray) -> np.ndarray:
+    wrong = counts.sum(1) + counts.sum(0) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-wrong, kind="stable")[: charts.MOST_CLASSES])
+
+
+def sureness(seen: Evidence) -> Section:
+    """Calibration of the blend and of its members."""
+    truth = seen.combined.truth.targets
+    plans = seen.chosen.plan
+    whose = [("blend, calibrated", seen.plain.nested, plans.combination.overall)]
+    for member, looks, weights in zip(seen.combined.verdict.members, seen.looks, plans.views, strict=True):
+        first = looks[int(np.argmax(weights))]
+        whose.append((f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
+    points, rows = [], []
+    for name, log_probs, temperature in whose:
+        bins = calibration.reliability(log_probs, truth)
+        loss, error = calibration.log_loss(log_probs, truth), calibration.calibration_error(bins)
+        sure = float(np.exp(log_probs.max(1)).mean())
+        right = float((log_probs.argmax(1) == truth).mean())
+        rows.append(
+            [
+                *texts(name),
+                number(loss),
+                number(error, ".2%"),
+                *(number(v, ".1%") for v in (sure, right)),
+                number(temperature, ".2f"),
+            ]
+        )
+        if len(rows) <= MOST_CURVES:
+            points += [
+                {"who": name, "images": b.rows, "sure": b.sure, "right": b.right, "low": b.low, "high": b.high}
+                for b in bins
+            ]
+    words = (
+        "Answers in ten parts of equally many images, from the least to the most sure. On the dashed line an "
+        "answer that is 80 % sure is right in 80 % of cases; above it the model is too modest, below it too sure."
+        " Lines are 95 % intervals."
+    )
+    heads = columns(
+        "who",
+        "# log-loss|less is better",
+        "# calibration error|mean distance of how sure to how often right",
+        "# how sure|mean probability of the answer",
+        "# right",
+        "# temperature|that was fitted: above 1 the answers were too sure, below 1 too modest",
+    )
+    question = "Can the probabilities be taken at their word?"
+    chart = Chart("Reliability", words, charts.reliability(points))
+    return Section("calibration", "Calibration", question, [chart, Table("How sure, how right", heads, rows)])

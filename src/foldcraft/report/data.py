@@ -1,0 +1,175 @@
+"""What the page says of the data: how they split, what the audit found, what frozen features say of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from foldcraft import folds
+from foldcraft.report import charts
+from foldcraft.report.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    More,
+    Points,
+    Section,
+    Side,
+    Table,
+    Words,
+    columns,
+    in_words,
+    interval,
+    number,
+    texts,
+)
+from foldcraft.report.evidence import Evidence, read_json
+
+SEVERITIES = ("serious", "warning", "info")  # worst first
+MOST_IDS = 100  # of a finding
+
+
+def split(seen: Evidence) -> Section:
+    """Who is in which fold."""
+    work = seen.members[0].work
+    table = folds.balance(work.folds, work.competition)
+    grouped = work.competition.groups is not None
+    rows = [
+        [Cell("images" if name == "rows" else str(name)), *(number(int(count), ",d") for count in row)]
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+        if grouped or name != "groups"
+    ]
+    scheme = {
+        "stratified": "each fold has the same share of every class",
+        "stratified_group": "each fold has about the same share of every class, and no group lies in two folds",
+        "plain": "rows are shuffled, classes are not looked at",
+    }.get(work.folds.scheme, work.folds.scheme)
+    words = (
+        f"{work.folds.count} folds, frozen in {work.config.folds_file}: {scheme}. A model of fold k learns from "
+        f"all other folds and answers fold k. The test set has {len(work.competition.test_ids):,} images."
+    )
+    heads = columns("", *(f"# {name}" for name in table.columns))
+    title = Column("class")
+    return Section(
+        "split",
+        "Data and folds",
+        "What is learned from, and what is it judged on?",
+        [
+            Words(words),
+            Table(
+                "Images in each fold", [title, *heads[1:]], rows, "The first rows count everything, then each class."
+            ),
+        ],
+    )
+
+
+def audit(seen: Evidence) -> Section:
+    """What is wrong with the data."""
+    question = "Is the data sound: duplicates, leaks, corrupt files, shift between training and test?"
+    found = read_json(seen.study("audit") / "summary.json")
+    if found is None:
+        text = (
+            "The data have not been audited. `python src/audit.py` with the same --config does it; then make this"
+            " page again."
+        )
+        return Section("audit", "Audit", question, [Words(text, "note")])
+    findings = found if isinstance(found, list) else found.get("findings", [])
+    findings = sorted((one for one in findings if isinstance(one, dict)), key=_urgency)
+    skipped = found.get("not_looked_at", []) if isinstance(found, dict) else []
+    blocks: list[Block] = [Words(f"Not looked at: {reason}", "note") for reason in skipped]
+    if not findings:
+        return Section("audit", "Audit", question, [Words("The audit found nothing to complain of.", "note"), *blocks])
+    heads = columns("severity", "what", "# count", "in words", "what to do", "files")
+    blocks.insert(0, Table("Findings", heads, [_finding(seen, one) for one in findings]))
+    for one in findings:
+        if ids := [str(each) for each in one.get("ids") or []]:
+            more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
+            blocks.append(More(f"{one.get('name', 'finding')}: images", [Words(", ".join(ids[:MOST_IDS]) + more)]))
+    return Section("audit", "Audit", question, blocks)
+
+
+def _urgency(finding: dict[str, Any]) -> int:
+    severity = finding.get("severity")
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+
+
+def _finding(seen: Evidence, finding: dict[str, Any]) -> list[Cell]:
+    count = finding.get("count")
+    return [
+        *texts(finding.get("severity", "info"), str(finding.get("name", "")).replace("_", " ")),
+        number(count if isinstance(count, int | float) else None, "g"),
+        *texts(finding.get("sentence", ""), finding.get("mend") or ""),
+        _file(seen, finding),
+    ]
+
+
+def _file(seen: Evidence, finding: dict[str, Any]) -> Cell:
+    """The pictures of a finding, or else its table."""
+    for key, text in (("sheet", "pictures"), ("table", "table"), ("csv", "table")):
+        path = seen.study("audit") / str(finding.get(key))
+        if finding.get(key) and path.is_file():
+            return Cell(text, link=seen.link(path))
+    return Cell("")
+
+
+def diagnosis(seen: Evidence) -> Section:
+    """What frozen features say, and what is advised."""
+    question = "How much data is there, how unlike ImageNet is it, and what is worth training?"
+    found = read_json(seen.study("diagnose") / "diagnosis.json")
+    if not isinstance(found, dict):
+        text = "The data have not been diagnosed. `python src/diagnose.py` with the same --config does it, in minutes."
+        return Section("diagnosis", "Diagnosis", question, [Words(text, "note")])
+    return Section("diagnosis", "Diagnosis", question, list(_of_diagnosis(found, seen)))
+
+
+def _of_diagnosis(found: dict[str, Any], seen: Evidence) -> Iterator[Block]:
+    metric = found.get("metric", seen.metric)
+    advice = found.get("advice") or {}
+    if reasons := advice.get("reasons"):
+        yield Points([str(reason) for reason in reasons])
+    charts_beside: list[Block] = []
+    if curve := found.get("curve"):
+        points = [
+            {"share": float(share), "value": mean, "low": mean - spread, "high": mean + spread}
+            for share, (mean, spread) in curve.items()
+        ]
+        words = (
+            "Score of the best frozen backbone by how much it learns from; still rising at the right: more data "
+            "would help."
+        )
+        charts_beside.append(Chart("Learning curve", words, charts.growth(points, in_words(metric))))
+    if nets := found.get("nets"):
+        points = [{"name": n["name"], "value": n["score"], "low": n["low"], "high": n["high"]} for n in nets]
+        words = "Out-of-fold score of a closed-form head on each frozen backbone, with its 95 % interval."
+        charts_beside.append(Chart("Frozen backbones", words, charts.intervals(points, in_words(metric))))
+    if charts_beside:
+        yield Side(charts_beside)
+    if nets:
+        heads = columns("backbone", "# all stages", "# 95 % interval", "# last stage", "# nearest neighbours")
+        yield Table("Frozen backbones", heads, [_net(n) for n in nets])
+    if views := found.get("views"):
+        heads = columns(
+            "view",
+            "# gain|on plain images, when the view is learned from as well",
+            "# error",
+            "# in the view",
+            "keeps the label",
+        )
+        yield Table(
+            "Views",
+            heads,
+            [
+                [
+                    Cell(v["view"]),
+                    number(v["plain"]["value"], "+.4f"),
+                    number(v["plain"]["error"]),
+                    number(v["seen"]),
+                    Cell("yes" if v["keeps_label"] else "no"),
+                ]
+                for v in views
+            ],
+        )
+
+
+def _net(found: dict[str, Any]) -> list[Cell]:
+    others = (number(found.get(key)) for key in ("last", "neighbours"))
+    return [Cell(found["name"]), number(found["score"]), interval(found["low"], found["high"]), *others]

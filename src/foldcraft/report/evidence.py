@@ -1,0 +1,159 @@
+"""All that a page is made of, gathered from the rooms that know it and the files that lie about."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from foldcraft import blending, ledger, mistakes, predictions, significance, standing
+from foldcraft.audience import Audience
+from foldcraft.blending import Combined, MemberRuns
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.mistakes import Case
+from foldcraft.nested import Candidate
+from foldcraft.rundir import report_file, study_folder
+from foldcraft.significance import ClassScore
+from foldcraft.standing import Standing
+from foldcraft.targets import Classes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of some experiments of one competition.
+
+    Attributes:
+        combined: their blend.
+        looks: of each member, log-probabilities (V, N, K) of the rows that were judged, as `combined.views` names them.
+        submissions: folder of the ledger.
+        page: where the page will lie.
+    """
+
+    members: Sequence[MemberRuns]
+    combined: Combined
+    looks: Sequence[np.ndarray]
+    submissions: Path
+    page: Path
+
+    @property
+    def config(self) -> Config:
+        return self.members[0].work.config
+
+    @property
+    def classes(self) -> Classes:
+        return self.members[0].work.competition.classes
+
+    @property
+    def metric(self) -> str:
+        return self.combined.truth.metric.name
+
+    @property
+    def chosen(self) -> Candidate:
+        return self.combined.verdict.chosen
+
+    @cached_property
+    def plain(self) -> Candidate:
+        """The chosen combination without its decision rule: its probabilities are meant as such."""
+        used = self.chosen.plan.combination
+        return next(
+            one for one in self.combined.verdict.candidates if one.plan.combination is used and not one.is_ruled
+        )
+
+    @cached_property
+    def strongest(self) -> int:
+        """Place of the member that counts most; of equals the one with the better score."""
+        shares, alone = self.chosen.plan.combination.shares, self.combined.verdict.members
+        sign = self.combined.truth.metric.sign
+        return max(range(len(shares)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
+
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """Class index of the nested answer to each row (N,)."""
+        return self.chosen.nested.argmax(1)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Place of each judged row among the competition's training rows (N,)."""
+        place = {row: number for number, row in enumerate(self.members[0].work.competition.train_ids.tolist())}
+        return np.array([place[row] for row in self.combined.ids.tolist()])
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """Wrong answers, the worst first."""
+        members = [one.nested for one in self.combined.verdict.members]
+        return mistakes.find(self.answers, self.plain.nested, self.combined.truth.targets, members)
+
+    @cached_property
+    def each_class(self) -> list[ClassScore]:
+        """How well each class is answered."""
+        truth = self.combined.truth
+        return significance.each_class(truth.targets, np.exp(self.chosen.nested), self.classes.names, truth.units)
+
+    @cached_property
+    def manifests(self) -> list[dict[int, dict[str, Any]]]:
+        """Of each member, the manifest of each finished fold."""
+        return [{fold: one.folder(fold).read_manifest() for fold in one.done_folds} for one in self.members]
+
+    def seconds(self, member: int) -> float:
+        """Training time of a member's folds."""
+        return sum(manifest.get("seconds", 0) for manifest in self.manifests[member].values())
+
+    def history(self, member: int) -> pd.DataFrame | None:
+        """A member's epochs, fold by fold; None where there were none."""
+        folds = self.members[member].done_folds
+        files = {fold: self.members[member].folder(fold).history for fold in folds}
+        read = [pd.read_csv(file).assign(fold=fold) for fold, file in files.items() if file.is_file()]
+        return pd.concat(read) if read else None
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """The competition's submissions; None where there is none yet."""
+        rows = ledger.read(ledger.path_in(self.submissions))
+        found = standing.read(self.submissions, rows[rows["competition"] == self.config.competition.name])
+        return next((one for one in found if one.metric == self.metric), None)
+
+    def link(self, path: Path) -> str:
+        """A path as the page links to it."""
+        return quote(Path(os.path.relpath(path, self.page.parent)).as_posix())
+
+    def study(self, name: str) -> Path:
+        """Where a study's results lie."""
+        return study_folder(self.config, name)
+
+
+def gather(members: Sequence[MemberRuns], submissions: Path, audience: Audience, page: Path | None = None) -> Evidence:
+    """Blend the experiments and keep what the page shows of it.
+
+    Args:
+        submissions: folder of the ledger.
+        page: where the page will lie; left out: `rundir.report_file`.
+
+    Raises:
+        FoldcraftError: the experiments do not belong together, or the ledger is damaged.
+    """
+    blending.complete(members, audience)
+    audience.say("judging the blend")
+    combined = blending.combine(members)
+    looks = [predictions.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
+    return Evidence(members, combined, looks, submissions, page or report_file(members[0].work.config))
+
+
+def read_json(path: Path) -> Any:
+    """What a study has left; None where it has not run.
+
+    Raises:
+        FoldcraftError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FoldcraftError(f"damaged: {error}", path, "delete it and run the command that writes it again") from None

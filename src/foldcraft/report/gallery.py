@@ -1,0 +1,161 @@
+"""The worst mistakes as pictures, with what the net looked at."""
+
+import base64
+import io
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from foldcraft import gradcam, hardware, images
+from foldcraft.audience import Audience
+from foldcraft.config import ImagesConfig
+from foldcraft.errors import FoldcraftError
+from foldcraft.foldmodel import FoldModel
+from foldcraft.forward import Preparation
+from foldcraft.loader import PlainImages
+from foldcraft.mistakes import Case
+from foldcraft.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
+from foldcraft.report.evidence import Evidence
+from foldcraft.rundir import hardware_file
+
+WORST, DOUBTFUL = 48, 24  # cards: the worst mistakes, and the most doubtful labels among the others
+MOST_ROWS = 200  # of the table
+SIDE = 160  # pixels of a picture
+SMALL = 64  # pictures below are shown pixel by pixel
+
+
+def mistakes(seen: Evidence, audience: Audience) -> Section:
+    """Cards of the worst, and a table of more."""
+    chosen = choose(seen.cases)
+    heats, about = heat_maps(seen, chosen, audience)
+    cards = [_card(seen, case, heat) for case, heat in zip(chosen, heats, strict=True)]
+    question = "Where does it fail, and is it the model that is wrong or the label?"
+    if not cards:
+        return Section("mistakes", "Mistakes", question, [Words("No answer is wrong.", "note")])
+    words = (
+        "The less probable the label was held to be, the further to the front. “Doubtful label”: the answer is at"
+        " least as sure as answers of that class usually are, and the label is not (confident learning), so look "
+        f"whether the label is wrong. {about}"
+    )
+    used = sorted({label for card in cards for label in (card.label, card.said)})
+    return Section("mistakes", "Mistakes", question, [Words(words), Gallery(cards, used), _table(seen)])
+
+
+def choose(cases: Sequence[Case]) -> list[Case]:
+    """The worst ones, and behind them the next doubtful labels."""
+    rest = (case for case in cases[WORST:] if case.doubtful)
+    return [*cases[:WORST], *islice(rest, DOUBTFUL)]
+
+
+def _table(seen: Evidence) -> Block:
+    names, truth = seen.classes.names, seen.combined.truth
+    rows = [
+        [
+            Cell(str(seen.combined.ids[case.row]), link=_image_link(seen, case)),
+            *texts(names[truth.targets[case.row]], names[case.said]),
+            number(case.sure, ".3f"),
+            number(case.own, ".3f"),
+            number(case.agree, "d"),
+            number(int(truth.fold[case.row]), "d"),
+            Cell("yes" if case.doubtful else "no"),
+        ]
+        for case in seen.cases[:MOST_ROWS]
+    ]
+    heads = columns(
+        "image",
+        "label",
+        "answer",
+        "# p(answer)|probability of the answer",
+        "# p(label)|probability of the label",
+        f"# agree|experiments of {len(seen.members)} that answer so by themselves",
+        "# fold",
+        "doubtful label",
+    )
+    return Table(
+        "Wrong answers, the worst first", heads, rows, of=len(seen.cases) if len(seen.cases) > MOST_ROWS else 0
+    )
+
+
+def _image_link(seen: Evidence, case: Case) -> str:
+    return seen.link(seen.members[0].work.competition.train_paths[seen.rows[case.row]])
+
+
+def _card(seen: Evidence, case: Case, heat: np.ndarray | None) -> Card:
+    config, names, truth = seen.members[0].work.config, seen.classes.names, seen.combined.truth
+    path = seen.members[0].work.competition.train_paths[seen.rows[case.row]]
+    picture = small(path, config.images)
+    return Card(
+        name=str(seen.combined.ids[case.row]),
+        picture=data_uri(picture),
+        heat=None if heat is None else data_uri(overlaid(picture, heat)),
+        pixelated=max(picture.size) < SMALL,
+        link=_image_link(seen, case),
+        label=names[truth.targets[case.row]],
+        said=names[case.said],
+        sure=case.sure,
+        own=case.own,
+        fold=int(truth.fold[case.row]),
+        agree=f"{case.agree} of {len(seen.members)}",
+        doubtful=case.doubtful,
+    )
+
+
+def small(path: Path, settings: ImagesConfig) -> Image.Image:
+    """What the net sees of an image file, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
+    image = images.decode(path, settings.max_value, SIDE)
+    if settings.resize == "squash":
+        image.thumbnail((SIDE, SIDE))
+        return image
+    side = min(SIDE, max(image.size))
+    return Image.fromarray(images.make_square(image, images.ImageSpec(side, settings.resize)))
+
+
+def overlaid(picture: Image.Image, heat: np.ndarray) -> Image.Image:
+    """A picture under its map (H, W), the hotter the redder."""
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+
+    size = tuple(max(2, round(SMALL / max(picture.size) * side), side) for side in picture.size)
+    mask = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
+    under = np.asarray(picture.resize(size, Image.Resampling.NEAREST), dtype=np.float32) / 255
+    return Image.fromarray(show_cam_on_image(under, mask.clip(0, 1), use_rgb=True, image_weight=0.55))
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as part of the page; WebP, without loss where it is tiny."""
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=78, lossless=max(picture.size) < SMALL)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def heat_maps(seen: Evidence, cases: Sequence[Case], audience: Audience) -> tuple[list[np.ndarray | None], str]:
+    """For each case, what the strongest member's model of its fold looked at; and a word on it for the reader."""
+    member = seen.members[seen.strongest]
+    found: dict[int, np.ndarray] = {}
+    folds = sorted({int(seen.combined.truth.fold[case.row]) for case in cases})
+    try:
+        with audience.progress("Grad-CAM", len(cases)) as advance:
+            for fold in folds:
+                own = [case for case in cases if seen.combined.truth.fold[case.row] == fold]
+                chosen = hardware.for_inference(member.work.config.train, hardware_file(member.work.config))
+                model = FoldModel.load(member.work, member.folder(fold), chosen)
+                prepared = _prepared(seen, model, own, audience)
+                maps = gradcam.heat(model.model, prepared, [case.said for case in own])
+                found |= {case.row: one for case, one in zip(own, maps, strict=True)}
+                advance(len(own))
+    except FoldcraftError as error:
+        return [None] * len(cases), f"There is no Grad-CAM: {error}."
+    words = (
+        f"Point at a picture or press it to see what made {member.name} give its answer (Grad-CAM of the model "
+        "that never saw the image; red spoke for the answer)."
+    )
+    return [found[case.row] for case in cases], words
+
+
+def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Case], audience: Audience) -> torch.Tensor:
+    store, _ = model.work.open_images([model.work.image_spec(model.blueprint)], audience)[0]
+    pixels = PlainImages(store, model.work.config.images).__getitems__(seen.rows[[case.row for case in cases]])
+    return Preparation.of(model.blueprint, model.hardware)(pixels)

@@ -1,0 +1,267 @@
+"""What the page says of the score: the headline, the leaderboard, the blend and its views."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from foldcraft import calibration, nested, significance, standing
+from foldcraft.nested import Candidate, Score
+from foldcraft.report import charts
+from foldcraft.report.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Points,
+    Section,
+    Side,
+    Table,
+    Tile,
+    Tiles,
+    Words,
+    columns,
+    in_words,
+    interval,
+    number,
+    seconds,
+    texts,
+)
+from foldcraft.report.evidence import Evidence
+
+NOTHING = 1e-9  # differences below are rounding
+MOST_VIEWS = 40  # rows of the table of views
+
+
+def spread(score: Score) -> str:
+    """An interval."""
+    return f"{score.low:.4f} to {score.high:.4f}"
+
+
+def headline(seen: Evidence) -> Section:
+    """The score, what it rests on, and what is worth looking at first."""
+    score, data = seen.chosen.score, seen.members[0].work.competition
+    direction = "" if seen.combined.truth.metric.greater_is_better else " (less is better)"
+    wrong, rows = len(seen.cases), len(seen.answers)
+    total = sum(map(seen.seconds, range(len(seen.members))))
+    folds = sum(len(member.done_folds) for member in seen.members)
+    tiles = [
+        Tile(f"out-of-fold {in_words(seen.metric)}{direction}", f"{score.value:.4f}", f"95 % interval {spread(score)}"),
+        *_boards(seen),
+        Tile("wrong answers", f"{wrong:,}", f"of {rows:,} images ({100 * wrong / rows:.1f} %)"),
+        Tile("training time", seconds(total), f"{len(seen.members)} experiments, {folds} folds in all"),
+        Tile("data", f"{len(data.train_ids):,}", f"training images of {len(data.classes)} classes, {_groups(seen)}"),
+    ]
+    meaning = (
+        "Out-of-fold: every image was answered by models that never saw it"
+        + (" nor any image of its group" if data.groups is not None else "")
+        + ". Whatever was fitted to make the answers (weights, views, decision rule) was fitted on the other folds, so "
+        "the score is what a new test set of the same kind should give, within the interval."
+    )
+    return Section(
+        "headline", "In short", "", [Tiles(tiles), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)]
+    )
+
+
+def _groups(seen: Evidence) -> str:
+    data = seen.members[0].work.competition
+    return f"{len(set(data.units.tolist())):,} groups" if data.groups is not None else "no groups"
+
+
+def _boards(seen: Evidence) -> Iterator[Tile]:
+    """The leaderboard's word on this very blend, or that there is none."""
+    names = {member.name for member in seen.members}
+    rows = [] if seen.standing is None else seen.standing.rows.to_dict("records")
+    own = [row for row in rows if set(row["experiments"].split()) == names]
+    known = [(board, row) for row in own[-1:] for board in ("public", "private") if row[board]]
+    for board, row in known:
+        yield Tile(f"{board} leaderboard", row[board], row["file"])
+    if not known:
+        yield Tile(
+            "leaderboard", "not known", "infer.py --score FILE public=0.812" if own else "no submission of these yet"
+        )
+
+
+def _gaps(seen: Evidence) -> Iterator[Block]:
+    for member in seen.members:
+        if member.missing_folds:
+            lacking = ", ".join(map(str, member.missing_folds))
+            yield Words(
+                f"{member.name} lacks fold {lacking}; only rows that all experiments answered are judged", "warning"
+            )
+    if len(seen.combined.folds) == 1:
+        yield Words("With one fold nothing can be fitted on other folds: the score is optimistic.", "warning")
+
+
+def _first_looks(seen: Evidence) -> Iterator[str]:
+    truth, names = seen.combined.truth, seen.classes.names
+    weakest = min((one for one in seen.each_class if one.rows), key=lambda one: one.f1[0])
+    yield f"Weakest class: {weakest.name}, with F1 {weakest.f1[0]:.3f} on {weakest.rows} images (see Classes)."
+    if seen.cases:
+        pairs = Counter((names[truth.targets[case.row]], names[case.said]) for case in seen.cases)
+        (label, said), count = pairs.most_common(1)[0]
+        yield f"Most frequent mistake: {label} taken for {said}, {count} times (see Confusions)."
+        doubted = sum(case.doubtful for case in seen.cases)
+        yield f"Labels to look at: {doubted} of the {len(seen.cases)} wrong answers may be wrong labels (see Mistakes)."
+    if len(seen.members) > 1:
+        yield _gain_of_blending(seen)
+    yield _trust(seen)
+
+
+def _gain_of_blending(seen: Evidence) -> str:
+    truth = seen.combined.truth
+    best = max(seen.combined.verdict.members, key=lambda one: truth.metric.sign * one.score.value)
+    value, error = nested.gain(seen.chosen.nested, best.nested, truth)
+    if abs(value) < NOTHING:
+        return f"Blending changes nothing over {best.name} alone (see Blend)."
+    real = "which could be luck" if abs(value) <= 2 * error else "a real gain" if value > 0 else "a real loss"
+    return f"Blending gives {value:+.4f} ± {error:.4f} over {best.name} alone, {real} (see Blend)."
+
+
+def _trust(seen: Evidence) -> str:
+    bins = calibration.reliability(seen.plain.nested, seen.combined.truth.targets)
+    sure = sum(one.rows * (one.sure - one.right) for one in bins) / len(seen.answers)
+    if abs(sure) < 0.01:
+        return "Probabilities can be taken at their word, in the mean (see Calibration)."
+    return f"Probabilities are {100 * abs(sure):.1f} % too {'high' if sure > 0 else 'low'} (see Calibration)."
+
+
+def leaderboard(seen: Evidence) -> Section:
+    """All submissions, and whether out-of-fold and leaderboard go together."""
+    question = "Does the leaderboard agree with the out-of-fold score, and which of them should be believed?"
+    if seen.standing is None:
+        text = "Nothing is submitted yet. `python src/infer.py` with the same --config writes a submission."
+        return Section("leaderboard", "Leaderboard", question, [Words(text, "note")])
+    rows = [
+        [
+            Cell(row["file"], link=seen.link(seen.submissions / row["file"])),
+            *texts(row["time"], row["experiments"]),
+            _score(row, "nested"),
+            interval(*(float(row[key] or "nan") for key in ("nested_low", "nested_high"))),
+            _score(row, "public"),
+            _score(row, "private"),
+        ]
+        for row in reversed(seen.standing.rows.to_dict("records"))
+    ]
+    heads = columns("file", "time", "experiments", "# out-of-fold", "# 95 % interval", "# public", "# private")
+    table = Table("Submissions", heads, rows[:100], of=len(rows) if len(rows) > 100 else 0)
+    return Section(
+        "leaderboard", "Leaderboard", question, [Points(list(standing.findings(seen.standing))), *_scatter(seen), table]
+    )
+
+
+def _score(row: Mapping[str, str], key: str) -> Cell:
+    return number(float(row[key]) if row[key] else None)
+
+
+def _scatter(seen: Evidence) -> Iterator[Block]:
+    for board in seen.standing.boards if seen.standing else ():
+        if len(board.files) > 1:
+            values = zip(board.files, board.oof, board.low, board.high, board.scores, strict=True)
+            rows = [dict(zip(("file", "oof", "low", "high", "score"), row, strict=True)) for row in values]
+            words = f"Each point is a submission: its {board.name} score over its out-of-fold score with the interval."
+            yield Chart(f"Out-of-fold and {board.name} leaderboard", words, charts.against(rows, board.name))
+
+
+def blend(seen: Evidence) -> Section:
+    """Weights, scores, and how far members err together."""
+    verdict = seen.combined.verdict
+    shares = verdict.chosen.plan.combination.shares
+    shown = [
+        *((one, "member", share) for one, share in zip(verdict.members, shares, strict=True)),
+        *((one, "blend", None) for one in verdict.worth_showing if len(seen.members) > 1 or one.decides),
+        (verdict.chosen, "used", None),
+    ]
+    rows = [_scores_row(seen, *row) for row in shown]
+    heads = columns(
+        "name",
+        "what",
+        "# weight|share in the blend that is used",
+        "# score|out-of-fold, all fitted on other folds",
+        "# 95 % interval",
+        "# optimistic|fitted on the rows it is judged on",
+        *(f"# fold {fold}" for fold in seen.combined.folds),
+    )
+    points = [
+        {"name": f"used: {one.name}" if what == "used" else one.name, "value": s.value, "low": s.low, "high": s.high}
+        for one, what, _ in shown
+        for s in [one.score]
+    ]
+    words = (
+        "Points are out-of-fold scores, lines their 95 % intervals. Intervals that overlap much mean: no telling "
+        "them apart."
+    )
+    note = (
+        "A member is one experiment; a blend is a way to join them. Behind a comma stands the decision rule that turns "
+        "probabilities into answers; without one the likeliest class is the answer. The line “used” is what is "
+        "submitted: its choice among the blends is judged by the other folds as well."
+    )
+    blocks: list[Block] = [
+        Points(verdict.words) if verdict.words else Words("One experiment: there is nothing to blend.", "note"),
+        Chart("Scores with intervals", words, charts.intervals(points, in_words(seen.metric))),
+        Table("Scores", heads, rows, note),
+    ]
+    if len(seen.members) > 1:
+        blocks.insert(2, _together(seen))
+        blocks[1:3] = [Side(blocks[1:3])]
+    question = "How much does each experiment count, and is the blend better than its best member?"
+    return Section("blend", "Blend", question, blocks)
+
+
+def _scores_row(seen: Evidence, one: Candidate, what: str, share: float | None) -> list[Cell]:
+    score, others = one.score, map(number, [one.optimistic, *seen.combined.fold_scores(one)])
+    return [
+        *texts(one.name, what),
+        number(share, ".2f"),
+        number(score.value),
+        interval(score.low, score.high),
+        *others,
+    ]
+
+
+def _together(seen: Evidence) -> Chart:
+    members = seen.combined.verdict.members
+    values = significance.error_correlation(seen.combined.truth.targets, [one.nested for one in members])
+    words = (
+        "Correlation of being wrong: 1 means that two experiments fail on the same images, 0 that their mistakes have "
+        "nothing to do with each other. The lower, the more there is to gain by blending."
+    )
+    return Chart(
+        "Do they make the same mistakes?", words, charts.matrix(values, [one.name for one in members], "correlation")
+    )
+
+
+def views(seen: Evidence) -> Section:
+    """What each view of the test images gives."""
+    verdict, truth = seen.combined.verdict, seen.combined.truth
+    rows, lines = [], []
+    for place, member in enumerate(verdict.members):
+        names, weights = seen.combined.views[place], member.plan.views[0]
+        value, error = verdict.views_gain[place]
+        if len(names) > 1:
+            lines.append(
+                f"{member.name}: the views that were chosen give {value:+.4f} ± {error:.4f} over the image as it is."
+            )
+        for view, weight, log_probs in zip(names, weights, seen.looks[place], strict=True):
+            found = nested.score_of(log_probs, truth)
+            loss = calibration.log_loss(log_probs, truth.targets)
+            rows.append(
+                [
+                    *texts(member.name, view),
+                    number(weight, ".2f"),
+                    number(found.value),
+                    interval(found.low, found.high),
+                    number(loss),
+                ]
+            )
+    heads = columns(
+        "experiment",
+        "view",
+        "# weight|0: not used",
+        "# score|of this view alone",
+        "# 95 % interval",
+        "# log-loss|less is better",
+    )
+    table = Table("Views", heads, rows[:MOST_VIEWS], of=len(rows) if len(rows) > MOST_VIEWS else 0)
+    words = Words("Only the image as it is was looked at.", "note")
+    question = (
+        "Images are answered in several views (flipped, magnified), and the answers averaged. What did each give?"
+    )
+    return Section("views", "Test-time views", question, [Points(lines) if lines else words, table])

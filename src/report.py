@@ -1,0 +1,43 @@
+"""One HTML page about experiments: score, mistakes with pictures, blend, data, training. It opens without a network.
+
+python src/report.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from foldcraft import cli
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = cli.parser(__doc__, several_configs=True)
+    parser.add_argument("--out", type=Path, help="where to write it (default runs/<competition>/report.html)")
+    args = parser.parse_intermixed_args(arguments)
+    configs = cli.load_configs(args)
+
+    from foldcraft import blending
+    from foldcraft.errors import listing
+    from foldcraft.files import write_atomic
+    from foldcraft.report import evidence, page
+
+    terminal = cli.terminal(args)
+    seen = evidence.gather(blending.open_members(configs), Path("submissions"), terminal, args.out)
+    names = listing([member.name for member in seen.members], 3)
+    html = page.render(
+        f"{seen.config.competition.name}: {names}",
+        f"What {'this experiment does' if len(seen.members) == 1 else 'these experiments do'}, and where they fail.",
+        page.sections(seen, terminal),
+        shlex.join(["python", "src/report.py", *arguments]),
+    )
+    write_atomic(seen.page, html)
+    score = seen.chosen.score
+    terminal.say(
+        f"wrote {seen.page} ({len(html) / 1e6:.1f} MB): {seen.metric} {score.value:.4f} "
+        f"(95 % interval {score.low:.4f} to {score.high:.4f})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,465 @@
+"""The page about a competition's experiments, in a real browser; and the numbers that it is the first to show."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from conftest import CONFIG, write_competition
+from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
+from torch import nn
+
+from foldcraft import backbones, calibration, checkpoint, config, files, folds, gradcam, mistakes, nested, significance
+from foldcraft.audience import Audience
+from foldcraft.blending import Combined, MemberRuns
+from foldcraft.competition import read
+from foldcraft.config import BackboneConfig
+from foldcraft.decision import Largest
+from foldcraft.ensemble import LogPool
+from foldcraft.errors import FoldcraftError
+from foldcraft.nested import Candidate, Plan, Truth, Verdict
+from foldcraft.report import blocks, charts, evidence, gallery, page
+from foldcraft.workspace import Workspace
+
+pytestmark = pytest.mark.xdist_group("report")
+
+NASTY = "</script><script>window.hacked = 1</script>"
+BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+CONFIGS = ["configs/tiny.yaml", "configs/vit.yaml"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a page about a CNN and a ViT, made by the commands as a user calls them."""
+    folder = tmp_path_factory.mktemp("report")
+    before = Path.cwd()
+    os.chdir(folder)
+    write_competition(Path("input/shapes"), train=48, group=True)
+    text = CONFIG.replace("metric: accuracy", "metric: macro_f1, group: group").replace("count: 3", "count: 2")
+    Path("configs").mkdir()
+    Path(CONFIGS[0]).write_text(text)
+    Path(CONFIGS[1]).write_text(text.replace("test_resnet", "test_vit").replace("size: 16", "size: 32"))
+    studies = {
+        "audit/summary.json": [
+            {
+                "name": "duplicates",
+                "severity": "warning",
+                "count": 2,
+                "sentence": f"two of a kind {NASTY}",
+                "ids": ["001.png"],
+            },
+            {"name": "leaks", "severity": "serious", "count": 1, "sentence": "one leak", "ids": [], "csv": "leaks.csv"},
+        ],
+        "check/tiny.json": {
+            "sound": False,
+            "checks": {
+                "a": {"status": "pass", "title": "fine", "number": "1"},
+                "b": {"status": "fail", "title": "first loss is that of guessing"},
+            },
+        },
+        "diagnose/diagnosis.json": {
+            "metric": "macro_f1",
+            "nets": [{"name": "some_net", "score": 0.8, "low": 0.7, "high": 0.9, "last": 0.75, "neighbours": 0.7}],
+            "curve": {"0.5": [0.7, 0.02], "1.0": [0.8, 0.0]},
+            "views": [{"view": "hflip", "plain": {"value": 0.01, "error": 0.02}, "seen": 0.8, "keeps_label": True}],
+            "advice": {"reasons": ["there is little data"]},
+        },
+        "audit/leaks.csv": "id\n",
+    }
+    for name, content in studies.items():
+        path = Path("runs/shapes") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    steps = [
+        ("split", ["--config", CONFIGS[0]]),
+        *(("train", ["--config", each, "--fold", "all"]) for each in CONFIGS),
+        ("infer", ["--config", *CONFIGS]),
+        ("infer", ["--score", "shapes_tiny_vit", "public=0.125"]),
+        ("report", ["--config", *CONFIGS]),
+    ]
+    for name, words in steps:
+        assert importlib.import_module(name).main(words) == 0
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def html(home: Path) -> str:
+    return (home / "runs/shapes/report.html").read_text()
+
+
+class Browser:
+    """A browser that notes whatever a page complains of or asks the network for."""
+
+    def __init__(self, chromium: object) -> None:
+        self.chromium, self.said = chromium, []
+
+    def open(self, path: Path, width: int = 1366, theme: str = "light") -> object:
+        self.said.clear()
+        context = self.chromium.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=theme, reduced_motion="reduce"
+        )
+        tab = context.new_page()
+        tab.on("console", lambda message: self.said.append(message.text))
+        tab.on("pageerror", lambda error: self.said.append(str(error)))
+        tab.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else self.said.append(r.url))
+        tab.goto(path.as_uri())
+        tab.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+        return tab
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, where there is one."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.skip("no Chromium on this machine; `apt-get install chromium` has the page tested in it")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield Browser(chromium)
+        chromium.close()
+
+
+class Links(HTMLParser):
+    """The links, anchors and section titles of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links, self.ids, self.sources = [], set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [found["href"]] if tag == "a" else []
+        self.sources += [found["src"]] if "src" in found else []
+        self.ids |= {found.get("id")}
+
+
+def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
+    ledger = pd.read_csv("submissions/ledger.csv", dtype=str)
+    score = float(ledger["nested"][0])
+    said = re.sub(r"\s+", " ", html)
+
+    assert f'<dd class="value">{score:.4f}</dd>' in said, "the score is infer.py's"
+    assert '<dd class="value">0.125</dd>' in said, "the leaderboard's word"
+    for words in ("one leak", "two of a kind", "first loss is that of guessing", "there is little data", "some_net"):
+        assert words in said, words
+    keys = {"headline", "split", "audit", "training", "blend", "views", "classes", "confusions", "calibration"}
+    keys |= {"mistakes", "diagnosis", "checks", "leaderboard", "nets", "files"}
+    assert keys <= Links(html).ids
+
+
+def test_every_link_leads_somewhere(home: Path, html: str) -> None:
+    found = Links(html)
+    inside = [link[1:] for link in found.links if link.startswith("#")]
+    outside = [link for link in found.links if not link.startswith("#")]
+
+    assert set(inside) <= found.ids
+    assert len(outside) > 12, "images, files of folds, the finding's CSV, the submission"
+    assert not [link for link in outside if not (home / "runs/shapes" / unquote(link)).is_file()]
+    assert all(source.startswith("data:image/webp") for source in found.sources)
+
+
+def test_whatever_the_data_say_is_text(html: str) -> None:
+    assert NASTY not in html
+    table = blocks.Table(NASTY, blocks.columns(NASTY), [blocks.texts(NASTY)])
+    chart = blocks.Chart(NASTY, NASTY, charts.confusion(np.eye(2, dtype=int), [NASTY, "b"]))
+    section = blocks.Section("s", NASTY, NASTY, [table, chart, blocks.Words(f"`{NASTY}`"), blocks.Points([NASTY])])
+
+    assert NASTY not in page.render(NASTY, NASTY, [section], NASTY)
+
+
+def test_a_study_that_left_rubbish_is_told(home: Path) -> None:
+    with pytest.raises(FoldcraftError, match="damaged"):
+        evidence.read_json(Path(CONFIGS[0]))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_opens_without_complaint_and_without_network(home: Path, html: str, browser: Browser, theme: str) -> None:
+    tab = browser.open(home / "runs/shapes/report.html", theme=theme)
+
+    assert browser.said == []
+    assert tab.locator("figure.chart").count() == tab.locator(".plot svg").count() > 8
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) > 384) == (theme == "light")
+    tab.context.close()
+
+
+def test_the_button_turns_light_to_dark_and_charts_with_it(home: Path, browser: Browser) -> None:
+    tab = browser.open(home / "runs/shapes/report.html")
+    ink = "getComputedStyle(document.querySelector('.plot svg text')).fill"
+    before = tab.evaluate(ink)
+    tab.click("#theme")
+    tab.wait_for_selector("html[data-drawn='2'][data-theme='dark']", state="attached")
+
+    assert tab.evaluate(ink) != before
+    tab.reload()
+    assert tab.get_attribute("html", "data-theme") == "dark", "the choice is remembered"
+    tab.context.close()
+
+
+def test_tables_sort_and_filter(home: Path, browser: Browser) -> None:
+    tab = browser.open(home / "runs/shapes/report.html")
+    table = tab.locator(".table", has=tab.get_by_role("heading", name="Wrong answers, the worst first"))
+    column = table.locator("tbody tr:not([hidden]) td:nth-child(1)")
+    before = column.all_inner_texts()
+    table.get_by_role("button").first.click()
+
+    assert column.all_inner_texts() == sorted(before) != before
+    assert table.locator("th").first.get_attribute("aria-sort") == "ascending"
+    table.get_by_role("button").first.click()
+    assert column.all_inner_texts() == sorted(before, reverse=True)
+    table.get_by_role("searchbox").fill(before[0])
+    assert column.all_inner_texts() == [before[0]]
+    assert table.locator(".count").inner_text() == f"1 of {len(before)} rows"
+    tab.context.close()
+
+
+def test_numbers_sort_as_numbers(home: Path, browser: Browser) -> None:
+    tab = browser.open(home / "runs/shapes/report.html")
+    table = tab.locator(".table", has=tab.get_by_role("heading", name="Modules")).first
+    tab.locator("#nets summary").first.click()
+    table.get_by_role("button", name="parameters").click()
+    counts = [int(text.replace(",", "")) for text in table.locator("tbody td:nth-child(4)").all_inner_texts()]
+
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 999 > counts[-1], "as text, 1,000 would come before 9"
+    tab.context.close()
+
+
+def test_gallery_filters_and_shows_what_the_net_looked_at(home: Path, browser: Browser) -> None:
+    tab = browser.open(home / "runs/shapes/report.html")
+    cards = tab.locator(".cards li:not([hidden])")
+    label = cards.first.get_attribute("data-label")
+    wanted = tab.locator(f".cards li[data-label='{label}']").count()
+    tab.locator("select[data-key=label]").select_option(label)
+
+    assert 0 < wanted == cards.count() < tab.locator(".cards li").count()
+    heat = cards.first.locator(".heat")
+    assert heat.evaluate("each => each.naturalWidth") >= 16
+    tab.mouse.move(0, 0)
+    tab.locator(".all-heat").check()
+    tab.wait_for_function("each => getComputedStyle(each).opacity === '1'", arg=heat.element_handle())
+    tab.locator(".all-heat").uncheck()
+    tab.wait_for_function("each => getComputedStyle(each).opacity === '0'", arg=heat.element_handle())
+    cards.first.locator("button").click()
+    assert cards.first.locator("button").get_attribute("aria-pressed") == "true"
+    tab.context.close()
+
+
+def test_nothing_is_wider_than_a_phone(home: Path, browser: Browser) -> None:
+    tab = browser.open(home / "runs/shapes/report.html", width=390)
+    tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(home: Path, browser: Browser, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    tab = browser.open(home / "runs/shapes/report.html", theme=theme)
+    tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    found = axe.Axe().run(tab).response["violations"]
+
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert not [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in serious]
+    tab.context.close()
+
+
+class Mute(Audience):
+    pass
+
+
+def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
+    """Two experiments on many images, of which no net was trained; only what would take hours is drawn at random."""
+    rng = np.random.default_rng(0)
+    names = np.array([f"class {k:02d}" for k in range(classes)])
+    targets = np.arange(rows) % classes
+    folder = Path("input/big")
+    (folder / "images").mkdir(parents=True)
+    for k in range(classes):
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(folder / f"images/{k}.jpg")
+    frame = pd.DataFrame({"id": [f"{row:05d}" for row in range(rows)], "label": names[targets], "file": targets})
+    frame.to_csv(folder / "train.csv", index=False)
+    frame[:100][["id", "file"]].to_csv(folder / "test.csv", index=False)
+    frame[:100][["id", "label"]].to_csv(folder / "sample_submission.csv", index=False)
+    text = CONFIG.replace("name: shapes", "name: big, image: 'images/{file}.jpg', test_image: 'images/{file}.jpg'")
+    members = []
+    for name in ("one", "two"):
+        Path(f"{name}.yaml").write_text(text)
+        settings = config.load(Path(f"{name}.yaml"), [])
+        data = read(settings)
+        split = folds.make(data, settings.folds)
+        folds.write(split, settings.folds_file)
+        member = MemberRuns(Workspace(settings, data, split))
+        members.append(member)
+        model, blueprint = backbones.build(BackboneConfig(name="test_resnet", weights="none"), classes, 16)
+        for fold in range(3):
+            checkpoint.save_model(member.folder(fold).model, model.state_dict(), blueprint, {})
+            epochs = [f"{epoch},0.001,1.0,50,1.0,0.5,{epoch}" for epoch in range(1, 31)]
+            member.folder(fold).history.write_text(
+                "\n".join(["epoch,lr,loss,images_per_second,valid_loss,score,seconds", *epochs])
+            )
+            files.write_atomic(member.folder(fold).manifest, json.dumps({"score": 0.5, "epochs": 30, "seconds": 100}))
+    truth = Truth(targets, split.fold, data.units, data.metric)
+    answers = [draw_answers(rng, targets, classes) for _ in members]
+
+    def candidate(name: str, log_probs: np.ndarray, given: int) -> Candidate:
+        pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given)
+        plan = Plan(((1.0,),) * given, pool, Largest())
+        return Candidate(name, log_probs, nested.score_of(log_probs, truth), plan, 0.5)
+
+    alone = [candidate(member.name, one, 1) for member, one in zip(members, answers, strict=True)]
+    mean = candidate("mean", np.log(np.exp(answers).mean(0)), 2)
+    verdict = Verdict(mean, [mean], alone, [(0.0, 0.0)] * 2, ["mean is used"])
+    combined = Combined(data.train_ids, truth, [("identity",)] * 2, verdict, mean.nested[:100])
+    return evidence.Evidence(members, combined, [one[None] for one in answers], Path("submissions"), Path("big.html"))
+
+
+def draw_answers(rng: np.random.Generator, targets: np.ndarray, classes: int) -> np.ndarray:
+    logits = rng.normal(0, 1.5, (len(targets), classes))
+    logits[np.arange(len(targets)), targets] += 4
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def test_page_for_many_images_stays_small(workplace: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noise(seen: evidence.Evidence, cases: list, audience: Audience) -> tuple[list[np.ndarray], str]:
+        return [np.random.default_rng(k).random((7, 7), dtype=np.float32) for k in range(len(cases))], ""
+
+    monkeypatch.setattr(gallery, "heat_maps", noise)  # Grad-CAM would decode all images first
+    seen = big_evidence()
+    text = page.render("big", "", page.sections(seen, Mute()), "")
+    Path("big.html").write_text(text)
+
+    assert len(seen.cases) > 2000
+    assert text.count('class="heat"') >= 48
+    assert len(text.encode()) < 30e6
+    start = time.perf_counter()
+    tab = browser.open(workplace / "big.html")
+    drawn = time.perf_counter() - start
+    loaded = tab.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000
+    print(f"\n{len(text) / 1e6:.1f} MB, opens in {loaded:.1f} s, all charts are drawn after {drawn:.1f} s")
+    assert browser.said == []
+    assert tab.locator("#confusions .plot svg text", has_text="class 49").count() == 2, "all classes are named"
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.context.close()
+
+
+class Spot(nn.Module):
+    """Answers class 1 by how bright the image is: its map is the image, made coarser."""
+
+    def __init__(self, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.stem, self.last, self.read = nn.AvgPool2d(4), nn.Identity(), read
+        self.head = nn.Linear(3, 2)
+        nn.init.constant_(self.head.weight, 1.0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.read(self.stem(images))).flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 64)])
+def test_heat_is_where_the_answer_comes_from(shape: tuple[int, int]) -> None:
+    images = torch.zeros(2, 3, *shape)
+    images[0, :, 4:8, 20:24], images[1, :, 24:28, 8:12] = 1, 1
+
+    heat = gradcam.heat(Spot(lambda maps: maps), images, [1, 1])
+
+    assert heat.shape == (2, *shape)
+    assert (heat.min(), heat.max()) == pytest.approx((0, 1), abs=1e-5)
+    for one, place in zip(heat, [(6, 22), (26, 10)], strict=True):
+        hottest = np.unravel_index(one.argmax(), one.shape)
+        assert np.abs(np.subtract(hottest, place)).max() <= 3
+
+
+SWIN = {"img_size": 64, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 16, "window_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("test_resnet", {}),
+        ("test_convnext", {}),
+        ("test_vit", {"img_size": 64}),
+        ("swin_tiny_patch4_window7_224", SWIN),
+    ],
+)
+def test_heat_of_every_kind_of_net(name: str, args: dict) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **args).eval()
+    heat = gradcam.heat(model, torch.randn(1, 3, 64, 64), [2])
+
+    assert heat.shape == (1, 64, 64)
+    assert heat.max() == pytest.approx(1, abs=1e-5)
+    assert heat.std() > 0.05, "a map that is the same everywhere says nothing"
+
+
+def test_heat_of_a_net_without_map() -> None:
+    with pytest.raises(FoldcraftError, match="no map"):
+        gradcam.heat(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.zeros(1, 3, 4, 4), [0])
+
+
+def test_doubtful_labels_are_those_that_were_changed() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.integers(4, size=400)
+    given = right.copy()
+    changed = rng.choice(400, 20, replace=False)
+    given[changed] = (given[changed] + 1) % 4
+    logits = rng.normal(0, 0.3, (400, 4))
+    logits[np.arange(400), right] += 4
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    found = np.flatnonzero(mistakes.doubtful(log_probs, given))
+
+    assert set(found) <= set(changed)
+    assert len(found) >= 8
+    cases = mistakes.find(log_probs.argmax(1), log_probs, given, [log_probs, -log_probs])
+    assert {case.row for case in cases} == set(changed)
+    assert [case.own for case in cases] == sorted(case.own for case in cases)
+    assert {case.agree for case in cases} == {1}
+
+
+def test_reliability_of_known_probabilities() -> None:
+    sure = np.repeat([0.6, 0.9], 100)
+    truth = np.concatenate([np.arange(100) >= 60, np.arange(100) >= 70]).astype(int)
+    bins = calibration.reliability(np.log(np.stack([sure, 1 - sure], axis=1)), truth, bins=2)
+
+    assert [(one.rows, round(one.sure, 6), one.right) for one in bins] == [(100, 0.6, 0.6), (100, 0.9, 0.7)]
+    assert all(one.low < one.right < one.high for one in bins)
+    assert calibration.calibration_error(bins) == pytest.approx(0.1)
+
+
+def test_measures_of_each_class_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(3, size=300)
+    probabilities = rng.dirichlet([1, 1, 1], 300) + 0.5 * np.eye(3)[truth]
+    found = significance.each_class(truth, probabilities, ["a", "b", "c"], np.arange(300).astype(str))
+
+    expected = precision_recall_fscore_support(truth, probabilities.argmax(1))
+    assert np.allclose([[one.precision[0], one.recall[0], one.f1[0], one.rows] for one in found], np.array(expected).T)
+    assert all(low < value < high for one in found for value, low, high in (one.precision, one.recall, one.f1))
+
+
+def test_correlation_of_errors() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.integers(3, size=200)
+    predicted = [rng.dirichlet([1, 1, 1], 200), rng.dirichlet([1, 1, 1], 200), np.eye(3)[truth]]
+    found = significance.error_correlation(truth, predicted)
+
+    wrong = [each.argmax(1) != truth for each in predicted[:2]]
+    assert np.allclose(found[:2, :2], np.corrcoef(wrong))
+    assert np.isnan(found[2]).all(), "one that never errs"
