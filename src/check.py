@@ -20,6 +20,7 @@ from foldcraft.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.sanity.examine import Line, Report
+    from foldcraft.terminal import Terminal
 
 FAILED = 1
 

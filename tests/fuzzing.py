@@ -24,7 +24,7 @@ from PIL import Image
 from foldcraft.errors import FoldcraftError
 
 T = TypeVar("T")
-SHORT = 400
+SHORT = 300
 TOTAL = int(os.environ.get("FOLDCRAFT_FUZZ", SHORT))
 SECONDS = 10.0  # of computing that one input may take
 WAITING = 60.0  # seconds that it may take altogether, on a busy machine

@@ -145,7 +145,8 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
         (mine / part).symlink_to(folder / part)
     path = workplace / "hands.yaml"
     path.write_text(
-        "competition: {name: hands, group: group}\nfolds: {count: 2}\nimages: {size: 64}\naugment: {hflip: 0}\n"
+        "competition: {name: hands, group: group, follow_links: true}\nfolds: {count: 2}\n"
+        "images: {size: 64}\naugment: {hflip: 0}\n"
         "backbone: {name: mobilenetv2_035}\nfinetune: {mode: linear_probe}\n"
         "train: {device: cpu}\ntta: {views: [identity]}\ntracking: {wandb: 'off'}\n"
     )

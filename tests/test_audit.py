@@ -139,30 +139,28 @@ def audit(command: Callable[..., Outcome], path: Path, *words: str) -> Outcome:
     return command("audit", "--config", path, *words)
 
 
-def test_sound_data_pass(sound: Path, command) -> None:
+def test_sound_data_pass_and_a_second_audit_looks_at_changed_files_only(
+    sound: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = audit(command, sound, "--strict")
     assert done.code == 0, done.out + done.err
     assert not [name for name, finding in summary().items() if finding["severity"] == "serious"]
-
-
-def test_a_second_audit_looks_at_changed_files_only(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
-    audit(command, sound)
-    before = {path: path.read_bytes() for path in AUDIT.rglob("*.*") if path.is_file()}
     seen = []
     look = imagefacts.look
     monkeypatch.setattr(imagefacts, "look", lambda path, *rest: seen.append(path.name) or look(path, *rest))
+    before = {path: path.read_bytes() for path in AUDIT.rglob("*.*") if path.is_file()}
     audit(command, sound)
     assert seen == []
     assert {path: path.read_bytes() for path in before} == before
     changed = Path("input/shapes/train/007.png")
     changed.write_bytes(changed.read_bytes()[:-60])
+    stale = AUDIT / "sheets" / "animated.png"
+    stale.write_bytes(b"of an earlier audit")
     assert audit(command, sound, "--strict").code == 1
     assert seen == ["007.png"]
     assert summary()["truncated"]["ids"] == ["train/007.png"]
     assert (AUDIT / "sheets" / "truncated.png").is_file()
-    changed.write_bytes(stored(shape(7), "PNG"))
-    audit(command, sound)
-    assert not (AUDIT / "sheets" / "truncated.png").exists(), "a sheet of what is found no more"
+    assert not stale.exists(), "a sheet of what is found no more"
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:300] + b"?" + data[301:]])
@@ -181,6 +179,13 @@ def test_facts_are_the_same_from_processes_and_from_threads(sound: Path, monkeyp
     pd.testing.assert_frame_equal(imagefacts.collect(tables), few)
     assert sum(progress) == len(few) == 60
     assert few["id"].tolist() == [*tables.train_ids, *tables.test_ids]
+
+
+def of_labels(path: Path, *words: str) -> dict[str, Finding]:
+    """What the labels say, by name."""
+    settings = config.load(path, list(words))
+    tables = competition.read_tables(settings)
+    return {finding.name: finding for finding in labelfindings.find(tables, settings.folds.count)}
 
 
 def test_labels_that_look_alike(sound: Path, command) -> None:
@@ -218,50 +223,46 @@ def test_names_that_are_two(a: str, b: str) -> None:
     assert labelfindings.look_alikes([a, b]) == []
 
 
-def test_rare_classes(sound: Path, command) -> None:
+def test_rare_classes(sound: Path) -> None:
     def rarefy(train: pd.DataFrame) -> pd.DataFrame:
         train.loc[:1, "label"] = "once or twice"
         train.loc[2:6, "label"] = "seldom"
         return train
 
     edit(rarefy)
-    assert audit(command, sound, "--strict").code == 1
-    found = summary()
-    assert "'once or twice' (2 rows)" in found["too_rare"]["sentence"]
-    assert "'seldom' (5 rows)" in found["rare"]["sentence"]
-    assert found["rare"]["count"] == 1
+    found = of_labels(sound)
+    assert "'once or twice' (2 rows)" in found["too_rare"].sentence
+    assert found["too_rare"].severity == "serious"
+    assert "'seldom' (5 rows)" in found["rare"].sentence
+    assert found["rare"].count == 1
+    assert not found.keys() - {"too_rare", "rare"}
 
 
-def test_groups_with_mixed_labels(sound: Path, command) -> None:
+def test_groups_with_mixed_labels(sound: Path) -> None:
     def grouped(train: pd.DataFrame) -> pd.DataFrame:
         group = [f"{row.label}{row.Index // 6}" for row in train.itertuples()]
         group[0] = group[1]
         return train.assign(group=group)
 
     edit(grouped)
-    audit(command, sound, "competition.group=group")
-    found = summary()["mixed_groups"]
-    assert (found["count"], found["severity"]) == (1, "warning")
-    assert pd.read_csv(AUDIT / "mixed_groups.csv").to_dict("records") == [
+    found = of_labels(sound, "competition.group=group")["mixed_groups"]
+    assert (found.count, found.severity) == (1, "warning")
+    tables = competition.read_tables(config.load(sound, ["competition.group=group"]))
+    assert labelfindings.mixed_groups(tables).to_dict("records") == [
         {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
     ]
-    assert "train/000.png" in found["ids"]
+    assert Shown("train", "000.png", "bar") in found.strips[0]
 
 
-def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path, command) -> None:
+def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:
     edit(lambda test: test.assign(label=["star", *["bar"] * (len(test) - 1)]), "test")
     edit(lambda sample: sample[["id"]].assign(bar=0, cros=0, dot=0), "sample_submission")
-    audit(command, sound)
-    found = summary()
-    assert "star" in found["test_only_label"]["sentence"]
-    assert found["test_only_label"]["ids"] == ["test/048.png"]
-    assert "columns that are no label (cros) and no column for cross" in found["sample_columns"]["sentence"]
-
-
-def test_files_without_a_row(sound: Path, command) -> None:
-    shape(3).save("input/shapes/train/spare.png")
-    audit(command, sound)
-    assert "spare.png" in summary()["unlisted"]["sentence"]
+    found = of_labels(sound)
+    assert "star" in found["test_only_label"].sentence
+    assert found["test_only_label"].as_json()["ids"] == ["test/048.png"]
+    assert "columns that are no label (cros) and no column for cross" in found["sample_columns"].sentence
+    edit(lambda sample: sample[["id"]].assign(label="cros"), "sample_submission")
+    assert "cros" in of_labels(sound)["sample_labels"].sentence
 
 
 def test_copies(sound: Path, command) -> None:
@@ -310,7 +311,10 @@ def test_a_test_set_of_another_look(sound: Path, command) -> None:
     for path in sorted(Path("input/shapes/test").iterdir()):
         images.decode(path).point(lambda value: 255 - value).save(path)
     audit(command, sound)
-    assert {"train_test_files", "train_test_shift"} & set(summary())
+    found = summary()
+    assert found["train_test_look"]["severity"] == "serious"
+    assert "mean_r" in found["train_test_look"]["sentence"]
+    assert found["train_test_order"]["severity"] == "info", "ids that go on are nothing to worry about"
 
 
 def test_ids_that_name_a_subject(sound: Path, command) -> None:
@@ -346,8 +350,8 @@ def test_flipped_labels_are_listed() -> None:
     given[flipped] = (given[flipped] + 1) % 3
     found = labelerrors.judge(probabilities, given)
     hits = np.isin(np.flatnonzero(found.listed), flipped)
-    assert hits.mean() > 0.8
-    assert hits.sum() > 0.8 * len(flipped)
+    assert hits.mean() > 0.9
+    assert hits.sum() > 0.7 * len(flipped)
     assert (found.suggested[flipped] == truth[flipped]).mean() > 0.8
     assert found.expected == pytest.approx(30, abs=15)
     assert np.median(found.margin[flipped]) < 0 < np.median(np.delete(found.margin, flipped))
@@ -402,8 +406,6 @@ def test_nothing_is_half_written(sound: Path, command, monkeypatch: pytest.Monke
         assert audit(command, sound).code == 130
     assert (AUDIT / "summary.json").read_bytes() == before
     assert not list(AUDIT.rglob("*.tmp-*"))
-    audit(command, sound)
-    assert "unreadable" in summary()
 
 
 def test_without_weights_the_rest_is_still_told(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,12 @@ def test_no_folds_yet(shapes: Path, command: Command, name: str):
     mistake(command(name, "--config", shapes), str(FOLDS), "python src/split.py")
 
 
+@pytest.mark.parametrize("name", ["split", "train"])
+def test_a_folder_where_the_folds_should_be(shapes: Path, command: Command, name: str):
+    FOLDS.mkdir(parents=True)
+    mistake(command(name, "--config", shapes), str(FOLDS), "Is a directory", "move it away")
+
+
 def _change_a_label() -> None:
     edit_table("train.csv", lambda table: table.assign(label=table["label"].mask(table.index == 0, "dot")))
 

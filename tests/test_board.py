@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from test_compare import simulated
 from test_terminal import screen
 
-from foldcraft import compare, config, predictions, ranking, significance
+from foldcraft import compare, config, predictions, ranking, sealed, significance
 from foldcraft.errors import FoldcraftError
 from foldcraft.metrics import bootstrap_scores
 from foldcraft.ranking import Ranking
@@ -156,11 +156,11 @@ def test_what_is_damaged_or_of_other_data_stands_apart(place: Path) -> None:
         shutil.copytree(runs / "net", runs / name)
     (runs / "torn/fold1/oof.parquet").write_bytes(b"no parquet")
     shutil.copy(runs / "elsewhere/fold0/oof.parquet", runs / "foreign/fold0/oof.parquet")
-    manifest = json.loads((runs / "mixed/fold1/manifest.json").read_text())
+    manifest = sealed.read_json(runs / "mixed/fold1/manifest.json")
     manifest["fingerprints"]["config"] = "another"
-    (runs / "mixed/fold1/manifest.json").write_text(json.dumps(manifest))
+    sealed.write_json(runs / "mixed/fold1/manifest.json", manifest)
     shutil.copytree(runs / "mixed", runs / "older")  # only the digest differs: made by another version
-    settings = (runs / "mixed/fold1/config.yaml").read_text()
+    settings = (runs / "mixed/fold1/config.yaml").read_text().split("\n", 1)[1]  # without the line of its checksum
     (runs / "mixed/fold1/config.yaml").write_text(settings.replace("batch: 32", "batch: 16"))
     (runs / "young/fold0/config.yaml").write_text(settings + "unheard: of\n")
     found = ranking.rank(work())
@@ -205,7 +205,7 @@ def test_the_table_sorted_and_filtered(place: Path, command: Callable) -> None:
 
     for name, seconds in (("probe", 500), ("net", 1)):
         for file in Path(f"runs/digits/{name}").glob("fold*/manifest.json"):
-            file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": seconds}))
+            sealed.write_json(file, {**sealed.read_json(file), "seconds": seconds})
     os.utime("runs/digits/net/fold0/manifest.json", (2e9, 2e9))
     assert order() == ["probe", "net", "stopped", "elsewhere"]
     assert order("--sort", "cost")[:2] == order("--sort", "name")[:2] == order("--sort", "time")[:2] == ["net", "probe"]
@@ -233,9 +233,11 @@ def test_json_holds_all_and_is_alone(place: Path, command: Callable) -> None:
 
 
 @pytest.mark.parametrize("width", [48, 80, 200])
-def test_the_board_fits_a_terminal(place: Path, width: int) -> None:
+def test_the_board_fits_a_terminal(place: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import board
 
+    monkeypatch.delenv("COLUMNS", raising=False)  # which says more than the terminal does
+    monkeypatch.setenv("TERM", "xterm-256color")
     with screen(width) as seen:
         assert board.main(["--config", "c.yaml", "--quiet"]) == 0
     table = [line for line in seen.lines if not line.startswith("probe is really")]

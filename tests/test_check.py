@@ -23,12 +23,14 @@ from foldcraft import (
     folds,
     loader,
     probe,
+    sealed,
 )
 from foldcraft.audience import Audience
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
+from foldcraft.sanity import subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
-from foldcraft.sanity.finding import FAIL, NOTE, PASS
+from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
 
 SETTINGS = """
 competition: {name: digits, bundled: digits, metric: accuracy}
@@ -36,12 +38,12 @@ folds: {count: 3}
 images: {size: 16}
 augment: {preset: light, hflip: 0}
 backbone: {name: test_resnet, weights: none, drop: 0.1}
-train: {epochs: 2, batch: 16, lr: 5.0e-3, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 2, batch: 16, lr: 1.0e-2, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity]}
 tracking: {wandb: "off"}
 """
 TIMED = {"workers"}  # not in the tests of breakages: it takes its time and judges the machine
-IMAGES = 120
+IMAGES = 102
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +163,11 @@ def loaded_in_training_mode(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checkpoint, "load_model", careless)
 
 
-def saved_without_head(patch: pytest.MonkeyPatch) -> None:
+def saved_upside_down(patch: pytest.MonkeyPatch) -> None:
     save = checkpoint.save_model
 
     def careless(path: Path, weights: dict, *rest: object) -> None:
-        save(path, {name: value * 0 if "fc" in name else value for name, value in weights.items()}, *rest)
+        save(path, {name: -value if "fc" in name else value for name, value in weights.items()}, *rest)
 
     patch.setattr(checkpoint, "save_model", careless)
 
@@ -267,32 +269,35 @@ def coarse_in_16_bits(model: nn.Module) -> None:
     model.register_forward_hook(lambda _, __, out: out.round() * 2 if torch.is_autocast_enabled("cpu") else out)
 
 
+SLOW = {"one_batch", "augmentation", "pixels", "shuffled", "draws"}  # left out where none has a part in a breakage
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 @pytest.mark.parametrize(
     ("damage", "words", "must", "may"),
     [
-        (never_zeroed, [], {"gradients"}, {"one_batch"}),
+        (never_zeroed, [], {"gradients"}, set()),
         (of_every_net(softmaxed), [], {"logits", "one_batch"}, set()),
         (statistics_move, ["finetune.batchnorm=frozen"], {"statistics"}, set()),
-        (steps_in_evaluation_mode, [], {"modes", "statistics"}, {"one_batch"}),
+        (steps_in_evaluation_mode, [], {"modes", "statistics"}, set()),
         (judged_in_training_mode, [], {"modes", "judged_alike"}, set()),
         (loaded_in_training_mode, [], {"repeatable", "alone", "judged_alike"}, set()),
-        (saved_without_head, [], {"judged_alike"}, set()),
-        (of_every_net(mixes_the_batch), [], {"leaks", "alone"}, {"one_batch", "judged_alike"}),
+        (saved_upside_down, [], {"judged_alike"}, set()),
+        (of_every_net(mixes_the_batch), [], {"leaks", "alone"}, {"judged_alike"}),
         (other_constants_in_inference, [], {"preprocessing", "judged_alike"}, set()),
         (constants_of_other_weights, [], {"constants"}, set()),
-        (channels_viewed, [], {"constants"}, {"one_batch"}),
+        (channels_viewed, [], {"constants"}, set()),
         (targets_slip, [], {"pairs", "one_batch"}, set()),
-        (labels_shuffled, [], {"folds", "pairs", "pixels"}, set()),
+        (labels_shuffled, [], {"folds", "pairs"}, set()),  # random features would not know right ones much better
         (same_draws, [], {"draws"}, set()),
         (white, [], {"augmentation", "draws"}, set()),
         (lambda _: None, ["augment.transforms=[{GaussNoise: {std_range: [1, 1], p: 1}}]"], {"augmentation"}, set()),
         (lambda _: None, ["train.lr=1e-7"], {"one_batch"}, set()),
-        (head_starts_far_off, [], {"first_loss"}, {"one_batch"}),
+        (head_starts_far_off, [], {"first_loss"}, set()),
         (learns_from_all, [], {"shuffled"}, set()),
         (trains_on_all, [], {"folds"}, set()),
         (pinned_in_vain, [], {"pinned"}, set()),
         (of_every_net(no_head_bias), [], {"bias"}, set()),
-        (of_every_net(coarse_in_16_bits), ["train.precision=bf16-mixed"], {"precision"}, {"one_batch"}),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -300,10 +305,20 @@ def test_each_breakage_fails_its_own_check(
     check, monkeypatch: pytest.MonkeyPatch, damage: Break, words: list[str], must: set[str], may: set[str]
 ) -> None:
     damage(monkeypatch)
-    report = check(*words)
+    left_out = TIMED | (SLOW - must if must.isdisjoint(SLOW - {"one_batch"}) else {"one_batch"})
+    report = check(*words, only=[name for name in CHECKS if name not in left_out])
     failed = those(report, FAIL)
     assert must <= failed <= must | may, numbers(report)
     assert all(line.finding.mend for line in report.lines if line.check in failed)
+
+
+def test_precision_is_measured_against_32_bits(check, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At 16 px the net's last maps are 1x1, and torch's own 16-bit gradients are at times no numbers on a CPU.
+    monkeypatch.setattr(subject, "MOST_STEPS", 12)
+    words, only = ("train.precision=bf16-mixed", "images.size=32"), ["precision"]
+    assert those(check(*words, only=only), PASS) == {"precision"}
+    of_every_net(coarse_in_16_bits)(monkeypatch)
+    assert those(check(*words, only=only), FAIL) == {"precision"}
 
 
 def test_a_bias_before_batchnorm_is_told(check, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +335,7 @@ def test_a_bias_before_batchnorm_is_told(check, monkeypatch: pytest.MonkeyPatch)
 def test_a_step_that_breaks_is_a_finding(check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit.Trainer, "step", lambda *_: 1 / 0)
     report = check(only=["gradients", "bias"])
-    assert those(report, FAIL) == {"gradients", "bias"}
+    assert (those(report, FAIL), those(report, NOT_APPLICABLE)) == ({"gradients"}, {"bias"}), "it is told once"
     assert "ZeroDivisionError" in report.lines[0].finding.number
 
 
@@ -359,5 +374,16 @@ def test_hardware_is_remembered_where_training_looks(check) -> None:
     settings = config.load(Path("configs/tiny.yaml"))
     report = check(only=["pinned"])
     assert those(report, PASS) == {"pinned"}
-    kept = json.loads((settings.runs / "digits" / "tiny" / "hardware.json").read_text())
-    assert [Hardware(**value).device for value in kept.values()] == ["cpu"]
+    kept = sealed.read_json(settings.runs / "digits" / "tiny" / "hardware.json")
+    assert {Hardware(**value).device for value in kept.values()} == {"cpu"}
+
+
+def test_constants_are_sent_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, images = Preparation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "cpu", "contiguous"), torch.zeros(1, 4, 4, 3).byte()
+    with torch.inference_mode():
+        before = prepare(images)
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("made anew"))
+    layer = nn.Conv2d(3, 1, 1)
+    layer(prepare(images)).sum().backward()
+    assert torch.equal(prepare(images), before)
+    assert layer.weight.grad is not None

@@ -168,7 +168,10 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     assert not effects["rot90"].keeps_label
 
 
-def test_the_command_measures_writes_configs_and_they_train(shapes: Path, command) -> None:
+def test_the_command_measures_writes_configs_and_they_train(
+    shapes: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FOLDCRAFT_WEIGHTS", raising=False)
     command("split", "--config", shapes)
     done = command("diagnose", "--config", shapes)
     assert done.code == 0, done.err

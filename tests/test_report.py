@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -21,7 +22,19 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import backbones, calibration, checkpoint, config, files, folds, gradcam, mistakes, nested, significance
+from foldcraft import (
+    backbones,
+    calibration,
+    checkpoint,
+    config,
+    files,
+    folds,
+    gradcam,
+    mistakes,
+    nested,
+    predictions,
+    significance,
+)
 from foldcraft.audience import Audience
 from foldcraft.blending import Combined, MemberRuns
 from foldcraft.competition import read
@@ -30,6 +43,7 @@ from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
 from foldcraft.errors import FoldcraftError
 from foldcraft.nested import Candidate, Plan, Truth, Verdict
+from foldcraft.predictions import Predictions
 from foldcraft.report import blocks, charts, evidence, gallery, page
 from foldcraft.workspace import Workspace
 
@@ -158,8 +172,10 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     for words in ("one leak", "two of a kind", "first loss is that of guessing", "there is little data", "some_net"):
         assert words in said, words
     keys = {"headline", "split", "audit", "training", "blend", "views", "classes", "confusions", "calibration"}
-    keys |= {"mistakes", "diagnosis", "checks", "leaderboard", "nets", "files"}
+    keys |= {"mistakes", "diagnosis", "checks", "leaderboard", "board", "nets", "files"}
     assert keys <= Links(html).ids
+    board = said.split('id="board"')[1].split("</section")[0]
+    assert all(words in board for words in (">tiny<", ">vit<", ">best<")), board
 
 
 def test_every_link_leads_somewhere(home: Path, html: str) -> None:
@@ -315,8 +331,14 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
                 "\n".join(["epoch,lr,loss,images_per_second,valid_loss,score,seconds", *epochs])
             )
             files.write_atomic(member.folder(fold).manifest, json.dumps({"score": 0.5, "epochs": 30, "seconds": 100}))
+            files.write_atomic(member.folder(fold).config, settings.to_yaml())
     truth = Truth(targets, split.fold, data.units, data.metric)
     answers = [draw_answers(rng, targets, classes) for _ in members]
+    for member, said in zip(members, answers, strict=True):
+        for fold in range(3):
+            rows = split.fold == fold
+            given = Predictions(data.train_ids[rows], ("identity",), said[None, rows], member.work.origin(fold, ""))
+            predictions.write(member.folder(fold).oof, given)
 
     def candidate(name: str, log_probs: np.ndarray, given: int) -> Candidate:
         pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given)
@@ -360,31 +382,48 @@ def test_page_for_many_images_stays_small(workplace: Path, browser: Browser, mon
     tab.context.close()
 
 
-class Spot(nn.Module):
-    """Answers class 1 by how bright the image is: its map is the image, made coarser."""
+def as_it_is(maps: torch.Tensor) -> torch.Tensor:
+    return maps
 
-    def __init__(self, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
+
+def channels_last(maps: torch.Tensor) -> torch.Tensor:
+    return maps.permute(0, 2, 3, 1)
+
+
+def tokens(maps: torch.Tensor) -> torch.Tensor:
+    """Behind a class token."""
+    return nn.functional.pad(maps.flatten(2).transpose(1, 2), (0, 0, 1, 0))
+
+
+class Spot(nn.Module):
+    """Says class 1 by how bright the image is: its last map is the image, made coarser, in one form or another."""
+
+    feature_info: ClassVar = [{"module": "last"}]
+    global_pool = "avg"
+
+    def __init__(self, form: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.stem, self.last, self.read = nn.AvgPool2d(4), nn.Identity(), read
+        self.stem, self.last, self.form = nn.AvgPool2d(4), nn.Identity(), form
         self.head = nn.Linear(3, 2)
         nn.init.constant_(self.head.weight, 1.0)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.last(self.read(self.stem(images))).flatten(2).mean(2))
+        last = self.last(self.form(self.stem(images)))
+        return self.head(last.mean((2, 3)) if self.form is as_it_is else last.flatten(1, -2).mean(1))
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (32, 64)])
-def test_heat_is_where_the_answer_comes_from(shape: tuple[int, int]) -> None:
-    images = torch.zeros(2, 3, *shape)
+@pytest.mark.parametrize("form", [as_it_is, channels_last, tokens])
+def test_heat_is_where_the_answer_comes_from(form: Callable) -> None:
+    images = torch.zeros(2, 3, 32, 32)
     images[0, :, 4:8, 20:24], images[1, :, 24:28, 8:12] = 1, 1
 
-    heat = gradcam.heat(Spot(lambda maps: maps), images, [1, 1])
+    heat = gradcam.heat(Spot(form), images, [1, 1])
 
-    assert heat.shape == (2, *shape)
+    assert heat.shape == (2, 32, 32)
     assert (heat.min(), heat.max()) == pytest.approx((0, 1), abs=1e-5)
     for one, place in zip(heat, [(6, 22), (26, 10)], strict=True):
         hottest = np.unravel_index(one.argmax(), one.shape)
-        assert np.abs(np.subtract(hottest, place)).max() <= 3
+        assert np.abs(np.subtract(hottest, place)).max() <= 2
 
 
 SWIN = {"img_size": 64, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 16, "window_size": 4}

@@ -80,7 +80,7 @@ def _copies(train: pd.DataFrame, folder: Path, rng: np.random.Generator) -> pd.D
     copied = train.iloc[rng.choice(len(train), COPIES, replace=False)].copy()
     names = [f"{PEOPLE + number:03d}" for number in range(COPIES)]
     for source, name in zip(copied["id"], names, strict=True):
-        with Image.open(folder / f"{source}.jpg") as picture:
+        with Image.open(folder / f"{source}.jpg", formats=["JPEG"]) as picture:
             picture.save(folder / f"{name}_0.jpg", quality=75)
     return copied.assign(id=[f"{name}_0" for name in names], person=names)
 

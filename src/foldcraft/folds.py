@@ -143,7 +143,7 @@ def read(path: Path, competition: Competition) -> Folds:
     again = (
         "restore it from git, or delete it and run `python src/split.py` (earlier runs will not blend with new ones)"
     )
-    if not path.is_file():
+    if not path.exists():
         raise FoldcraftError("no folds yet", path, "run `python src/split.py` with the same --config")
     check_readable(path)
     try:

@@ -1,6 +1,7 @@
 """One way from cached pixels to logits, shared by training, validation and inference."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -28,10 +29,15 @@ class Preparation:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         floats = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()  # channels_last as it stands
-        mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        normalised = floats.sub_(mean * 255).div_(std * 255)
+        normalised = floats.sub_(_in_bytes(self.mean, self.device)).div_(_in_bytes(self.std, self.device))
         return normalised if self.memory_format == "channels_last" else normalised.contiguous()
+
+
+@cache
+def _in_bytes(values: tuple[float, ...], device: str) -> torch.Tensor:
+    """A value of each channel, for pixels up to 255, (1, 3, 1, 1); sent once, as the device must be waited for."""
+    with torch.inference_mode(False):  # training uses it too
+        return torch.tensor(values, device=device).view(1, -1, 1, 1) * 255
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from foldcraft.files import write_atomic
-from foldcraft.images import decode
+from foldcraft.images import KINDS, decode
 
 FORMAT = 1  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared
@@ -153,7 +153,7 @@ def _sha256(path: Path) -> str:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    with Image.open(path) as image:
+    with Image.open(path, formats=KINDS) as image:
         facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format or ""}
         exif = image.getexif()
         frames = getattr(image, "n_frames", 1)

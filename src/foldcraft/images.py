@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,14 @@ def _decode(path: Path, max_value: float, at_least: int | None) -> Image.Image:
     try:
         opened = Image.open(path, formats=KINDS)
     except UnidentifiedImageError:
-        _check_tiff(path)
-        if image := _deep_colour(path, max_value):
-            return image
+        with _alone_if_large(_pixels_of_tiff(path)):
+            if image := _deep_colour(path, max_value):
+                return image
         raise
     with opened as image:
         if not all(image.size):
             raise ValueError("an image without pixels")
-        with _one_large if image.width * image.height > MANY_PIXELS else nullcontext():
+        with _alone_if_large(image.width * image.height):
             if image.mode == "RGB" and any(";16" in str(tile.args) for tile in image.tile):
                 image.load()  # tells of a truncated file
                 return _deep_colour(path, max_value) or image.convert("RGB")
@@ -102,8 +102,16 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _check_tiff(path: Path) -> None:
-    """See that a file which Pillow cannot decode may be given to OpenCV: a TIFF of bounded size, by its header."""
+def _alone_if_large(pixels: int) -> AbstractContextManager[object]:
+    return _one_large if pixels > MANY_PIXELS else nullcontext()
+
+
+def _pixels_of_tiff(path: Path) -> int:
+    """How many pixels a TIFF's header promises. Of what Pillow cannot decode, OpenCV gets nothing else to see.
+
+    Raises:
+        ValueError: it is no TIFF, or has too many.
+    """
     with open(path, "rb") as stream:
         if (start := stream.read(8))[:4] not in (b"II*\0", b"MM\0*"):
             raise ValueError("not an image of a known kind")
@@ -113,6 +121,7 @@ def _check_tiff(path: Path) -> None:
     pixels = int(tags[TiffImagePlugin.IMAGEWIDTH]) * int(tags[TiffImagePlugin.IMAGELENGTH])
     if not 0 < pixels <= MOST_PIXELS:
         raise ValueError(f"{pixels} pixels, and no more than {MOST_PIXELS} are decoded")
+    return pixels
 
 
 def _deep_colour(path: Path, max_value: float) -> Image.Image | None:
@@ -218,7 +227,7 @@ class ImageStore:
 
     def __setstate__(self, state: tuple[Path, bool]) -> None:
         path, checked = state
-        mine = ImageStore.of(path) if checked else ImageStore(np.load(path, mmap_mode="r"), path)
+        mine = ImageStore.of(path) if checked else ImageStore(np.lib.format.open_memmap(path, mode="r"), path)
         for name in ("pixels", "path", "rows"):
             object.__setattr__(self, name, getattr(mine, name))
 

@@ -6,13 +6,14 @@ import pandas as pd
 
 from foldcraft import leaks
 from foldcraft.competition import Competition
-from foldcraft.findings import Finding, Severity, Shown
+from foldcraft.findings import SEVERITIES, Finding, Severity, Shown
 from foldcraft.subjects import Proposal
 
 TABLE = "leaks.csv"
 GROUPS_TABLE = "groups.csv"
 SURE, CLEAR = 0.9, 0.65  # AUC from which a leak is serious, and from which it is worth a warning
-CONTENT = "look"
+CONTENT, ORDER = "look", "order"
+PACKED = 0.05  # AUC that a file's size may tell more than the looks of its image, and be but due to them
 MOST_GROUPS = 12
 
 
@@ -20,16 +21,25 @@ def find(found: pd.DataFrame, data: Competition) -> list[Finding]:
     """What the rows of `leaks.of_metadata` and `leaks.of_features` say that are above chance."""
     real = found[found["found"].astype(bool)]
     about_label = real["question"] == leaks.LABEL
-    content = real["kind"] == CONTENT
-    by_features = real["by"] == leaks.FEATURES
+    content, order, by_features = real["kind"] == CONTENT, real["kind"] == ORDER, real["by"] == leaks.FEATURES
+    content |= about_label & (real["by"] == "bytes") & _shows_in(real, about_label & content)
     whole = real["by"].isin([leaks.EVERYTHING, leaks.FILES])  # they hold the single fields
+    files = ~content & ~order & ~by_features & ~whole
     findings = [
         _finding(
             "label_leak",
-            real[about_label & ~content & ~whole],
+            real[about_label & files],
             data,
             "the label can be told without looking at the image",
             "see whether it holds in new data; a net may learn it in place of what is meant, sizes too",
+        ),
+        _finding(
+            "label_order",
+            real[about_label & order],
+            data,
+            "the order of the rows, or the ids, tell the label",
+            "see whether test ids continue it: then it is a leak, and no score says what new data will",
+            most="warning",
         ),
         _finding(
             "label_by_colour",
@@ -41,20 +51,37 @@ def find(found: pd.DataFrame, data: Competition) -> list[Finding]:
         ),
         _finding(
             "train_test_files",
-            real[~about_label & ~by_features & ~whole],
+            real[~about_label & files],
             data,
             "test images can be told from training images by their files",
             "see how the two sets were made; OOF scores may not hold on the test set",
         ),
         _finding(
-            "train_test_shift",
-            real[~about_label & by_features],
+            "train_test_look",
+            real[~about_label & (content | by_features)],
             data,
             "test images can be told from training images by what they show",
             "look at the images that give it away; OOF scores may not hold on the test set",
         ),
+        _finding(
+            "train_test_order",
+            real[~about_label & order],
+            data,
+            "ids of test images differ from those of training images",
+            "nothing, if one was numbered after the other; groups may be cut by it",
+            most="info",
+        ),
     ]
     return [finding for finding in findings if finding]
+
+
+def _shows_in(real: pd.DataFrame, content: pd.Series) -> bool:
+    """Do the looks of an image tell about as much as its file's size? Busy images are packed less well."""
+    by_look, by_size = (
+        real[content]["auc"].max(),
+        real[(real["question"] == leaks.LABEL) & (real["by"] == "bytes")]["auc"].max(),
+    )
+    return bool(by_look > by_size - PACKED)
 
 
 def _finding(
@@ -69,7 +96,7 @@ def _finding(
         f"{row.by} {row.auc:.2f} ({row.low:.2f}–{row.high:.2f}, chance {row.chance:.2f})" for row in rows.itertuples()
     )
     strips = [_strip(row.ids, row.by, data) for row in rows.itertuples()]
-    severity = most if most == "info" else severity
+    severity = max(severity, most, key=SEVERITIES.index)
     return Finding(
         name, severity, len(rows), f"{what}: AUC by {told}", mend, TABLE, [strip for strip in strips if strip]
     )
@@ -89,8 +116,9 @@ def find_groups(proposal: Proposal, data: Competition) -> list[Finding]:
     """What a proposal of groups says."""
     if proposal.table.empty:
         return []
-    rows, groups = len(proposal.table), proposal.table["group"].nunique()
-    severity: Severity = "warning" if data.groups is None else "info"
+    groups = proposal.table["group"].nunique()
+    certain = (proposal.table["evidence"] == "ids").any()
+    severity: Severity = "warning" if certain and data.groups is None else "info"
     mend = (
         "look at them; where a group is one subject, put the column into the CSV and name it as competition.group, or "
         "OOF scores will be too good"
@@ -100,7 +128,7 @@ def find_groups(proposal: Proposal, data: Competition) -> list[Finding]:
             "hidden_groups",
             severity,
             groups,
-            f"{rows} images may be of {groups} groups: {proposal.says}",
+            f"images may be of hidden groups: {proposal.says}",
             mend,
             GROUPS_TABLE,
             list(_group_strips(proposal.table)),

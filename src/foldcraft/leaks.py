@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from sklearn.base import ClassifierMixin
-from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from foldcraft import metrics
 from foldcraft.audience import Audience
+from foldcraft.intervals import bootstrap_interval
+from foldcraft.sketches import Stack, reduced
 
 FIELDS = {
     "order": ["place", "id number", "id length"],
@@ -27,8 +28,8 @@ EVERYTHING, FILES, FEATURES = "all metadata", "order and file", "frozen features
 LABEL, TEST = "label", "train or test"
 MOST = 5000  # rows that are looked at
 FOLDS = 5
-TREES = 40
-REPEATS = 10  # of what chance would give
+REPEATS = 6  # of what chance would give
+TREES = 20
 SHOWN = 12  # ids that give it away most
 AUC = metrics.get("roc_auc")
 COLUMNS = ["question", "by", "kind", "auc", "low", "high", "chance", "found", "ids"]
@@ -67,9 +68,9 @@ def of_metadata(
 ) -> pd.DataFrame:
     """Can the label be told from what a file is like, or whether it is a test image?
 
-    Cross-validated by whole groups with small ensembles of trees. A row for each field, one for all,
-    one for all but the look. Fields of kind "look" are content, and may predict the label rightly: a brighter defect. Those of the other
-    kinds may not, but for `bytes` where a format packs plain images smaller.
+    Cross-validated by whole groups with small ensembles of trees. A row for each field, one for all, one for all but
+    the look. Fields of kind "look" are content and may predict the label rightly: a defect that is bright. Those of the
+    other kinds may not, but for `bytes` where a format packs plain images smaller.
 
     Args:
         facts: one row an image file: `part` (train or test), `id`, and any of `FIELDS` of kind file and look; training
@@ -133,14 +134,11 @@ def of_features(
     Returns:
         One row, as `of_metadata` has them.
     """
-    count, ids = len(train_ids), np.array([*train_ids, *test_ids], dtype=str)
-    trains = np.arange(len(ids)) < count
+    ids = np.array([*train_ids, *test_ids], dtype=str)
+    trains = np.arange(len(ids)) < len(train_ids)
     units = _units(ids, trains, groups)
     chosen = Rows(ids, np.arange(len(ids))[:, None], (~trains).astype(int), units).some()
-    places = chosen.values[:, 0]
-    values = np.concatenate(
-        [train_features[places[places < count]], test_features[places[places >= count] - count]]
-    ).astype(np.float32)
+    values = reduced(Stack([train_features, test_features]), chosen.values[:, 0])
     rows = Rows(chosen.ids, values, chosen.truth, chosen.units)
     chance = _chance(rows, _linear, _pretended)
     return pd.DataFrame([_row(TEST, FEATURES, "all", rows, _linear, chance)], columns=COLUMNS)
@@ -180,20 +178,20 @@ def _tree() -> ClassifierMixin:
 
 
 def _linear() -> ClassifierMixin:
-    return make_pipeline(
-        StandardScaler(), PCA(0.95, random_state=0), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)
-    )
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced"))
 
 
 def _guesses(rows: Rows, make: Callable[[], ClassifierMixin]) -> np.ndarray:
     """Probabilities (N, K) of each row by a model that has not seen its unit."""
     guesses = np.full((len(rows.truth), rows.truth.max() + 1), 1 / (rows.truth.max() + 1))
     values = np.where(np.isfinite(rows.values), rows.values, -1)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     smallest = np.bincount(rows.truth)[np.unique(rows.truth)].min()
-    if smallest < FOLDS or len(np.unique(rows.units)) < FOLDS:
+    units = len(np.unique(rows.units))
+    if smallest < FOLDS or units < FOLDS:
         return guesses
-    for seen, unseen in splitter.split(values, rows.truth, rows.units):
+    alone = units == len(rows.units)
+    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=0)
+    for seen, unseen in splitter.split(values, rows.truth, None if alone else rows.units):
         model = make().fit(values[seen], rows.truth[seen])
         guesses[np.ix_(unseen, model.classes_)] = model.predict_proba(values[unseen])
     return guesses
@@ -232,7 +230,7 @@ def _row(
 ) -> dict[str, object]:
     guesses = _guesses(rows, make)
     auc = AUC(rows.truth, guesses)
-    low, high = metrics.bootstrap_interval(AUC, rows.truth, guesses, rows.units, repeats=200)
+    low, high = bootstrap_interval(AUC, rows.truth, guesses, rows.units, repeats=200)
     own = guesses[np.arange(len(rows.truth)), rows.truth]
     telling = rows.ids[np.argsort(-own, kind="stable")[:SHOWN]]
     found = low > max(chance, 0.5)

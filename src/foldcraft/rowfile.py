@@ -68,7 +68,7 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.sums = _read_sums(path)
-        self.array = np.load(path, mmap_mode="r", allow_pickle=False)  # its header has been checked by now
+        self.array = npy.open_memmap(path, mode="r")  # its header has been checked by now
         if len(self.array) != len(self.sums) or self.array.offset + self.array.nbytes != _end_of_rows(path, self.sums):
             raise DamagedRows("it is cut or changed")
         self.seen = np.zeros(len(self.array), bool)

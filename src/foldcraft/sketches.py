@@ -17,6 +17,7 @@ import numpy as np
 from scipy.fft import dctn
 
 SIDE = 64  # of the small grey image
+LIGHT = 3  # frequencies below it are the fall of light, which hides what else there is
 COARSE, FINE = 16, 32  # frequencies along each axis: of a sketch, and of the comparison that decides
 SAMPLE = 2000  # images that the spread of the frequencies is measured on
 CHUNK = 256  # images or pairs at a time
@@ -254,7 +255,8 @@ def _in_tone_of(images: np.ndarray, wanted: np.ndarray, shown: np.ndarray) -> np
 def _correlation(
     a: np.ndarray, b: np.ndarray, shown: np.ndarray, deviation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    inside = np.add.outer(np.arange(FINE), np.arange(FINE)) < FINE
+    order = np.add.outer(np.arange(FINE), np.arange(FINE))
+    inside = (order >= LIGHT) & (order < FINE)
     x, y = ((_frequencies(_standard(images, shown)) / deviation)[:, inside] for images in (a, b))
     x, y = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9) for values in (x, y))
     score = (x * y).sum(1)

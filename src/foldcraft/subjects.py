@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.stats import median_abs_deviation, norm
 
 from foldcraft.sketches import BLOCK, Stack, chunks, reduced
 
@@ -74,11 +75,13 @@ def by_ids(ids: np.ndarray) -> tuple[np.ndarray, str] | None:
 def by_features(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Images tied to each other by being nearest neighbours both ways, and closer than unrelated ones are (N,).
 
-    The line is drawn where, of pairs of images drawn by lot, one in a thousand is as close.
+    The line is drawn where one in a thousand pairs of strangers would be as close. Strangers are pairs drawn by lot;
+    their middle and median deviation tell, so that the few of one subject among them do not matter.
     """
     vectors = reduced(Stack([features]), np.arange(len(features)))
     a, b = np.random.default_rng(0).integers(len(vectors), size=(2, DRAWN))
-    line = float(np.quantile(np.einsum("nd,nd->n", vectors[a[a != b]], vectors[b[a != b]]), 1 - PRUDENT))
+    strangers = np.einsum("nd,nd->n", vectors[a[a != b]], vectors[b[a != b]])
+    line = float(np.median(strangers) + norm.isf(PRUDENT) * median_abs_deviation(strangers, scale="normal"))
     nearest, alike = np.empty(len(vectors), int), np.empty(len(vectors))
     for rows in chunks(len(vectors), max(1, BLOCK // len(vectors))):
         found = vectors[rows] @ vectors.T

@@ -83,7 +83,12 @@ def audit(seen: Evidence) -> Section:
     for one in findings:
         if ids := [str(each) for each in one.get("ids") or []]:
             more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
-            blocks.append(More(f"{one.get('name', 'finding')}: images", [Words(", ".join(ids[:MOST_IDS]) + more)]))
+            blocks.append(
+                More(
+                    f"{str(one.get('name', 'finding')).replace('_', ' ')}: images",
+                    [Words(", ".join(ids[:MOST_IDS]) + more)],
+                )
+            )
     return Section("audit", "Audit", question, blocks)
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from foldcraft.audience import Audience
-from foldcraft.report import classes, data, gallery, scores, works
+from foldcraft.report import board, classes, data, gallery, scores, works
 from foldcraft.report.blocks import Section
 from foldcraft.report.evidence import Evidence
 
@@ -39,6 +39,7 @@ def sections(seen: Evidence, audience: Audience) -> list[Section]:
         data.diagnosis(seen),
         works.checks(seen),
         scores.leaderboard(seen),
+        board.board(seen),
         works.nets(seen),
         works.files(seen),
     ]

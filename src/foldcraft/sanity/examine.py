@@ -11,7 +11,7 @@ from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.sanity import information, judging, learning, net, pace, splits
-from foldcraft.sanity.finding import FAIL, Finding
+from foldcraft.sanity.finding import FAIL, Finding, not_applicable
 from foldcraft.sanity.subject import Subject
 from foldcraft.sanity.timetable import Timetable
 
@@ -28,14 +28,14 @@ CHECKS: dict[str, tuple[str, Callable[[Subject], Finding]]] = {
     "pixels": ("images tell more than the prior", information.pixels_matter),
     "shuffled": ("shuffled labels give chance", information.shuffled_labels),
     "first_loss": ("the first loss is that of guessing", learning.first_loss),
+    "modes": ("training and evaluation mode", learning.modes),
+    "statistics": ("BatchNorm as the config says", learning.statistics),
     "logits": ("the net gives logits", net.logits),
     "bias": ("the head has a bias", net.bias),
     "idle_bias": ("no bias before a BatchNorm", net.idle_bias),
     "leaks": ("images of a batch are independent", net.leaks),
     "gradients": ("gradients are zeroed", learning.gradients_zeroed),
     "one_batch": ("one batch is learned by heart", learning.one_batch),
-    "modes": ("training and evaluation mode", learning.modes),
-    "statistics": ("BatchNorm as the config says", learning.statistics),
     "repeatable": ("the same answer twice", judging.repeatable),
     "alone": ("the same answer alone and in a batch", judging.alone),
     "judged_alike": ("inference predicts what was validated", judging.judged_alike),
@@ -120,19 +120,28 @@ def examine(
         subject = Subject(config, Path(folder), audience, most, trace)
         lines = []
         for name in only or CHECKS:
-            lines.append(_carry_out(name, subject))
+            lines.append(_carry_out(name, subject, lines))
             tell(lines[-1])
         table = pace.timetable(subject) if subject.trains and (trace or "workers" in (only or CHECKS)) else None
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
         return Report(lines, len(subject.competition.targets), seconds, cpu_seconds, table)
 
 
-def _carry_out(name: str, subject: Subject) -> Line:
+def _carry_out(name: str, subject: Subject, before: list[Line]) -> Line:
     title, check = CHECKS[name]
     began = time.perf_counter()
     try:
         finding = check(subject)
     except Exception as error:  # whatever breaks in the code that is checked is a finding about it
-        text = str(error) if isinstance(error, FoldcraftError) else f"{type(error).__name__}: {error}"
-        finding = Finding(FAIL, f"could not be carried out: {' '.join(text.split())[:300]}", "mend that first")
+        finding = _broken(error, before)
     return Line(name, title, finding, round(time.perf_counter() - began, 2))
+
+
+def _broken(error: Exception, before: list[Line]) -> Finding:
+    """An error fails the check that meets it first; others that need the same part say that they could not be made."""
+    text = str(error) if isinstance(error, FoldcraftError) else f"{type(error).__name__}: {error}"
+    told = f"could not be carried out: {' '.join(text.split())[:300]}"
+    for line in before:
+        if line.finding.number == told:
+            return not_applicable(f"could not be carried out for the same reason as {line.title!r}")
+    return Finding(FAIL, told, "mend that first")

@@ -46,7 +46,7 @@ def features(subject: Subject) -> Features:
         wanted = [Wanted(net, "train", start.train, view).member() for view in ("identity", "draw0", "draw1")]
         parts = [[part[0].numpy() for part in results] for _, results in sweep(wanted, rows)]
         plain, *draws = (np.concatenate([part[k] for part in parts]) for k in range(3))
-        dark = replace(start.train, pixels=np.zeros_like(start.train.pixels[:BLACK]))
+        dark = replace(start.train, pixels=np.zeros_like(start.train.pixels[:BLACK]), rows=None)
         looked = sweep([Wanted(net, "train", dark, "identity").member()], np.arange(BLACK))
         black = np.concatenate([results[0][0].numpy() for _, results in looked])
         subject.kept["features"] = Features(net, plain, tuple(draws), black)
@@ -101,8 +101,11 @@ def pixels_matter(subject: Subject) -> Finding:
     number = f"log-loss {seen.mean():.3f} with the pixels, {unseen.mean():.3f} without: {gain:+.3f} ± {error:.3f}"
     if spread:
         number += f"; black images differ by {spread:.2g} in what the net makes of them"
+    elif gain <= SURE * error and subject.work.config.backbone.weights == "none":
+        return not_applicable(f"{number}; random features know nothing, train the net and see")
     mend = "look at what enters the net (src/preview.py), and whether labels and images belong together"
-    return verdict(gain > SURE * error and not spread, number, mend, gain=gain, error=error, seen=float(seen.mean()))
+    matters = gain > SURE * error and not spread
+    return verdict(matters, number, mend, gain=gain, error=error, seen=float(seen.mean()))
 
 
 def shuffled_labels(subject: Subject) -> Finding:

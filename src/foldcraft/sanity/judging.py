@@ -14,7 +14,7 @@ from foldcraft.sanity.finding import Finding, not_applicable, verdict
 from foldcraft.sanity.subject import Subject, log_loss
 
 SOME = 16
-SAME = 1e-3  # of probabilities that differ by the order of sums alone
+SAME = 1e-3  # share of the way between two images that the order of sums alone may make
 LOSS_APART = {"32-true": 1e-4, "bf16-mixed": 0.03, "16-mixed": 0.01}
 CONSTANTS_APART = 1e-4  # of normalised pixels
 
@@ -22,7 +22,7 @@ CONSTANTS_APART = 1e-4  # of normalised pixels
 def repeatable(subject: Subject) -> Finding:
     """Asked twice, the saved net says the same, bit for bit."""
     rows = subject.some_rows(SOME)
-    first, second = (predict([subject.member], rows)[0] for _ in range(2))
+    first, second = (predict([subject.saved], rows)[0] for _ in range(2))
     apart = float(np.abs(np.exp(first) - np.exp(second)).max())
     number = f"probabilities differ by {apart:.2g} between two times (wanted: 0)"
     mend = "put the net into evaluation mode (model.eval()) where it is loaded"
@@ -32,10 +32,12 @@ def repeatable(subject: Subject) -> Finding:
 def alone(subject: Subject) -> Finding:
     """An image alone is answered as it is in a batch."""
     rows = subject.some_rows(SOME)
-    together = predict([subject.member], rows)[0]
-    singly = np.concatenate([predict([subject.member], rows[k : k + 1])[0] for k in range(len(rows))], axis=1)
-    apart = float(np.abs(np.exp(together) - np.exp(singly)).max())
-    number = f"probabilities differ by {apart:.2g} between alone and in a batch of {len(rows)} (wanted: below {SAME:g})"
+    together = predict([subject.saved], rows)[0]
+    singly = np.concatenate([predict([subject.saved], rows[k : k + 1])[0] for k in range(len(rows))], axis=1)
+    apart = float(np.abs(together - singly).max() / np.ptp(together, axis=1).max())  # of how far images lie apart
+    number = (
+        f"alone and in a batch of {len(rows)}: apart by {apart:.2g} of the range of answers (wanted: below {SAME:g})"
+    )
     mend = "put the net into evaluation mode (model.eval()) where it is loaded; see that no layer mixes the batch"
     return verdict(apart < SAME, number, mend, apart=apart)
 
@@ -76,7 +78,7 @@ def _inferred(subject: Subject, rows: np.ndarray) -> torch.Tensor:
     def as_seen(_: nn.Module, images: torch.Tensor, __: Hardware) -> torch.Tensor:
         return images.clone()
 
-    member: Member = replace(subject.member, output=as_seen)
+    member: Member = replace(subject.fresh, output=as_seen)
     return torch.cat([seen[0][0] for _, seen in sweep([member], rows)])
 
 
@@ -89,8 +91,8 @@ def constants(subject: Subject) -> Finding:
     else:
         transforms = tv.get_model_weights(blueprint.arch).DEFAULT.transforms()
         mean, std = transforms.mean, transforms.std
-    raw = subject.member.images.__getitems__(subject.some_rows(2))
-    prepare = subject.trainer(subject.as_is, workers=0).prepare if subject.trains else subject.member.preparation
+    raw = subject.fresh.images.__getitems__(subject.some_rows(2))
+    prepare = subject.trainer(subject.as_is, workers=0).prepare if subject.trains else subject.fresh.preparation
     wanted = ((raw.numpy() / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
     apart = float(np.abs(prepare(raw).cpu().numpy() - wanted).max())
     shown = ", ".join(f"{value:.3f}" for value in (*mean, *std))

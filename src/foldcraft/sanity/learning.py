@@ -50,6 +50,8 @@ def first_loss(subject: Subject) -> Finding:
     wanted = f"at most {guess:.3f}, head from a probe" if from_probe else f"{guess:.3f} ± {CLOSE:.0%}"
     number = f"loss {loss:.3f} (wanted: {wanted}; log K {np.log(len(counts)):.3f}, class prior {prior:.3f})"
     mend = "let the head start near zero (see backbones.build), and give the loss raw logits"
+    if from_probe and trainer.config.finetune.batchnorm == "train":
+        mend = "the head was solved with BatchNorm's kept statistics: finetune.batchnorm=frozen, or head_init=random"
     return verdict(sound, number, mend, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
 
 

@@ -18,7 +18,7 @@ LEAK = 1e-6  # share of an image's own gradient; rounding leaves less
 
 
 def _prepared(subject: Subject) -> torch.Tensor:
-    member = subject.member
+    member = subject.fresh
     return member.preparation(member.images.__getitems__(subject.some_rows(FEW_IMAGES)))
 
 
@@ -106,7 +106,7 @@ def idle_bias(subject: Subject) -> Finding:
             hooks.append(module.register_forward_hook(remember))
         if isinstance(module, _BatchNorm):
             hooks.append(module.register_forward_pre_hook(look))
-    prepared = subject.member.preparation(subject.member.images.__getitems__([0, 1]))
+    prepared = subject.fresh.preparation(subject.fresh.images.__getitems__([0, 1]))
     with torch.no_grad():
         model(prepared)
     for hook in hooks:

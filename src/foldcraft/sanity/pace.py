@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from foldcraft import finetune
 from foldcraft.fit import Trainer
-from foldcraft.hardware import cores
+from foldcraft.hardware import Hardware, cores
 from foldcraft.loader import EpochBatches, default_workers, train_loader
 from foldcraft.sanity.finding import NOTE, Finding, not_applicable, noted, verdict
 from foldcraft.sanity.learning import NOTHING_TRAINED
@@ -18,6 +21,8 @@ from foldcraft.sanity.timetable import Timetable, take
 COUNTS = (0, 1, 2, 4, 8)
 TIMED = 8  # batches
 WORTH_IT = 0.1  # another number of workers must save this share of a step
+ALIGNED = 0.95  # cosine of the gradients in both
+TRIES = 3  # some kernels go wrong at times
 APART = 0.05  # of probabilities, between the chosen precision and 32 bits
 
 
@@ -109,21 +114,39 @@ def processes(subject: Subject) -> Finding:
 
 
 def precision(subject: Subject) -> Finding:
-    """What the chosen precision changes beside 32 bits."""
+    """What the chosen precision changes beside 32 bits, in a net's answers and in its gradient."""
     chosen = subject.as_is.hardware
     if chosen.precision == "32-true":
         return not_applicable(f"computes in 32 bits ({chosen.why()})")
+    exact = replace(chosen, precision="32-true")
     trainer = subject.by_heart.trainer
-    net = trainer.bare_model.eval()
-    images = trainer.prepare(trainer.loader.dataset.__getitems__(next(iter(trainer.batches))).images)
-    outputs = []
-    for hardware in (chosen, replace(chosen, precision="32-true")):
-        with torch.no_grad(), hardware.autocast():
-            outputs.append(net(images).float().cpu())
-    coarse, exact = outputs
-    apart = float((coarse.softmax(1) - exact.softmax(1)).abs().max())
-    off = float((coarse - exact).abs().max())
-    sound = bool(coarse.isfinite().all()) and apart <= APART
-    number = f"{chosen.precision}: logits up to {off:.2g} apart from 32 bits, "
-    number += f"probabilities {apart:.2g} (wanted: below {APART})"
-    return verdict(sound, number, "set train.precision=32-true", logits=off, probabilities=apart)
+    net, prepare = trainer.bare_model.eval(), trainer.prepare
+    batch = trainer.loader.dataset.__getitems__(next(iter(trainer.batches)))
+    images, targets = prepare(batch.images), batch.targets.to(chosen.device)
+    coarse, wanted = (_answers(net, images, hardware) for hardware in (chosen, exact))
+    apart = float((coarse.softmax(1) - wanted.softmax(1)).abs().max())
+    off = float((coarse - wanted).abs().max())
+    learner = subject.trainer(subject.plain, trainer.task.train_rows, batch=len(images), workers=0)
+    finetune.train_mode(learner.bare_model, learner.config.finetune)
+    true = _gradient(learner, images, targets, exact)
+    cosines = [float(F.cosine_similarity(_gradient(learner, images, targets, chosen), true, 0)) for _ in range(TRIES)]
+    sound = apart <= APART and min(cosines) >= ALIGNED  # neither holds of what is no number
+    number = f"{chosen.precision}: probabilities up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
+    number += f"logits {off:.2g}; cosine of the gradients {min(cosines):.4f} (wanted: {ALIGNED})"
+    mend = "set train.precision=32-true"
+    return verdict(sound, number, mend, logits=off, probabilities=apart, cosine=min(cosines))
+
+
+def _answers(net: nn.Module, images: torch.Tensor, hardware: Hardware) -> torch.Tensor:
+    with torch.no_grad(), hardware.autocast():
+        return net(images).float().cpu()
+
+
+def _gradient(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor, hardware: Hardware) -> torch.Tensor:
+    """Gradient of one batch's loss in all that is trained, side by side."""
+    net = trainer.bare_model
+    with hardware.autocast():
+        logits = net(images)
+    trained = [value for value in net.parameters() if value.requires_grad]
+    gradients = torch.autograd.grad(trainer.loss(logits.float(), targets), trained, allow_unused=True)
+    return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).cpu()

@@ -16,7 +16,7 @@ from foldcraft.backbones import Blueprint
 from foldcraft.competition import Competition
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.fit import Trainer
+from foldcraft.fit import RunawayLoss, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
 from foldcraft.folds import Folds
@@ -157,7 +157,11 @@ class Subject:
         trainer = self.trainer(self.plain, rows, batch=len(rows), epochs=MOST_STEPS, workers=0)
         losses: list[float] = []
         while trainer.epoch < MOST_STEPS and (not losses or losses[-1] > LEARNED):
-            losses.append(trainer.train_epoch())
+            try:
+                losses.append(trainer.train_epoch())
+            except RunawayLoss:
+                losses.append(float("nan"))
+                break
             trainer.epoch += 1
         return ByHeart(trainer, losses)
 
@@ -199,9 +203,16 @@ class Subject:
         return replace(model, hardware=replace(model.hardware, precision="32-true"))
 
     @cached_property
-    def member(self) -> Member:
-        """The net of the short run as inference asks it."""
+    def saved(self) -> Member:
+        """The net of the short run as inference asks it, in 32 bits."""
         return self.exact_model.member(self.as_is.start.train, ("identity",))
+
+    @cached_property
+    def fresh(self) -> Member:
+        """The net that training starts with, as inference would ask it; for what enters a net, not for what it says."""
+        start, chosen = self.as_is.start, self.as_is.hardware
+        model = FoldModel(self.work, FOLD, start.model, start.blueprint, chosen, "")
+        return model.member(start.train, ("identity",))
 
 
 def log_loss(log_probs: np.ndarray, truth: np.ndarray) -> float:

@@ -1,0 +1,61 @@
+"""All experiments of the competition, those that are not on the page too."""
+
+from typing import Any
+
+from foldcraft import ranking
+from foldcraft.report.blocks import (
+    Block,
+    Cell,
+    Section,
+    Table,
+    Words,
+    columns,
+    in_words,
+    interval,
+    number,
+    seconds,
+    texts,
+)
+from foldcraft.report.evidence import Evidence
+
+
+def board(seen: Evidence) -> Section:
+    """Experiments by rank, what each cost, and whether it is really worse than the best."""
+    found = ranking.rank(seen.members[0].work)
+    question = "Which experiments are there, what did they cost, and is the best one really better?"
+    heads = columns(
+        "experiment",
+        "# rank",
+        f"# {in_words(found.metric.name)} | out of fold, all on the same rows, views averaged evenly",
+        "# 95 % interval",
+        "# to the best",
+        "# 95 % interval of it",
+        "verdict | worse where that holds for all pairs at once",
+        "# folds",
+        "# time | of training",
+        "backbone",
+        "mode",
+        "note",
+    )
+    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+    words = f"As `python src/board.py` shows them, on {found.rows} rows of fold {', '.join(map(str, found.folds))}."
+    blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in rows])]
+    return Section("board", "All experiments", question, blocks)
+
+
+def _row(row: dict[str, Any]) -> list[Cell]:
+    unknown = float("nan")
+    ends = [row[key] if row[key] is not None else unknown for key in ("low", "high")]
+    apart = [row[f"difference_{key}"] if row[f"difference_{key}"] is not None else unknown for key in ("low", "high")]
+    return [
+        *texts(row["experiment"]),
+        number(row["rank"], ".0f"),
+        number(row["score"]),
+        interval(*ends),
+        number(row["difference"], "+.4f"),
+        interval(*apart, "+.4f"),
+        *texts(row["verdict"] or row["state"]),
+        number(len(row["done"]), "d"),
+        Cell("–" if row["seconds"] is None else seconds(row["seconds"]), row["seconds"]),
+        *texts(row["backbone"] or "", row["mode"] or "", row["note"] or ""),
+    ]
