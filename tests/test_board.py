@@ -249,6 +249,7 @@ def test_watching_shows_a_new_experiment_and_ends_on_ctrl_c(place: Path, monkeyp
     import board
 
     monkeypatch.setattr(board, "PAUSE", 0.1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
     shutil.move("runs/digits/net", "net")
     with screen(160) as seen:
 
@@ -268,6 +269,7 @@ def test_watching_shows_a_new_experiment_and_ends_on_ctrl_c(place: Path, monkeyp
         helper.start()
         assert board.main(["--config", "c.yaml", "--watch"]) == 0
         helper.join()
+    signal.signal(signal.SIGINT, before)
     assert "probe is really better than the other" in seen.text
     assert seen.text.rindex("\x1b[?1049l") > seen.text.index("\x1b[?1049h"), "the screen from before is back"
 
