@@ -73,7 +73,8 @@ def test_commands_have_names_of_their_own() -> None:
         f"print(json.dumps([n for n in {sorted(commands)} "
         "if n in sys.stdlib_module_names or importlib.util.find_spec(n)]))"
     )
-    elsewhere = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, env={})
+    # -I: what lies in the current folder does not count, a folder of the same name among it
+    elsewhere = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, env={})
     assert json.loads(elsewhere.stdout) == []
 
 
