@@ -19,6 +19,7 @@ from test_terminal import screen
 
 from foldcraft import compare, config, predictions, ranking, sealed, significance
 from foldcraft.errors import FoldcraftError
+from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import bootstrap_scores
 from foldcraft.ranking import Ranking
 from foldcraft.workspace import Workspace
@@ -110,6 +111,8 @@ def test_the_board_says_of_two_what_their_comparison_says(place: Path) -> None:
         assert net[key] == pytest.approx(value)
     assert net["error"] == pytest.approx(other.error)
     assert (probe["verdict"], net["verdict"]) == ("best", "worse")
+    same = bootstrap_interval(answers.metric, answers.truth, answers.predicted[0], answers.units)
+    assert (probe["low"], probe["high"]) == pytest.approx(same)
     assert probe["low"] < probe["score"] < probe["high"]
     assert probe["mode"] == "linear_probe"
     assert net["backbone"] == "test_resnet"

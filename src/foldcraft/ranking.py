@@ -12,12 +12,14 @@ import pandas as pd
 from foldcraft import config, predictions, significance
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
+from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import Metric, bootstrap_scores
 from foldcraft.predictions import Origin
 from foldcraft.rundir import FoldFolder, experiment_folder, fold_configs
 from foldcraft.workspace import Workspace
 
 REPEATS = significance.REPEATS
+OF_A_SCORE = 500  # draws for the interval of a score, as everywhere
 FEWEST = 200  # draws, where more would take minutes
 PATIENCE = 2e8  # numbers that may be sorted through by all draws together, where a metric sorts
 RANKED, UNFINISHED, APART = "ranked", "unfinished", "apart"
@@ -199,11 +201,13 @@ def _ranked(
 ) -> dict[str, dict[str, Any]]:
     """Columns of those that have all the folds; of equals those come first that do by name."""
     rows = np.isin(work.folds.fold, shared)
-    judged = _field(work, [each[rows] for each in said.values()], rows, draws)
+    answers = [each[rows] for each in said.values()]
+    judged = _field(work, answers, rows, draws)
     columns, names = {}, list(said)
     for place, k in enumerate(np.argsort(-work.competition.metric.sign * judged.scores, kind="stable"), start=1):
         verdict = "best" if place == 1 else "worse" if judged.is_worse[k] else "cannot be told"
-        columns[names[k]] = {"state": RANKED, "rank": place, "verdict": verdict, **_numbers(judged, k)}
+        ends = _interval(work, answers[k], rows, draws)
+        columns[names[k]] = {"state": RANKED, "rank": place, "verdict": verdict, **_numbers(judged, k), **ends}
     return columns
 
 
@@ -213,7 +217,8 @@ def _beside(work: Workspace, best: np.ndarray, said: np.ndarray, folds: Sequence
     if not rows.any():
         return {}
     judged = _field(work, [best[rows], said[rows]], rows, draws, best=0)
-    return {**_numbers(judged, 1), "best_score": float(judged.scores[0])}
+    ends = _interval(work, said[rows], rows, draws)
+    return {**_numbers(judged, 1), **ends, "best_score": float(judged.scores[0])}
 
 
 def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
@@ -245,11 +250,16 @@ def _field(
     return significance.field(metric, scores, drawn, best)
 
 
+def _interval(work: Workspace, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
+    """The same interval of a score as `infer` prints."""
+    metric, truth = work.competition.metric, work.competition.targets[rows]
+    low, high = bootstrap_interval(metric, truth, said, work.competition.units[rows], min(draws, OF_A_SCORE))
+    return {"low": low, "high": high}
+
+
 def _numbers(judged: significance.Field, k: int) -> dict[str, float]:
     return {
         "score": float(judged.scores[k]),
-        "low": float(judged.low[k]),
-        "high": float(judged.high[k]),
         "difference": float(judged.behind[k]),
         "difference_low": float(judged.behind_low[k]),
         "difference_high": float(judged.behind_high[k]),

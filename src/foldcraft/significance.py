@@ -135,7 +135,6 @@ class Field:
     Attributes:
         best: number of the one with the best score.
         scores: (P,).
-        low, high: 95 % interval of each score (P,).
         behind: difference to the best (P,).
         behind_low, behind_high: its 95 % interval, of this difference by itself (P,).
         error: its standard error (P,).
@@ -145,8 +144,6 @@ class Field:
 
     best: int
     scores: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
     behind: np.ndarray
     behind_low: np.ndarray
     behind_high: np.ndarray
@@ -235,12 +232,12 @@ def field(metric: Metric, scores: np.ndarray, drawn: np.ndarray, best: int | Non
         best: who is held to be the best, where that was found on other rows; left out: who is by `scores`.
     """
     best = int(np.argmax(metric.sign * scores)) if best is None else best
-    (low, high), moved = np.quantile(drawn, [0.025, 0.975], axis=1), metric.sign * (drawn - drawn[best])
+    moved = metric.sign * (drawn - drawn[best])
     behind, error = metric.sign * (scores - scores[best]), moved.std(1)
     behind_low, behind_high = np.quantile(moved, [0.025, 0.975], axis=1)
     factor = _of_all_pairs(scores, drawn)
     is_worse = behind + factor * error < -NOTHING
-    return Field(best, scores, low, high, behind, behind_low, behind_high, error, is_worse, factor)
+    return Field(best, scores, behind, behind_low, behind_high, error, is_worse, factor)
 
 
 def _of_all_pairs(scores: np.ndarray, drawn: np.ndarray) -> float:
