@@ -32,9 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     terminal.note(f"\n$ python src/infer.py --config {' '.join([*EXPERIMENTS, *args.overrides])}")
     path, result = infer.submit(configs, None, terminal)
     score = result.verdict.chosen.score
-    terminal.say(
-        f"\nout-of-fold accuracy {score.value:.4f} (95 % interval {score.low:.4f}–{score.high:.4f}), "
-        f"true test accuracy {true_accuracy(path, configs[0].folder):.4f}"
+    true = true_accuracy(path, configs[0].folder)
+    row = [f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{true:.4f}"]
+    terminal.table(
+        "the estimate beside the truth", ["out-of-fold accuracy", "95 % interval", "true test accuracy"], [row]
     )
     return 0
 

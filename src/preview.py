@@ -24,11 +24,13 @@ def main(arguments: Sequence[str]) -> int:
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
-    sheet = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
-    sheets.save(sheet, out)
+    drawn = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
+    sheets.save(drawn.sheet, out)
     terminal.say(
         f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"
     )
+    steps = [[number, step, f"{chance:.0%}"] for number, (step, chance) in enumerate(drawn.steps, start=1)]
+    terminal.table("what augmentation does to an image", ["", "step", "chance"], steps)
     return 0
 
 

@@ -32,10 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     write_atomic(seen.page, html)
     score = seen.chosen.score
-    terminal.say(
-        f"wrote {seen.page} ({len(html) / 1e6:.1f} MB): {seen.metric} {score.value:.4f} "
-        f"(95 % interval {score.low:.4f} to {score.high:.4f})"
-    )
+    terminal.say(f"wrote {seen.page}: open it in any browser, with or without a network")
+    row = [names, f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{len(html) / 1e6:.1f} MB"]
+    terminal.table("", ["experiments", seen.metric, "95 % interval", "page"], [row])
     return 0
 
 

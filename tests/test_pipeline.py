@@ -1,6 +1,7 @@
 """The life of a competition: train, infer, change one's mind, submit; as a user does it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,8 @@ def test_preview_draws_a_sheet(shapes: Path, command) -> None:
     sheet = images.decode(Path("runs/shapes/tiny/preview.png"))
     assert sheet.width > 5 * 96
     assert sheet.height > 3 * 96
+    assert re.search(r"Affine +70%", done.out)
+    assert re.search(r"mixup, of whole batches +100%", done.out)
 
 
 @pytest.mark.real

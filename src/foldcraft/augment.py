@@ -89,6 +89,11 @@ class Augment:
         for step in self.transforms:
             blank = _tried(step, blank)
 
+    @property
+    def steps(self) -> list[tuple[str, float]]:
+        """What may become of an image, in this order, and how likely each of it is."""
+        return [(_words(step), float(step.p)) for step in self.transforms]
+
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
         # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
@@ -97,6 +102,12 @@ class Augment:
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
             pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(pixels)
+
+
+def _words(step: A.BasicTransform | A.BaseCompose) -> str:
+    """The names that a config gives it."""
+    name = type(step).__name__
+    return f"{name} ({', '.join(map(_words, step.transforms))})" if isinstance(step, A.BaseCompose) else name
 
 
 def _tried(step: A.BasicTransform | A.BaseCompose, image: np.ndarray) -> np.ndarray:

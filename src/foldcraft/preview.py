@@ -1,6 +1,7 @@
 """Contact sheets of what enters the net."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +19,21 @@ from foldcraft.sheets import Tile, enlarged
 from foldcraft.workspace import Workspace
 
 
-def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Image.Image:
-    """A row an image: as inference sees it, then `draws` augmented draws, mixed if the config mixes.
+@dataclass(frozen=True)
+class Preview:
+    """What enters the net.
+
+    Attributes:
+        sheet: a row an image: as inference sees it, then augmented draws, mixed if the config mixes.
+        steps: of the augmentation, each with its chance.
+    """
+
+    sheet: Image.Image
+    steps: list[tuple[str, float]]
+
+
+def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Preview:
+    """So many images, and so many augmented draws of each.
 
     The tensors are those that training makes, brought back from normalised floats to pixels.
     """
@@ -29,13 +43,15 @@ def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Image.
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
     rows = _spread(work.competition.targets, images)
     plain = preparation(PlainImages(store, config.images).__getitems__(rows))
-    columns = [plain, *(_augmented(work, store, preparation, rows, number) for number in range(draws))]
+    augment = Augment(config.augment, config.images, store.pixels.shape[1])
+    columns = [plain, *(_augmented(work, store, augment, preparation, rows, number) for number in range(draws))]
     pixels = [_to_pixels(column, preparation) for column in columns]
     labels = work.competition.classes.decode(work.competition.targets[rows])
     captions = [f"{work.competition.train_ids[row]}: {label}" for row, label in zip(rows, labels, strict=True)]
-    return sheets.sheet(
-        [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
-    )
+    lines = [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
+    mixed = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
+    of_batches = [(f"{' or '.join(mixed)}, of whole batches", config.augment.mix_prob)] if mixed else []
+    return Preview(sheets.sheet(lines), augment.steps + of_batches)
 
 
 def _row(images: Sequence[np.ndarray], caption: str) -> list[Tile]:
@@ -54,10 +70,9 @@ def _spread(targets: np.ndarray, count: int) -> np.ndarray:
 
 
 def _augmented(
-    work: Workspace, store: ImageStore, preparation: Preparation, rows: np.ndarray, number: int
+    work: Workspace, store: ImageStore, augment: Augment, preparation: Preparation, rows: np.ndarray, number: int
 ) -> torch.Tensor:
     config = work.config
-    augment = Augment(config.augment, config.images, store.pixels.shape[1])
     draws = [Draw(int(row), seed_from(config.seed, "preview", number, place)) for place, row in enumerate(rows)]
     batch = TrainImages(store, work.competition.targets, augment).__getitems__(draws)
     images = preparation(batch.images)
