@@ -176,6 +176,8 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     assert keys <= Links(html).ids
     board = said.split('id="board"')[1].split("</section")[0]
     assert all(words in board for words in (">tiny<", ">vit<", ">best<")), board
+    best = next(row for row in board.split("<tr>") if ">best<" in row)
+    assert "+0.0000" not in best, "the best has no distance from itself"
 
 
 def test_every_link_leads_somewhere(home: Path, html: str) -> None:

@@ -165,7 +165,8 @@ def number(value: float | None, form: str = ".4f", link: str | None = None) -> C
 
 def interval(low: float, high: float, form: str = ".4f") -> Cell:
     """A cell with an interval, sorted by its lower end."""
-    return Cell("–" if low != low else f"{low:{form}}–{high:{form}}", low)
+    between = " to " if form.startswith("+") else "–"
+    return Cell("–" if low != low else f"{low:{form}}{between}{high:{form}}", low)
 
 
 def in_words(metric: str) -> str:

@@ -18,6 +18,8 @@ from foldcraft.report.blocks import (
 )
 from foldcraft.report.evidence import Evidence
 
+DISTANCE = ("difference_low", "difference_high")
+
 
 def board(seen: Evidence) -> Section:
     """Experiments by rank, what each cost, and whether it is really worse than the best."""
@@ -38,7 +40,8 @@ def board(seen: Evidence) -> Section:
         "note",
     )
     rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
-    words = f"As `python src/board.py` shows them, on {found.rows} rows of fold {', '.join(map(str, found.folds))}."
+    folds = f"fold{'s' if len(found.folds) > 1 else ''} {', '.join(map(str, found.folds))}"
+    words = f"As `python src/board.py` shows them, on {found.rows:,} rows of {folds}."
     blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in rows])]
     return Section("board", "All experiments", question, blocks)
 
@@ -46,13 +49,14 @@ def board(seen: Evidence) -> Section:
 def _row(row: dict[str, Any]) -> list[Cell]:
     unknown = float("nan")
     ends = [row[key] if row[key] is not None else unknown for key in ("low", "high")]
-    apart = [row[f"difference_{key}"] if row[f"difference_{key}"] is not None else unknown for key in ("low", "high")]
+    is_beside = row["rank"] != 1  # the best has no distance from itself
+    apart = [row[key] if is_beside and row[key] is not None else unknown for key in DISTANCE]
     return [
         *texts(row["experiment"]),
         number(row["rank"], ".0f"),
         number(row["score"]),
         interval(*ends),
-        number(row["difference"], "+.4f"),
+        number(row["difference"] if is_beside else None, "+.4f"),
         interval(*apart, "+.4f"),
         *texts(row["verdict"] or row["state"]),
         number(len(row["done"]), "d"),
