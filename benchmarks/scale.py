@@ -125,7 +125,7 @@ class Peak:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="with 100,000 images too")
-    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=[name for name in STEPS if exists(name)])
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
     args = parser.parse_args()
     sizes = [1_000, 10_000, *([100_000] if args.large else [])]
     peaks: dict[str, list[Peak]] = {name: [] for name in args.steps}
@@ -135,10 +135,6 @@ def main() -> None:
             for name in args.steps:
                 peaks[name].append(measured(STEPS[name], Path(folder)))
                 show(name, sizes, peaks[name])
-
-
-def exists(step: str) -> bool:
-    return step != "audit" or (Path(__file__).parents[1] / "src" / "audit.py").is_file()
 
 
 def show(name: str, sizes: Sequence[int], peaks: Sequence[Peak]) -> None:
