@@ -2,8 +2,8 @@
 
 A config each, or one config with seeds (trained as `src/train.py --config C experiment=NAME-s1 seed=1`):
 
-  python src/soup.py --config configs/masks/vit.yaml configs/masks/vit-long.yaml
-  python src/soup.py --config configs/masks/vit.yaml --seeds 0,1,2
+  python src/soup.py --config A B C
+  python src/soup.py --config configs/masks/mobilenet.yaml --seeds 0,1,2
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The space is a W&B sweep's YAML; the engine is local and needs no network. Run again, it goes on where it was.
 
-  python src/sweep.py --config configs/digits/probe.yaml --space configs/sweeps/probe.yaml
+  python src/sweep.py --config configs/masks/probe.yaml --space configs/sweeps/probe.yaml
   python src/sweep.py --config C --space S --trials 40 train.epochs=5
 """
 

@@ -75,6 +75,15 @@ def test_two_nets_of_different_kinds_are_fine_tuned(found: Diagnosis, settings, 
         assert score in advised.text, "the number that led to it"
 
 
+def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes: Path, tmp_path: Path) -> None:
+    advice = advise(found, config.load(shapes, ["augment.hflip=0"]))
+    path = tmp_path / "advised.yaml"
+    path.write_text(advice.experiments[0].text)
+    read = config.load(path)
+    assert (read.augment.hflip, read.tta.views) == (0, ["identity"])
+    assert any("hflip: left out" in reason for reason in advice.reasons)
+
+
 def test_a_second_net_must_fit_the_data_really_better(found: Diagnosis, settings) -> None:
     level = replace(found, nets=[net("cnn", 0.86), net("vit", 0.85, transformer=True, behind=0.01)])
     advice = advise(level, settings)

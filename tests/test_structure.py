@@ -78,6 +78,14 @@ def test_commands_have_names_of_their_own() -> None:
     assert json.loads(elsewhere.stdout) == []
 
 
+def test_configs_that_are_talked_of_are_there() -> None:
+    made_on_the_way = {"configs/faces/vit.yaml", "configs/masks/soup.yaml"}  # by the reader, by src/soup.py
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").glob("*.py")]
+    named = {name for text in texts for name in re.findall(r"configs/\w+/[\w-]+\.yaml", text.read_text())}
+    assert len(named) > 5
+    assert [name for name in sorted(named - made_on_the_way) if not (ROOT / name).is_file()] == []
+
+
 def test_generated_files_are_current() -> None:
     spec = importlib.util.spec_from_file_location("reference", ROOT / "src" / "reference.py")
     assert spec

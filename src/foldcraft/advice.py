@@ -59,8 +59,13 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     amount, likeness = _amount(found), _likeness(found)
     keeps = [effect.view for effect in found.views if effect.keeps_label]
     breaks = [effect.view for effect in found.views if not effect.keeps_label]
+    forbidden = [view for view in keeps if _is_forbidden(view, config)]
     used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
+    used = [view for view in used if view not in forbidden]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
+    if forbidden:
+        views = ", ".join(forbidden)
+        reasons.append(f"{views}: left out as in the config, though the probe could not see that the label is lost")
     score = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
     if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
         reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
@@ -73,6 +78,11 @@ def advise(found: Diagnosis, config: Config) -> Advice:
         reasons.append(f"{found.rows} images are fewer than {LITTLE}: the probes are worth blending too")
         experiments += _probes(found, config, used)
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
+
+
+def _is_forbidden(view: str, config: Config) -> bool:
+    """Does the config itself say no to it? Who knows what the labels mean knows better than a probe."""
+    return view in config.augment.model_fields_set and not getattr(config.augment, view)
 
 
 def _finetuned(found: Diagnosis) -> list[NetScore]:
