@@ -258,8 +258,17 @@ def _fewer_folds() -> None:
         (_move_a_row, "edited"),
         (_fewer_folds, "edited"),
         (lambda: FOLDS.write_text("id,fold\n000.png,0\n"), "not a folds file"),
+        (lambda: FOLDS.write_text("# null\nid,fold\n000.png,0\n"), "not a folds file"),
     ],
-    ids=["label changed", "id added", "ids gone", "row moved by hand", "count changed by hand", "no folds file"],
+    ids=[
+        "label changed",
+        "id added",
+        "ids gone",
+        "row moved by hand",
+        "count changed by hand",
+        "no folds file",
+        "empty header",
+    ],
 )
 def test_folds_that_do_not_fit(split: Path, command: Command, name: str, change: Callable[[], None], named: str):
     change()

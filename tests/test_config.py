@@ -127,6 +127,15 @@ def test_every_mistake_is_told_at_once(tmp_path: Path):
         assert key in str(error.value)
 
 
+def test_of_many_mistakes_the_first_are_told(tmp_path: Path):
+    path = write(tmp_path / "a.yaml", LEAST + "augment: {transforms: [" + ", ".join(["{a: [x]}"] * 50) + "]}\n")
+    with pytest.raises(FoldcraftError) as error:
+        load(path)
+    assert "augment.transforms.0" in str(error.value)
+    assert "90 more" in str(error.value)
+    assert len(str(error.value)) < 2000
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
 def test_an_experiment_of_the_repository_loads(path: Path):
     made = load(path)

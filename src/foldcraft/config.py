@@ -18,6 +18,7 @@ from foldcraft.errors import FoldcraftError, shorten, suggest
 from foldcraft.files import check_readable
 
 GENERATIONS = 20  # of files that extend each other
+MOST_TOLD = 10  # mistakes of a config, in one line
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
@@ -487,7 +488,9 @@ def _explain(error: ValidationError) -> tuple[str]:
             lines.append(f"{key!r} is missing")
         else:
             lines.append(f"{key} = {_shown(problem['input'])}: {problem['msg'].lower()}")
-    return (" | ".join(dict.fromkeys(lines)),)
+    told = list(dict.fromkeys(lines))
+    more = f" | and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    return (" | ".join(told[:MOST_TOLD]) + more,)
 
 
 def _shown(value: object) -> str:

@@ -148,7 +148,7 @@ def read(path: Path, competition: Competition) -> Folds:
     check_readable(path)
     try:
         with open(path, encoding="utf-8") as stream:
-            header = parse_json(stream.readline().removeprefix("#"))
+            header = dict(parse_json(stream.readline().removeprefix("#")))
             sealed.check(header.pop(sealed.KEY, None), sealed.of_values(header))
             table = pd.read_csv(stream, dtype={"id": str, "fold": "int64"}, keep_default_na=False)
         folds = Folds(
