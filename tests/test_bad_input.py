@@ -451,6 +451,13 @@ def test_a_damaged_file_of_a_finished_fold(trained: Path, command: Command, file
     mistake(outcome, str(FOLD / file), "damaged")
 
 
+def test_what_a_killed_inference_left_behind_goes(trained: Path, command: Command):
+    for name in ("oof", "test"):
+        (FOLD / f"{name}.parquet.tmp-1").write_bytes(b"half")
+    fine(command("infer", "--config", trained, "train.epochs=1", "tta.views=[identity,vflip]"))
+    assert not list(FOLD.glob("*.tmp-*"))
+
+
 def test_a_second_process_on_a_fold_leaves_it_alone(split: Path, command: Command):
     FOLD.mkdir(parents=True)
     code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True), input()"

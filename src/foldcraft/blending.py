@@ -12,6 +12,7 @@ from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.ensemble import Method
 from foldcraft.errors import FoldcraftError
+from foldcraft.files import locked, remove_leftovers
 from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
@@ -156,8 +157,7 @@ def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
     for member, fold, part, views in wanted:
         if part == "oof":
             model, folder = models[member.name, fold], member.folder(fold)
-            new = model.predict_oof(stores[member.name][0], views, audience)
-            predictions.write(folder.oof, with_views(_readable(folder.oof), new))
+            _add(folder, folder.oof, model.predict_oof(stores[member.name][0], views, audience))
     _predict_tests([task for task in wanted if task[2] == "test"], models, stores, audience)
 
 
@@ -211,8 +211,14 @@ def _predict_tests(
     with audience.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
-        path = member.folder(fold).test
-        new = models[member.name, fold].as_test(views, log_probs)
+        folder = member.folder(fold)
+        _add(folder, folder.test, models[member.name, fold].as_test(views, log_probs))
+
+
+def _add(folder: FoldFolder, path: Path, new: Predictions) -> None:
+    """Put new views beside those that are there; of two processes that do so at once neither loses any."""
+    with locked(folder.lock):
+        remove_leftovers(folder.path, path.name)
         predictions.write(path, with_views(_readable(path), new))
 
 
