@@ -17,7 +17,6 @@ Likeness = Literal["similar", "dissimilar", "cannot tell"]
 
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
-LITTLE = 500  # rows; below, probes are worth their time beside a fine-tuned net (docs/experiments.md)
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 1e-3
 LECTURE = {
@@ -73,10 +72,8 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
     reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better; {_about_second(found)}")
-    experiments = [_lpft(found, config, net, used) for net in nets]
-    if found.rows < LITTLE:
-        reasons.append(f"{found.rows} images are fewer than {LITTLE}: the probes are worth blending too")
-        experiments += _probes(found, config, used)
+    reasons.append("the probes go beside them: they cost little, err on other images, and get the weight they deserve")
+    experiments = [*(_lpft(found, config, net, used) for net in nets), *_probes(found, config, used)]
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
