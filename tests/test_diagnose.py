@@ -96,7 +96,7 @@ def test_a_second_net_must_fit_the_data_really_better(found: Diagnosis, settings
     assert [advised.name for advised in advise(cnns, settings).experiments] == ["lpft_a", "lpft_b", "probe_a"]
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1153, (4, 3)), (2260, (3, 2)), (400, (10, 9)), (50_000, (2, 2))])
+@pytest.mark.parametrize(("rows", "epochs"), [(1153, (4, 3)), (2260, (3, 2)), (400, (12, 9)), (50_000, (2, 2))])
 def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: tuple[int, int]) -> None:
     assert tuple(lpft_epochs(rows, 32, LPFT_STEPS[kind]) for kind in ("transformer", "cnn")) == epochs
 
