@@ -1,0 +1,122 @@
+"""Does the advice of `src/diagnose.py` pay? Its experiments, blended, against one net by its own config.
+
+For each seed of the folds all of it runs as a user types it, all folds, in a folder of its own: split, diagnose, train
+what is advised and the config itself, infer both. Scores are nested, as the ledger has them. CPU seconds are user and
+system time of the training commands; the diagnosis, whose features the advised probes use, is counted apart.
+A benchmark that was killed goes on where it was; what it had spent is lost from its seconds.
+
+  python benchmarks/advice.py --config configs/signdigits/vit_tiny.yaml --seeds 1 2 3 4 5 --jobs 2 --folder runs/advice
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from foldcraft import config
+from foldcraft.advice import MARK
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = ("seed", "single", "advice", "", "CPU s single", "advised", "diagnosis", "members")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of one seed, and the core that its commands run on."""
+
+    folder: Path
+    core: int
+
+    def prepare(self) -> None:
+        """Configs of its own, for advice is written among them; the data are shared."""
+        if not (self.folder / "input").exists():
+            shutil.copytree(ROOT / "configs", self.folder / "configs", dirs_exist_ok=True)
+            (self.folder / "input").symlink_to(ROOT / "input")
+
+    def run(self, name: str, *words: str) -> None:
+        """A command of src/; its CPU seconds are added to those of its words."""
+        weights = os.environ.get("FOLDCRAFT_WEIGHTS", str(ROOT / "weights"))
+        with open(self.folder / "log.txt", "ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, ROOT / "src" / f"{name}.py", *words],
+                cwd=self.folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "FOLDCRAFT_WEIGHTS": weights},
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: os.sched_setaffinity(0, {self.core}),
+            )
+            _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            sys.exit(f"{name} {' '.join(words)} failed: see {self.folder / 'log.txt'}")
+        spent, key = self.spent(), " ".join([name, *words])
+        spent[key] = spent.get(key, 0.0) + usage.ru_utime + usage.ru_stime
+        (self.folder / "spent.json").write_text(json.dumps(spent, indent=1))
+
+    def spent(self) -> dict[str, float]:
+        """CPU seconds by command."""
+        file = self.folder / "spent.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def advised(self, competition: str) -> list[str]:
+        """Configs that the diagnosis wrote, seen from the folder."""
+        files = sorted((self.folder / "configs" / competition).glob("*.yaml"))
+        return [str(file.relative_to(self.folder)) for file in files if file.read_text().startswith(MARK)]
+
+    def score(self, name: str, configs: Sequence[str]) -> float:
+        """The nested score of a submission made of these."""
+        self.run("infer", "--name", name, "--config", *configs)
+        ledger = pd.read_csv(self.folder / "submissions" / "ledger.csv")
+        return float(ledger.loc[ledger["file"] == f"{name}.csv", "nested"].iloc[-1])
+
+
+def repeat(path: str, seed: int, home: Path, cores: SimpleQueue) -> dict[str, object]:
+    """One seed, as a row of the table."""
+    competition, core = config.load(ROOT / path).competition.name, cores.get()
+    place = Place(home.resolve() / competition / f"seed{seed}", core)
+    place.prepare()
+    if not (place.folder / "folds" / f"{competition}.csv").is_file():
+        place.run("split", "--config", path, f"folds.seed={seed}")
+    if not place.advised(competition):
+        place.run("diagnose", "--config", path)
+    advised = place.advised(competition)
+    for each in [path, *advised]:
+        place.run("train", "--quiet", "--config", each, "--fold", "all")
+    single, advice = place.score("single", [path]), place.score("advice", advised)
+    cores.put(core)
+    spent = place.spent()
+    trained = {each: spent[f"train --quiet --config {each} --fold all"] for each in [path, *advised]}
+    verdict = "better" if advice > single else "worse" if advice < single else "equal"
+    costs = trained[path], sum(trained[each] for each in advised), spent[f"diagnose --config {path}"]
+    members = ", ".join(Path(each).stem for each in advised)
+    row = (seed, f"{single:.4f}", f"{advice:.4f}", verdict, *(f"{seconds:.0f}" for seconds in costs), members)
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="the single net's; seen from the repository's root")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of the folds")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds side by side, each on a core of its own")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "advice", help="where all of it is kept")
+    args = parser.parse_args()
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0))[: args.jobs]:
+        cores.put(core)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        rows = list(pool.map(lambda seed: repeat(args.config, seed, args.folder, cores), args.seeds))
+    print(pd.DataFrame(rows, columns=list(COLUMNS)).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
