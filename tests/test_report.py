@@ -495,6 +495,15 @@ def test_measures_of_each_class_are_those_of_scikit_learn() -> None:
     assert all(low < value < high for one in found for value, low, high in (one.precision, one.recall, one.f1))
 
 
+def test_a_class_without_a_mistake_is_not_known_to_be_without_any() -> None:
+    truth = np.repeat([0, 1], [400, 20])
+    few, many = significance.each_class(truth, np.eye(2)[truth], ["many", "few"], np.arange(420))[::-1]
+    for one in (few, many):
+        assert one.precision[0] == one.recall[0] == one.f1[0] == one.f1[2] == 1
+    assert 0.8 < few.recall[1] < 0.95, "the rule of three says .86"
+    assert 0.985 < many.recall[1] < 0.998
+
+
 def test_correlation_of_errors() -> None:
     rng = np.random.default_rng(2)
     truth = rng.integers(3, size=200)

@@ -61,10 +61,14 @@ def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return cells.reshape(classes, classes)
 
 
-def class_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of each class, (..., K) each, from counts (..., K, K); 0 where a class is not met."""
+def class_scores(counts: np.ndarray, unseen: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, (..., K) each, from counts (..., K, K); 0 where a class is not met.
+
+    Args:
+        unseen: so many more errors of each class, (..., K), as rows that it is given or as rows that it lacks.
+    """
     hits, true, said = _margins(counts)
-    return _ratio(hits, said), _ratio(hits, true), _ratio(2 * hits, true + said)
+    return _ratio(hits, said + unseen), _ratio(hits, true + unseen), _ratio(2 * hits, true + said + unseen)
 
 
 def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -229,10 +229,14 @@ def _choose(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple
         if some.metric.better(score, scores[best]):  # of equals the simpler
             best = place
     chosen, about_rule = settled[best]
-    beaten = [f"{c.name} {score:.4f}" for (c, _), score in zip(settled, scores, strict=True) if c is not chosen]
+    others = [(c.name, score) for (c, _), score in zip(settled, scores, strict=True) if c is not chosen]
+    behind = [f"{name} {score:.4f}" for name, score in others if not best or some.metric.better(scores[best], score)]
+    level = [f"{name} {score:.4f}" for name, score in others if f"{name} {score:.4f}" not in behind]
     verb = "beats" if best else "is used, for nothing beats it:"
-    ladder = [f"{chosen.name} {scores[best]:.4f} {verb} {', '.join(beaten)}"] if beaten else []
-    return chosen, [*ladder, *about_rule]
+    words = f"{chosen.name} {scores[best]:.4f} {verb} {', '.join(behind)}"
+    if level:
+        words += f"; no better, and less simple: {', '.join(level)}"
+    return chosen, [*([words] if others else []), *about_rule]
 
 
 def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:

@@ -111,8 +111,9 @@ def _gain_of_blending(seen: Evidence) -> str:
     value, error = nested.gain(seen.chosen.nested, best.nested, truth)
     if abs(value) < NOTHING:
         return f"Blending changes nothing over {best.name} alone (see Blend)."
-    real = "which could be luck" if abs(value) <= 2 * error else "a real gain" if value > 0 else "a real loss"
-    return f"Blending gives {value:+.4f} ± {error:.4f} over {best.name} alone, {real} (see Blend)."
+    what = "gains" if value > 0 else "loses"
+    real = "which is real" if abs(value) > 2 * error else "which could be luck"
+    return f"Blending {what} {abs(value):.4f} ± {error:.4f} against {best.name} alone, {real} (see Blend)."
 
 
 def _trust(seen: Evidence) -> str:
