@@ -44,12 +44,12 @@ class Place:
             shutil.copytree(ROOT / "configs", self.folder / "configs", dirs_exist_ok=True)
             (self.folder / "input").symlink_to(ROOT / "input")
 
-    def run(self, name: str, *words: str) -> None:
-        """A command of src/; its CPU seconds are added to those of its words."""
+    def run(self, *words: str) -> None:
+        """A command of src/; its CPU seconds are added to those that it took before."""
         weights = os.environ.get("FOLDCRAFT_WEIGHTS", str(ROOT / "weights"))
         with open(self.folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
-                [sys.executable, ROOT / "src" / f"{name}.py", *words],
+                [sys.executable, ROOT / "src" / f"{words[0]}.py", *words[1:]],
                 cwd=self.folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "FOLDCRAFT_WEIGHTS": weights},
                 stdout=log,
@@ -58,13 +58,16 @@ class Place:
             )
             _, status, usage = os.wait4(child.pid, 0)
         if status:
-            sys.exit(f"{name} {' '.join(words)} failed: see {self.folder / 'log.txt'}")
-        spent, key = self.spent(), " ".join([name, *words])
-        spent[key] = spent.get(key, 0.0) + usage.ru_utime + usage.ru_stime
+            sys.exit(f"{' '.join(words)} failed: see {self.folder / 'log.txt'}")
+        spent = self._spent()
+        spent[" ".join(words)] = self.seconds(*words) + usage.ru_utime + usage.ru_stime
         (self.folder / "spent.json").write_text(json.dumps(spent, indent=1))
 
-    def spent(self) -> dict[str, float]:
-        """CPU seconds by command."""
+    def seconds(self, *words: str) -> float:
+        """What a command took of the processor, in all."""
+        return self._spent().get(" ".join(words), 0.0)
+
+    def _spent(self) -> dict[str, float]:
         file = self.folder / "spent.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -80,24 +83,37 @@ class Place:
         return float(ledger.loc[ledger["file"] == f"{name}.csv", "nested"].iloc[-1])
 
 
+def train(config_file: str) -> tuple[str, ...]:
+    return "train", "--quiet", "--config", config_file, "--fold", "all"
+
+
 def repeat(path: str, seed: int, home: Path, cores: SimpleQueue) -> dict[str, object]:
-    """One seed, as a row of the table."""
-    competition, core = config.load(ROOT / path).competition.name, cores.get()
-    place = Place(home.resolve() / competition / f"seed{seed}", core)
+    """One seed, on the next core that is free, as a row of the table."""
+    core = cores.get()
+    try:
+        competition = config.load(ROOT / path).competition.name
+        return played(path, competition, seed, Place(home.resolve() / competition / f"seed{seed}", core))
+    finally:
+        cores.put(core)
+
+
+def played(path: str, competition: str, seed: int, place: Place) -> dict[str, object]:
     place.prepare()
     if not (place.folder / "folds" / f"{competition}.csv").is_file():
         place.run("split", "--config", path, f"folds.seed={seed}")
+    diagnosis = "diagnose", "--config", path
     if not place.advised(competition):
-        place.run("diagnose", "--config", path)
+        place.run(*diagnosis)
     advised = place.advised(competition)
     for each in [path, *advised]:
-        place.run("train", "--quiet", "--config", each, "--fold", "all")
+        place.run(*train(each))
     single, advice = place.score("single", [path]), place.score("advice", advised)
-    cores.put(core)
-    spent = place.spent()
-    trained = {each: spent[f"train --quiet --config {each} --fold all"] for each in [path, *advised]}
     verdict = "better" if advice > single else "worse" if advice < single else "equal"
-    costs = trained[path], sum(trained[each] for each in advised), spent[f"diagnose --config {path}"]
+    costs = (
+        place.seconds(*train(path)),
+        sum(place.seconds(*train(each)) for each in advised),
+        place.seconds(*diagnosis),
+    )
     members = ", ".join(Path(each).stem for each in advised)
     row = (seed, f"{single:.4f}", f"{advice:.4f}", verdict, *(f"{seconds:.0f}" for seconds in costs), members)
     return dict(zip(COLUMNS, row, strict=True))

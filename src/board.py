@@ -183,7 +183,7 @@ def conclusion(ranked: pd.DataFrame) -> str:
 def legend(found: Ranking, ranked: int) -> Iterator[str]:
     """How the columns are to be read."""
     kind = "groups" if found.groups != found.rows else "rows"
-    yield f"intervals: each by itself, from {found.draws} draws of whole {kind}, all experiments on the same draws"
+    yield f"differences: each by itself, from {found.draws} draws of whole {kind}, all experiments on the same draws"
     if ranked > 1:
         yield f"verdict: worse where that holds for all pairs of the {ranked} at once (max-T); one board in 20 errs"
     yield "time: of training, all finished folds together; + those that it learned from or is made of"

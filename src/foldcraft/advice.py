@@ -59,8 +59,8 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     keeps = [effect.view for effect in found.views if effect.keeps_label]
     breaks = [effect.view for effect in found.views if not effect.keeps_label]
     forbidden = [view for view in keeps if _is_forbidden(view, config)]
-    used = [e.view for e in found.views if e.keeps_label and (e.plain.value >= 0 or e.view == "hflip")]
-    used = [view for view in used if view not in forbidden]
+    wanted = [effect.view for effect in found.views if effect.plain.value >= 0 or effect.view == "hflip"]
+    used = [view for view in keeps if view in wanted and view not in forbidden]
     reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
     if forbidden:
         views = ", ".join(forbidden)

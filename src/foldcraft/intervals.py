@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from foldcraft.metrics import Metric, bootstrap_confusions, bootstrap_scores
 
 LEVEL = 0.95
+REPEATS = 500  # draws
 MOST_SHIFTED = 0.99  # of all draws on one side of the score: then it is no matter of a shift any more
 
 
@@ -20,7 +21,7 @@ def bootstrap_interval(
     truth: np.ndarray,
     probabilities: np.ndarray,
     groups: np.ndarray,
-    repeats: int = 500,
+    repeats: int = REPEATS,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % interval of the metric; what is drawn is said in `metrics.bootstrap_scores`.
@@ -67,5 +68,10 @@ def _with_unseen_errors(counts: np.ndarray, truth: np.ndarray, groups: np.ndarra
     true = np.repeat(np.arange(classes), np.bincount(truth, minlength=classes))[rng.integers(len(truth), size=repeats)]
     said = (true + rng.integers(1, classes, size=repeats)) % classes
     more = np.zeros_like(counts)
-    more[np.arange(repeats), true, said] = rng.gamma(0.5, size=repeats) * len(truth) / len(np.unique(groups))
+    more[np.arange(repeats), true, said] = unseen_errors(repeats, groups, rng)
     return counts + more
+
+
+def unseen_errors(size: int | tuple[int, ...], groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How many rows may be wrong that were not seen: half a group in the mean, as in Jeffreys' prior."""
+    return rng.gamma(0.5, size=size) * len(groups) / len(np.unique(groups))

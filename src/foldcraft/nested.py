@@ -229,14 +229,20 @@ def _choose(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple
         if some.metric.better(score, scores[best]):  # of equals the simpler
             best = place
     chosen, about_rule = settled[best]
-    others = [(c.name, score) for (c, _), score in zip(settled, scores, strict=True) if c is not chosen]
-    behind = [f"{name} {score:.4f}" for name, score in others if not best or some.metric.better(scores[best], score)]
-    level = [f"{name} {score:.4f}" for name, score in others if f"{name} {score:.4f}" not in behind]
-    verb = "beats" if best else "is used, for nothing beats it:"
-    words = f"{chosen.name} {scores[best]:.4f} {verb} {', '.join(behind)}"
-    if level:
-        words += f"; no better, and less simple: {', '.join(level)}"
-    return chosen, [*([words] if others else []), *about_rule]
+    names = [f"{candidate.name} {score:.4f}" for (candidate, _), score in zip(settled, scores, strict=True)]
+    return chosen, [*_ladder(names, best, [some.metric.better(scores[best], score) for score in scores]), *about_rule]
+
+
+def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool]) -> list[str]:
+    """Who is used, and whom it beats; nothing where there is one way only."""
+    others = [place for place in range(len(names)) if place != best]
+    if not others:
+        return []
+    if not best:
+        return [f"{names[best]} is used, for nothing beats it: {', '.join(names[place] for place in others)}"]
+    level = [names[place] for place in others if not is_behind[place]]
+    beaten = f"{names[best]} beats {', '.join(names[place] for place in others if is_behind[place])}"
+    return [f"{beaten}; no better, and less simple: {', '.join(level)}" if level else beaten]
 
 
 def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldcraft import config, predictions, significance
+from foldcraft import config, intervals, predictions, significance
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import Metric, bootstrap_scores
 from foldcraft.predictions import Origin
 from foldcraft.rundir import FoldFolder, experiment_folder, fold_configs
 from foldcraft.workspace import Workspace
 
 REPEATS = significance.REPEATS
-OF_A_SCORE = 500  # draws for the interval of a score, as everywhere
 FEWEST = 200  # draws, where more would take minutes
 PATIENCE = 2e8  # numbers that may be sorted through by all draws together, where a metric sorts
 RANKED, UNFINISHED, APART = "ranked", "unfinished", "apart"
@@ -253,7 +251,8 @@ def _field(
 def _interval(work: Workspace, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
     """The same interval of a score as `infer` prints."""
     metric, truth = work.competition.metric, work.competition.targets[rows]
-    low, high = bootstrap_interval(metric, truth, said, work.competition.units[rows], min(draws, OF_A_SCORE))
+    repeats = min(draws, intervals.REPEATS)
+    low, high = intervals.bootstrap_interval(metric, truth, said, work.competition.units[rows], repeats)
     return {"low": low, "high": high}
 
 

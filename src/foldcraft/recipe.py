@@ -79,6 +79,7 @@ def steps_for(rows: int) -> int:
 def lpft_epochs(rows: int, batch: int, steps: int) -> int:
     """Epochs of a fine-tuning that starts from the solved head: enough for so many steps, from 2 to 20.
 
-    Less than half of what a random head needs, for the head need not be found first (docs/experiments.md).
+    Fewer than a random head needs, for the head need not be found first. On all folds of maskstates they were too few;
+    what is enough has not been found (docs/experiments.md).
     """
     return max(2, min(MOST_EPOCHS, math.ceil(steps / max(1, rows // batch))))

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import norm
 
 from foldcraft.errors import FoldcraftError
+from foldcraft.intervals import unseen_errors
 from foldcraft.metrics import Metric, bootstrap_confusions, bootstrap_scores, class_scores, confusion
 
 REPEATS = 2000
@@ -324,7 +325,7 @@ def each_class(
     values = np.stack(class_scores(counts))
     drawn = np.concatenate([each[0] for each in bootstrap_confusions(truth, [probabilities], units, repeats, seed)])
     rng = np.random.default_rng([seed, 1])
-    unseen = rng.gamma(0.5, size=(len(drawn), len(counts))) * len(truth) / len(np.unique(units))
+    unseen = unseen_errors((len(drawn), len(counts)), units, rng)
     low, high = np.quantile(np.stack(class_scores(drawn)), [0.025, 0.975], axis=1)
     low = np.minimum(low, np.quantile(np.stack(class_scores(drawn, unseen)), 0.025, axis=1))
     found = np.stack([values, low, high], axis=-1).tolist()

@@ -163,10 +163,12 @@ def number(value: float | None, form: str = ".4f", link: str | None = None) -> C
     return Cell(format(value, form).replace("%", " %"), float(value), link)
 
 
-def interval(low: float, high: float, form: str = ".4f") -> Cell:
-    """A cell with an interval, sorted by its lower end."""
+def interval(low: float | None, high: float | None, form: str = ".4f") -> Cell:
+    """A cell with an interval, sorted by its lower end; a dash for none."""
+    if low is None or low != low:
+        return Cell("–", float("nan"))
     between = " to " if form.startswith("+") else "–"
-    return Cell("–" if low != low else f"{low:{form}}{between}{high:{form}}", low)
+    return Cell(f"{low:{form}}{between}{high:{form}}", low)
 
 
 def in_words(metric: str) -> str:

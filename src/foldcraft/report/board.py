@@ -18,8 +18,6 @@ from foldcraft.report.blocks import (
 )
 from foldcraft.report.evidence import Evidence
 
-DISTANCE = ("difference_low", "difference_high")
-
 
 def board(seen: Evidence) -> Section:
     """Experiments by rank, what each cost, and whether it is really worse than the best."""
@@ -47,17 +45,15 @@ def board(seen: Evidence) -> Section:
 
 
 def _row(row: dict[str, Any]) -> list[Cell]:
-    unknown = float("nan")
-    ends = [row[key] if row[key] is not None else unknown for key in ("low", "high")]
-    is_beside = row["rank"] != 1  # the best has no distance from itself
-    apart = [row[key] if is_beside and row[key] is not None else unknown for key in DISTANCE]
+    if row["rank"] == 1:  # the best has no distance from itself
+        row = {**row, "difference": None, "difference_low": None, "difference_high": None}
     return [
         *texts(row["experiment"]),
         number(row["rank"], ".0f"),
         number(row["score"]),
-        interval(*ends),
-        number(row["difference"] if is_beside else None, "+.4f"),
-        interval(*apart, "+.4f"),
+        interval(row["low"], row["high"]),
+        number(row["difference"], "+.4f"),
+        interval(row["difference_low"], row["difference_high"], "+.4f"),
         *texts(row["verdict"] or row["state"]),
         number(len(row["done"]), "d"),
         Cell("–" if row["seconds"] is None else seconds(row["seconds"]), row["seconds"]),
