@@ -1,6 +1,6 @@
 """Does the advice of `src/diagnose.py` pay? Its experiments, blended, against one net by its own config.
 
-For each seed of the folds all of it runs as a user types it, all folds, in a folder of its own: split, diagnose, train
+For each seed of the folds all of it runs as a user types it, in a folder of its own: split, diagnose, train
 what is advised and the config itself, infer both. Scores are nested, as the ledger has them. CPU seconds are user and
 system time of the training commands; the diagnosis, whose features the advised probes use, is counted apart.
 A benchmark that was killed goes on where it was; what it had spent is lost from its seconds.
@@ -83,21 +83,20 @@ class Place:
         return float(ledger.loc[ledger["file"] == f"{name}.csv", "nested"].iloc[-1])
 
 
-def train(config_file: str) -> tuple[str, ...]:
-    return "train", "--quiet", "--config", config_file, "--fold", "all"
-
-
-def repeat(path: str, seed: int, home: Path, cores: SimpleQueue) -> dict[str, object]:
+def repeat(path: str, seed: int, folds: str, home: Path, cores: SimpleQueue) -> dict[str, object]:
     """One seed, on the next core that is free, as a row of the table."""
     core = cores.get()
     try:
         competition = config.load(ROOT / path).competition.name
-        return played(path, competition, seed, Place(home.resolve() / competition / f"seed{seed}", core))
+        return played(path, competition, seed, folds, Place(home.resolve() / competition / f"seed{seed}", core))
     finally:
         cores.put(core)
 
 
-def played(path: str, competition: str, seed: int, place: Place) -> dict[str, object]:
+def played(path: str, competition: str, seed: int, folds: str, place: Place) -> dict[str, object]:
+    def train(config_file: str) -> tuple[str, ...]:
+        return "train", "--quiet", "--config", config_file, "--fold", folds
+
     place.prepare()
     if not (place.folder / "folds" / f"{competition}.csv").is_file():
         place.run("split", "--config", path, f"folds.seed={seed}")
@@ -123,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the single net's; seen from the repository's root")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of the folds")
+    parser.add_argument("--fold", default="all", help="as for train.py: all, or 0,1")
     parser.add_argument("--jobs", type=int, default=1, help="seeds side by side, each on a core of its own")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "advice", help="where all of it is kept")
     args = parser.parse_args()
@@ -130,7 +130,7 @@ def main() -> None:
     for core in sorted(os.sched_getaffinity(0))[: args.jobs]:
         cores.put(core)
     with ThreadPoolExecutor(args.jobs) as pool:
-        rows = list(pool.map(lambda seed: repeat(args.config, seed, args.folder, cores), args.seeds))
+        rows = list(pool.map(lambda seed: repeat(args.config, seed, args.fold, args.folder, cores), args.seeds))
     print(pd.DataFrame(rows, columns=list(COLUMNS)).to_string(index=False))
 
 

@@ -133,9 +133,21 @@ def test_arguments_reach_the_net_and_its_blueprint() -> None:
         assert any(getattr(module, "drop_prob", 0) for module in net.modules())
 
 
+def test_patches_are_left_out_in_training_only() -> None:
+    model, blueprint = backbones.build(config("test_vit", patch_drop=0.25), 3, 64)
+    for net in (model, backbones.rebuild(blueprint)):
+        seen: list[int] = []
+        net.blocks[0].register_forward_pre_hook(lambda _, tokens, seen=seen: seen.append(tokens[0].shape[1]))
+        net.train()(images(2))
+        net.eval()(images(2))
+        assert seen == [1 + 12, 1 + 16], "the class token, and 3/4 or all of 4 x 4 patches"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        (config("test_resnet", patch_drop=0.2), "test_resnet: .*patch_drop"),
+        (config("vit_b_16", "torchvision", patch_drop=0.2), r"backbone\.patch_drop"),
         (config("test_resnot"), "did you mean 'test_resnet'"),
         (config("resnet81", "torchvision"), "did you mean 'resnet"),
         (config("resnet18", "torchvision", drop_path=0.1), r"backbone\.drop_path"),

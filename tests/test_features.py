@@ -238,6 +238,10 @@ def test_freezing_leaves_the_net_as_it_is() -> None:
     assert model.eval()(batch()).shape == (3, 3)
 
 
+def test_features_are_those_of_a_net_that_drops_something_in_training() -> None:
+    assert frozen("test_vit").weights == frozen("test_vit", patch_drop=0.25, drop_path=0.1).weights
+
+
 def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "BATCH", 4)
     one = frozen()

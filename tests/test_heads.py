@@ -96,3 +96,13 @@ def test_features_of_which_most_say_the_same_have_heads_too() -> None:
     given = torch.from_numpy(features)
     found = heads.fit(given, targets, 2, [1e-4], "ridge", Scaling.of(given, [832], [1.0])).logits(given)[0]
     assert (found.argmax(1) == targets).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("width", [20, 200])
+def test_next_to_no_regularisation_is_no_regularisation(width: int) -> None:
+    features, targets = data(100, width)
+    scaling = Scaling.of(features, [width], [1.0])
+    found = heads.fit(features, targets, CLASSES, [1e-15], "ridge", scaling).logits(features)[0].numpy()
+    scaled = np.c_[np.ones(100), scaling(features).double()]
+    expected = scaled @ np.linalg.lstsq(scaled, np.eye(CLASSES)[targets], rcond=1e-9)[0]
+    np.testing.assert_allclose(found, expected, atol=2e-3)

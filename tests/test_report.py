@@ -27,6 +27,7 @@ from foldcraft import (
     calibration,
     checkpoint,
     config,
+    errors,
     files,
     folds,
     gradcam,
@@ -178,6 +179,8 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     assert all(words in board for words in (">tiny<", ">vit<", ">best<")), board
     best = next(row for row in board.split("<tr>") if ">best<" in row)
     assert "+0.0000" not in best, "the best has no distance from itself"
+    assert not re.search(r"(?<![\d,.])1 (images|times|folds|groups|experiments|wrong answers)\b", said)
+    assert [errors.counted(count, "image") for count in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
 
 
 def test_every_link_leads_somewhere(home: Path, html: str) -> None:
@@ -266,6 +269,7 @@ def test_gallery_filters_and_shows_what_the_net_looked_at(home: Path, browser: B
     tab.locator("select[data-key=label]").select_option(label)
 
     assert 0 < wanted == cards.count() < tab.locator(".cards li").count()
+    assert tab.locator(".gallery .count").inner_text() == errors.counted(wanted, "image")
     heat = cards.first.locator(".heat")
     assert heat.evaluate("each => each.naturalWidth") >= 16
     tab.mouse.move(0, 0)

@@ -18,7 +18,8 @@ Likeness = Literal["similar", "dissimilar", "cannot tell"]
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
-CNN_LR, ATTENTION_LR = 1.5e-3, 1e-3
+CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
+PATCH_DROP = 0.25
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -71,7 +72,7 @@ def advise(found: Diagnosis, config: Config) -> Advice:
         return Advice(amount, likeness, reasons, keeps, breaks, _probes(found, config, used))
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
-    reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better; {_about_second(found)}")
+    reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better")
     reasons.append("the probes go beside them: they cost little, err on other images, and get the weight they deserve")
     experiments = [*(_lpft(found, config, net, used) for net in nets), *_probes(found, config, used)]
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
@@ -83,26 +84,12 @@ def _is_forbidden(view: str, config: Config) -> bool:
 
 
 def _finetuned(found: Diagnosis) -> list[NetScore]:
-    """The nets that are worth the time of fine-tuning: the best transformer, and the best CNN where it fits better.
+    """The nets that are worth the time of fine-tuning: the best transformer, or two CNNs where there is none.
 
     Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
-    it was the worst. A CNN whose frozen features suit the data really better is a match for it, and errs differently;
-    another one is worth less than more steps of the transformer (docs/experiments.md).
+    it was the worst. A second net costs as much again and adds less than the probes do (docs/experiments.md).
     """
-    transformer, cnn = (next((net for net in found.nets if net.transformer is kind), None) for kind in (True, False))
-    if not transformer:
-        return found.nets[:2]
-    return [transformer, cnn] if cnn is found.best and transformer.behind.is_real else [transformer]
-
-
-def _about_second(found: Diagnosis) -> str:
-    nets = _finetuned(found)
-    if not nets[0].transformer:
-        return "two nets err less than one"
-    behind = _signed(-nets[0].behind.value, nets[0].behind.error)
-    if len(nets) == 2:
-        return f"the CNN too, for the transformer's probe is {behind} beside its own"
-    return f"no CNN's probe is really better than the transformer's ({behind} beside the best)"
+    return [net for net in found.nets if net.transformer][:1] or found.nets[:2]
 
 
 def _amount(found: Diagnosis) -> Amount:
@@ -172,19 +159,18 @@ def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advi
 def _lpft(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
     rows = found.rows * (config.folds.count - 1) // config.folds.count
     kind = "transformer" if net.transformer else "CNN"
-    steps = LPFT_STEPS["transformer" if net.transformer else "cnn"]
     why = {
         "backbone": f"the {kind} with the best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})",
         "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
         f"{_signed(found.more_data.value, found.more_data.error)}",
-        "train": f"about {steps} steps on {rows} images, the least that paid; with time to spare, twice as many epochs",
+        "train": f"about {LPFT_STEPS} steps on {rows} images, the least that paid",
     }
     sections = {
         **_common(found, config, used, why),
-        "backbone": {"name": net.name},
+        "backbone": {"name": net.name, **({"patch_drop": PATCH_DROP} if net.drops_patches else {})},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
         "train": {
-            "epochs": lpft_epochs(rows, BATCH, steps),
+            "epochs": lpft_epochs(rows, BATCH),
             "batch": BATCH,
             "lr": ATTENTION_LR if net.transformer else CNN_LR,
         },

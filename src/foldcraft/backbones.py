@@ -228,6 +228,8 @@ def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int) -> dict[s
         args["drop_rate"] = config.drop
     if config.drop_path:
         args["drop_path_rate"] = config.drop_path
+    if config.patch_drop:
+        args["patch_drop_rate"] = config.patch_drop
     return args
 
 
@@ -318,6 +320,8 @@ def _build_torchvision(config: BackboneConfig, classes: int, size: int) -> tuple
         raise FoldcraftError(
             "torchvision names stochastic depth for each model", "backbone.drop_path", "use backbone.args"
         )
+    if config.patch_drop:
+        raise FoldcraftError("torchvision's nets see every patch", "backbone.patch_drop", "use 0, or a net of timm")
     args = {"num_classes": classes, **({"dropout": config.drop} if config.drop else {}), **config.args}
     if config.name in ("googlenet", "inception_v3"):
         args.setdefault("aux_logits", False)  # in training these would give three outputs

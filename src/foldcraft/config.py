@@ -115,6 +115,11 @@ class BackboneConfig(Section):
     )
     drop: Probability = Field(0.0, description="dropout before the classifier")
     drop_path: Probability = Field(0.0, description="stochastic depth, where the model has it")
+    patch_drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of an image's patches that training leaves out, at about that share of its time less, where "
+        "the model is a plain transformer",
+    )
     args: dict[str, Any] = Field({}, description="more arguments for the model's constructor")
 
 

@@ -46,3 +46,8 @@ def listing(items: Sequence[object], most: int = 10) -> str:
     """The first `most` items, comma-separated, and how many more there are."""
     head = ", ".join(shorten(str(item), LONGEST_WORD) for item in items[:most])
     return head if len(items) <= most else f"{head} and {len(items) - most} more"
+
+
+def counted(count: int, thing: str) -> str:
+    """So many of a thing: 1 image, 1,200 images."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -53,7 +53,8 @@ class FrozenNet:
         features = StageFeatures(copy.deepcopy(model), blueprint.source, config.images.size)
         chosen = hardware.for_features(config.train, finetune.is_transformer(model))
         placed = features.to(chosen.device, memory_format=chosen.torch_memory_format)
-        args = {name: value for name, value in blueprint.args.items() if name != "num_classes"}
+        # What is dropped is dropped in training only.
+        args = {name: value for name, value in blueprint.args.items() if name != "num_classes" and "drop" not in name}
         content = fingerprint.of_bytes(backbones.content(features.net))
         digest = fingerprint.of_values([blueprint.source, blueprint.arch, args, content])
         return cls(config.backbone.name, placed, Preparation.of(blueprint, chosen), chosen, digest, config)

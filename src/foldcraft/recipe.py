@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from foldcraft.config import AugmentConfig, TrainConfig
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
-LPFT_STEPS = {"transformer": 144, "cnn": 108}  # of a fine-tuning that starts from the solved head
+LPFT_STEPS = 280  # of a fine-tuning that starts from the solved head
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,9 @@ def steps_for(rows: int) -> int:
     return 10_000 if rows < 500_000 else 20_000
 
 
-def lpft_epochs(rows: int, batch: int, steps: int) -> int:
-    """Epochs of a fine-tuning that starts from the solved head: enough for so many steps, from 2 to 20.
+def lpft_epochs(rows: int, batch: int) -> int:
+    """Epochs of a fine-tuning that starts from the solved head: enough for `LPFT_STEPS`, from 2 to 20.
 
-    Fewer than a random head needs, for the head need not be found first. On all folds of maskstates they were too few;
-    what is enough has not been found (docs/experiments.md).
+    Half as many steps were too few on whole competitions; more gained nothing that could be seen (docs/experiments.md).
     """
-    return max(2, min(MOST_EPOCHS, math.ceil(steps / max(1, rows // batch))))
+    return max(2, min(MOST_EPOCHS, math.ceil(LPFT_STEPS / max(1, rows // batch))))

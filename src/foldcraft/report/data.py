@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from foldcraft import folds
+from foldcraft.errors import counted
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,
@@ -45,7 +46,7 @@ def split(seen: Evidence) -> Section:
     }.get(work.folds.scheme, work.folds.scheme)
     words = (
         f"{work.folds.count} folds, frozen in {work.config.folds_file}: {scheme}. A model of fold k learns from "
-        f"all other folds and answers fold k. The test set has {len(work.competition.test_ids):,} images."
+        f"all other folds and answers fold k. The test set has {counted(len(work.competition.test_ids), 'image')}."
     )
     heads = columns("", *(f"# {name}" for name in table.columns))
     title = Column("class")

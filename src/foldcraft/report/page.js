@@ -76,7 +76,8 @@ for (const gallery of document.querySelectorAll(".gallery")) {
   const selects = [...gallery.querySelectorAll("select")];
   const filter = () => {
     cards.forEach((card) => (card.hidden = !selects.every((each) => !each.value || card.dataset[each.dataset.key] === each.value)));
-    gallery.querySelector(".count").textContent = `${cards.filter((card) => !card.hidden).length} images`;
+    const left = cards.filter((card) => !card.hidden).length;
+    gallery.querySelector(".count").textContent = `${left} image${left === 1 ? "" : "s"}`;
   };
   selects.forEach((each) => each.addEventListener("change", filter));
   const pictures = [...gallery.querySelectorAll("button.picture")];

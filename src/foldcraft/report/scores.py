@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from foldcraft import calibration, nested, significance, standing
+from foldcraft.errors import counted
 from foldcraft.nested import Candidate, Score
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
@@ -42,11 +43,12 @@ def headline(seen: Evidence) -> Section:
     wrong, rows = len(seen.cases), len(seen.answers)
     total = sum(map(seen.seconds, range(len(seen.members))))
     folds = sum(len(member.done_folds) for member in seen.members)
+    experiments = counted(len(seen.members), "experiment")
     tiles = [
         Tile(f"out-of-fold {in_words(seen.metric)}{direction}", f"{score.value:.4f}", f"95 % interval {spread(score)}"),
         *_boards(seen),
-        Tile("wrong answers", f"{wrong:,}", f"of {rows:,} images ({100 * wrong / rows:.1f} %)"),
-        Tile("training time", seconds(total), f"{len(seen.members)} experiments, {folds} folds in all"),
+        Tile("wrong answers", f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"),
+        Tile("training time", seconds(total), f"{experiments}, {counted(folds, 'fold')} in all"),
         Tile("data", f"{len(data.train_ids):,}", f"training images of {len(data.classes)} classes, {_groups(seen)}"),
     ]
     meaning = (
@@ -62,7 +64,7 @@ def headline(seen: Evidence) -> Section:
 
 def _groups(seen: Evidence) -> str:
     data = seen.members[0].work.competition
-    return f"{len(set(data.units.tolist())):,} groups" if data.groups is not None else "no groups"
+    return counted(len(set(data.units.tolist())), "group") if data.groups is not None else "no groups"
 
 
 def _boards(seen: Evidence) -> Iterator[Tile]:
@@ -93,13 +95,14 @@ def _gaps(seen: Evidence) -> Iterator[Block]:
 def _first_looks(seen: Evidence) -> Iterator[str]:
     truth, names = seen.combined.truth, seen.classes.names
     weakest = min((one for one in seen.each_class if one.rows), key=lambda one: one.f1[0])
-    yield f"Weakest class: {weakest.name}, with F1 {weakest.f1[0]:.3f} on {weakest.rows} images (see Classes)."
+    rows = counted(weakest.rows, "image")
+    yield f"Weakest class: {weakest.name}, with F1 {weakest.f1[0]:.3f} on {rows} (see Classes)."
     if seen.cases:
         pairs = Counter((names[truth.targets[case.row]], names[case.said]) for case in seen.cases)
         (label, said), count = pairs.most_common(1)[0]
-        yield f"Most frequent mistake: {label} taken for {said}, {count} times (see Confusions)."
-        doubted = sum(case.doubtful for case in seen.cases)
-        yield f"Labels to look at: {doubted} of the {len(seen.cases)} wrong answers may be wrong labels (see Mistakes)."
+        yield f"Most frequent mistake: {label} taken for {said}, {counted(count, 'time')} (see Confusions)."
+        doubted, wrong = sum(case.doubtful for case in seen.cases), counted(len(seen.cases), "wrong answer")
+        yield f"Labels to look at: {doubted} of {wrong} may be wrong labels (see Mistakes)."
     if len(seen.members) > 1:
         yield _gain_of_blending(seen)
     yield _trust(seen)

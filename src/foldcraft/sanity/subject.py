@@ -113,7 +113,10 @@ class Subject:
         """Training with all that is random, smoothed or averaged switched off."""
         config = self.work.config
         config = with_settings(
-            config, augment=PLAIN_AUGMENT, train=PLAIN_TRAIN, backbone={"drop": 0.0, "drop_path": 0.0}
+            config,
+            augment=PLAIN_AUGMENT,
+            train=PLAIN_TRAIN,
+            backbone={"drop": 0.0, "drop_path": 0.0, "patch_drop": 0.0},
         )
         return self._training(replace(self.work, config=config))
 
