@@ -24,7 +24,7 @@ WORDS = ("backbone.weights=none", "folds.count=3")
 def net(name: str, score: float, transformer: bool = False, behind: float = 0.0) -> NetScore:
     return NetScore(
         name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01), Gap(behind, 0.01),
-        transformer, transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
+        transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
     )  # fmt: skip
 
 
@@ -69,14 +69,8 @@ def test_the_transformer_is_fine_tuned_and_the_probes_go_beside_it(found: Diagno
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
     assert read.tta.views == ["identity", "hflip"]
     assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "probe", 5e-4)
-    assert (read.train.epochs, read.backbone.patch_drop) == (14, 0.25)
+    assert (read.train.epochs, read.train.batch) == (14, 32)
     assert "0.8500" in advice.experiments[0].text, "the number that led to it"
-
-
-def test_patches_are_left_out_only_by_nets_that_can(found: Diagnosis, settings, tmp_path: Path) -> None:
-    nets = [replace(net, drops_patches=False) for net in found.nets]
-    advised = advise(replace(found, nets=nets), settings).experiments[0]
-    assert written(advised, tmp_path).backbone == config.BackboneConfig(name="vit")
 
 
 def written(advised: Advised, folder: Path) -> config.Config:

@@ -19,7 +19,6 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
-PATCH_DROP = 0.25
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -167,7 +166,7 @@ def _lpft(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
     }
     sections = {
         **_common(found, config, used, why),
-        "backbone": {"name": net.name, **({"patch_drop": PATCH_DROP} if net.drops_patches else {})},
+        "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
         "train": {
             "epochs": lpft_epochs(rows, BATCH),

@@ -14,7 +14,7 @@ from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config, ProbeConfig
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.finetune import drops_patches, is_transformer
+from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
 from foldcraft.heads import Scaling
 from foldcraft.images import ImageStore
@@ -63,7 +63,6 @@ class NetScore:
         gap: all stages over the last.
         behind: the best backbone's score over this one's.
         transformer: does it attend?
-        drops_patches: may training leave out patches of an image (`backbone.patch_drop`)?
         stages: score of a probe on each stage alone.
         batchnorm: distance of the images' statistics to the kept ones, in nats; None without BatchNorm.
     """
@@ -77,7 +76,6 @@ class NetScore:
     gap: Gap
     behind: Gap
     transformer: bool
-    drops_patches: bool
     stages: dict[str, float]
     batchnorm: float | None
     log_probs: np.ndarray = field(repr=False)
@@ -232,7 +230,6 @@ class _Table:
             gap=self.better(every, last),
             behind=Gap(0, 0),
             transformer=is_transformer(net.features.net),
-            drops_patches=drops_patches(net.features.net),
             stages=stages,
             batchnorm=shift.batchnorm_distance(net.features.net, self._some_images(k)),
             log_probs=every,

@@ -139,11 +139,6 @@ def is_transformer(model: nn.Module) -> bool:
     return any("attention" in type(module).__name__.lower() for module in model.modules())
 
 
-def drops_patches(model: nn.Module) -> bool:
-    """Can the net leave out patches of an image in training? timm's plain transformers can."""
-    return hasattr(model, "patch_drop")
-
-
 def layer_decay(config: FinetuneConfig, model: nn.Module, pretrained: bool) -> float:
     """Learning rate of a layer over that of the next layer towards the head."""
     if config.layer_decay != "auto":

@@ -106,8 +106,8 @@ def _ridge(
 ) -> Solution:
     """From the products of features, or of rows where these are fewer.
 
-    A Cholesky factor for each of eight strengths takes a quarter of the time of the principal axes, which would serve
-    them all.
+    A Cholesky factor for each of eight strengths takes a third to three quarters of the time of the principal axes,
+    which would serve them all (docs/experiments.md).
     """
     count, width = rows.shape
     mean = (weights[:, None] * onehot).mean(0)

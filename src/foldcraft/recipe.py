@@ -79,6 +79,7 @@ def steps_for(rows: int) -> int:
 def lpft_epochs(rows: int, batch: int) -> int:
     """Epochs of a fine-tuning that starts from the solved head: enough for `LPFT_STEPS`, from 2 to 20.
 
-    Half as many steps were too few on whole competitions; more gained nothing that could be seen (docs/experiments.md).
+    Half as many steps were too few on whole competitions; with half of the data more gained nothing that could be seen
+    (docs/experiments.md).
     """
     return max(2, min(MOST_EPOCHS, math.ceil(LPFT_STEPS / max(1, rows // batch))))

@@ -1,0 +1,58 @@
+"""Ridge heads of all strengths: a Cholesky factor for each, beside the principal axes that would serve them all.
+
+Rows of noise with a signal, as wide as the features of backbones; processor seconds of one core, best of the repeats.
+
+  python benchmarks/heads.py --rows 1400 2260 4520 --widths 1728 4864
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from foldcraft import heads
+from foldcraft.config import ProbeConfig
+
+CLASSES = 6
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Processor seconds of the fastest repeat."""
+    spent = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
+
+
+def compare(rows: int, width: int, repeats: int) -> dict[str, float]:
+    targets = torch.arange(rows) % CLASSES
+    features = torch.randn(rows, width) + torch.randn(CLASSES, width)[targets] / 5
+    scaling = heads.Scaling.of(features, [width], [1.0])
+    centred = scaling(features)
+    factors = seconds(lambda: heads.fit(features, targets, CLASSES, ProbeConfig().strengths, "ridge", scaling), repeats)
+    axes = seconds(lambda: heads._Basis.of(centred, None), repeats)
+    return {"rows": rows, "width": width, "whole solution": factors, "axes alone": axes, "ratio": factors / axes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1400, 2260, 4520])
+    parser.add_argument("--widths", type=int, nargs="+", default=[1728, 4864])
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    table = [compare(rows, width, args.repeats) for width in args.widths for rows in args.rows]
+    print(pd.DataFrame(table).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
