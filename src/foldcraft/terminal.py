@@ -19,7 +19,7 @@ from rich.text import Text
 
 from foldcraft.audience import Audience
 from foldcraft.config import Config
-from foldcraft.errors import printable
+from foldcraft.errors import counted, printable
 from foldcraft.recipe import Plan
 from foldcraft.rundir import FoldFolder
 
@@ -159,7 +159,7 @@ class Terminal(Audience):
         self.close()
         self.note(
             f"fold {self._fold}: done, {manifest['metric']} {manifest['score']:.4f} "
-            f"({manifest['epochs']} epochs, {manifest['seconds']:.0f} s)"
+            f"({counted(manifest['epochs'], 'epoch')}, {manifest['seconds']:.0f} s)"
         )
 
     def close(self) -> None:
