@@ -138,6 +138,7 @@ class Terminal(Audience):
         if self._bars and self._training is not None:
             fields = {"loss": f"loss {row['loss']:.4f}", "score": f"score {row['score']:.4f}"}
             self._bars.update(self._training, amount=self._epoch(epoch + 1), **fields)
+            self._bars.refresh()  # an epoch may be over before the bars are drawn again by themselves
             if epoch == self._epochs:
                 self.close()
         if not self.is_live:
