@@ -21,9 +21,9 @@ from foldcraft.workspace import Workspace
 WORDS = ("backbone.weights=none", "folds.count=3")
 
 
-def net(name: str, score: float, transformer: bool = False, behind: float = 0.0) -> NetScore:
+def net(name: str, score: float, transformer: bool = False) -> NetScore:
     return NetScore(
-        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01), Gap(behind, 0.01),
+        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01),
         transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
     )  # fmt: skip
 
@@ -35,7 +35,7 @@ def found() -> Diagnosis:
         ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
         ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
     ]
-    nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True, behind=0.05), net("poor", 0.5, behind=0.4)]
+    nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
     counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(

@@ -4,7 +4,7 @@ Everything here is a closed-form head on cached features, judged out-of-fold; no
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -61,7 +61,6 @@ class NetScore:
         last: of the probe on what the classifier sees.
         neighbours: of a k-NN vote on all stages.
         gap: all stages over the last.
-        behind: the best backbone's score over this one's.
         transformer: does it attend?
         stages: score of a probe on each stage alone.
         batchnorm: distance of the images' statistics to the kept ones, in nats; None without BatchNorm.
@@ -74,7 +73,6 @@ class NetScore:
     last: float
     neighbours: float
     gap: Gap
-    behind: Gap
     transformer: bool
     stages: dict[str, float]
     batchnorm: float | None
@@ -167,8 +165,7 @@ def _rank(
     scores = [table.net_score(k) for k in range(len(nets))]
     metric = works[0].competition.metric
     order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=metric.greater_is_better)
-    best = scores[order[0]]
-    ranked = [replace(scores[k], behind=table.better(best.log_probs, scores[k].log_probs)) for k in order]
+    ranked = [scores[k] for k in order]
     return table, order, ranked, *_pool(table, ranked)
 
 
@@ -228,7 +225,6 @@ class _Table:
             last=self.score(last),
             neighbours=self.score(neighbour_log_probs(self.plain[k], net, self.truth, self.fold)),
             gap=self.better(every, last),
-            behind=Gap(0, 0),
             transformer=is_transformer(net.features.net),
             stages=stages,
             batchnorm=shift.batchnorm_distance(net.features.net, self._some_images(k)),

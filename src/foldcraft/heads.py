@@ -84,15 +84,16 @@ def fit(
         row_weights: how much each row counts beside the others (N,); left out: all alike.
     """
     scaled = scaling(features)  # the one copy of the features that is held here: they may be large
-    weights = torch.ones(len(scaled)) if row_weights is None else row_weights / row_weights.mean()
+    uneven = None if row_weights is None else row_weights / row_weights.mean()
     # Taken out so that the intercept is free and stands apart from the rest.
-    centre = (scaled if row_weights is None else weights[:, None] * scaled).mean(0)
+    centre = (scaled if uneven is None else uneven[:, None] * scaled).mean(0)
     rows = scaled.sub_(centre)
     onehot = F.one_hot(targets, classes).float()
     if solver == "ridge":
-        weight, bias = _ridge(rows, onehot, row_weights is not None, weights, strengths)
+        weight, bias = _ridge(rows, onehot, uneven, strengths)
     else:
-        basis = _Basis.of(rows, None if row_weights is None else weights)
+        basis = _Basis.of(rows, uneven)
+        weights = torch.ones(len(rows)) if uneven is None else uneven
         rotated, bias = _logistic(basis, onehot, weights, torch.tensor(strengths, dtype=torch.float32))
         weight = basis.vectors @ rotated
     return scaling.undone(weight, bias - torch.einsum("d,ldk->lk", centre, weight))
@@ -102,7 +103,7 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, D or R, K), intercep
 
 
 def _ridge(
-    rows: torch.Tensor, onehot: torch.Tensor, weighted: bool, weights: torch.Tensor, strengths: Sequence[float]
+    rows: torch.Tensor, onehot: torch.Tensor, weights: torch.Tensor | None, strengths: Sequence[float]
 ) -> Solution:
     """From the products of features, or of rows where these are fewer.
 
@@ -110,9 +111,9 @@ def _ridge(
     which would serve them all (docs/experiments.md).
     """
     count, width = rows.shape
-    mean = (weights[:, None] * onehot).mean(0)
+    mean = (onehot if weights is None else weights[:, None] * onehot).mean(0)
     pull = onehot - mean
-    if weighted:
+    if weights is not None:
         root = weights.sqrt()[:, None]
         rows, pull = rows * root, pull * root
     fewer_rows = count < width

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from foldcraft.audience import Audience
+from foldcraft.errors import counted
 from foldcraft.report import board, classes, data, gallery, scores, works
 from foldcraft.report.blocks import Section
 from foldcraft.report.evidence import Evidence
@@ -54,6 +55,7 @@ def render(title: str, subtitle: str, parts: Sequence[Section], command: str) ->
     """
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters["code"] = code
+    environment.filters["counted"] = counted
     environment.trim_blocks = environment.lstrip_blocks = True
     return environment.get_template("page.html").render(
         title=title,

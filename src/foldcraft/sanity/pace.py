@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft import finetune
+from foldcraft.errors import counted
 from foldcraft.fit import Trainer
 from foldcraft.hardware import Hardware, cores
 from foldcraft.loader import EpochBatches, default_workers, train_loader
@@ -105,7 +106,7 @@ def waits(subject: Subject) -> Finding:
 def processes(subject: Subject) -> Finding:
     """Folds are processes of their own; DDP is for a fold that one device cannot hold."""
     count = torch.cuda.device_count() if subject.as_is.hardware.device == "cuda" else 1
-    number = f"{subject.whole.folds.count} folds, {count} device{'s' if count > 1 else ''}, {cores()} cores"
+    number = f"{subject.whole.folds.count} folds, {counted(count, 'device')}, {cores()} cores"
     if count > 1:
         return Finding(
             NOTE, number, f"train folds side by side: --fold all --jobs {count}; that beats DDP on small data"
