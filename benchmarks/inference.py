@@ -74,7 +74,7 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
     for _ in range(args.folds):
         model, blueprint = backbones.build(config, CLASSES, args.size)
         chosen: Hardware = hardware.choose(TrainConfig(), model, args.size, folder / "hardware.json")
-        placed = model.to(chosen.device, memory_format=chosen.torch_memory_format).eval()
+        placed = chosen.place(model).eval()
         preparation = Preparation.of(blueprint, chosen)
         members.append(Member(placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS))
     return members

@@ -15,7 +15,7 @@ from foldcraft.advice import MARK, Advised, advise
 from foldcraft.audience import Audience
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, measure, some_groups
 from foldcraft.metrics import get, paired_difference
-from foldcraft.recipe import lpft_epochs
+from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
 
 WORDS = ("backbone.weights=none", "folds.count=3")
@@ -62,14 +62,15 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
 
 def test_the_transformer_is_fine_tuned_and_the_probes_go_beside_it(found: Diagnosis, settings, tmp_path: Path) -> None:
     advice = advise(found, settings)
-    assert [advised.name for advised in advice.experiments] == ["lpft_vit", "probe_cnn", "probe_vit"]
+    assert [advised.name for advised in advice.experiments] == ["full_vit", "probe_cnn", "probe_vit"]
     read = written(advice.experiments[0], tmp_path)
     assert read.competition == settings.competition
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
     assert read.tta.views == ["identity", "hflip"]
-    assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "probe", 5e-4)
-    assert (read.train.epochs, read.train.batch) == (14, 32)
+    assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "random", 5e-4)
+    assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
+    assert written(advice.experiments[1], tmp_path).probe.views == ["identity"]
     assert "0.8500" in advice.experiments[0].text, "the number that led to it"
 
 
@@ -87,20 +88,24 @@ def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes:
     assert any("hflip: left out" in reason for reason in advice.reasons)
 
 
-def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, settings) -> None:
+def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, settings, tmp_path: Path) -> None:
     cnns = replace(found, nets=[net("a", 0.9), net("b", 0.8), net("c", 0.7)])
-    cnns = replace(cnns, pool=["a"], pool_scores=[0.9])
-    assert [advised.name for advised in advise(cnns, settings).experiments] == ["lpft_a", "lpft_b", "probe_a"]
+    cnns = replace(cnns, pool=["a", "c", "b"], pool_scores=[0.9, 0.91, 0.92])
+    advice = advise(cnns, settings)
+    assert [advised.name for advised in advice.experiments] == ["full_a", "full_b", "probe_a", "probe_c"]
+    read = written(advice.experiments[0], tmp_path)
+    assert (read.finetune.head_init, read.finetune.batchnorm, read.train.lr) == ("probe", "frozen", 1.5e-3)
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1153, 8), (2260, 4), (400, 20), (50_000, 2)])
+@pytest.mark.parametrize(("rows", "epochs"), [(1153, 8), (2260, 5), (400, 20), (50_000, 2)])
 def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: int) -> None:
-    assert lpft_epochs(rows, 32) == epochs
+    assert full_epochs(rows, 32) == epochs
 
 
-def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings) -> None:
+def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings, tmp_path: Path) -> None:
     advice = advise(replace(found, pool_scores=[0.99, 0.998]), settings)
     assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
+    assert written(advice.experiments[0], tmp_path).probe.views == ["identity", "hflip"]
 
 
 def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from conftest import CONFIG, draw_shape, real_data, real_weights
 
@@ -146,6 +147,21 @@ def test_early_stopping_keeps_the_best_epoch(shapes: Path, command) -> None:
     assert len(history) == int(history["score"].idxmax()) + 1 + 2
 
 
+def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    seldom = command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "train.validate_every=2")
+    scores = pd.read_csv("runs/shapes/tiny/fold0/history.csv")["score"]
+    made = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet")).log_probs
+    again = command("train", "--config", shapes, "--fold", "0", "train.epochs=3")
+    command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "experiment=often")
+
+    assert scores.isna().tolist() == [True, False, False]
+    assert re.search(r"epoch 1/3  loss [\d.]+  \d+ images/s", seldom.out)
+    assert re.search(r"epoch 3/3  loss [\d.]+  valid loss [\d.]+  score [\d.]+  \d+ images/s", seldom.out)
+    assert "fold 0: done before" in again.out
+    assert np.array_equal(predictions.read(Path("runs/shapes/often/fold0/oof.parquet")).log_probs, made)
+
+
 def test_hardware_is_measured_told_and_kept(shapes: Path, command) -> None:
     auto = ["train.precision=auto", "train.memory_format=auto", "experiment=measured"]
     command("split", "--config", shapes)
@@ -167,6 +183,21 @@ def test_fewer_bits_must_be_worth_it() -> None:
         return hardware._best(options, {"32-true contiguous": 100, "bf16-mixed contiguous": rate}).precision
 
     assert (best(105), best(120)) == ("32-true", "bf16-mixed")
+
+
+def test_attention_is_not_fused_where_that_is_slow() -> None:
+    net = timm.create_model("test_vit", num_classes=3).eval()
+    attentions = [module for module in net.modules() if hasattr(module, "fused_attn")]
+    seen = torch.randn(2, 3, 160, 160)
+
+    def placed(bits: str) -> torch.Tensor:
+        return hardware.Hardware("cpu", bits, "contiguous", "").place(net)(seen)
+
+    exact = placed("32-true")
+    assert all(module.fused_attn for module in attentions)
+    torch.testing.assert_close(placed("bf16-mixed"), exact)  # the same net, whoever multiplies
+    assert len(attentions) > 0
+    assert not any(module.fused_attn for module in attentions)
 
 
 def test_preview_draws_a_sheet(shapes: Path, command) -> None:

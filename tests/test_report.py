@@ -65,7 +65,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     text = CONFIG.replace("metric: accuracy", "metric: macro_f1, group: group").replace("count: 3", "count: 2")
     Path("configs").mkdir()
     Path(CONFIGS[0]).write_text(text)
-    Path(CONFIGS[1]).write_text(text.replace("test_resnet", "test_vit").replace("size: 16", "size: 32"))
+    seldom = text.replace("epochs: 2", "epochs: 2, validate_every: 2")
+    Path(CONFIGS[1]).write_text(seldom.replace("test_resnet", "test_vit").replace("size: 16", "size: 32"))
     studies = {
         "audit/summary.json": [
             {
@@ -180,6 +181,7 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     best = next(row for row in board.split("<tr>") if ">best<" in row)
     assert "+0.0000" not in best, "the best has no distance from itself"
     assert not re.search(r"(?<![\d,.])1 (images|times|folds|groups|experiments|wrong answers)\b", said)
+    assert not re.search(r"\"value\": ?(NaN|null)", html), "an epoch without a look has no point in the charts"
     assert [errors.counted(count, "image") for count in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from foldcraft.config import Config
 from foldcraft.diagnose import Diagnosis, NetScore
-from foldcraft.recipe import LPFT_STEPS, lpft_epochs
+from foldcraft.recipe import FULL_STEPS, full_epochs
 
 Amount = Literal["little", "enough", "cannot tell"]
 Likeness = Literal["similar", "dissimilar", "cannot tell"]
@@ -19,6 +19,7 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
+BESIDE = 2  # probes beside a fine-tuned net: a third one adds time, and nothing that could be seen
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -71,9 +72,10 @@ def advise(found: Diagnosis, config: Config) -> Advice:
         return Advice(amount, likeness, reasons, keeps, breaks, _probes(found, config, used))
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
-    reasons.append(f"{score}: {names}, fine-tuned from a solved head (LP-FT), should do better")
-    reasons.append("the probes go beside them: they cost little, err on other images, and get the weight they deserve")
-    experiments = [*(_lpft(found, config, net, used) for net in nets), *_probes(found, config, used)]
+    reasons.append(f"{score}: {names}, fine-tuned as a whole, should do better")
+    reasons.append("probes go beside: they cost little, err on other images, and get the weight they deserve")
+    beside = _probes(found, config, used, beside=True)
+    experiments = [*(_full(found, config, net, used) for net in nets), *beside]
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
 
 
@@ -86,7 +88,7 @@ def _finetuned(found: Diagnosis) -> list[NetScore]:
     """The nets that are worth the time of fine-tuning: the best transformer, or two CNNs where there is none.
 
     Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
-    it was the worst. A second net costs as much again and adds less than the probes do (docs/experiments.md).
+    it was the worst. A second net costs as much again and adds no more than the probes do (docs/experiments.md).
     """
     return [net for net in found.nets if net.transformer][:1] or found.nets[:2]
 
@@ -133,11 +135,16 @@ def _about_cell(amount: Amount, likeness: Likeness) -> str:
     return f"the lecture's cell: {amount} + {likeness}, {LECTURE[amount, likeness]}"
 
 
-def _probes(found: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
-    return [_probe(found, config, name, used) for name in found.pool]
+def _probes(found: Diagnosis, config: Config, used: list[str], beside: bool = False) -> list[Advised]:
+    pool = found.pool[:BESIDE] if beside else found.pool
+    return [_probe(found, config, name, used, beside) for name in pool]
 
 
-def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advised:
+def _probe(found: Diagnosis, config: Config, name: str, used: list[str], beside: bool) -> Advised:
+    """A probe; beside a fine-tuned net it learns from plain images alone.
+
+    Mirrored ones make it better by itself, not the blend, and take five times as long to solve (docs/experiments.md).
+    """
     place = found.pool.index(name)
     before = f"{found.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
     net = next(net for net in found.nets if net.name == name)
@@ -150,31 +157,38 @@ def _probe(found: Diagnosis, config: Config, name: str, used: list[str]) -> Advi
         **_common(found, config, used, why),
         "backbone": {"name": name},
         "finetune": {"mode": "linear_probe"},
-        "probe": {"stages": "all"},
+        "probe": {"stages": "all", **({"views": ["identity"]} if beside else {})},
     }
     return Advised(f"probe_{name}", _text(sections, why))
 
 
-def _lpft(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
+def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
+    """Fine-tuning of the whole net: a transformer's from a new head, a CNN's from the solved one (LP-FT).
+
+    So each did best where both were tried (docs/experiments.md). No choice hangs on what is seen on the way, so the
+    held-out images are looked at once, at the end: a look takes as long as a tenth of an epoch.
+    """
     rows = found.rows * (config.folds.count - 1) // config.folds.count
-    kind = "transformer" if net.transformer else "CNN"
+    epochs = full_epochs(rows, BATCH)
+    kind, head = ("transformer", "random") if net.transformer else ("CNN", "probe")
     why = {
         "backbone": f"the {kind} with the best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})",
-        "finetune": "LP-FT of the whole net, BatchNorm frozen: docs/experiments.md; the learning curve adds "
-        f"{_signed(found.more_data.value, found.more_data.error)}",
-        "train": f"about {LPFT_STEPS} steps on {rows} images, the least that paid",
+        "finetune": f"the whole net, from a {'new' if head == 'random' else 'solved'} head: docs/experiments.md; "
+        f"the learning curve adds {_signed(found.more_data.value, found.more_data.error)}",
+        "train": f"at least {FULL_STEPS} steps on {rows} images, about the fewest that paid; validated at the end",
     }
     sections = {
         **_common(found, config, used, why),
         "backbone": {"name": net.name},
-        "finetune": {"mode": "full", "head_init": "probe", "batchnorm": "frozen"},
+        "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
         "train": {
-            "epochs": lpft_epochs(rows, BATCH),
+            "epochs": epochs,
             "batch": BATCH,
             "lr": ATTENTION_LR if net.transformer else CNN_LR,
+            "validate_every": epochs,
         },
     }
-    return Advised(f"lpft_{net.name}", _text(sections, why))
+    return Advised(f"full_{net.name}", _text(sections, why))
 
 
 def _common(found: Diagnosis, config: Config, used: list[str], why: dict[str, str]) -> dict[str, object]:

@@ -35,7 +35,10 @@ class Audience:
         """So many more images have been learned from."""
 
     def epoch_ended(self, row: dict[str, float]) -> None:
-        """An epoch is over and its state is on disk; `row` is its line in the history."""
+        """An epoch is over and its state is on disk; `row` is its line in the history.
+
+        Without `valid_loss` and `score` where the held-out images were not looked at.
+        """
 
     def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
         """A fold is done; class indices of its validation rows, true and predicted."""

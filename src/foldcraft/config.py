@@ -210,6 +210,9 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="decay a step of that average; left out: a window of one epoch"
     )
+    validate_every: int = Field(
+        1, ge=1, description="epochs between looks at the held-out images; the last epoch always ends with one"
+    )
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better score; 0: never")
     workers: int | None = Field(
         None, ge=0, le=256, description="processes that augment; left out: chosen for the machine"
@@ -335,6 +338,8 @@ class Config(Section):
         settings["competition"] = {"name": self.competition.name}
         for machine in ("workers", "device", "precision", "memory_format"):
             del settings["train"][machine]
+        if not self.train.patience:  # then nothing depends on what is seen on the way
+            del settings["train"]["validate_every"]
         return settings
 
     def training_fingerprint(self) -> str:

@@ -52,7 +52,7 @@ class FrozenNet:
         """
         features = StageFeatures(copy.deepcopy(model), blueprint.source, config.images.size)
         chosen = hardware.for_features(config.train, finetune.is_transformer(model))
-        placed = features.to(chosen.device, memory_format=chosen.torch_memory_format)
+        placed = chosen.place(features)
         # What is dropped is dropped in training only.
         args = {name: value for name, value in blueprint.args.items() if name != "num_classes" and "drop" not in name}
         content = fingerprint.of_bytes(backbones.content(features.net))

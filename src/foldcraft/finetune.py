@@ -168,7 +168,9 @@ def create_optimizer(model: nn.Module, finetune: FinetuneConfig, train: TrainCon
     All that is ever to be trained must be so now: call it after `prepare` and before `thaw`.
     """
     groups = _groups(model, layer_decay(finetune, model, pretrained), train.weight_decay)
-    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=train.weight_decay)
+    # On a processor torch steps through one parameter after another unless it is told to take them together.
+    together = {"fused": True} if next(model.parameters()).device.type == "cpu" else {}
+    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, **together)
 
 
 def _groups(model: nn.Module, decay: float, weight_decay: float) -> list[dict[str, Any]]:

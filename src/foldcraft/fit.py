@@ -110,7 +110,7 @@ class Trainer:
         counts = np.bincount(task.targets[task.train_rows], minlength=task.classes)
         self.loss = training_loss(config.train, counts, hardware.device)
 
-        model = model.to(hardware.device, memory_format=hardware.torch_memory_format)
+        model = hardware.place(model)
         self.swa = averaged(model) if config.train.swa else None
         self.ema = None
         if config.train.ema and not self.swa:
@@ -159,8 +159,12 @@ class Trainer:
         """All epochs are done, or the score has not risen for `patience` of them."""
         return self.epoch >= self.plan.epochs or self.stopped
 
+    @property
+    def _is_looked_at(self) -> bool:
+        return self.epoch % self.config.train.validate_every == 0 or self.epoch == self.plan.epochs
+
     def run_epoch(self) -> None:
-        """Train for one epoch, judge it, write the state."""
+        """Train for one epoch, judge it if it is its turn, write the state."""
         start = time.perf_counter()
         torch.manual_seed(seed_from(self.config.seed, "net", self.epoch, self.processes.rank))
         loss = self.train_epoch()
@@ -174,7 +178,8 @@ class Trainer:
         self.epoch += 1
         if self.processes.is_first:
             self._average()
-            row |= self._validate()
+            if self._is_looked_at:
+                row |= self._validate()
             self.seconds += time.perf_counter() - start
             self._end_epoch({**row, "seconds": self.seconds})
         if self.config.train.patience:
@@ -276,7 +281,7 @@ class Trainer:
 
     def _end_epoch(self, row: dict[str, float]) -> None:
         self.history.append(row)
-        if self.config.train.patience:
+        if self.config.train.patience and "score" in row:
             self._keep_best(row["score"])
         checkpoint.save_state(self.task.state_file, self.state())
         write_atomic(self.task.history_file, pd.DataFrame(self.history).to_csv(index=False))

@@ -43,7 +43,7 @@ class FoldModel:
             raise FoldcraftError(
                 "weights of another experiment, other data or folds", folder.model, "train the fold again"
             )
-        placed = model.to(chosen.device, memory_format=chosen.torch_memory_format)
+        placed = chosen.place(model)
         return cls(work, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
 
     def member(self, store: ImageStore, views: Sequence[str]) -> Member:

@@ -6,6 +6,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from foldcraft.config import TrainConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked
 
+Net = TypeVar("Net", bound=nn.Module)
 SECONDS = 2.0
 WORTH_IT = 1.1  # fewer bits must make training this much faster than 32-bit to be worth having
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -52,6 +54,18 @@ class Hardware:
     def autocast(self) -> torch.autocast:
         """The context in which a net computes."""
         return torch.autocast(self.device, DTYPES[self.precision], enabled=self.precision != "32-true")
+
+    def place(self, model: Net) -> Net:
+        """The net itself, moved to the device and into the memory format, with the attention that is fast there.
+
+        The backward pass of torch's fused attention takes longer in 16 bits on a processor than all the rest of a small
+        transformer's step (`benchmarks/attention.py`).
+        """
+        if self.device == "cpu" and self.precision == "bf16-mixed":
+            for module in model.modules():
+                if getattr(module, "fused_attn", False):
+                    module.fused_attn = False
+        return model.to(self.device, memory_format=self.torch_memory_format)
 
 
 def this_machine() -> str:
@@ -156,18 +170,19 @@ def _best(options: list[Hardware], rates: dict[str, float]) -> Hardware:
 def _rate(option: Hardware, model: nn.Module, size: int, seconds: float) -> float:
     """Images/s of forward and backward, after one step that does not count."""
     batch = 8 if option.device == "cpu" else 32
-    net = copy.deepcopy(model).to(option.device, memory_format=option.torch_memory_format).train()
+    net = option.place(copy.deepcopy(model)).train()
     images = torch.randn(batch, 3, size, size, device=option.device).to(memory_format=option.torch_memory_format)
     deadline = time.perf_counter() + seconds
-    _try_step(net, images, option)
+    try_step(net, images, option)
     start, steps = time.perf_counter(), 0
     while steps == 0 or time.perf_counter() < deadline:
-        _try_step(net, images, option)
+        try_step(net, images, option)
         steps += 1
     return batch * steps / (time.perf_counter() - start)
 
 
-def _try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
+def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
+    """Forward and backward of one batch, the device waited for; for timing."""
     with option.autocast():
         logits = net(images)
     F.cross_entropy(logits.float(), torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()

@@ -67,7 +67,7 @@ def choose(
 def _predict(weights: State, model: nn.Module, member: Member, rows: np.ndarray) -> np.ndarray:
     net = copy.deepcopy(model)
     net.load_state_dict(weights)
-    placed = net.eval().to(member.hardware.device, memory_format=member.hardware.torch_memory_format)
+    placed = member.hardware.place(net.eval())
     return predict([replace(member, model=placed)], rows)[0]
 
 

@@ -14,7 +14,7 @@ from foldcraft import decision, ttachoice
 from foldcraft.decision import Largest, Rule
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import Metric, paired_difference
+from foldcraft.metrics import Metric, get, paired_difference
 
 REAL = 1.28  # standard errors of a gain that are taken for real: better in nine of ten
 
@@ -140,9 +140,10 @@ def methods_for(metric: Metric) -> list[Method]:
 def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | None = None) -> Verdict:
     """Fit all ways to blend, score them, and say which is used.
 
-    To each way belongs the decision rule that suits it, where its nested gain over the likeliest class is real. Then a
-    blend must beat the plain mean and the best single member, and the mean the best single member, by their nested
-    scores, or the simpler one is used.
+    The way with the best nested answers is used, of equals the simpler one, with the decision rule that suits it where
+    its nested gain over the likeliest class is real. Where the metric looks at labels alone, ways are compared by
+    log-loss: a score of a few hundred labels hangs on a handful of rows, and the best of several is mostly the luckiest
+    (docs/experiments.md).
 
     Args:
         methods: left out: those of `methods_for`.
@@ -221,27 +222,27 @@ def _choose(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple
     """The candidate that the nested answers of some rows speak for, and why."""
     some = truth.rows(rows)
     plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
-    # The rule first: what is best at argmax may be worst at what the metric rewards.
-    settled = [_with_rule(one, other, some, rows) for one, other in zip(plain, ruled, strict=True)]
-    scores = [some.metric(some.targets, np.exp(candidate.nested[rows])) for candidate, _ in settled]
+    judge = get("log_loss") if truth.metric.wants == "labels" else truth.metric
+    scores = [judge(some.targets, np.exp(one.nested[rows])) for one in plain]
     best = 0
     for place, score in enumerate(scores):
-        if some.metric.better(score, scores[best]):  # of equals the simpler
+        if judge.better(score, scores[best]):  # of equals the simpler
             best = place
-    chosen, about_rule = settled[best]
-    names = [f"{candidate.name} {score:.4f}" for (candidate, _), score in zip(settled, scores, strict=True)]
-    return chosen, [*_ladder(names, best, [some.metric.better(scores[best], score) for score in scores]), *about_rule]
+    chosen, about_rule = _with_rule(plain[best], ruled[best], some, rows)
+    names = [f"{one.name} {score:.4f}" for one, score in zip(plain, scores, strict=True)]
+    is_behind = [judge.better(scores[best], score) for score in scores]
+    return chosen, [*_ladder(names, best, is_behind, judge.name.replace("_", "-")), *about_rule]
 
 
-def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool]) -> list[str]:
+def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: str) -> list[str]:
     """Who is used, and whom it beats; nothing where there is one way only."""
     others = [place for place in range(len(names)) if place != best]
     if not others:
         return []
     if not best:
-        return [f"{names[best]} is used, for nothing beats it: {', '.join(names[place] for place in others)}"]
+        return [f"by {judge}: {names[best]} is used, for nothing beats it: {', '.join(names[k] for k in others)}"]
     level = [names[place] for place in others if not is_behind[place]]
-    beaten = f"{names[best]} beats {', '.join(names[place] for place in others if is_behind[place])}"
+    beaten = f"by {judge}: {names[best]} beats {', '.join(names[place] for place in others if is_behind[place])}"
     return [f"{beaten}; no better, and less simple: {', '.join(level)}" if level else beaten]
 
 

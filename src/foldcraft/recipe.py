@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from foldcraft.config import AugmentConfig, TrainConfig
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
-LPFT_STEPS = 280  # of a fine-tuning that starts from the solved head
+FULL_STEPS = 285  # of a fine-tuning on a few thousand images or fewer
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def steps_for(rows: int) -> int:
     return 10_000 if rows < 500_000 else 20_000
 
 
-def lpft_epochs(rows: int, batch: int) -> int:
-    """Epochs of a fine-tuning that starts from the solved head: enough for `LPFT_STEPS`, from 2 to 20.
+def full_epochs(rows: int, batch: int) -> int:
+    """Epochs of a fine-tuning of the whole net: enough for `FULL_STEPS`, from 2 to 20.
 
     Half as many steps were too few on whole competitions; with half of the data more gained nothing that could be seen
     (docs/experiments.md).
     """
-    return max(2, min(MOST_EPOCHS, math.ceil(LPFT_STEPS / max(1, rows // batch))))
+    return max(2, min(MOST_EPOCHS, math.ceil(FULL_STEPS / max(1, rows // batch))))

@@ -224,7 +224,7 @@ class Pot:
         """
         net = backbones.rebuild(self.blueprint)
         net.load_state_dict(mean_of(self._state(number, fold) for number in chosen))
-        placed = net.eval().to(self.hardware.device, memory_format=self.hardware.torch_memory_format)
+        placed = self.hardware.place(net.eval())
         measure_statistics(placed, self.work.config.finetune, self._learned(fold), self.hardware)
         return placed
 

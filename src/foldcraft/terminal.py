@@ -136,15 +136,15 @@ class Terminal(Audience):
     def epoch_ended(self, row: dict[str, float]) -> None:
         epoch = int(row["epoch"])
         if self._bars and self._training is not None:
-            fields = {"loss": f"loss {row['loss']:.4f}", "score": f"score {row['score']:.4f}"}
+            fields = {name: f"{name} {row[name]:.4f}" for name in ("loss", "score") if name in row}
             self._bars.update(self._training, amount=self._epoch(epoch + 1), **fields)
             self._bars.refresh()  # an epoch may be over before the bars are drawn again by themselves
             if epoch == self._epochs:
                 self.close()
         if not self.is_live:
+            seen = [f"{n.replace('_', ' ')} {row[n]:.4f}" for n in ("loss", "valid_loss", "score") if n in row]
             self.note(
-                f"fold {self._fold}  {self._epoch(epoch)}  loss {row['loss']:.4f}  "
-                f"valid loss {row['valid_loss']:.4f}  score {row['score']:.4f}  "
+                f"fold {self._fold}  {self._epoch(epoch)}  {'  '.join(seen)}  "
                 f"{row['images_per_second']:.0f} images/s{self._left(row)}"
             )
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from foldcraft import anatomy, backbones, checkpoint, finetune
 from foldcraft.anatomy import Part
 from foldcraft.blending import MemberRuns
@@ -38,6 +40,12 @@ def training(seen: Evidence) -> Section:
     return Section("training", "Learning curves", question, blocks)
 
 
+def _points(history: pd.DataFrame, key: str) -> list[dict[str, int | float]]:
+    """Fold, epoch and value of every epoch that has one; not every epoch looks at the held-out images."""
+    rows = history.dropna(subset=[key]).to_dict("records")
+    return [{"fold": int(row["fold"]), "epoch": int(row["epoch"]), "value": float(row[key])} for row in rows]
+
+
 def _curves(seen: Evidence, place: int) -> Iterator[Block]:
     name, history = seen.members[place].name, seen.history(place)
     if history is None or not {"epoch", "score", "loss", "valid_loss"} <= set(history.columns):
@@ -46,14 +54,9 @@ def _curves(seen: Evidence, place: int) -> Iterator[Block]:
             "note",
         )
         return
-    rows = history.to_dict("records")
-    scores = [{"fold": int(r["fold"]), "epoch": int(r["epoch"]), "value": float(r["score"])} for r in rows]
     parts = (("valid_loss", "held-out images"), ("loss", "training images"))
-    losses = [
-        {"fold": int(r["fold"]), "epoch": int(r["epoch"]), "value": float(r[key]), "part": part}
-        for r in rows
-        for key, part in parts
-    ]
+    scores = _points(history, "score")
+    losses = [{**point, "part": part} for key, part in parts for point in _points(history, key)]
     yield Side(
         [
             Chart(
