@@ -34,6 +34,8 @@ def found() -> Diagnosis:
         ViewEffect("hflip", Gap(0.002, 0.003), 0.89, True),
         ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
         ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
+        ViewEffect("scale0.8", Gap(-0.001, 0.002), 0.89, True),
+        ViewEffect("scale1.25", Gap(0.001, 0.002), 0.89, True),
     ]
     nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
     counts = {"a": 500, "b": 500}
@@ -67,10 +69,11 @@ def test_the_transformer_is_fine_tuned_and_the_probes_go_beside_it(found: Diagno
     assert read.competition == settings.competition
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
-    assert read.tta.views == ["identity", "hflip"]
+    assert read.tta.views == ["identity", "hflip", "scale1.25"]
     assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "random", 5e-4)
     assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
-    assert written(advice.experiments[1], tmp_path).probe.views == ["identity"]
+    probe = written(advice.experiments[1], tmp_path)
+    assert (probe.probe.views, probe.tta.views) == (["identity"], ["identity"])
     assert "0.8500" in advice.experiments[0].text, "the number that led to it"
 
 
@@ -84,7 +87,7 @@ def written(advised: Advised, folder: Path) -> config.Config:
 def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes: Path, tmp_path: Path) -> None:
     advice = advise(found, config.load(shapes, ["augment.hflip=0"]))
     read = written(advice.experiments[0], tmp_path)
-    assert (read.augment.hflip, read.tta.views) == (0, ["identity"])
+    assert (read.augment.hflip, read.tta.views) == (0, ["identity", "scale1.25"])
     assert any("hflip: left out" in reason for reason in advice.reasons)
 
 
@@ -105,7 +108,8 @@ def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: int) -> None:
 def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings, tmp_path: Path) -> None:
     advice = advise(replace(found, pool_scores=[0.99, 0.998]), settings)
     assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
-    assert written(advice.experiments[0], tmp_path).probe.views == ["identity", "hflip"]
+    read = written(advice.experiments[0], tmp_path)
+    assert (read.probe.views, read.tta.views) == (["identity", "hflip"], ["identity", "hflip"])
 
 
 def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:

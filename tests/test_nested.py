@@ -82,9 +82,16 @@ def test_the_plan_applies_to_new_rows_of_the_same_members() -> None:
     assert true == pytest.approx(verdict.chosen.score.value, abs=0.05)
 
 
-def test_a_rule_is_used_only_where_its_gain_is_real() -> None:
-    equal = judge([STRONG, MIDDLE], TRUTH)
-    assert equal.chosen.plan.rule.name == "argmax"
+def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
+    """Choosing anew for each fold between a rule and none costs more than a rule that does too much."""
+    seen_even = judge([member(f"m{k}", 0.7, 80 + k) for k in range(3)], TRUTH)
+    ruled = [one for one in seen_even.candidates if one.is_ruled]
+    for fold in range(FOLDS):
+        own = fold == FOLD
+        assert any(np.array_equal(seen_even.chosen.nested[own], one.nested[own]) for one in ruled)
+    plain = judge([STRONG], Truth(TARGETS, FOLD, UNITS, get("accuracy")))
+    assert plain.chosen.plan.rule.name == "argmax"
+    assert plain.chosen.name == "best single", "a rule that does nothing is not named"
     rng = np.random.default_rng(1)
     prior = [0.88, 0.08, 0.04]
     targets = rng.choice(3, 1500, p=prior)
@@ -93,7 +100,7 @@ def test_a_rule_is_used_only_where_its_gain_is_real() -> None:
     uneven = judge([Member("one", ("identity",), log_probs[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
-    assert any("used" in line for line in uneven.words)
+    assert any("over the likeliest class" in line for line in uneven.words)
 
 
 def test_ways_are_compared_with_the_rules_that_suit_them() -> None:

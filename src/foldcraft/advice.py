@@ -141,7 +141,7 @@ def _probes(found: Diagnosis, config: Config, used: list[str], beside: bool = Fa
 
 
 def _probe(found: Diagnosis, config: Config, name: str, used: list[str], beside: bool) -> Advised:
-    """A probe; beside a fine-tuned net it learns from plain images alone.
+    """A probe; beside a fine-tuned net it learns from plain images alone, and looks at them alone.
 
     Mirrored ones make it better by itself, not the blend, and take five times as long to solve (docs/experiments.md).
     """
@@ -154,7 +154,7 @@ def _probe(found: Diagnosis, config: Config, name: str, used: list[str], beside:
         "probe": f"all stages over the last: {_signed(net.gap.value, net.gap.error)}",
     }
     sections = {
-        **_common(found, config, used, why),
+        **_common(found, config, used, [] if beside else _flips(used), why),
         "backbone": {"name": name},
         "finetune": {"mode": "linear_probe"},
         "probe": {"stages": "all", **({"views": ["identity"]} if beside else {})},
@@ -177,8 +177,9 @@ def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
         f"the learning curve adds {_signed(found.more_data.value, found.more_data.error)}",
         "train": f"at least {FULL_STEPS} steps on {rows} images, about the fewest that paid; validated at the end",
     }
+    zooms = [view for view in used if view.startswith("scale")]
     sections = {
-        **_common(found, config, used, why),
+        **_common(found, config, used, [*_flips(used), *zooms], why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
         "train": {
@@ -191,8 +192,18 @@ def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
     return Advised(f"full_{net.name}", _text(sections, why))
 
 
-def _common(found: Diagnosis, config: Config, used: list[str], why: dict[str, str]) -> dict[str, object]:
-    """Sections that all advised experiments share; `why` gets their reasons."""
+def _flips(used: list[str]) -> list[str]:
+    return [view for view in ("hflip", "vflip") if view in used]
+
+
+def _common(
+    found: Diagnosis, config: Config, used: list[str], seen: list[str], why: dict[str, str]
+) -> dict[str, object]:
+    """Sections that all advised experiments share; `why` gets their reasons.
+
+    Args:
+        seen: views that are predicted besides the image as it is.
+    """
     augment = {
         "preset": "medium",
         "hflip": 0.5 if "hflip" in used else 0.0,
@@ -201,14 +212,13 @@ def _common(found: Diagnosis, config: Config, used: list[str], why: dict[str, st
     }
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
-    why["tta"] = "flips that keep the label and cost nothing"
-    flips = [view for view in ("hflip", "vflip") if view in used]
+    why["tta"] = "views that keep the label; which of them count, and how much, is found on OOF predictions"
     return {
         "competition": config.competition.model_dump(mode="json", exclude_defaults=True),
         "folds": config.folds.model_dump(mode="json", exclude_defaults=True),
         "images": {"size": config.images.size, **config.images.model_dump(mode="json", exclude_defaults=True)},
         "augment": augment,
-        "tta": {"views": ["identity", *flips]},
+        "tta": {"views": ["identity", *seen]},
     }
 
 
