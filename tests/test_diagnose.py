@@ -62,9 +62,11 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
     assert any("cannot tell" in reason for reason in unknown.reasons)
 
 
-def test_the_transformer_is_fine_tuned_and_the_probes_go_beside_it(found: Diagnosis, settings, tmp_path: Path) -> None:
+def test_the_transformer_is_fine_tuned_and_the_best_probe_goes_beside_it(
+    found: Diagnosis, settings, tmp_path: Path
+) -> None:
     advice = advise(found, settings)
-    assert [advised.name for advised in advice.experiments] == ["full_vit", "probe_cnn", "probe_vit"]
+    assert [advised.name for advised in advice.experiments] == ["full_vit", "probe_cnn"]
     read = written(advice.experiments[0], tmp_path)
     assert read.competition == settings.competition
     assert read.images == settings.images
@@ -95,7 +97,7 @@ def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, setti
     cnns = replace(found, nets=[net("a", 0.9), net("b", 0.8), net("c", 0.7)])
     cnns = replace(cnns, pool=["a", "c", "b"], pool_scores=[0.9, 0.91, 0.92])
     advice = advise(cnns, settings)
-    assert [advised.name for advised in advice.experiments] == ["full_a", "full_b", "probe_a", "probe_c"]
+    assert [advised.name for advised in advice.experiments] == ["full_a", "full_b", "probe_a"]
     read = written(advice.experiments[0], tmp_path)
     assert (read.finetune.head_init, read.finetune.batchnorm, read.train.lr) == ("probe", "frozen", 1.5e-3)
 

@@ -19,7 +19,7 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
-BESIDE = 2  # probes beside a fine-tuned net: a third one adds time, and nothing that could be seen
+BESIDE = 1  # probes beside fine-tuned nets: a second one adds time, and nothing that could be seen
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -73,7 +73,7 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
     reasons.append(f"{score}: {names}, fine-tuned as a whole, should do better")
-    reasons.append("probes go beside: they cost little, err on other images, and get the weight they deserve")
+    reasons.append("a probe goes beside: it costs little, errs on other images, and gets the weight it deserves")
     beside = _probes(found, config, used, beside=True)
     experiments = [*(_full(found, config, net, used) for net in nets), *beside]
     return Advice(amount, likeness, reasons, keeps, breaks, experiments)
@@ -88,7 +88,7 @@ def _finetuned(found: Diagnosis) -> list[NetScore]:
     """The nets that are worth the time of fine-tuning: the best transformer, or two CNNs where there is none.
 
     Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
-    it was the worst. A second net costs as much again and adds no more than the probes do (docs/experiments.md).
+    it was the worst. A second net costs as much again (docs/experiments.md).
     """
     return [net for net in found.nets if net.transformer][:1] or found.nets[:2]
 
