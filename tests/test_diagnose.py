@@ -71,7 +71,7 @@ def test_the_transformer_is_fine_tuned_and_the_best_probe_goes_beside_it(
     assert read.competition == settings.competition
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
-    assert read.tta.views == ["identity", "hflip", "scale1.25"]
+    assert read.tta.views == ["identity", "scale1.25"]
     assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "random", 5e-4)
     assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
     probe = written(advice.experiments[1], tmp_path)
@@ -91,6 +91,8 @@ def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes:
     read = written(advice.experiments[0], tmp_path)
     assert (read.augment.hflip, read.tta.views) == (0, ["identity", "scale1.25"])
     assert any("hflip: left out" in reason for reason in advice.reasons)
+    lost = replace(found, views=[*found.views[:-1], replace(found.views[-1], keeps_label=False)])
+    assert written(advise(lost, config.load(shapes)).experiments[0], tmp_path).tta.views == ["identity", "hflip"]
 
 
 def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, settings, tmp_path: Path) -> None:

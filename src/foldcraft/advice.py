@@ -19,6 +19,7 @@ MARK = "# Written by src/diagnose.py"  # a file that begins so may be written ag
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
+ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time (docs/experiments.md)
 BESIDE = 1  # probes beside fine-tuned nets: a second one adds time, and nothing that could be seen
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
@@ -177,9 +178,8 @@ def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
         f"the learning curve adds {_signed(found.more_data.value, found.more_data.error)}",
         "train": f"at least {FULL_STEPS} steps on {rows} images, about the fewest that paid; validated at the end",
     }
-    zooms = [view for view in used if view.startswith("scale")]
     sections = {
-        **_common(found, config, used, [*_flips(used), *zooms], why),
+        **_common(found, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
         "train": {
@@ -212,7 +212,7 @@ def _common(
     }
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
-    why["tta"] = "views that keep the label; which of them count, and how much, is found on OOF predictions"
+    why["tta"] = "views that keep the label; src/infer.py predicts what is added here, and finds what each counts"
     return {
         "competition": config.competition.model_dump(mode="json", exclude_defaults=True),
         "folds": config.folds.model_dump(mode="json", exclude_defaults=True),
