@@ -187,9 +187,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "views"),
     [
-        ([], ["identity", "hflip", "scale1.15"]),
-        (["augment.hflip=0"], ["identity", "scale1.15"]),
-        (["augment.hflip=0", "augment.vflip=0.5"], ["identity", "vflip", "scale1.15"]),
+        ([], ["identity", "hflip", "scale1.25"]),
+        (["augment.hflip=0"], ["identity", "scale1.25"]),
+        (["augment.hflip=0", "augment.vflip=0.5"], ["identity", "vflip", "scale1.25"]),
         (["tta.views=[identity,rot180]"], ["identity", "rot180"]),
     ],
 )

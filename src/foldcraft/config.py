@@ -250,8 +250,8 @@ class TTAConfig(Section):
         None,
         min_length=1,
         description="views that are predicted; which of them are averaged is chosen on OOF: identity, hflip, vflip, "
-        "rot90, rot180, rot270, scale1.15 (zoom); joined by +: hflip+scale1.15; left out: identity, the flips of "
-        "`augment`, scale1.15",
+        "rot90, rot180, rot270, scale1.25 (zoom); joined by +: hflip+scale1.25; left out: identity, the flips of "
+        "`augment`, scale1.25",
     )
 
 
@@ -325,7 +325,7 @@ class Config(Section):
         if self.probe.views is None:
             changed["probe"] = self.probe.model_copy(update={"views": ["identity", *self.augment.flips]})
         if self.tta.views is None:  # views that training does not show may change the label
-            views = ["identity", *self.augment.flips, "scale1.15"]
+            views = ["identity", *self.augment.flips, "scale1.25"]
             changed["tta"] = self.tta.model_copy(update={"views": views})
         if self.distill.share is None:
             changed["distill"] = self.distill.model_copy(update={"share": 0.3 if self.distill.teachers else 0.0})
