@@ -154,7 +154,7 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
     if len(members) == 1:
         methods = [Best()]
     found = _evaluate(members, truth, methods, rules=True)
-    chosen, words = _choose(found, truth, np.arange(len(truth.fold)))
+    chosen, words = _choose(found, truth)
     answers = _chosen_elsewhere(found, truth)
     used = replace(chosen, nested=answers, score=score_of(answers, truth))
     return Verdict(used, found, named, gains, words)
@@ -216,22 +216,37 @@ def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[fl
     return gain(with_views.nested, member.log_probs[first].astype(np.float64), truth)
 
 
-def _choose(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[Candidate, list[str]]:
-    """The candidate that the nested answers of some rows speak for, and why."""
-    some = truth.rows(rows)
-    plain, ruled = [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
-    judge = get("log_loss") if truth.metric.wants == "labels" else truth.metric
-    scores = [judge(some.targets, np.exp(one.nested[rows])) for one in plain]
+def _ways(found: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """The ways at the likeliest class, and the same with their rules."""
+    return [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
+
+
+def _judge_of_ways(metric: Metric) -> Metric:
+    return get("log_loss") if metric.wants == "labels" else metric
+
+
+def _worth(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[int, list[float]]:
+    """Which way the nested answers of some rows speak for, and the scores by which they do."""
+    some, judge = truth.rows(rows), _judge_of_ways(truth.metric)
+    scores = [judge(some.targets, np.exp(one.nested[rows])) for one in _ways(found)[0]]
     best = 0
     for place, score in enumerate(scores):
         if judge.better(score, scores[best]):  # of equals the simpler
             best = place
+    return best, scores
+
+
+def _choose(found: Sequence[Candidate], truth: Truth) -> tuple[Candidate, list[str]]:
+    """The candidate that all nested answers speak for, and why."""
+    plain, ruled = _ways(found)
+    judge = _judge_of_ways(truth.metric)
+    best, scores = _worth(found, truth, np.arange(len(truth.fold)))
     chosen = ruled[best] if ruled[best].decides else replace(ruled[best], name=plain[best].name)
     names = [f"{one.name} {score:.4f}" for one, score in zip(plain, scores, strict=True)]
     is_behind = [judge.better(scores[best], score) for score in scores]
     words = _ladder(names, best, is_behind, judge.name.replace("_", "-"))
     if chosen.decides:
-        value, error = gain(chosen.nested[rows], plain[best].nested[rows], some)
+        value, error = gain(chosen.nested, plain[best].nested, truth)
         words.append(f"{chosen.plan.rule} gains {value:+.4f} ± {error:.4f} over the likeliest class")
     return chosen, words
 
@@ -255,5 +270,5 @@ def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:
     for fold in folds:
         others = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
         held = truth.fold == fold
-        answers[held] = _choose(found, truth, others)[0].nested[held]
+        answers[held] = _ways(found)[1][_worth(found, truth, others)[0]].nested[held]
     return answers
