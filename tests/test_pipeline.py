@@ -12,6 +12,7 @@ import torch
 from conftest import CONFIG, draw_shape, real_data, real_weights
 
 from foldcraft import hardware, images, inference, predictions, sealed, tta
+from foldcraft.config import TrainConfig
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
 
@@ -176,13 +177,35 @@ def test_hardware_is_measured_told_and_kept(shapes: Path, command) -> None:
     assert len(chosen["rates"]) == 4
 
 
-def test_fewer_bits_must_be_worth_it() -> None:
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ((100, 96, 105, 104), "32-true contiguous"),  # nothing to gain: plain
+        ((100, 150, 105, 155), "32-true channels_last"),
+        ((100, 98, 190, 200), "bf16-mixed contiguous"),  # formats are level: the same one each time
+        ((100, 98, 150, 200), "bf16-mixed channels_last"),
+    ],
+)
+def test_more_than_plain_must_be_worth_it(rates: tuple[float, ...], chosen: str) -> None:
+    options = hardware._options(TrainConfig(), "cpu")
+    names = [hardware._name(option) for option in options]
+
+    best = hardware._plainest(options, dict(zip(names, rates, strict=True)))
+
+    assert hardware._name(best) == chosen
+
+
+def test_a_busy_moment_does_not_decide_on_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    took = iter([9.0, 9.0, 1.0, 0.5, 7.0, 0.5, 1.0, 5.0])  # two options in turns; the third round is disturbed
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(hardware, "try_step", lambda *_: clock.__setitem__(0, clock[0] + next(took)))
+    monkeypatch.setattr(hardware, "SECONDS", 30.0)
     options = [hardware.Hardware("cpu", bits, "contiguous", "") for bits in ("32-true", "bf16-mixed")]
 
-    def best(rate: float) -> str:
-        return hardware._best(options, {"32-true contiguous": 100, "bf16-mixed contiguous": rate}).precision
+    rates = hardware._rates(options, timm.create_model("test_vit"), 32)
 
-    assert (best(105), best(120)) == ("32-true", "bf16-mixed")
+    assert rates == {"32-true contiguous": 8.0, "bf16-mixed contiguous": 16.0}
 
 
 def test_attention_is_not_fused_where_that_is_slow() -> None:
