@@ -2,16 +2,17 @@
 
 For each competition, share of its groups and repeat: a fifth of the groups is set aside to judge by, the same for all
 shares; the net learns from fold 0 of five of a share of the others. Fine-tuning gets as many epochs as fit the seconds;
-probes need less and are given no more.
+probes need less and are given no more. "Advice" is what `src/diagnose.py` advises for the share, trained by the configs
+that it writes; its seconds hold the diagnosis.
 
   python benchmarks/transfer.py --configs configs/maskstates/vit_tiny.yaml configs/neusteel/vit_tiny.yaml \\
-    --backbone mobilenetv2_035 --size 96 --seconds 20 --repeats 3 --shares 0.1 0.3 1
+    --pool mobilenetv2_100 mobilenetv1_100 --size 96 --seconds 60 --repeats 3 --shares 0.1 0.3 1
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft import config, diagnose, folds, predictions
-from foldcraft.advice import NOTHING_TO_GAIN
+from foldcraft.advice import advise
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.ensemble import Stacking
@@ -46,17 +47,16 @@ FINETUNED = {
 LR = {"norm": 3e-3, "LoRA": 1e-3}
 MEMBERS = (ALL, "norm", "LoRA", LPFT)
 EVERYTHING = "blend of all stages, norm, LoRA, LP-FT"
-Make = Callable[[Sequence[str]], Workspace]  # the subset with more key=value words
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", type=Path, required=True, help="one config a competition")
-    parser.add_argument("--backbone", default="mobilenetv2_035")
-    parser.add_argument("--pool", nargs="+", default=[], help="backbones that the advice may choose from")
+    parser.add_argument("--backbone", default="vit_tiny_patch16_224")
+    parser.add_argument("--pool", nargs="+", default=[], help="more backbones that the advice may choose from")
     parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
-    parser.add_argument("--lr", default="1.5e-3", help="learning rate of full fine-tuning")
-    parser.add_argument("--seconds", type=float, default=20, help="for each way to adapt, on one fold")
+    parser.add_argument("--lr", default="5e-4", help="learning rate of full fine-tuning")
+    parser.add_argument("--seconds", type=float, default=60, help="for each way to adapt, on one fold")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.3, 1.0], help="of the groups")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat")
@@ -80,44 +80,51 @@ def main() -> None:
 def results(path: Path, args: argparse.Namespace) -> Iterator[dict]:
     """A row for each share, repeat and way."""
     with TemporaryDirectory() as folder:
-        common = [
-            f"runs={folder}",
-            f"backbone.name={args.backbone}",
-            f"images.size={args.size}",
-            "tracking.wandb=off",
-            "finetune.head_init=auto",
-            "finetune.batchnorm=auto",
-            f"train.lr={args.lr}",
-        ]
-        full = Workspace.open(config.load(path, common))
+        place = (f"runs={folder}", f"images.size={args.size}", "tracking.wandb=off")
+        full = Workspace.open(config.load(path, place))
         for repeat in range(args.seed, args.seed + args.repeats):
             for share in args.shares:
-
-                def make(words: Sequence[str], share: float = share, repeat: int = repeat) -> Workspace:
-                    return subset(full, config.load(path, [*common, *words]), share, repeat)
-
                 about = {"data": path.parent.name, "share": share, "repeat": repeat}
-                for way, score, seconds in compare(make, full, args):
+                for way, score, seconds in compare(Subset(path, full, place, share, repeat), args):
                     yield {**about, "way": way, "score": score, "seconds": seconds}
 
 
-def subset(full: Workspace, settings: Config, share: float, seed: int) -> Workspace:
-    """A competition cut down to a share of its groups; its test set is rows of groups that are in no fold of it."""
-    data = full.competition
-    outer = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    known, judged = next(outer.split(data.targets, data.targets, data.units))
-    judged = np.sort(np.random.default_rng(seed).permutation(judged)[:MOST_JUDGED])
-    known = known[diagnose.some_groups(data.units[known], data.targets[known], share, seed)]
-    smaller = replace(
-        data,
-        train_ids=data.train_ids[known],
-        targets=data.targets[known],
-        groups=data.groups[known] if data.groups is not None else None,
-        train_paths=tuple(data.train_paths[row] for row in known),
-        test_ids=data.train_ids[judged],
-        test_paths=tuple(data.train_paths[row] for row in judged),
-    )
-    return Workspace(settings, smaller, folds.make(smaller, settings.folds.model_copy(update={"seed": seed})))
+@dataclass(frozen=True)
+class Subset:
+    """A share of a competition's groups; its test set is rows of groups that are in no fold of it.
+
+    Attributes:
+        path: config of the competition.
+        place: key=value words that hold for all experiments.
+    """
+
+    path: Path
+    full: Workspace
+    place: Sequence[str]
+    share: float
+    seed: int
+
+    def work(self, words: Sequence[str] = ()) -> Workspace:
+        """With the competition's own config, and more words."""
+        return self.of(config.load(self.path, [*self.place, *words]))
+
+    def of(self, settings: Config) -> Workspace:
+        """With any config."""
+        data = self.full.competition
+        outer = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self.seed)
+        known, judged = next(outer.split(data.targets, data.targets, data.units))
+        judged = np.sort(np.random.default_rng(self.seed).permutation(judged)[:MOST_JUDGED])
+        known = known[diagnose.some_groups(data.units[known], data.targets[known], self.share, self.seed)]
+        smaller = replace(
+            data,
+            train_ids=data.train_ids[known],
+            targets=data.targets[known],
+            groups=data.groups[known] if data.groups is not None else None,
+            train_paths=tuple(data.train_paths[row] for row in known),
+            test_ids=data.train_ids[judged],
+            test_paths=tuple(data.train_paths[row] for row in judged),
+        )
+        return Workspace(settings, smaller, folds.make(smaller, settings.folds.model_copy(update={"seed": self.seed})))
 
 
 def truth_of(work: Workspace, full: Workspace) -> np.ndarray:
@@ -141,23 +148,26 @@ class Way:
     seconds: float
 
 
-def compare(make: Make, full: Workspace, args: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
+def compare(data: Subset, args: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
     """Score and seconds of each way on one subset."""
-    plain = make([])
-    ways = {name: run(make, [*words, f"probe.stages={stages}"]) for name, (words, stages) in PROBES.items()}
+    common = [f"backbone.name={args.backbone}", "finetune.head_init=auto", "finetune.batchnorm=auto"]
+    plain = data.work(common)
+    ways = {
+        name: run(data.work([*common, *words, f"probe.stages={stages}"])) for name, (words, stages) in PROBES.items()
+    }
     for name, words in FINETUNED.items():
-        words = [*words, f"train.lr={LR.get(name, args.lr)}"]
-        ways[name] = run(make, [*words, f"train.epochs={epochs_for(make, words, args.seconds)}"])
-    ways["advice"] = advised(make, ways, plain, args)
+        words = [*common, *words, f"train.lr={LR.get(name, args.lr)}"]
+        ways[name] = run(data.work([*words, f"train.epochs={epochs_for(data, words, args.seconds)}"]))
+    ways["advice"] = advised(data, plain, args.pool)
     ways[EVERYTHING] = blended([ways[name] for name in MEMBERS], plain)
-    truth = truth_of(plain, full)
+    truth = truth_of(plain, data.full)
     for name, way in ways.items():
         yield name, plain.competition.metric(truth, np.exp(way.test)), way.seconds
 
 
-def run(make: Make, words: Sequence[str]) -> Way:
-    """Fold 0 of an experiment."""
-    work = make([*words, f"experiment=e{time.time_ns()}"])
+def run(work: Workspace) -> Way:
+    """Fold 0 of an experiment, which gets a folder of its own."""
+    work = replace(work, config=work.config.model_copy(update={"experiment": f"e{time.time_ns()}"}))
     start = time.process_time()
     train_fold(work, 0, Processes(), Audience())
     seconds = time.process_time() - start
@@ -166,15 +176,18 @@ def run(make: Make, words: Sequence[str]) -> Way:
     return Way(oof.mean(oof.views), test.mean(test.views), seconds)
 
 
-def advised(make: Make, ways: dict[str, Way], plain: Workspace, args: argparse.Namespace) -> Way:
-    """The probes that a diagnosis chooses, and LP-FT where they leave something to gain, blended."""
+def advised(data: Subset, plain: Workspace, pool: Sequence[str]) -> Way:
+    """What a diagnosis of the subset advises, blended."""
     start = time.process_time()
-    works = [make([f"backbone.name={name}"]) for name in args.pool or [args.backbone]]
-    _, chosen, scores = diagnose.rank(works, Audience())
+    works = [plain, *(data.of(diagnose.config_for(plain.config, name)) for name in pool)]
+    advice = advise(diagnose.measure(works, Audience()), plain.config)
     diagnosed = time.process_time() - start
-    members = [run(make, [f"backbone.name={name}", "finetune.mode=linear_probe"]) for name in chosen]
-    if scores[-1] < NOTHING_TO_GAIN:
-        members.append(ways[LPFT])
+    with TemporaryDirectory() as folder:
+        members = []
+        for experiment in advice.experiments:
+            file = Path(folder) / f"{experiment.name}.yaml"
+            file.write_text(experiment.text)
+            members.append(run(data.of(config.load(file, data.place))))
     both = blended(members, plain)
     return replace(both, seconds=diagnosed + both.seconds)
 
@@ -188,9 +201,9 @@ def blended(members: Sequence[Way], plain: Workspace) -> Way:
     return Way(found.apply(oof), found.apply(test), sum(way.seconds for way in members))
 
 
-def epochs_for(make: Make, words: Sequence[str], seconds: float) -> int:
+def epochs_for(data: Subset, words: Sequence[str], seconds: float) -> int:
     """How many epochs of training fit; measured on the second of two."""
-    work = make([*words, "train.epochs=2", f"experiment=timing-{time.time_ns()}"])
+    work = data.work([*words, "train.epochs=2", f"experiment=timing-{time.time_ns()}"])
     train_fold(work, 0, Processes(), Audience())
     history = pd.read_csv(FoldFolder.of(work.config, 0).history)
     return max(1, round(seconds / max(0.01, float(history["seconds"].diff().iloc[-1]))))
