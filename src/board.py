@@ -93,7 +93,7 @@ def as_json(found: Ranking, args: argparse.Namespace) -> str:
         "draws": found.draws,
     }
     parts = [chosen(found.of(state), args) for state in ("ranked", "unfinished", "apart")]
-    rows = [row for part in parts for row in records(part)]
+    rows = [row for part in parts for row in found.records(part)]
     return json.dumps({**about, "experiments": rows}, indent=1, default=lambda time: time.isoformat())
 
 
@@ -107,7 +107,7 @@ def show(found: Ranking, args: argparse.Namespace, terminal: Terminal) -> None:
     if len(some := chosen(unfinished, args)):
         show_unfinished(found, some, terminal)
     if len(some := chosen(apart, args)):
-        rows = [(row["experiment"], row["note"]) for row in records(some)]
+        rows = [(row["experiment"], row["note"]) for row in found.records(some)]
         terminal.table("cannot be compared", ("experiment", "why"), rows)
     if hidden := len(found.table) - sum(len(chosen(part, args)) for part in (ranked, unfinished, apart)):
         terminal.note(f"{hidden} of {len(found.table)} experiments are not shown, but counted in every verdict")
@@ -134,7 +134,7 @@ def show_ranked(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None
             *about(row, found),
             *([row["note"] or ""] if behind else []),
         )
-        for row in records(table)
+        for row in found.records(table)
     ]
     terminal.table(title, (*columns, *ABOUT, *(["how far"] if behind else [])), rows)
 
@@ -150,7 +150,7 @@ def show_unfinished(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> 
             *about(row, found),
             row["note"],
         )
-        for row in records(table)
+        for row in found.records(table)
     ]
     columns = ("experiment", found.metric.name, "the best there", "95 % interval of the difference", *ABOUT, "how far")
     terminal.table("unfinished, on the folds they have", columns, rows)
@@ -162,11 +162,6 @@ def about(row: dict[str, Any], found: Ranking) -> tuple[str, ...]:
     time = "" if row["seconds"] is None else duration(row["seconds"])
     more = f" + {row['made_from']}" if row["made_from"] else ""
     return f"{len(row['done'])} of {found.fold_count}", time + more, row["backbone"] or "", row["mode"] or ""
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows, with None for what is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def conclusion(ranked: pd.DataFrame) -> str:

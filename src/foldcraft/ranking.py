@@ -85,6 +85,11 @@ class Ranking:
         """The rows that are "ranked", "unfinished" or "apart"."""
         return self.table[self.table["state"] == state]
 
+    @staticmethod
+    def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+        """Rows of the table one by one, with None for what is missing."""
+        return table.astype(object).where(table.notna(), None).to_dict("records")
+
 
 @dataclass(frozen=True)
 class _Judged:

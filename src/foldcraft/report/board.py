@@ -37,10 +37,9 @@ def board(seen: Evidence) -> Section:
         "mode",
         "note",
     )
-    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
     folds = f"fold{'s' if len(found.folds) > 1 else ''} {', '.join(map(str, found.folds))}"
     words = f"As `python src/board.py` shows them, on {found.rows:,} rows of {folds}."
-    blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in rows])]
+    blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in found.records(found.table)])]
     return Section("board", "All experiments", question, blocks)
 
 
