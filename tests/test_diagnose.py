@@ -13,7 +13,7 @@ from torch import nn
 from foldcraft import config, shift
 from foldcraft.advice import MARK, Advised, advise
 from foldcraft.audience import Audience
-from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, measure, some_groups
+from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, some_groups
 from foldcraft.metrics import get, paired_difference
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
@@ -104,7 +104,7 @@ def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, setti
     assert (read.finetune.head_init, read.finetune.batchnorm, read.train.lr) == ("probe", "frozen", 1.5e-3)
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1153, 8), (2260, 5), (400, 20), (50_000, 2)])
+@pytest.mark.parametrize(("rows", "epochs"), [(1153, 8), (2260, 5), (400, 24), (92, 143), (20, 285), (50_000, 2)])
 def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: int) -> None:
     assert full_epochs(rows, 32) == epochs
 
@@ -124,6 +124,17 @@ def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:
     assert np.bincount(targets[kept]).tolist() == [6, 6, 6, 6], "two of each class's ten groups"
     assert (some_groups(units, targets, 0.25, seed=1) != kept).any()
     assert some_groups(units, targets, 0.001, seed=0).sum() == 12, "one group a class at the least"
+
+
+def test_a_share_of_few_groups_leaves_every_fold_something_to_learn_from() -> None:
+    units = np.repeat(["a", "b", "c", "d", "e"], 4)
+    targets, fold = np.tile([0, 1], 10), np.repeat([0, 0, 0, 0, 1], 4)
+
+    drawn = list(draws(units, targets, fold, 0.5))  # two persons of five, who may both be in fold 0
+
+    assert len(drawn) == 3
+    assert all(kept[fold == k].any() for kept in drawn for k in (0, 1))
+    assert list(draws(units, targets, fold, 0.25)) == []  # one person is in one fold
 
 
 def test_batchnorm_distance_is_nought_where_the_statistics_are_those_of_the_images() -> None:

@@ -3,6 +3,8 @@
 Everything here is a closed-form head on cached features, judged out-of-fold; nothing is trained.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +31,7 @@ from foldcraft.workspace import Workspace
 VIEWS = ("hflip", "vflip", "rot90", "rot180", "scale0.8", "scale1.25")
 SHARES = (0.25, 0.5, 1.0)
 REPEATS = 3  # draws of a share of the groups
+TRIES = 30  # at a draw that leaves every fold something to learn from
 NEIGHBOURS = 10
 FEWEST = 3  # probes in a blend
 MOST_FOR_STATISTICS = 512  # images that BatchNorm's statistics are measured on
@@ -103,7 +106,8 @@ class Diagnosis:
         nets: best first.
         pool: names of the backbones whose probes are worth blending, in the order in which they were taken.
         pool_scores: of the blend after each of them.
-        curve: for each share of the groups, mean and standard deviation of the best backbone's score over draws.
+        curve: for each share of the groups, mean and standard deviation of the best backbone's score over draws; shares
+            that are too few groups for folds are left out.
         more_data: what the second half of the groups adds to it.
     """
 
@@ -240,20 +244,25 @@ class _Table:
             yield net.preparation(images.__getitems__(some))
 
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
-        scores: dict[float, list[float]] = {share: [] for share in SHARES}
+        scores: dict[float, list[float]] = {}
         halves = []
-        for repeat in range(REPEATS):
-            for share in SHARES[:-1]:
-                kept = some_groups(self.units, self.truth, share, repeat)
+        for share in SHARES[:-1]:
+            for kept in draws(self.units, self.truth, self.fold, share):
                 log_probs = self.solve(k, usable=kept).log_probs
-                scores[share].append(self.score(log_probs))
+                scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
-        scores[1.0].append(self.score(full))
-        gaps = [self.better(full, half) for half in halves]
+        scores[1.0] = [self.score(full)]
+        means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
+        return means, self._mean_gap(full, halves)
+
+    def _mean_gap(self, full: np.ndarray, others: Sequence[np.ndarray]) -> Gap:
+        """What one has over the mean of several; wholly uncertain where there are fewer than two."""
+        if len(others) < 2:
+            return Gap(0.0, math.inf)
+        gaps = [self.better(full, other) for other in others]
         spread = float(np.std([gap.value for gap in gaps], ddof=1))
         error = float(np.hypot(np.mean([gap.error for gap in gaps]), spread / len(gaps) ** 0.5))
-        means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
-        return means, Gap(float(np.mean([gap.value for gap in gaps])), error)
+        return Gap(float(np.mean([gap.value for gap in gaps])), error)
 
     def views(self, k: int, before: np.ndarray) -> list[ViewEffect]:
         net, store = self.nets[k], self.stores[k]
@@ -276,6 +285,13 @@ def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarr
     for k, part in parts.items():
         log_probs[fold == k] = part
     return log_probs
+
+
+def draws(units: np.ndarray, targets: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
+    """Masks (N,) of a share of the groups, three where so many are found that leave every fold rows to learn from."""
+    tried = (some_groups(units, targets, share, seed) for seed in range(TRIES))
+    usable = (kept for kept in tried if all(kept[fold != k].any() for k in np.unique(fold)))
+    return itertools.islice(usable, REPEATS)
 
 
 def some_groups(units: np.ndarray, targets: np.ndarray, share: float, seed: int) -> np.ndarray:
