@@ -366,6 +366,17 @@ def draw_answers(rng: np.random.Generator, targets: np.ndarray, classes: int) ->
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
+def test_a_correlation_that_does_not_exist_is_an_empty_cell(workplace: Path, browser: Browser) -> None:
+    values = np.array([[1.0, 0.25, np.nan], [0.25, 1.0, np.nan], [np.nan] * 3])
+    chart = blocks.Chart("c", "", charts.matrix(values, ["a", "b", "flawless"], "correlation"))
+    Path("one.html").write_text(page.render("one", "", [blocks.Section("s", "s", "", [chart])], ""))
+    tab = browser.open(workplace / "one.html")
+
+    said = tab.locator(".plot svg text").all_text_contents()
+    assert [word for word in said if re.match(r"[\d.]+$|null|NaN", word)] == ["1.00", "0.25", "0.25", "1.00"]
+    tab.context.close()
+
+
 def test_page_for_many_images_stays_small(workplace: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     def noise(seen: evidence.Evidence, cases: list, audience: Audience) -> tuple[list[np.ndarray], str]:
         return [np.random.default_rng(k).random((7, 7), dtype=np.float32) for k in range(len(cases))], ""

@@ -107,7 +107,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Spec:
 
 
 def matrix(values: np.ndarray, names: Sequence[str], title: str) -> Spec:
-    """Numbers from -1 to 1 (P, P) between things of the same names."""
+    """Numbers from -1 to 1 (P, P) between things of the same names; an empty cell where one is NaN."""
     rows = [
         {"a": names[i], "b": names[j], "value": None if np.isnan(values[i, j]) else round(float(values[i, j]), 3)}
         for i in range(len(names))
@@ -121,7 +121,8 @@ def matrix(values: np.ndarray, names: Sequence[str], title: str) -> Spec:
     scale = alt.Scale(domain=[0, 1], range=[PAPER, GOOD], interpolate="rgb", clamp=True)
     cells = base.mark_rect(stroke=MUTED, strokeWidth=0.3).encode(color=alt.Color("value:Q", scale=scale, legend=None))
     ink = alt.condition(f"datum.value > {STRONG}", alt.value(PAPER), alt.value(INK))
-    text = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=ink)
+    known = base.transform_filter("isValid(datum.value)")
+    text = known.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=ink)
     return _spec((cells + text).properties(width=alt.Step(52), height=alt.Step(36)))
 
 

@@ -225,7 +225,8 @@ def _together(seen: Evidence) -> Chart:
     values = significance.error_correlation(seen.combined.truth.targets, [one.nested for one in members])
     words = (
         "Correlation of being wrong: 1 means that two experiments fail on the same images, 0 that their mistakes have "
-        "nothing to do with each other. The lower, the more there is to gain by blending."
+        "nothing to do with each other. The lower, the more there is to gain by blending. An empty cell: one of "
+        "the two never fails."
     )
     return Chart(
         "Do they make the same mistakes?", words, charts.matrix(values, [one.name for one in members], "correlation")
