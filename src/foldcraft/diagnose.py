@@ -135,10 +135,17 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
     Args:
         works: the same competition, with a config for each backbone.
     """
-    table, order, ranked, pool, pool_scores = _rank(works, audience)
+    nets = [_open(work) for work in works]
+    specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
+    stores = [train for train, _ in works[0].open_images(specs, audience)]
+    table = _Table(works[0], [net for net, _ in nets], stores, audience)
+    scores = [table.net_score(k) for k in range(len(nets))]
+    data = works[0].competition
+    order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
+    ranked = [scores[k] for k in order]
+    pool, pool_scores = _pool(table, ranked)
     audience.note("learning curve")
     curve, more_data = table.curve(order[0], ranked[0].log_probs)
-    data = works[0].competition
     return Diagnosis(
         metric=data.metric.name,
         rows=len(data.targets),
@@ -152,25 +159,6 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         more_data=more_data,
         views=table.views(order[0], ranked[0].log_probs),
     )
-
-
-def rank(works: Sequence[Workspace], audience: Audience) -> tuple[list[NetScore], list[str], list[float]]:
-    """The backbones of `measure` alone, best first, with the pool of their probes and its scores."""
-    return _rank(works, audience)[2:]
-
-
-def _rank(
-    works: Sequence[Workspace], audience: Audience
-) -> tuple["_Table", list[int], list[NetScore], list[str], list[float]]:
-    nets = [_open(work) for work in works]
-    specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
-    stores = [train for train, _ in works[0].open_images(specs, audience)]
-    table = _Table(works[0], [net for net, _ in nets], stores, audience)
-    scores = [table.net_score(k) for k in range(len(nets))]
-    metric = works[0].competition.metric
-    order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=metric.greater_is_better)
-    ranked = [scores[k] for k in order]
-    return table, order, ranked, *_pool(table, ranked)
 
 
 def _open(work: Workspace) -> tuple[FrozenNet, Blueprint]:

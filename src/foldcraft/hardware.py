@@ -1,7 +1,6 @@
 """Device, precision and memory format, chosen by trying them for two seconds."""
 
 import copy
-import itertools
 import math
 import os
 import platform
@@ -168,22 +167,23 @@ def _plainest(options: list[Hardware], rates: dict[str, float]) -> Hardware:
 def _rates(options: list[Hardware], model: nn.Module, size: int) -> dict[str, float]:
     """Images/s of forward and backward: the quickest step of each, in turns, so that a busy moment hits none alone.
 
-    The first round does not count.
+    A first round does not count.
     """
     batch = 8 if options[0].device == "cpu" else 32
     images = torch.randn(batch, 3, size, size, device=options[0].device)
     nets = [option.place(copy.deepcopy(model)).train() for option in options]
     batches = [images.to(memory_format=option.torch_memory_format) for option in options]
-    quickest = dict.fromkeys(map(_name, options), math.inf)
     deadline = time.perf_counter() + SECONDS
-    for turn in itertools.count():
-        for option, net, seen in zip(options, nets, batches, strict=True):
+    tried = list(zip(options, nets, batches, strict=True))
+    for option, net, seen in tried:
+        try_step(net, seen, option)
+    quickest = dict.fromkeys(map(_name, options), math.inf)
+    while math.inf in quickest.values() or time.perf_counter() < deadline:
+        for option, net, seen in tried:
             start = time.perf_counter()
             try_step(net, seen, option)
-            if turn > 0:
-                quickest[_name(option)] = min(quickest[_name(option)], time.perf_counter() - start)
-        if turn > 0 and time.perf_counter() > deadline:
-            return {name: batch / seconds for name, seconds in quickest.items()}
+            quickest[_name(option)] = min(quickest[_name(option)], time.perf_counter() - start)
+    return {name: batch / seconds for name, seconds in quickest.items()}
 
 
 def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
