@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import config, diagnose, folds, predictions
+from foldcraft import config, diagnose, folds, predictions, startingpoint
 from foldcraft.advice import advise
 from foldcraft.audience import Audience
 from foldcraft.config import Config
@@ -179,12 +179,12 @@ def run(work: Workspace) -> Way:
 def advised(data: Subset, plain: Workspace, pool: Sequence[str]) -> Way:
     """What a diagnosis of the subset advises, blended."""
     start = time.process_time()
-    works = [plain, *(data.of(diagnose.config_for(plain.config, name)) for name in pool)]
+    works = [plain, *(data.of(startingpoint.config_for(plain.config, name)) for name in pool)]
     advice = advise(diagnose.measure(works, Audience()), plain.config)
     diagnosed = time.process_time() - start
     with TemporaryDirectory() as folder:
         members = []
-        for experiment in advice.experiments:
+        for experiment in [*advice.pool, *advice.tried]:
             file = Path(folder) / f"{experiment.name}.yaml"
             file.write_text(experiment.text)
             members.append(run(data.of(config.load(file, data.place))))

@@ -10,7 +10,7 @@ runs/<competition>/diagnose/diagnosis.json, and a config for each advised experi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     args.overrides += [word for word in args.backbones if "=" in word]
     config = cli.load_config(args)
 
-    from foldcraft import backbones, diagnose
+    from foldcraft import backbones, diagnose, startingpoint
     from foldcraft.advice import advise
     from foldcraft.rundir import diagnosis_file
     from foldcraft.workspace import Workspace
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
     terminal = cli.terminal(args)
-    works = [Workspace.open(config), *(Workspace.open(diagnose.config_for(config, name)) for name in names[1:])]
+    works = [Workspace.open(config), *(Workspace.open(startingpoint.config_for(config, name)) for name in names[1:])]
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))
@@ -66,7 +66,7 @@ def show(found: Diagnosis, terminal: Terminal) -> None:
     terminal.table(f"{found.rows} images, {found.groups} groups", ["class", "images", "groups"], per_class)
     terminal.table(
         f"frozen backbones: OOF {found.metric} of closed-form heads",
-        ["backbone", "all stages", "95 % interval", "last stage", "k-NN", "all - last", "BatchNorm distance"],
+        ["backbone", "all blocks", "95 % interval", "last layer", "k-NN", "all - last", "BatchNorm distance"],
         [
             (
                 net.name,
@@ -118,18 +118,33 @@ def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
     """
     from foldcraft.advice import MARK
 
-    files = {folder / f"{advised.name}.yaml": advised.text for advised in advice.experiments}
-    for path in files:
+    pool, tried = (
+        {folder / f"{advised.name}.yaml": advised.text for advised in some} for some in (advice.pool, advice.tried)
+    )
+    for path in (*pool, *tried):
         if path.is_file() and not path.read_text().startswith(MARK):
             raise FoldcraftError(
                 "is not of src/diagnose.py's making", path, "rename it, or name a folder with --configs"
             )
-    for path, text in files.items():
+    for path, text in {**pool, **tried}.items():
         write_atomic(path, text)
-    terminal.say("advised experiments, ready to run:")
-    for path in files:
-        terminal.say(f"  python src/train.py --config {path} --fold all")
-    terminal.say(f"  python src/infer.py --config {' '.join(map(str, files))}")
+    for line in commands(list(pool), list(tried)):
+        terminal.say(line)
+
+
+def commands(pool: Sequence[Path], tried: Sequence[Path]) -> Iterator[str]:
+    """What to type, in order: the pool first, then a fold of each fine-tuning, and the others where it is ahead."""
+    named = " ".join(map(str, pool))
+    yield "first the pool, in minutes:"
+    for path in pool:
+        yield f"  python src/train.py --config {path} --fold all"
+    yield f"  python src/infer.py --config {named}"
+    for path in tried:
+        yield "then one fold of a fine-tuning, and the others only where it is ahead of the pool on the same rows:"
+        yield f"  python src/train.py --config {path} --fold 0"
+        yield f"  python src/compare.py {pool[-1]} {path} --ahead && \\"
+        yield f"    python src/train.py --config {path} --fold all && \\"
+        yield f"    python src/infer.py --config {named} {path}"
 
 
 if __name__ == "__main__":

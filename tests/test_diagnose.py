@@ -13,7 +13,7 @@ from torch import nn
 from foldcraft import config, shift
 from foldcraft.advice import MARK, Advised, advise
 from foldcraft.audience import Audience
-from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, some_groups
+from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.metrics import get, paired_difference
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
@@ -34,15 +34,15 @@ def found() -> Diagnosis:
         ViewEffect("hflip", Gap(0.002, 0.003), 0.89, True),
         ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
         ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
-        ViewEffect("scale0.8", Gap(-0.001, 0.002), 0.89, True),
         ViewEffect("scale1.25", Gap(0.001, 0.002), 0.89, True),
     ]
     nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
     counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(
-        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], curve, Gap(0.05, 0.01), effects
-    )
+        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], [32, 64], Gap(0.01, 0.004), curve,
+        Gap(0.05, 0.01), effects,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -62,21 +62,39 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
     assert any("cannot tell" in reason for reason in unknown.reasons)
 
 
-def test_the_transformer_is_fine_tuned_and_the_best_probe_goes_beside_it(
-    found: Diagnosis, settings, tmp_path: Path
-) -> None:
+def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(found: Diagnosis, settings, tmp_path: Path) -> None:
     advice = advise(found, settings)
-    assert [advised.name for advised in advice.experiments] == ["full_vit", "probe_cnn"]
-    read = written(advice.experiments[0], tmp_path)
+    assert [advised.name for advised in advice.pool] == ["probe_cnn", "probe_vit", "pool"]
+    assert [advised.name for advised in advice.tried] == ["full_vit"]
+    read = written(advice.tried[0], tmp_path)
     assert read.competition == settings.competition
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
     assert read.tta.views == ["identity", "scale1.25"]
     assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "random", 5e-4)
     assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
-    probe = written(advice.experiments[1], tmp_path)
-    assert (probe.probe.views, probe.tta.views) == (["identity"], ["identity"])
-    assert "0.8500" in advice.experiments[0].text, "the number that led to it"
+    assert "0.8500" in advice.tried[0].text, "the number that led to it"
+    probe, pool = written(advice.pool[0], tmp_path), written(advice.pool[2], tmp_path)
+    assert (probe.backbone.name, probe.probe_nets, pool.backbone.name, pool.probe_nets) == ("cnn", [], "cnn", ["vit"])
+    for one in (probe, pool):
+        assert (one.images.size, one.probe_sizes, one.probe.mirror) == (64, [32, 64], True)
+        assert (one.probe.views, one.tta.views) == (["identity"], ["identity"])
+
+
+@pytest.mark.parametrize("gain", [None, Gap(-0.01, 0.001)])
+def test_the_mirror_image_is_left_out_where_it_does_not_help(found: Diagnosis, settings, gain, tmp_path: Path) -> None:
+    advice = advise(replace(found, mirror=gain), settings)
+    assert written(advice.pool[0], tmp_path).probe.mirror is False
+
+
+def test_the_log_loss_of_two_is_compared_by_groups() -> None:
+    rng = np.random.default_rng(0)
+    truth, units = rng.integers(0, 2, 4000), np.repeat(np.arange(1000), 4)
+    b = np.log(np.full((4000, 2), 0.5))
+    noise = np.repeat(rng.normal(0, 0.1, 1000), 4)[:, None]
+    value, error = paired_log_loss(truth, b + 0.01 + noise, b, units)
+    assert value == pytest.approx(0.01 + noise.mean())
+    assert error == pytest.approx(0.1 / 1000**0.5, rel=0.1), "whole groups differ, not rows"
 
 
 def written(advised: Advised, folder: Path) -> config.Config:
@@ -88,19 +106,20 @@ def written(advised: Advised, folder: Path) -> config.Config:
 
 def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes: Path, tmp_path: Path) -> None:
     advice = advise(found, config.load(shapes, ["augment.hflip=0"]))
-    read = written(advice.experiments[0], tmp_path)
+    read = written(advice.tried[0], tmp_path)
     assert (read.augment.hflip, read.tta.views) == (0, ["identity", "scale1.25"])
+    assert written(advice.pool[0], tmp_path).probe.mirror is False
     assert any("hflip: left out" in reason for reason in advice.reasons)
     lost = replace(found, views=[*found.views[:-1], replace(found.views[-1], keeps_label=False)])
-    assert written(advise(lost, config.load(shapes)).experiments[0], tmp_path).tta.views == ["identity", "hflip"]
+    assert written(advise(lost, config.load(shapes)).tried[0], tmp_path).tta.views == ["identity", "hflip"]
 
 
 def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, settings, tmp_path: Path) -> None:
     cnns = replace(found, nets=[net("a", 0.9), net("b", 0.8), net("c", 0.7)])
     cnns = replace(cnns, pool=["a", "c", "b"], pool_scores=[0.9, 0.91, 0.92])
     advice = advise(cnns, settings)
-    assert [advised.name for advised in advice.experiments] == ["full_a", "full_b", "probe_a"]
-    read = written(advice.experiments[0], tmp_path)
+    assert [advised.name for advised in advice.tried] == ["full_a", "full_b"]
+    read = written(advice.tried[0], tmp_path)
     assert (read.finetune.head_init, read.finetune.batchnorm, read.train.lr) == ("probe", "frozen", 1.5e-3)
 
 
@@ -109,11 +128,9 @@ def test_steps_of_a_fine_tuning_become_epochs(rows: int, epochs: int) -> None:
     assert full_epochs(rows, 32) == epochs
 
 
-def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings, tmp_path: Path) -> None:
+def test_nothing_is_fine_tuned_where_probes_leave_nothing_to_gain(found: Diagnosis, settings) -> None:
     advice = advise(replace(found, pool_scores=[0.99, 0.998]), settings)
-    assert [advised.name for advised in advice.experiments] == ["probe_cnn", "probe_vit"]
-    read = written(advice.experiments[0], tmp_path)
-    assert (read.probe.views, read.tta.views) == (["identity", "hflip"], ["identity", "hflip"])
+    assert ([advised.name for advised in advice.pool], advice.tried) == (["probe_cnn", "probe_vit", "pool"], [])
 
 
 def test_a_share_of_the_groups_keeps_them_whole_and_every_class() -> None:
@@ -200,7 +217,7 @@ def test_the_command_measures_writes_configs_and_they_train(
     command("split", "--config", shapes)
     done = command("diagnose", "--config", shapes)
     assert done.code == 0, done.err
-    for words in ("all stages", "keeps the label", "learning curve", "the lecture's cell", "src/train.py --config"):
+    for words in ("all blocks", "keeps the label", "learning curve", "amount and likeness", "src/train.py --config"):
         assert words in done.out
     numbers = json.loads(Path("runs/shapes/diagnose/diagnosis.json").read_text())
     assert numbers["nets"][0]["name"] == "test_resnet"

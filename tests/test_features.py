@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from foldcraft import backbones, images, inference
+from foldcraft import backbones, featurestore, images
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
+from foldcraft.blocks import Block
 from foldcraft.config import BackboneConfig, Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.features import ProbeNet, StageFeatures, choose_stages, columns_of, pool
+from foldcraft.features import FeaturePool, Part, ProbeNet, StageFeatures, choose_stages, columns_of, parts_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.folding import folded
 from foldcraft.heads import Heads
 from foldcraft.images import ImageSpec, ImageStore
 from foldcraft.loader import DrawnImages, PlainImages
@@ -60,8 +63,7 @@ def net(name: str, seed: int = 0, size: int = SIZE, **options: Any) -> tuple[nn.
 
 
 def stage_features(name: str) -> StageFeatures:
-    model, source, _ = net(name)
-    return StageFeatures(model, source, SIZE)
+    return StageFeatures(net(name)[0], SIZE)
 
 
 def batch(count: int = 3) -> torch.Tensor:
@@ -81,19 +83,31 @@ def watched(model: nn.Module, module: str) -> list[tuple[torch.Tensor, torch.Ten
 @pytest.mark.parametrize(
     ("name", "stages"),
     [
-        ("test_resnet", {"stage2": 64, "stage3": 96, "stage4": 384, "stage5": 192, "head": 96}),
+        ("test_resnet", {"layer1.0": 64, "layer2.0": 96, "layer3.0": 384, "layer4.0": 192, "head": 96}),
         (
             "test_vit",
-            {f"block{k}{part}": width for k in (2, 3, 4, 6) for part, width in (("", 128), (".token", 64))}
+            {f"blocks.{k}{part}": width for k in range(6) for part, width in (("", 128), (".token", 64))}
             | {"head": 64},
         ),
-        ("resnet18", {"stage1": 128, "stage2": 128, "stage3": 256, "stage4": 512, "head": 512}),
+        (
+            "resnet18",
+            {
+                f"layer{k}.{i}": 2 * width
+                for k, width in zip(range(1, 5), (64, 64, 128, 256, 512)[1:], strict=True)
+                for i in (0, 1)
+            }
+            | {"head": 512},
+        ),
         (
             "torchvision_vit",
-            {f"block{k}{part}": width for k in (2, 3, 4, 6) for part, width in (("", 32), (".token", 16))}
+            {
+                f"encoder.layers.encoder_layer_{k}{part}": width
+                for k in range(6)
+                for part, width in (("", 32), (".token", 16))
+            }
             | {"head": 16},
         ),
-        ("torchvision_swin", {"stage1": 24, "stage2": 48, "head": 24}),
+        ("torchvision_swin", {"features.1.0": 24, "features.2": 48, "features.3.0": 48, "head": 24}),
     ],
 )
 def test_stages_have_these_names_and_widths(name: str, stages: dict[str, int]) -> None:
@@ -105,25 +119,25 @@ def test_stages_have_these_names_and_widths(name: str, stages: dict[str, int]) -
 @pytest.mark.parametrize(
     ("name", "stage", "module", "token"),
     [
-        ("test_resnet", "stage3", "layer2", False),
-        ("test_vit", "block6", "blocks.5", True),
-        ("resnet18", "stage4", "layer3", False),
-        ("torchvision_vit", "block4", "encoder.layers.encoder_layer_3", True),
-        ("torchvision_swin", "stage1", "features.1", False),
+        ("test_resnet", "layer2.0", "layer2.0", False),
+        ("test_vit", "blocks.5", "blocks.5", True),
+        ("resnet18", "layer3.1", "layer3.1", False),
+        ("torchvision_vit", "encoder.layers.encoder_layer_3", "encoder.layers.encoder_layer_3", True),
+        ("torchvision_swin", "features.1.0", "features.1.0", False),
         pytest.param(
-            *("torchvision_swin_8", "stage1", "features.1", False),
+            *("torchvision_swin_8", "features.1.0", "features.1.0", False),
         ),
     ],
 )
 def test_a_stage_is_mean_and_deviation_of_what_its_module_gives(
     name: str, stage: str, module: str, token: bool
 ) -> None:
-    model, source, _ = net(name)
+    model, _, _ = net(name)
     seen = watched(model, module)
     with torch.no_grad():
         model(batch())
     given = seen[0][1].numpy()
-    features = StageFeatures(model, source, SIZE)
+    features = StageFeatures(model, SIZE)
 
     columns = columns_of(features.stages, [stage])
     found = features(batch())[:, columns].detach().numpy()
@@ -139,42 +153,155 @@ def test_a_stage_is_mean_and_deviation_of_what_its_module_gives(
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "resnet18", "torchvision_vit"])
 def test_the_head_stage_is_what_the_nets_own_classifier_sees(name: str) -> None:
-    model, source, _ = net(name)
+    model, _, _ = net(name)
     seen = watched(model, backbones.head_names(model)[0])
     with torch.no_grad():
         model(batch())
-    features = StageFeatures(model, source, SIZE)
+    features = StageFeatures(model, SIZE)
     torch.testing.assert_close(features(batch())[:, columns_of(features.stages, ["head"])], seen[0][0])
 
 
 def test_pooling_is_mean_and_standard_deviation_over_the_places() -> None:
     made = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]], [[5.0, 5.0], [5.0, 5.0]]]])
-    assert pool(made).tolist() == [[3.0, 5.0, pytest.approx(3.5**0.5), 0.0]]
-    flat = torch.rand(2, 7)
-    assert pool(flat) is flat
+    expected = [[3.0, 5.0, pytest.approx(3.5**0.5), pytest.approx(0, abs=1e-5)]]
+    assert Block("a", 2, "BCHW").pool(made)["a"].tolist() == expected
+    assert Block("a", 2, "BHWC").pool(made.permute(0, 2, 3, 1))["a"].tolist() == expected
+    far = Block("a", 2, "BCHW").pool(made + 1e4)["a"]
+    assert far[0, 2] == pytest.approx(3.5**0.5, rel=1e-3), "a large mean does not drown a small deviation"
+
+
+def test_few_blocks_stand_for_all() -> None:
+    assert [stage.name for stage in stage_features("test_vit").stages if stage.is_coarse and "." in stage.name] == [
+        f"blocks.{k}{part}" for k in (1, 2, 3, 5) for part in ("", ".token")
+    ]
+    ends = [f"layer{k}.1" for k in (1, 2, 3, 4)]
+    assert [stage.name for stage in stage_features("resnet18").stages if stage.is_coarse] == [*ends, "head"]
 
 
 def test_stages_are_chosen_by_name_and_a_wrong_name_lists_those_that_exist() -> None:
-    stages = stage_features("test_resnet").stages
+    stages = stage_features("resnet18").stages
     known = [stage.name for stage in stages]
     assert choose_stages(stages, "all") == known
+    assert choose_stages(stages, "coarse") == ["layer1.1", "layer2.1", "layer3.1", "layer4.1", "head"]
     assert choose_stages(stages, "last") == ["head"]
-    assert choose_stages(stages, ["head", "stage3"]) == ["stage3", "head"]
-    with pytest.raises(FoldcraftError, match=r"no stage 'layer2'.*stage2.*stage3.*stage4.*stage5.*head"):
+    assert choose_stages(stages, ["head", "layer3.0"]) == ["layer3.0", "head"]
+    with pytest.raises(FoldcraftError, match=r"no stage 'layer2'.*layer2\.1"):
         choose_stages(stages, ["layer2"])
+
+
+PLAIN = ((0.5,) * 3, (0.5,) * 3)
+
+
+def probe_net(features: FeaturePool, chosen: list[str]) -> ProbeNet:
+    probe = ProbeNet(features, chosen, 3).eval()
+    torch.manual_seed(1)
+    width = len(probe.columns)
+    probe.set_head(Heads(torch.randn(2, 3, width), torch.randn(2, 3)))
+    return probe
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "torchvision_vit"])
 def test_a_probe_net_is_its_head_on_the_chosen_columns(name: str) -> None:
-    features = stage_features(name)
+    features = FeaturePool([net(name)[0]], [Part(0, SIZE, *PLAIN)])
     chosen = [features.stages[1].name, "head"]
     columns = columns_of(features.stages, chosen)
-    probe = ProbeNet(features, chosen, 3)
-    head = Heads(torch.randn(2, 3, len(columns)), torch.randn(2, 3))
-    probe.set_head(head)
-    expected = features(batch())[:, columns] @ head.weight[0].T + head.bias[0]
+    probe = probe_net(features, chosen)
+    expected = features(batch())[:, columns] @ probe.head.weight.T + probe.head.bias
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # it computes in 32 bits all the same
         torch.testing.assert_close(probe(batch()), expected)
+
+
+def several() -> FeaturePool:
+    """A CNN and a transformer at two sizes, the second with a normalisation of its own."""
+    vit, _, _ = net("test_vit", size=160, args={"dynamic_img_size": True})
+    other = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    parts = [Part(0, SIZE, *PLAIN), Part(0, 16, *PLAIN), Part(1, SIZE, *other), Part(1, 16, *other)]
+    return FeaturePool([net("test_resnet")[0], vit], parts)
+
+
+def test_a_pool_has_each_net_at_each_size_with_its_own_normalisation() -> None:
+    pool, images = several(), batch()
+    small = torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True)
+
+    def own(given: torch.Tensor) -> torch.Tensor:
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (pool.parts[2].mean, pool.parts[2].std))
+        return (given * 0.5 + 0.5 - mean) / std
+
+    cnn, vit = (net_of.net for net_of in (pool.looks[0], pool.looks[2]))
+    with torch.no_grad():
+        found = pool(images)
+        expected = [StageFeatures(cnn, SIZE)(images), StageFeatures(cnn, 16)(small)]
+        expected += [StageFeatures(vit, SIZE)(own(images)), StageFeatures(vit, 16)(own(small))]
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-4)
+    assert found.shape[1] == sum(stage.width for stage in pool.stages)
+    assert len({str(stage) for stage in pool.stages}) == len(pool.stages), "names tell parts apart"
+    assert [str(s) for s in pool.stages if s.name == "head"] == choose_stages(pool.stages, ["head"])
+
+
+def test_the_mirror_image_is_averaged_in_at_the_smallest_size() -> None:
+    blueprint = net("test_resnet")[2]
+    assert blueprint
+    parts = parts_of([blueprint, blueprint], [16, SIZE], mirror=True)
+    assert [(part.net, part.size, part.mirror) for part in parts] == [
+        (0, 16, True), (0, SIZE, False), (1, 16, True), (1, SIZE, False)
+    ]  # fmt: skip
+    once, both = (FeaturePool([net("test_resnet")[0]], [replace(parts[0], mirror=flag)]) for flag in (False, True))
+    with torch.no_grad():
+        torch.testing.assert_close(both(batch()), both(batch().flip(3)))
+        torch.testing.assert_close(both(batch()), (once(batch()) + once(batch().flip(3))) / 2)
+
+
+def test_one_part_alone_adds_to_the_logits_what_it_adds_in_the_pool() -> None:
+    probe = probe_net(several(), choose_stages(several().stages, ["head", "layer2.0", "blocks.3"]))
+    with torch.no_grad():
+        alone = [
+            probe.alone(place)(batch()) - probe.head.bias for place in (0, 1)
+        ]  # images come prepared for the first
+        pool = probe.features
+        inside = [
+            torch.isin(probe.columns, columns_of(pool.stages, [str(s) for s in pool.stages if s.part == part]))
+            for part in ("0@32", "0@16")
+        ]
+        for found, columns in zip(alone, inside, strict=True):
+            expected = pool(batch())[:, probe.columns[columns]] @ probe.head.weight[:, columns].T
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "resnet18"])
+def test_folded_batchnorm_changes_nothing_but_the_last_bits(name: str) -> None:
+    model, _, _ = net(name)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 2)
+                module.bias.normal_()
+    made = folded(model, SIZE)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in made.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()), "the net itself is left alone"
+    with torch.no_grad():
+        torch.testing.assert_close(made(batch()), model(batch()), atol=1e-4, rtol=1e-4)
+        before, after = StageFeatures(model, SIZE)(batch()), StageFeatures(made, SIZE)(batch())
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+
+
+class TwiceUsed(nn.Module):
+    """The convolution's output is heard of beside its BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.running_mean, 1.0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.conv(images)
+        return (self.norm(found) + found).mean((2, 3))
+
+
+def test_a_net_that_folding_would_change_is_left_as_it_is() -> None:
+    model = TwiceUsed().eval()
+    assert folded(model, SIZE) is model
 
 
 # Their files
@@ -243,7 +370,7 @@ def test_features_are_those_of_a_net_that_drops_something_in_training() -> None:
 
 
 def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setattr(featurestore, "PIXELS", 4 * SIZE**2)
     one = frozen()
     seen = passes(one)
 
@@ -362,7 +489,7 @@ def test_damaged_features_are_told_and_computed_again(store: ImageStore, damage:
 def test_a_killed_computation_leaves_nothing_that_looks_whole(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setattr(featurestore, "PIXELS", 4 * SIZE**2)
     one = frozen()
     wishes = wanted(one, store, "identity", "hflip")
     child = os.fork()

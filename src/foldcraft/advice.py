@@ -20,7 +20,7 @@ NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning n
 BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
 ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time (docs/experiments.md)
-BESIDE = 1  # probes beside fine-tuned nets: a second one adds time, and nothing that could be seen
+POOL = "pool"  # name of the experiment that has all nets of the pool under one head
 LECTURE = {
     ("enough", "similar"): "freeze the backbone, train the classifier",
     ("enough", "dissimilar"): "train the backbone too",
@@ -44,6 +44,8 @@ class Advice:
     Attributes:
         amount, likeness: the lecture's two questions, answered by measurement.
         reasons: one line each.
+        pool: experiments that cost seconds, to be run and blended first.
+        tried: fine-tunings, each worth going on with where its first fold is ahead of the pool.
         keeps, breaks: views that keep the label, and views that do not or that cost score.
     """
 
@@ -52,7 +54,8 @@ class Advice:
     reasons: list[str]
     keeps: list[str]
     breaks: list[str]
-    experiments: list[Advised]
+    pool: list[Advised]
+    tried: list[Advised]
 
 
 def advise(found: Diagnosis, config: Config) -> Advice:
@@ -67,17 +70,18 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     if forbidden:
         views = ", ".join(forbidden)
         reasons.append(f"{views}: left out as in the config, though the probe could not see that the label is lost")
+    reasons.append(_about_pool(found, _mirrored(found, used)))
+    pool = _probes(found, config, used)
     score = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
     if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
         reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
-        return Advice(amount, likeness, reasons, keeps, breaks, _probes(found, config, used))
+        return Advice(amount, likeness, reasons, keeps, breaks, pool, [])
     nets = _finetuned(found)
     names = " and ".join(net.name for net in nets)
-    reasons.append(f"{score}: {names}, fine-tuned as a whole, should do better")
-    reasons.append("a probe goes beside: it costs little, errs on other images, and gets the weight it deserves")
-    beside = _probes(found, config, used, beside=True)
-    experiments = [*(_full(found, config, net, used) for net in nets), *beside]
-    return Advice(amount, likeness, reasons, keeps, breaks, experiments)
+    reasons.append(
+        f"{score}: {names}, fine-tuned, may do better or worse; its first fold tells at a fifth of the price"
+    )
+    return Advice(amount, likeness, reasons, keeps, breaks, pool, [_full(found, config, net, used) for net in nets])
 
 
 def _is_forbidden(view: str, config: Config) -> bool:
@@ -127,40 +131,64 @@ def _about_likeness(found: Diagnosis, likeness: Likeness) -> str:
         "similar": "the last layer knows all that counts here: like ImageNet",
         "cannot tell": "these data cannot tell how unlike ImageNet they are",
     }
-    return f"all stages of {found.best.name} beat its last by {gap}: {meaning[likeness]}"
+    return f"all blocks of {found.best.name} beat its last layer by {gap}: {meaning[likeness]}"
 
 
 def _about_cell(amount: Amount, likeness: Likeness) -> str:
     if "cannot tell" in (amount, likeness):
-        return "the lecture's cell: cannot tell; the advice below does not depend on it"
-    return f"the lecture's cell: {amount} + {likeness}, {LECTURE[amount, likeness]}"
+        return "amount and likeness together: cannot tell; the advice below does not depend on it"
+    return f"{amount} + {likeness}: {LECTURE[amount, likeness]}"
 
 
-def _probes(found: Diagnosis, config: Config, used: list[str], beside: bool = False) -> list[Advised]:
-    pool = found.pool[:BESIDE] if beside else found.pool
-    return [_probe(found, config, name, used, beside) for name in pool]
+def _mirrored(found: Diagnosis, used: list[str]) -> bool:
+    """Are features averaged with those of the mirror image?"""
+    return "hflip" in used and found.mirror is not None and found.mirror.value > 0
 
 
-def _probe(found: Diagnosis, config: Config, name: str, used: list[str], beside: bool) -> Advised:
-    """A probe; beside a fine-tuned net it learns from plain images alone, and looks at them alone.
+def _about_pool(found: Diagnosis, mirror: bool) -> str:
+    seen = " and ".join(f"{size} px" for size in found.sizes)
+    gain = (
+        f" (takes {_signed(found.mirror.value, found.mirror.error)} off the log-loss)"
+        if mirror and found.mirror
+        else ""
+    )
+    words = f", with the mirror image{gain}" if mirror else ""
+    return f"the pool: every block of {', '.join(found.pool)} at {seen}{words}; a head each, and one over all"
 
-    Mirrored ones make it better by itself, not the blend, and take five times as long to solve (docs/experiments.md).
-    """
-    place = found.pool.index(name)
+
+def _probes(found: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
+    """A probe on each net of the pool, and one on all of them."""
+    singles = [_probe(found, config, [name], used) for name in found.pool]
+    return singles if len(found.pool) < 2 else [*singles, _probe(found, config, found.pool, used)]
+
+
+def _probe(found: Diagnosis, config: Config, names: list[str], used: list[str]) -> Advised:
+    """A probe that looks at an image once, with neither turns nor zooms: its second size sees what these would show."""
+    first, *others = names
+    net = next(net for net in found.nets if net.name == first)
+    place = found.pool.index(first)
     before = f"{found.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
-    net = next(net for net in found.nets if net.name == name)
+    alone = f"at {found.sizes[0]} px OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})"
     why = {
-        "backbone": f"probe OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f}); "
-        f"the blend {found.pool_scores[place]:.4f}, {before}",
-        "probe": f"all stages over the last: {_signed(net.gap.value, net.gap.error)}",
+        "backbone": f"{alone}; the blend {found.pool_scores[place]:.4f}, {before}",
+        "probe": f"all blocks over the last layer: {_signed(net.gap.value, net.gap.error)}",
     }
+    if others:
+        why = {"probe": "one head over all nets of the pool, beside their own: docs/experiments.md"}
     sections = {
-        **_common(found, config, used, [] if beside else _flips(used), why),
-        "backbone": {"name": name},
+        **_common(found, config, used, [], why),
+        "backbone": {"name": first},
         "finetune": {"mode": "linear_probe"},
-        "probe": {"stages": "all", **({"views": ["identity"]} if beside else {})},
+        "probe": {
+            **({"nets": others} if others else {}),
+            "sizes": found.sizes,
+            "mirror": _mirrored(found, used),
+            "views": ["identity"],
+        },
     }
-    return Advised(f"probe_{name}", _text(sections, why))
+    images = {**sections["images"], "size": max(found.sizes)}
+    images.pop("cache_size", None)
+    return Advised(POOL if others else f"probe_{first}", _text({**sections, "images": images}, why))
 
 
 def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:

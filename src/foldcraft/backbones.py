@@ -43,6 +43,9 @@ class Blueprint:
         weights: fingerprint or name of the pretrained weights, "none" for random ones.
         stages: of a linear probe, the stages that its head sees; none: the net has its own head.
         size: of a linear probe, the side of its input in pixels.
+        sizes: of a linear probe, the sides to which its nets reduce that; none: a probe of version 0.1.
+        mirror: of a linear probe, are features averaged with those of the mirror image?
+        others: of a linear probe, the further nets that its head sees.
     """
 
     source: str
@@ -55,6 +58,9 @@ class Blueprint:
     weights: str
     stages: tuple[str, ...] = ()
     size: int = 0
+    sizes: tuple[int, ...] = ()
+    mirror: bool = False
+    others: tuple["Blueprint", ...] = ()
 
     def to_json(self) -> str:
         """As text, for the metadata of a weights file."""
@@ -63,8 +69,12 @@ class Blueprint:
     @classmethod
     def from_json(cls, text: str) -> "Blueprint":
         """The opposite of `to_json`."""
-        values = parse_json(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls._of(parse_json(text))
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> "Blueprint":
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**{**given, "others": tuple(cls._of(other) for other in given.get("others", ()))})
 
 
 def weights_folder() -> Path:
@@ -78,11 +88,12 @@ def local_names() -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
 
 
-def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool = False) -> tuple[nn.Module, Blueprint]:
     """A net with a new head for `classes`, and how to make it again.
 
     Args:
         size: side of its input in pixels.
+        several_sizes: it will be shown other sizes as well.
 
     Raises:
         FoldcraftError: no such model; weights neither in the weights folder nor on the hub; damaged weights; arguments
@@ -94,7 +105,7 @@ def build(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, B
         )
     make = _build_timm if config.source == "timm" else _build_torchvision
     try:
-        model, blueprint = make(config, classes, size)
+        model, blueprint = make(config, classes, size, several_sizes)
     except TypeError as error:
         raise FoldcraftError(
             f"{config.name}: {error}", "backbone", "drop the argument, or choose another model"
@@ -175,7 +186,7 @@ def check_forward(model: nn.Module, classes: int, size: int) -> None:
         )
 
 
-def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+def _build_timm(config: BackboneConfig, classes: int, size: int, several_sizes: bool) -> tuple[nn.Module, Blueprint]:
     local = weights_folder() / config.name
     use_local = config.weights == "pretrained" and (local / "config.json").is_file()
     if not use_local and not timm.is_model(config.name):
@@ -184,7 +195,7 @@ def _build_timm(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Mod
         )
     described = _described(local) if use_local else {}
     cfg = described.get("pretrained_cfg") or timm.get_pretrained_cfg(config.name).to_dict()
-    args = {"num_classes": classes, **_timm_args(config, cfg, size)}
+    args = {"num_classes": classes, **_timm_args(config, cfg, size, several_sizes)}
     if use_local:
         model = _loaded(lambda: timm.create_model(f"local-dir:{local}", pretrained=True, **args), local)
         weights = fingerprint.of_file(_weights_file(local))
@@ -220,9 +231,11 @@ def _described(local: Path) -> dict[str, Any]:
     return described
 
 
-def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int) -> dict[str, Any]:
+def _timm_args(config: BackboneConfig, cfg: dict[str, Any], size: int, several_sizes: bool) -> dict[str, Any]:
     args = dict(config.args)
-    if cfg.get("fixed_input_size") and size != cfg["input_size"][-1]:
+    if cfg.get("fixed_input_size") and several_sizes:
+        args.setdefault("dynamic_img_size", True)
+    elif cfg.get("fixed_input_size") and size != cfg["input_size"][-1]:
         args.setdefault("img_size", size)  # a ViT's position embedding is resampled to the new grid
     if config.drop:
         args["drop_rate"] = config.drop
@@ -310,7 +323,11 @@ def _without_waiting(host: str) -> Iterator[None]:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-def _build_torchvision(config: BackboneConfig, classes: int, size: int) -> tuple[nn.Module, Blueprint]:
+def _build_torchvision(
+    config: BackboneConfig, classes: int, size: int, several_sizes: bool
+) -> tuple[nn.Module, Blueprint]:
+    if several_sizes and config.name.startswith("vit"):
+        raise FoldcraftError(f"{config.name} of torchvision sees one size", "probe.sizes", "name one, or a net of timm")
     known = tv.list_models(module=tv)
     if config.name not in known:
         raise FoldcraftError(

@@ -16,16 +16,21 @@ def log_loss(log_probs: np.ndarray, truth: np.ndarray) -> float:
     return -float(log_probs[np.arange(len(truth)), truth].mean())
 
 
-def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float = 0.0) -> float:
+def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float | None = None) -> float:
     """The temperature that minimises the log-loss (temperature scaling, arXiv 1706.04599).
+
+    Without smoothing, rows that are all right would call for probabilities of 0 and 1, and the first row that is not
+    would cost without bound. So each class is taken to have been met once more than it was, as in Platt scaling.
 
     Args:
         log_probs: (N, K); of very many rows, some spread evenly over all are looked at.
         truth: class indices (N,).
-        smoothing: share of the truth's probability that is spread evenly over the classes.
+        smoothing: share of the truth's probability that is spread evenly over the classes; left out: K / (N + K).
     """
     some = slice(None, None, max(1, -(-len(truth) // MOST_ROWS)))
     log_probs, truth = np.asarray(log_probs[some], np.float64), truth[some]
+    rows, classes = log_probs.shape
+    smoothing = classes / (rows + classes) if smoothing is None else smoothing
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(log_probs / np.exp(log_temperature), axis=1)

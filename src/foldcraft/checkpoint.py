@@ -15,7 +15,7 @@ from torch import nn
 from foldcraft import sealed
 from foldcraft.backbones import Blueprint, rebuild
 from foldcraft.errors import FoldcraftError
-from foldcraft.features import ProbeNet, StageFeatures
+from foldcraft.features import FeaturePool, ProbeNet, parts_of
 from foldcraft.files import check_readable, parse_json, read_bytes, write_atomic
 
 
@@ -98,7 +98,7 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
         raise FoldcraftError(
             f"damaged weights: {_reason(error)}", path, "delete the fold's folder and train it again"
         ) from None
-    return model.eval(), blueprint, about
+    return model.folded() if isinstance(model, ProbeNet) else model.eval(), blueprint, about
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -119,5 +119,9 @@ def _net(blueprint: Blueprint) -> nn.Module:
     net = rebuild(blueprint)
     if not blueprint.stages:
         return net
-    features = StageFeatures(net, blueprint.source, blueprint.size)
-    return ProbeNet(features, blueprint.stages, blueprint.args["num_classes"])
+    if not blueprint.sizes:
+        raise ValueError("a probe on features of version 0.1, which are no longer made")
+    blueprints = [blueprint, *blueprint.others]
+    nets = [net, *map(rebuild, blueprint.others)]
+    pool = FeaturePool(nets, parts_of(blueprints, blueprint.sizes, blueprint.mirror))
+    return ProbeNet(pool, blueprint.stages, blueprint.args["num_classes"])

@@ -160,10 +160,25 @@ class ProbeConfig(Section):
     solver: Literal["ridge", "logistic"] = Field(
         "ridge", description="closed-form head: ridge regression on one-hot labels, or multinomial logistic regression"
     )
-    stages: Literal["all", "last"] | list[str] = Field(
-        "all",
-        description="features a linear probe sees: all stages, the last (what the classifier sees), or named ones; "
-        "a head that fine-tuning starts from always sees the last",
+    stages: Literal["auto", "all", "coarse", "last"] | list[str] = Field(
+        "auto",
+        description="features a linear probe sees: of all blocks, of a few that stand for all (coarse), the last (what "
+        "the classifier sees), or named ones; auto: all, but coarse above 6,000 rows; a head that fine-tuning starts "
+        "from always sees the last",
+    )
+    nets: Annotated[list[Name], AfterValidator(_once)] = Field(
+        [], description="more backbones, the features of which a linear probe's head sees as well"
+    )
+    sizes: Annotated[list[Annotated[int, Field(ge=8, le=2048)]], AfterValidator(_once)] | None = Field(
+        None,
+        min_length=1,
+        description="sides at which a linear probe's nets see an image, in pixels, none above `images.size`; left out: "
+        "`images.size`",
+    )
+    mirror: Literal["auto"] | bool = Field(
+        "auto",
+        description="average the features of a linear probe with those of the mirror image; auto: where "
+        "`augment.hflip` is not 0",
     )
     stage_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
         {}, description="how strongly a stage counts beside the others, by its name; left out: 1"
@@ -175,7 +190,8 @@ class ProbeConfig(Section):
     views: Annotated[list[str], AfterValidator(_once)] | None = Field(
         None,
         min_length=1,
-        description="views of the training images to learn from; left out: identity and the flips of `augment`",
+        description="views of the training images to learn from; left out: identity and the flips of `augment`, but "
+        "for one that `mirror` has averaged in",
     )
     augmented: int = Field(0, ge=0, le=100, description="augmented copies of each training image to learn from as well")
 
@@ -313,6 +329,21 @@ class Config(Section):
         """Where the competition's frozen folds lie."""
         return Path("folds") / f"{self.competition.name}.csv"
 
+    @property
+    def is_probe(self) -> bool:
+        """Is nothing trained but a closed-form head?"""
+        return self.finetune.mode == "linear_probe"
+
+    @property
+    def probe_nets(self) -> list[str]:
+        """Backbones that a linear probe sees beside that of `backbone.name`."""
+        return self.probe.nets if self.is_probe else []
+
+    @property
+    def probe_sizes(self) -> list[int]:
+        """Sides at which a linear probe's nets see an image, in pixels."""
+        return self.probe.sizes or [self.images.size]
+
     def settled(self) -> "Config":
         """The same with what `auto` means here written out, where only the settings decide it."""
         pretrained = self.backbone.weights == "pretrained"
@@ -322,10 +353,12 @@ class Config(Section):
         if self.finetune.batchnorm == "auto":
             meant["batchnorm"] = "frozen" if pretrained else "train"
         changed: dict[str, Section] = {"finetune": self.finetune.model_copy(update=meant)}
-        if self.probe.views is None:
-            changed["probe"] = self.probe.model_copy(update={"views": ["identity", *self.augment.flips]})
+        mirror = self.is_probe and (bool(self.augment.hflip) if self.probe.mirror == "auto" else self.probe.mirror)
+        flips = [view for view in self.augment.flips if not (mirror and view == "hflip")]
+        views = self.probe.views if self.probe.views is not None else ["identity", *flips]
+        changed["probe"] = self.probe.model_copy(update={"views": views, "mirror": mirror})
         if self.tta.views is None:  # views that training does not show may change the label
-            views = ["identity", *self.augment.flips, "scale1.25"]
+            views = ["identity", *flips, "scale1.25"]
             changed["tta"] = self.tta.model_copy(update={"views": views})
         if self.distill.share is None:
             changed["distill"] = self.distill.model_copy(update={"share": 0.3 if self.distill.teachers else 0.0})
@@ -340,6 +373,11 @@ class Config(Section):
             del settings["train"][machine]
         if not self.train.patience:  # then nothing depends on what is seen on the way
             del settings["train"]["validate_every"]
+        if not self.is_probe:  # what is trained does not depend on it; said as in version 0.1, so that folds stay valid
+            later = {"nets", "sizes", "mirror"}
+            settings["probe"] = {key: value for key, value in settings["probe"].items() if key not in later}
+            if self.probe.stages == "auto":
+                settings["probe"]["stages"] = "all"
         return settings
 
     def training_fingerprint(self) -> str:
@@ -376,7 +414,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except ValidationError as error:
         raise FoldcraftError(*_explain(error), where=path) from None
     _check_distill(made)
+    _check_probe(made)
     return made
+
+
+def _check_probe(config: Config) -> None:
+    """See that the nets and sizes of a linear probe go together with the rest."""
+    if config.is_probe and max(config.probe_sizes) > config.images.size:
+        raise FoldcraftError(
+            f"{max(config.probe_sizes)} is larger than images.size = {config.images.size}",
+            "probe.sizes",
+            "raise images.size: images are kept at it, and reduced to the other sizes",
+        )
+    if config.backbone.name in config.probe_nets:
+        raise FoldcraftError(f"{config.backbone.name} is the backbone itself", "probe.nets", "name other nets")
 
 
 def _check_distill(config: Config) -> None:

@@ -6,35 +6,36 @@ Everything here is a closed-form head on cached features, judged out-of-fold; no
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from foldcraft import calibration, probe, shift, startingpoint
+from foldcraft import calibration, pool, probe, shift
 from foldcraft.audience import Audience
-from foldcraft.backbones import Blueprint
-from foldcraft.config import Config, ProbeConfig
-from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.config import ProbeConfig
+from foldcraft.featurestore import Wanted, gather
 from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
-from foldcraft.heads import Scaling
-from foldcraft.images import ImageStore
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
 from foldcraft.metrics import paired_difference
 from foldcraft.predictions import log_mean
-from foldcraft.probe import Probe, Rows
+from foldcraft.probe import Prepared, Probe, Rows
 from foldcraft.rundir import features_folder
+from foldcraft.startingpoint import SourceNet
 from foldcraft.workspace import Workspace
 
-VIEWS = ("hflip", "vflip", "rot90", "rot180", "scale0.8", "scale1.25")
+VIEWS = ("hflip", "vflip", "scale1.25")
+TURNS = ("rot180", "rot90")  # tried where both flips keep the label: a half turn is the two of them
 SHARES = (0.25, 0.5, 1.0)
 REPEATS = 3  # draws of a share of the groups
 TRIES = 30  # at a draw that leaves every fold something to learn from
 NEIGHBOURS = 10
 FEWEST = 3  # probes in a blend
-MOST_FOR_STATISTICS = 512  # images that BatchNorm's statistics are measured on
+STAGE_STRENGTHS = [1e-4, 1e-3, 1e-2]  # enough to see which stage is good
+MOST_FOR_VIEWS = 1500  # rows that views are judged on; whole groups
+MOST_FOR_STATISTICS = 128  # images that BatchNorm's statistics are measured on
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Gap:
 
     @property
     def is_real(self) -> bool:
-        """Is it more than two standard errors above nought?"""
+        """Is it more than two standard errors above 0?"""
         return self.value > 2 * self.error
 
     @property
@@ -60,12 +61,12 @@ class NetScore:
     """How well one backbone's frozen features do, all scores OOF.
 
     Attributes:
-        score, low, high: of the probe on all stages, with its 95 % interval.
+        score, low, high: of the probe on all blocks, with its 95 % interval.
         last: of the probe on what the classifier sees.
-        neighbours: of a k-NN vote on all stages.
-        gap: all stages over the last.
+        neighbours: of a k-NN vote on all blocks.
+        gap: all blocks over the last.
         transformer: does it attend?
-        stages: score of a probe on each stage alone.
+        stages: score of a probe on each stage alone, of the best net only.
         batchnorm: distance of the images' statistics to the kept ones, in nats; None without BatchNorm.
     """
 
@@ -106,6 +107,9 @@ class Diagnosis:
         nets: best first.
         pool: names of the backbones whose probes are worth blending, in the order in which they were taken.
         pool_scores: of the blend after each of them.
+        sizes: sides at which the pool's nets should see an image, in pixels.
+        mirror: what averaging features with those of the mirror image takes off the log-loss of the best net; None
+            where a mirrored image is another.
         curve: for each share of the groups, mean and standard deviation of the best backbone's score over draws; shares
             that are too few groups for folds are left out.
         more_data: what the second half of the groups adds to it.
@@ -119,6 +123,8 @@ class Diagnosis:
     nets: list[NetScore]
     pool: list[str]
     pool_scores: list[float]
+    sizes: list[int]
+    mirror: Gap | None
     curve: dict[float, tuple[float, float]]
     more_data: Gap
     views: list[ViewEffect]
@@ -135,35 +141,31 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
     Args:
         works: the same competition, with a config for each backbone.
     """
-    nets = [_open(work) for work in works]
-    specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
-    stores = [train for train, _ in works[0].open_images(specs, audience)]
-    table = _Table(works[0], [net for net, _ in nets], stores, audience)
-    scores = [table.net_score(k) for k in range(len(nets))]
+    table = _Table(works, audience)
     data = works[0].competition
-    order = sorted(range(len(nets)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
+    scores = [table.net_score(k) for k in range(len(works))]
+    order = sorted(range(len(works)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
     ranked = [scores[k] for k in order]
-    pool, pool_scores = _pool(table, ranked)
+    chosen, pool_scores = _pool(table, ranked)
+    best = replace(ranked[0], stages=table.stages(order[0]))
     audience.note("learning curve")
-    curve, more_data = table.curve(order[0], ranked[0].log_probs)
+    curve, more_data = table.curve(order[0], best.log_probs)
+    views, mirror = table.views(order[0])
     return Diagnosis(
         metric=data.metric.name,
         rows=len(data.targets),
         groups=len(set(data.units.tolist())),
         images_per_class=_per_class(data.targets, np.arange(len(data.targets)), data.classes.names),
         groups_per_class=_per_class(data.targets, data.units, data.classes.names),
-        nets=ranked,
-        pool=pool,
+        nets=[best, *ranked[1:]],
+        pool=chosen,
         pool_scores=pool_scores,
+        sizes=table.sizes,
+        mirror=mirror,
         curve=curve,
         more_data=more_data,
-        views=table.views(order[0], ranked[0].log_probs),
+        views=views,
     )
-
-
-def _open(work: Workspace) -> tuple[FrozenNet, Blueprint]:
-    model, blueprint = startingpoint.fresh_net(work.config, len(work.competition.classes))
-    return FrozenNet.of(model, blueprint, work.config), blueprint
 
 
 def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -171,25 +173,32 @@ def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> 
 
 
 class _Table:
-    """Features of all backbones with the labels they belong to."""
+    """Features of all backbones, as the pool will see images at its smallest size, with their labels."""
 
-    def __init__(
-        self, work: Workspace, nets: Sequence[FrozenNet], stores: Sequence[ImageStore], audience: Audience
-    ) -> None:
-        self.work, self.nets, self.stores, self.audience = work, nets, stores, audience
-        self.truth, self.fold = work.competition.targets, work.folds.fold
-        self.units, self.metric = work.competition.units, work.competition.metric
-        wanted = [Wanted(net, "train", store, "identity") for net, store in zip(nets, stores, strict=True)]
-        self.plain = gather(wanted, features_folder(work.config), audience)
+    def __init__(self, works: Sequence[Workspace], audience: Audience) -> None:
+        self.work, self.audience = works[0], audience
+        self.truth, self.fold = self.work.competition.targets, self.work.folds.fold
+        self.units, self.metric = self.work.competition.units, self.work.competition.metric
+        sources = pool.sources(works)
+        self.sizes = sources[0].config.probe_sizes
+        self.sources: list[SourceNet] = sources
+        self.nets = [source.frozen(min(self.sizes)) for source in sources]
+        seen = [replace(work, config=source.config) for work, source in zip(works, sources, strict=True)]
+        specs = [work.image_spec(source.blueprint) for work, source in zip(seen, sources, strict=True)]
+        self.stores = [train for train, _ in seen[0].open_images(specs, audience)]
+        wanted = [Wanted(net, "train", store, "identity") for net, store in zip(self.nets, self.stores, strict=True)]
+        self.plain = gather(wanted, features_folder(self.work.config), audience)
+
+    def rows(self, k: int, usable: np.ndarray | None = None) -> Rows:
+        """What a probe on the features of one backbone learns from."""
+        features, classes = self.plain[k], len(self.work.competition.classes)
+        return Rows(self.nets[k].stages, [features], features, self.truth, self.fold, classes, usable)
 
     def solve(
-        self, k: int, learned: Sequence[np.ndarray] = (), usable: np.ndarray | None = None, **settings: object
+        self, k: int, usable: np.ndarray | None = None, prepared: Prepared | None = None, **settings: object
     ) -> Probe:
         """A solved probe on the features of one backbone."""
-        features = self.plain[k]
-        classes = len(self.work.competition.classes)
-        rows = Rows(self.nets[k].stages, [features, *learned], features, self.truth, self.fold, classes, usable)
-        return probe.solve(rows, ProbeConfig(**settings))
+        return probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
 
     def score(self, log_probs: np.ndarray) -> float:
         return self.metric(self.truth, np.exp(log_probs))
@@ -198,16 +207,15 @@ class _Table:
         return Gap(*paired_difference(self.metric, self.truth, np.exp(a), np.exp(b), self.units))
 
     def net_score(self, k: int) -> NetScore:
-        net = self.nets[k]
-        with self.audience.progress(f"probes on {net.name}", 2 + len(net.stages)) as advance:
-            every = self.solve(k).log_probs
+        net, rows = self.nets[k], self.rows(k)
+        with self.audience.progress(f"probes on {net.name}", 3) as advance:
+            prepared = probe.prepare(rows, ProbeConfig())
+            every = self.solve(k, prepared=prepared).log_probs
             advance(1)
             last = self.solve(k, stages="last").log_probs
             advance(1)
-            stages = {}
-            for stage in net.stages:
-                stages[stage.name] = self.score(self.solve(k, stages=[stage.name]).log_probs)
-                advance(1)
+            neighbours = neighbour_log_probs(prepared.products_of(rows), self.truth, self.fold)
+            advance(1)
         low, high = bootstrap_interval(self.metric, self.truth, np.exp(every), self.units, repeats=200)
         return NetScore(
             name=net.name,
@@ -215,13 +223,23 @@ class _Table:
             low=low,
             high=high,
             last=self.score(last),
-            neighbours=self.score(neighbour_log_probs(self.plain[k], net, self.truth, self.fold)),
+            neighbours=self.score(neighbours),
             gap=self.better(every, last),
             transformer=is_transformer(net.features.net),
-            stages=stages,
-            batchnorm=shift.batchnorm_distance(net.features.net, self._some_images(k)),
+            stages={},
+            batchnorm=shift.batchnorm_distance(self.sources[k].model, self._some_images(k)),
             log_probs=every,
         )
+
+    def stages(self, k: int) -> dict[str, float]:
+        """Score of a probe on each stage alone."""
+        names = [stage.name for stage in self.nets[k].stages]
+        with self.audience.progress(f"each stage of {self.nets[k].name}", len(names)) as advance:
+            scores = {}
+            for name in names:
+                scores[name] = self.score(self.solve(k, stages=[name], strengths=STAGE_STRENGTHS).log_probs)
+                advance(1)
+        return scores
 
     def _some_images(self, k: int) -> Iterator:
         net, store = self.nets[k], self.stores[k]
@@ -234,9 +252,10 @@ class _Table:
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
         scores: dict[float, list[float]] = {}
         halves = []
+        prepared = probe.prepare(self.rows(k), ProbeConfig())
         for share in SHARES[:-1]:
             for kept in draws(self.units, self.truth, self.fold, share):
-                log_probs = self.solve(k, usable=kept).log_probs
+                log_probs = self.solve(k, kept, prepared).log_probs
                 scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
         scores[1.0] = [self.score(full)]
@@ -252,18 +271,61 @@ class _Table:
         error = float(np.hypot(np.mean([gap.error for gap in gaps]), spread / len(gaps) ** 0.5))
         return Gap(float(np.mean([gap.value for gap in gaps])), error)
 
-    def views(self, k: int, before: np.ndarray) -> list[ViewEffect]:
-        net, store = self.nets[k], self.stores[k]
-        wanted = [Wanted(net, "train", store, view) for view in VIEWS]
-        seen = gather(wanted, features_folder(self.work.config), self.audience)
-        effects = []
-        for view, features in zip(VIEWS, seen, strict=True):
-            solved = self.solve(k, learned=[features])
-            judged = each_fold(solved, features, self.fold)
-            plain, looked_at = self.better(solved.log_probs, before), self.better(judged, solved.log_probs)
-            keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
-            effects.append(ViewEffect(view, plain, self.score(judged), keeps))
-        return effects
+    def views(self, k: int) -> tuple[list[ViewEffect], Gap | None]:
+        """What views do to the probe of one backbone, and what averaging in the mirror image gains in log-loss."""
+        kept = self._some_rows()
+        plain = self.plain[k][kept]
+        before = self._seen_also(k, kept, [plain]).log_probs
+        effects: dict[str, ViewEffect] = {}
+        for view, features in self._looks(k, VIEWS):
+            effects[view] = self._effect(k, view, kept, features[kept], before)
+            if view == "hflip":
+                mean = np.mean([plain, features[kept]], axis=0, dtype=np.float32).astype(np.float16)
+                both = self._seen_also(k, kept, [mean]).log_probs
+                mirror = Gap(*paired_log_loss(self.truth[kept], both, before, self.units[kept]))
+        if effects["hflip"].keeps_label and effects["vflip"].keeps_label:
+            for view, features in self._looks(k, TURNS):
+                effects[view] = self._effect(k, view, kept, features[kept], before)
+        return list(effects.values()), mirror if effects["hflip"].keeps_label else None
+
+    def _looks(self, k: int, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        wanted = [Wanted(self.nets[k], "train", self.stores[k], view) for view in views]
+        return zip(views, gather(wanted, features_folder(self.work.config), self.audience), strict=True)
+
+    def _some_rows(self) -> np.ndarray:
+        """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
+        share = MOST_FOR_VIEWS / len(self.truth)
+        if share >= 1:
+            return np.ones(len(self.truth), bool)
+        return next(draws(self.units, self.truth, self.fold, share), np.ones(len(self.truth), bool))
+
+    def _seen_also(self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray]) -> Probe:
+        """A probe on some rows; plain ones come first in what is learned."""
+        classes = len(self.work.competition.classes)
+        fold = np.unique(self.fold[kept], return_inverse=True)[1]
+        rows = Rows(self.nets[k].stages, learned, learned[0], self.truth[kept], fold, classes)
+        return probe.solve(rows, ProbeConfig())
+
+    def _effect(self, k: int, view: str, kept: np.ndarray, features: np.ndarray, before: np.ndarray) -> ViewEffect:
+        truth, units = self.truth[kept], self.units[kept]
+
+        def better(a: np.ndarray, b: np.ndarray) -> Gap:
+            return Gap(*paired_difference(self.metric, truth, np.exp(a), np.exp(b), units))
+
+        solved = self._seen_also(k, kept, [self.plain[k][kept], features])
+        judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1])
+        plain, looked_at = better(solved.log_probs, before), better(judged, solved.log_probs)
+        keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
+        return ViewEffect(view, plain, self.metric(truth, np.exp(judged)), keeps)
+
+
+def paired_log_loss(truth: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """How much lower the log-loss of `a` is than that of `b` (N, K), and its standard error over whole groups."""
+    rows = np.arange(len(truth))
+    gains = a[rows, truth] - b[rows, truth]
+    _, group = np.unique(units, return_inverse=True)
+    sums = np.bincount(group, gains - gains.mean())
+    return float(gains.mean()), float(np.sqrt((sums**2).sum()) / len(truth))
 
 
 def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -292,16 +354,18 @@ def some_groups(units: np.ndarray, targets: np.ndarray, share: float, seed: int)
     return np.isin(units, list(chosen))
 
 
-def neighbour_log_probs(features: np.ndarray, net: FrozenNet, targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Log of the smoothed share of each class among the ten nearest rows of the other folds, by cosine (N, K)."""
-    raw = torch.from_numpy(features.astype(np.float32))
-    scaled = Scaling.of(raw, [stage.width for stage in net.stages], [1.0] * len(net.stages))(raw)
-    scaled = torch.nn.functional.normalize(scaled, dim=1)
-    classes = int(targets.max()) + 1
-    votes = np.zeros((len(targets), classes))
+def neighbour_log_probs(products: np.ndarray, targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Log of the smoothed share of each class among the ten nearest rows of the other folds, by cosine (N, K).
+
+    Args:
+        products: of standardised rows with each other (N, N).
+    """
+    length = np.sqrt(products.diagonal().clip(1e-12))
+    cosine = torch.from_numpy(products / length / length[:, None])
+    votes = np.zeros((len(targets), int(targets.max()) + 1))
     for k in range(fold.max() + 1):
         valid, train = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        near = (scaled[valid] @ scaled[train].T).topk(min(NEIGHBOURS, len(train)), dim=1).indices.numpy()
+        near = cosine[np.ix_(valid, train)].topk(min(NEIGHBOURS, len(train)), dim=1).indices.numpy()
         for column in range(near.shape[1]):
             votes[valid, targets[train[near[:, column]]]] += 1 - column * 1e-3  # the nearer wins a draw
     return np.log((votes + 0.1) / (votes + 0.1).sum(1, keepdims=True))
@@ -327,9 +391,3 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
         chosen.append(name)
         scores.append(table.score(blends[name]))
     return chosen, scores
-
-
-def config_for(config: Config, name: str) -> Config:
-    """The config with another backbone, as its weights come."""
-    backbone = type(config.backbone)(name=name)
-    return config.model_copy(update={"backbone": backbone})

@@ -1,78 +1,177 @@
-"""Frozen features of every stage of a net, and the net that a linear probe on them makes.
+"""Frozen features of every block of a net, and the net that a linear probe on them makes.
 
-On data unlike those of the pretraining the last layer has lost much of what separates the classes; earlier stages keep
-it (Head2Toe, arXiv 2201.03529). Each stage's map is pooled to the mean and the standard deviation of every channel.
+On data unlike those of the pretraining the last layer has lost much of what separates the classes; earlier blocks keep
+it (Head2Toe, arXiv 2201.03529). Each block's map is pooled to the mean and the standard deviation of every channel.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torch.nn import functional as F
 
-from foldcraft import backbones
+from foldcraft import backbones, blocks
+from foldcraft.backbones import Blueprint
+from foldcraft.blocks import Maps, Watch
 from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.folding import folded
 from foldcraft.heads import Heads
 
-HEAD = "head"  # the stage that the classifier sees
-MOST_STAGES = 4
-
-Maps = dict[str, torch.Tensor]  # by stage: (B, C, H, W), or (B, C) what needs no pooling
+HEAD = "head"  # what the classifier sees
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage by its name, and how many features it gives."""
+    """A block of a net, or what its classifier sees, by its name, and how many features it gives.
+
+    Attributes:
+        is_coarse: one of the few that stand for all where there are very many images.
+        part: of a pool that it belongs to; empty where there is one.
+    """
 
     name: str
     width: int
+    is_coarse: bool = True
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.part}/{self.name}" if self.part else self.name
 
 
 class StageFeatures(nn.Module):
-    """Pooled features of a net's last four stages and of what its classifier sees, side by side.
+    """Pooled features of every block of a net and of what its classifier sees, side by side.
 
-    Stages are those of `forward_intermediates` for timm's nets (of a ViT, four blocks spread evenly; its class token
-    counts too), and for torchvision's the last modules at each resolution. The net's classifier is removed.
+    A transformer's class token counts as well. The net's classifier is removed, the net itself is shared.
 
     Args:
         net: a classification net of timm or torchvision, pretrained or not.
-        size: side of its input in pixels.
+        size: side of the image that the net sees, in pixels; a larger one is reduced to it.
 
     Raises:
-        FoldcraftError: the net gives no features of its stages.
+        FoldcraftError: the net gives no features of its blocks.
     """
 
-    def __init__(self, net: nn.Module, source: str, size: int) -> None:
+    def __init__(self, net: nn.Module, size: int) -> None:
         super().__init__()
         remove_classifier(net)
-        self.net = net.eval()
+        self.net, self.size = net.eval(), size
         try:
-            self._maps = _timm_maps(net, size) if source == "timm" else _torchvision_maps(net, size)
+            self.blocks = blocks.find(net, size)
             with torch.no_grad():
-                pooled = self._pooled(torch.zeros(1, 3, size, size))
-        except (AttributeError, NotImplementedError, AssertionError, TypeError) as error:
+                pooled = self._pooled(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+        except (AttributeError, NotImplementedError, AssertionError, TypeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
             raise FoldcraftError(
-                f"{type(net).__name__} gives no features of its stages: {error}", "backbone.name", "choose another"
+                f"{type(net).__name__} gives no features of its blocks: {reason}", "backbone.name", "choose another"
             ) from None
-        self.stages = tuple(Stage(name, features.shape[1]) for name, features in pooled.items())
+        few = {block.name for block in blocks.coarse(self.blocks)} | {HEAD}
+        self.stages = tuple(
+            Stage(name, features.shape[1], name.removesuffix(".token") in few) for name, features in pooled.items()
+        )
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, size, size) to float32 (B, D), stage by stage."""
-        return torch.cat(list(self._pooled(images).values()), dim=1)
+        """Prepared images (B, 3, S, S), S at least `size`, to float32 (B, D), stage by stage."""
+        return torch.cat(list(self._pooled(reduced(images, self.size)).values()), dim=1)
 
     def _pooled(self, images: torch.Tensor) -> Maps:
-        maps = self._maps(images)
-        return {name: pool(features.float()) for name, features in maps.items()}
+        with Watch(self.net, self.blocks) as found:
+            last = self.net(images)
+        return {**found, HEAD: last.float()}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One net at one size, of a pool.
+
+    Attributes:
+        net: its place among the pool's nets.
+        mean, std: of each channel, for images scaled to [0, 1], as its weights want them.
+        mirror: average its features with those of the mirror image.
+    """
+
+    net: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool = False
+
+
+def parts_of(blueprints: Sequence[Blueprint], sizes: Sequence[int], mirror: bool) -> list[Part]:
+    """Each net at each size; the mirror image is looked at in the smallest, where it costs least."""
+    return [
+        Part(k, size, blueprint.mean, blueprint.std, mirror and size == min(sizes))
+        for k, blueprint in enumerate(blueprints)
+        for size in sizes
+    ]
+
+
+class FeaturePool(nn.Module):
+    """Features of one or more frozen nets, each at one or more sizes, side by side.
+
+    Args:
+        nets: classification nets; their classifiers are removed.
+        parts: which net looks at which size; images come prepared for the first of them.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module], parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.nets, self.parts = nn.ModuleList(nets), tuple(parts)
+        self.looks = [StageFeatures(nets[part.net], part.size) for part in parts]  # a list: the nets are kept once
+        self.stages = stages_of([look.stages for look in self.looks], parts)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Prepared images (B, 3, S, S) to float32 (B, D), part by part."""
+        found = []
+        for part, look in zip(self.parts, self.looks, strict=True):
+            own = _renormalised(images, self.parts[0], part)
+            found.append((look(own) + look(own.flip(3))) / 2 if part.mirror else look(own))
+        return torch.cat(found, dim=1)
+
+    def folded(self) -> "FeaturePool":
+        """The same, faster, with BatchNorm folded into convolutions."""
+        sizes = {part.net: part.size for part in self.parts}
+        return FeaturePool([folded(net, sizes[k]) for k, net in enumerate(self.nets)], self.parts)
+
+    def alone(self, place: int) -> "FeaturePool":
+        """One part without the others, and without the mirror image."""
+        part = self.parts[place]
+        return FeaturePool([self.nets[part.net]], [replace(part, net=0, mirror=False)])
+
+
+def stages_of(of_parts: Sequence[Sequence[Stage]], parts: Sequence[Part]) -> tuple[Stage, ...]:
+    """The stages of several parts in a row, with names that tell them apart where there are several."""
+    if len(parts) == 1:
+        return tuple(of_parts[0])
+    named = zip(parts, of_parts, strict=True)
+    return tuple(replace(stage, part=f"{part.net}@{part.size}") for part, stages in named for stage in stages)
+
+
+def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images (B, 3, S, S) at that size, as they are where they have it."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _renormalised(images: torch.Tensor, given: Part, wanted: Part) -> torch.Tensor:
+    """Images normalised with one mean and deviation as if with others."""
+    if (given.mean, given.std) == (wanted.mean, wanted.std):
+        return images
+    mean, std, own_mean, own_std = (
+        torch.tensor(values, device=images.device).view(1, -1, 1, 1)
+        for values in (given.mean, given.std, wanted.mean, wanted.std)
+    )
+    return (images * std + mean - own_mean) / own_std
 
 
 class ProbeNet(nn.Module):
-    """A frozen net with one linear layer on the features of some of its stages."""
+    """Frozen nets with one linear layer on the features of some of their stages."""
 
-    def __init__(self, features: StageFeatures, chosen: Sequence[str], classes: int) -> None:
+    def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.chosen = features, tuple(chosen)
         self.register_buffer("columns", columns_of(features.stages, chosen), persistent=False)
         self.head = nn.Linear(len(self.columns), classes)
 
@@ -87,38 +186,52 @@ class ProbeNet(nn.Module):
             self.head.weight.copy_(heads.weight[0])
             self.head.bias.copy_(heads.bias[0])
 
+    def folded(self) -> "ProbeNet":
+        """The same, faster, with BatchNorm folded into convolutions."""
+        made = ProbeNet(self.features.folded(), self.chosen, self.head.out_features)
+        made.head = self.head
+        return made.eval()
+
+    def alone(self, place: int) -> "ProbeNet":
+        """What one part of the pool contributes to the logits, but for a constant."""
+        features = self.features.alone(place)
+        before = sum(len(look.stages) for look in self.features.looks[:place])
+        first = sum(stage.width for stage in self.features.stages[:before])
+        inside = (self.columns >= first) & (self.columns < first + sum(stage.width for stage in features.stages))
+        whole = self.features.stages[before : before + len(features.stages)]
+        names = [str(own) for own, stage in zip(features.stages, whole, strict=True) if str(stage) in self.chosen]
+        made = ProbeNet(features, names, self.head.out_features)
+        with torch.no_grad():
+            made.head.weight.copy_(self.head.weight[:, inside])
+            made.head.bias.copy_(self.head.bias)
+        return made.eval()
+
 
 def choose_stages(stages: Sequence[Stage], wanted: str | Sequence[str]) -> list[str]:
-    """Names of the stages that "all", "last" or a list of names means.
+    """The stages that "all", "coarse", "last" or a list of names means; a plain name means that of every net and size.
 
     Raises:
         FoldcraftError: no such stage; those that exist are listed.
     """
-    known = [stage.name for stage in stages]
     if isinstance(wanted, str):
-        return known if wanted == "all" else [HEAD]
+        meant = {"all": lambda _: True, "coarse": lambda stage: stage.is_coarse, "last": lambda s: s.name == HEAD}
+        return [str(stage) for stage in stages if meant[wanted](stage)]
+    known = {name for stage in stages for name in (stage.name, str(stage))}
     for name in wanted:
         if name not in known:
-            raise FoldcraftError(f"no stage {name!r}", "probe.stages", suggest(name, known))
-    return [name for name in known if name in wanted]
+            plain = list(dict.fromkeys(stage.name for stage in stages))
+            raise FoldcraftError(f"no stage {name!r}", "probe.stages", suggest(name, plain))
+    return [str(stage) for stage in stages if stage.name in wanted or str(stage) in wanted]
 
 
 def columns_of(stages: Sequence[Stage], chosen: Sequence[str]) -> torch.Tensor:
-    """Columns of the features that belong to the chosen stages."""
+    """Columns of the features that belong to the chosen stages, named in full."""
     first, columns = 0, []
     for stage in stages:
-        if stage.name in chosen:
+        if str(stage) in chosen:
             columns.append(torch.arange(first, first + stage.width))
         first += stage.width
     return torch.cat(columns)
-
-
-def pool(features: torch.Tensor) -> torch.Tensor:
-    """Mean and standard deviation over the places of (B, C, H, W) as (B, 2 C); (B, C) stays."""
-    if features.ndim == 2:
-        return features
-    std, mean = torch.std_mean(features.flatten(2), dim=2, correction=0)
-    return torch.cat([mean, std], dim=1)
 
 
 def remove_classifier(net: nn.Module) -> None:
@@ -129,94 +242,3 @@ def remove_classifier(net: nn.Module) -> None:
     for name in backbones.head_names(net):
         parent, _, child = name.rpartition(".")
         setattr(net.get_submodule(parent), child, nn.Identity())
-
-
-def _timm_maps(net: nn.Module, size: int) -> Callable[[torch.Tensor], Maps]:
-    with torch.no_grad():
-        everything = _intermediates(net, torch.zeros(1, 3, size, size))[1]
-    chosen = _spread([tuple(features.shape[2:]) for features, _ in everything])
-    flat = len({tuple(features.shape[1:]) for features, _ in everything}) == 1
-    kind = "block" if flat else "stage"
-
-    def maps(images: torch.Tensor) -> Maps:
-        final, found = _intermediates(net, images)
-        result: Maps = {}
-        for index in chosen:
-            features, tokens = found[index]
-            result[f"{kind}{index + 1}"] = features
-            if tokens is not None and tokens.shape[1]:
-                result[f"{kind}{index + 1}.token"] = tokens[:, 0]
-        result[HEAD] = net.forward_head(final, pre_logits=True)
-        return result
-
-    return maps
-
-
-def _intermediates(
-    net: nn.Module, images: torch.Tensor
-) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor | None]]]:
-    """The last map, and each stage's with its class tokens (B, T, C) where there are any."""
-    if getattr(net, "num_prefix_tokens", 0):
-        final, found = net.forward_intermediates(images, return_prefix_tokens=True)
-        return final, [tuple(item) for item in found]
-    final, found = net.forward_intermediates(images)
-    return final, [(item, None) for item in found]
-
-
-def _spread(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Which stages to take: the last four resolutions, or four spread evenly where all have the same."""
-    count = len(shapes)
-    if len(set(shapes)) == 1 and count > MOST_STAGES:
-        return [round((k + 1) * count / MOST_STAGES) - 1 for k in range(MOST_STAGES)]
-    return list(range(max(0, count - MOST_STAGES), count))
-
-
-def _torchvision_maps(net: nn.Module, size: int) -> Callable[[torch.Tensor], Maps]:
-    classifier = backbones.head_names(net)[0]
-    stages, channels_last = _torchvision_stages(net, size)
-    nodes = {**stages, classifier: HEAD}
-    extractor = create_feature_extractor(net, return_nodes=nodes)
-
-    def maps(images: torch.Tensor) -> Maps:
-        found = extractor(images)
-        result: Maps = {}
-        for name, features in found.items():
-            if features.ndim == 3:  # tokens (B, T, C) of a transformer, the class token first
-                result[name] = features[:, 1:].transpose(1, 2).unsqueeze(3)
-                result[f"{name}.token"] = features[:, 0]
-            else:
-                result[name] = features.permute(0, 3, 1, 2) if name in channels_last else features
-        return {name: result[name] for name in sorted(result, key=lambda name: name == HEAD)}
-
-    return maps
-
-
-def _torchvision_stages(net: nn.Module, size: int) -> tuple[dict[str, str], set[str]]:
-    """Modules after which a stage ends, with the names of the stages; and those whose maps are (H, W, C), as Swin's."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def remember(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim in (3, 4):
-                shapes.pop(name, None)
-                shapes[name] = tuple(output.shape[1:])
-
-        return hook
-
-    parts = [(name, module) for name, module in net.named_modules() if name and name.count(".") <= 2]
-    handles = [module.register_forward_hook(remember(name)) for name, module in parts]
-    try:
-        with torch.no_grad():
-            net.eval()(torch.zeros(1, 3, size, size))
-    finally:
-        for handle in handles:
-            handle.remove()
-    blocks = [name for name in shapes if name.rpartition(".")[2].startswith("encoder_layer_")]
-    if blocks:
-        return {blocks[i]: f"block{i + 1}" for i in _spread([(1,)] * len(blocks))}, set()
-    # The second number is a side both in (C, H, W) and in (H, W, C); of each side the last module counts.
-    ends = {shape[1]: name for name, shape in shapes.items() if len(shape) == 3 and shape[1] > 1}
-    chosen = {list(ends.values())[i]: f"stage{i + 1}" for i in _spread([(side,) for side in ends])}
-    # Where a map has as many channels as places, the net's other maps tell which is which.
-    clear = any(shape[0] == shape[1] != shape[2] for shape in shapes.values() if len(shape) == 3 and shape[1] > 1)
-    return chosen, {chosen[name] for name in chosen if clear and shapes[name][0] == shapes[name][1]}

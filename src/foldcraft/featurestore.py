@@ -14,22 +14,24 @@ from foldcraft import backbones, finetune, fingerprint, hardware
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config
-from foldcraft.features import Stage, StageFeatures
+from foldcraft.features import Stage, StageFeatures, remove_classifier
 from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
+from foldcraft.folding import folded
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
-from foldcraft.inference import Member, sweep
+from foldcraft.inference import BATCH, Member, sweep
 from foldcraft.loader import DrawnImages, PlainImages
 from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
-FORMAT = 1  # raise it when features would come out differently
+FORMAT = 2  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16
+PIXELS = 32 * 160 * 160  # of a batch: what its largest maps fill then stays in a processor's caches
 
 
 @dataclass(frozen=True)
 class FrozenNet:
-    """A backbone whose features are kept.
+    """A backbone whose features are kept, as it sees images of one size.
 
     Attributes:
         weights: digest of its kind and of all its tensors but the classifier's; features of another net are never taken
@@ -44,20 +46,30 @@ class FrozenNet:
     config: Config
 
     @classmethod
-    def of(cls, model: nn.Module, blueprint: Blueprint, config: Config) -> "FrozenNet":
+    def of(cls, model: nn.Module, blueprint: Blueprint, config: Config, size: int | None = None) -> "FrozenNet":
         """A frozen copy of a net with its classifier removed; the net itself is left as it is.
 
+        Args:
+            size: side of the image that it sees, in pixels; left out: `images.size`.
+
         Raises:
-            FoldcraftError: the net gives no features of its stages.
+            FoldcraftError: the net gives no features of its blocks.
         """
-        features = StageFeatures(copy.deepcopy(model), blueprint.source, config.images.size)
-        chosen = hardware.for_features(config.train, finetune.is_transformer(model))
-        placed = chosen.place(features)
+        side = size or config.images.size
+        bare = copy.deepcopy(model)
+        remove_classifier(bare)
         # What is dropped is dropped in training only.
         args = {name: value for name, value in blueprint.args.items() if name != "num_classes" and "drop" not in name}
-        content = fingerprint.of_bytes(backbones.content(features.net))
+        content = fingerprint.of_bytes(backbones.content(bare))
         digest = fingerprint.of_values([blueprint.source, blueprint.arch, args, content])
+        chosen = hardware.for_features(config.train, finetune.is_transformer(model))
+        placed = chosen.place(StageFeatures(folded(bare, side), side))
         return cls(config.backbone.name, placed, Preparation.of(blueprint, chosen), chosen, digest, config)
+
+    @property
+    def size(self) -> int:
+        """Side of the image that the net sees, in pixels."""
+        return self.features.size
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -87,13 +99,9 @@ class Wanted:
     def file(self, folder: Path) -> Path:
         """Where they are kept; named after all that they depend on."""
         key = [FORMAT, [str(item) for item in self._images().key[1:]], self.store.path.stem, self.net.weights]
-        key += [
-            [stage.name for stage in self.net.stages],
-            self.view,
-            self.net.preparation.mean,
-            self.net.preparation.std,
-        ]
-        return folder / f"{self.part}-{self.net.name}-{self.view}-{fingerprint.of_values(key)}.npy"
+        key += [[stage.name for stage in self.net.stages], self.net.size, self.view]
+        key += [self.net.preparation.mean, self.net.preparation.std]
+        return folder / f"{self.part}-{self.net.name}-{self.net.size}px-{self.view}-{fingerprint.of_values(key)}.npy"
 
     def member(self) -> Member:
         """As a member of one pass over the images."""
@@ -154,6 +162,14 @@ def _read(file: Path, item: Wanted, audience: Audience | None = None) -> np.ndar
     return None
 
 
+def _batch(items: Sequence[Wanted]) -> int:
+    """How many images go through a net at once; a GPU takes as many as for predictions."""
+    if any(item.net.hardware.device != "cpu" for item in items):
+        return BATCH
+    largest = max(item.net.size for item in items)
+    return max(1, min(BATCH, PIXELS // largest**2))
+
+
 def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None:
     """One pass over the images for everything that is missing; the files appear together, whole."""
     if not missing:
@@ -170,7 +186,7 @@ def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None
             for path, item in zip(temporary.values(), items, strict=True)
         ]
         with audience.progress(title, len(rows)) as advance:
-            for places, results in sweep([item.member() for item in items], rows, advance):
+            for places, results in sweep([item.member() for item in items], rows, advance, _batch(items)):
                 for writer, result in zip(writers, results, strict=True):
                     for row, values in zip(rows[places], result[0].numpy(), strict=True):
                         writer.put(row, values)

@@ -23,7 +23,7 @@ from foldcraft import (
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.features import ProbeNet, StageFeatures
+from foldcraft.features import FeaturePool, ProbeNet
 from foldcraft.files import locked, remove_leftovers, write_atomic
 from foldcraft.fit import Fitted, Task, Trainer
 from foldcraft.foldresult import Outcome, finish
@@ -154,23 +154,27 @@ def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: 
     audience.fold_started(config, folder, {"hardware": str(chosen), "why": "closed-form head on frozen features"})
     solved = startingpoint.solve_probe(work, start, config.probe, audience, config.train.imbalance)
     head = solved.folds[folder.fold]
-    net = ProbeNet(
-        StageFeatures(start.model, start.blueprint.source, config.images.size),
-        solved.stages,
-        len(work.competition.classes),
-    )
+    pool = FeaturePool([net.model for net in start.nets], start.parts)
+    net = ProbeNet(pool, solved.stages, len(work.competition.classes))
     net.set_head(head.head)
     train, test = startingpoint.features_of(work, start, audience)
     held_out = work.folds.valid_rows(folder.fold)
     return Outcome(
         weights=net.state_dict(),
-        blueprint=replace(start.blueprint, stages=tuple(solved.stages), size=config.images.size),
+        blueprint=replace(
+            start.blueprint,
+            stages=tuple(solved.stages),
+            size=config.images.size,
+            sizes=tuple(config.probe_sizes),
+            mirror=config.probe.mirror is True,
+            others=tuple(net.blueprint for net in start.others),
+        ),
         hardware=chosen,
         train=start.train,
         images=start.test,
         epochs=0,
         seconds=time.perf_counter() - began,
-        oof=solved.predict(folder.fold, [view[held_out] for view in train]),
+        oof=solved.predict(folder.fold, [[part[held_out] for part in view] for view in train]),
         test=solved.predict(folder.fold, test),
         about={"probe": {"strength": head.strength, "stages": solved.stages}},
     )

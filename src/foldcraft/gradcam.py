@@ -31,7 +31,10 @@ def heat(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> np.n
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    net = model.features.net if isinstance(model, ProbeNet) else model
+    if isinstance(model, ProbeNet):  # of several nets and sizes one is asked, the first at the largest
+        parts = model.features.parts
+        model = model.alone(max((k for k, part in enumerate(parts) if not part.net), key=lambda k: parts[k].size))
+    net = model.features.nets[0] if isinstance(model, ProbeNet) else model
     layer, as_map = last_map(net, model, images[:1])
     maps = []
     with GradCAM(model, [layer], as_map) as cam, torch.enable_grad():

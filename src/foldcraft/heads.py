@@ -36,6 +36,12 @@ class Heads:
         return torch.einsum("nd,lkd->lnk", features, self.weight) + self.bias[:, None]
 
 
+def shares(widths: Sequence[int], weights: Sequence[float]) -> torch.Tensor:
+    """How strongly each column counts (D,), so that a stage counts by its weight however wide it is; 1 in all."""
+    total = float(sum(w * w for w in weights)) ** 0.5
+    return torch.cat([torch.full((width,), w / total / width**0.5) for width, w in zip(widths, weights, strict=True)])
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Standardisation of the features, with the share of each stage.
@@ -48,13 +54,16 @@ class Scaling:
     scale: torch.Tensor
 
     @classmethod
-    def of(cls, features: torch.Tensor, widths: Sequence[int], shares: Sequence[float]) -> "Scaling":
-        """From training features (N, D) of stages that are `widths` wide and count by `shares`."""
+    def of(cls, features: torch.Tensor, widths: Sequence[int], weights: Sequence[float]) -> "Scaling":
+        """From training features (N, D) of stages that are `widths` wide and count by `weights`."""
+        return cls.by(features, shares(widths, weights))
+
+    @classmethod
+    def by(cls, features: torch.Tensor, factor: torch.Tensor) -> "Scaling":
+        """From training features (N, D), the columns of which count by `factor` (D,)."""
         std, mean = torch.std_mean(features, dim=0, correction=0)
-        share = torch.cat([torch.full((width,), w / width**0.5) for width, w in zip(widths, shares, strict=True)])
-        total = float(sum(w * w for w in shares)) ** 0.5
         steady = std < SMALLEST_STD
-        return cls(mean, torch.where(steady, 0.0, share / total / std.clamp_min(SMALLEST_STD)))
+        return cls(mean, torch.where(steady, 0.0, factor / std.clamp_min(SMALLEST_STD)))
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         scaled = features - self.mean
@@ -105,25 +114,23 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, D or R, K), intercep
 def _ridge(
     rows: torch.Tensor, onehot: torch.Tensor, weights: torch.Tensor | None, strengths: Sequence[float]
 ) -> Solution:
-    """From the products of features, or of rows where these are fewer.
+    """From the products of features.
 
     A Cholesky factor for each of eight strengths takes a third to three quarters of the time of the principal axes,
     which would serve them all (docs/experiments.md).
     """
-    count, width = rows.shape
+    count = len(rows)
     mean = (onehot if weights is None else weights[:, None] * onehot).mean(0)
     pull = onehot - mean
     if weights is not None:
         root = weights.sqrt()[:, None]
         rows, pull = rows * root, pull * root
-    fewer_rows = count < width
-    products = (rows @ rows.T if fewer_rows else rows.T @ rows) / count
-    wanted = (pull if fewer_rows else rows.T @ pull) / count
-    solved = torch.stack([_solved(products, strength, wanted) for strength in strengths])
-    return rows.T @ solved if fewer_rows else solved, mean.expand(len(strengths), -1).clone()
+    products, wanted = rows.T @ rows / count, rows.T @ pull / count
+    weight = torch.stack([solved(products, strength, wanted) for strength in strengths])
+    return weight, mean.expand(len(strengths), -1).clone()
 
 
-def _solved(products: torch.Tensor, strength: float, wanted: torch.Tensor) -> torch.Tensor:
+def solved(products: torch.Tensor, strength: float, wanted: torch.Tensor) -> torch.Tensor:
     """(products + strength)^-1 @ wanted; a strength that is lost among rounding errors is raised above them."""
     while True:
         shifted = products.clone()

@@ -47,15 +47,15 @@ def predict(members: Sequence[Member], rows: np.ndarray, progress: Progress = la
 
 
 def sweep(
-    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None
+    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None, batch: int = BATCH
 ) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     """What each member makes of one batch of rows after another: places in `rows`, and (V, B, ·) for each member.
 
     An image is read once for all members that look at the same ones, prepared once for all that share a
     normalisation, and turned into a view once for all that look at it that way.
     """
-    for first in range(0, len(rows), BATCH):
-        some = rows[first : first + BATCH]
+    for first in range(0, len(rows), batch):
+        some = rows[first : first + batch]
         seen = _SharedViews(some)
         results = []
         for member in members:

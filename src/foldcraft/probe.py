@@ -1,18 +1,22 @@
 """Closed-form heads of all folds on frozen features; the strength of each fold's is chosen on the other folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
+from torch.nn import functional as F
 
-from foldcraft import heads
+from foldcraft import heads, kernel_ridge
 from foldcraft.calibration import fit_temperature, log_loss
 from foldcraft.config import ProbeConfig
 from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
-from foldcraft.heads import Heads, Scaling
+from foldcraft.heads import Heads, Scaling, shares
+from foldcraft.kernel_ridge import Products
+
+Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several of these side by side
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Rows:
 
     Attributes:
         stages: of the features' columns.
-        learned: features (N, D) of the training images, one array a view or augmented copy.
+        learned: features (N, D) of the training images, one a view or augmented copy.
         plain: features (N, D) of the same images as they are.
         targets: class indices (N,).
         fold: of each row (N,).
@@ -29,8 +33,8 @@ class Rows:
     """
 
     stages: tuple[Stage, ...]
-    learned: Sequence[np.ndarray]
-    plain: np.ndarray
+    learned: Sequence[Features]
+    plain: Features
     targets: np.ndarray
     fold: np.ndarray
     classes: int
@@ -39,6 +43,9 @@ class Rows:
     def learns_from(self, fold: int) -> np.ndarray:
         """The rows that a fold's head may learn from, a mask."""
         return (self.fold != fold) if self.usable is None else (self.fold != fold) & self.usable
+
+
+MOST_ROWS = 6000  # that "auto" learns from with every block's features
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,27 @@ class Probe:
     folds: list[FoldHead]
     log_probs: np.ndarray
 
-    def predict(self, fold: int, features: Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, fold: int, features: Sequence[Features]) -> np.ndarray:
         """Log-probabilities float32 (V, N, K) by one fold's head, of features (N, D) a view."""
-        every = np.arange(len(features[0]))
-        logits = [self.folds[fold].head.logits(_chosen(view, every, self.columns))[0] for view in features]
-        return torch.stack(logits).log_softmax(2).numpy()
+        return torch.stack([self._logits(fold, view) for view in features]).log_softmax(2).numpy()
+
+    def _logits(self, fold: int, features: Features) -> torch.Tensor:
+        head, first = self.folds[fold].head, 0
+        logits = head.bias[0]
+        for part in _parts(features, self.columns):
+            columns = part.of(features)
+            logits = logits + columns @ head.weight[0, :, first : first + columns.shape[1]].T
+            first += columns.shape[1]
+        return logits
 
 
-def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: float = 0.0) -> Probe:
+def solve(
+    rows: Rows,
+    config: ProbeConfig,
+    imbalance: str = "none",
+    smoothing: float | None = None,
+    prepared: "Prepared | None" = None,
+) -> Probe:
     """Solve all folds.
 
     Augmented copies and views of an image are rows of their own in training, in the fold of their image; a fold's rows
@@ -86,8 +106,9 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: f
     has that much say in how strong its own head is and how sure, never in which way it points.
 
     Args:
-        smoothing: label smoothing of the loss that the size of the logits is fitted to. Without it a head that makes no
-            mistake has no finite size, which is harmless where it predicts and ruinous where a training starts from it.
+        smoothing: label smoothing of the loss that the size of the logits is fitted to; left out: very little, as
+            `calibration.fit_temperature` has it.
+        prepared: what `prepare` made of the same features; other `usable` rows, folds and targets may go with it.
 
     Raises:
         FoldcraftError: no such stage; a way of treating rare classes that has no closed form.
@@ -96,30 +117,23 @@ def solve(rows: Rows, config: ProbeConfig, imbalance: str = "none", smoothing: f
         raise FoldcraftError(
             "focal loss has no closed-form head", "train.imbalance", "use weighted or logit_adjusted, or none"
         )
-    stages = choose_stages(rows.stages, config.stages)
-    _check_weights(config, stages, [stage.name for stage in rows.stages])
-    columns = columns_of(rows.stages, stages).numpy()
-    solved = [_solve_fold(rows, columns, stages, config, imbalance, fold) for fold in range(rows.fold.max() + 1)]
-    log_probs = np.empty((len(rows.targets), rows.classes), np.float32)
-    folds = []
-    for fold, (fitted, logits) in enumerate(solved):
-        others = [other for other in range(len(solved)) if other != fold]
+    prepared = prepared or prepare(rows, config)
+    every = prepared.solve(rows, config, imbalance)
+    chosen, log_probs = [], np.empty((len(rows.targets), rows.classes), np.float32)
+    for fold, logits in enumerate(every.logits):
+        others = [other for other in range(len(every.logits)) if other != fold]
         truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
-        logits_of_others = np.concatenate([solved[other][1] for other in others], axis=1)
+        logits_of_others = np.concatenate([every.logits[other] for other in others], axis=1)
         best, factor = _best_strength(logits_of_others, truth, smoothing)
         shift = _log_prior(rows, fold) if imbalance == "logit_adjusted" else np.zeros(rows.classes, np.float32)
         log_probs[rows.fold == fold] = log_softmax(logits[best] * factor - shift, axis=1)
-        head = Heads(fitted.weight[[best]] * factor, fitted.bias[[best]] * factor - torch.from_numpy(shift))
-        folds.append(FoldHead(head, config.strengths[best]))
-    return Probe(stages, columns, folds, log_probs)
-
-
-def _check_weights(config: ProbeConfig, stages: Sequence[str], known: Sequence[str]) -> None:
-    for name in config.stage_weights:
-        if name not in known:
-            raise FoldcraftError(f"no stage {name!r}", "probe.stage_weights", suggest(name, known))
-    if not any(config.stage_weights.get(name, 1.0) for name in stages):
-        raise FoldcraftError("no stage counts", "probe.stage_weights", "give at least one a weight above nought")
+        chosen.append((best, factor, torch.from_numpy(shift)))
+    solved = every.heads([best for best, _, _ in chosen])
+    made = [
+        FoldHead(Heads(head.weight * factor, head.bias * factor - shift), config.strengths[best])
+        for head, (best, factor, shift) in zip(solved, chosen, strict=True)
+    ]
+    return Probe(prepared.stages, prepared.columns, made, log_probs)
 
 
 def _log_prior(rows: Rows, fold: int) -> np.ndarray:
@@ -128,7 +142,7 @@ def _log_prior(rows: Rows, fold: int) -> np.ndarray:
     return np.log(np.bincount(learned, minlength=rows.classes).clip(1) / len(learned)).astype(np.float32)
 
 
-def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> tuple[int, float]:
+def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float | None) -> tuple[int, float]:
     """Which strength's logits (L, N, K) have the least log-loss once they are scaled, and that scale.
 
     Scaled, because what a strength does to the size of the logits says nothing of what it does to their order; ridge
@@ -141,27 +155,178 @@ def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> t
     return best, factors[best]
 
 
-def _solve_fold(
-    rows: Rows, columns: np.ndarray, stages: Sequence[str], config: ProbeConfig, imbalance: str, fold: int
-) -> tuple[Heads, np.ndarray]:
-    """Heads of all strengths, learned without a fold, and their logits (L, n, K) of the fold's rows."""
-    train, valid = rows.learns_from(fold), rows.fold == fold
-    features = torch.cat([_chosen(view, train, columns) for view in rows.learned])
-    targets = torch.from_numpy(rows.targets[train]).repeat(len(rows.learned))
-    widths = [stage.width for stage in rows.stages if stage.name in stages]
-    scaling = Scaling.of(features, widths, [config.stage_weights.get(name, 1.0) for name in stages])
-    weights = _row_weights(targets, rows.classes) if imbalance in ("weighted", "sampler") else None
-    fitted = heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights)
-    return fitted, fitted.logits(_chosen(rows.plain, valid, columns)).numpy()
+@dataclass(frozen=True)
+class _Part:
+    """Columns of one of the arrays that lie side by side.
+
+    Attributes:
+        place: of the array.
+        columns: of it.
+        factor: how strongly each counts once it is standardised (D,).
+    """
+
+    place: int
+    columns: np.ndarray
+    factor: torch.Tensor
+
+    def of(self, features: Features, rows: np.ndarray | None = None) -> torch.Tensor:
+        """These columns of some rows, or of all, as float32."""
+        array = _arrays(features)[self.place]
+        array = array if rows is None else array[rows]
+        return torch.from_numpy(
+            np.asarray(array if len(self.columns) == array.shape[1] else array[:, self.columns], np.float32)
+        )
+
+    def learned(self, rows: Rows) -> torch.Tensor:
+        """These columns of all that is learned from (V * N, D)."""
+        return torch.cat([self.of(view) for view in rows.learned])
 
 
-def _chosen(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    picked = np.arange(len(rows))[rows]  # a mask or indices
-    if len(columns) == features.shape[1]:
-        return torch.from_numpy(features[picked].astype(np.float32))
-    return torch.from_numpy(features[np.ix_(picked, columns)].astype(np.float32))
+@dataclass(frozen=True)
+class _Solved:
+    """Heads of every strength for all folds.
+
+    Attributes:
+        logits: of each fold's own rows (L, n, K).
+        heads: from a choice of a strength for each fold to that head of each.
+    """
+
+    logits: list[np.ndarray]
+    heads: Callable[[Sequence[int]], list[Heads]]
 
 
-def _row_weights(targets: torch.Tensor, classes: int) -> torch.Tensor:
-    """Weights with which every class counts the same."""
+@dataclass(frozen=True)
+class Prepared:
+    """Features made ready for any targets, folds and usable rows.
+
+    Standardised by all training images: labels play no part in it, so the folds share it.
+
+    Attributes:
+        products: of the rows; None where there are fewer features than rows.
+    """
+
+    stages: list[str]
+    columns: np.ndarray
+    parts: list[_Part]
+    scalings: list[Scaling]
+    products: Products | None
+
+    def solve(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
+        """Heads of every strength for all folds."""
+        return self._dual(rows, config, imbalance) if self.products else self._primal(rows, config, imbalance)
+
+    def products_of(self, rows: Rows) -> np.ndarray:
+        """Of all that is learned from with each other (R, R)."""
+        if self.products:
+            return self.products.learned.numpy()
+        made = Products.none(len(rows.targets) * len(rows.learned), 0)
+        for part, scaling in zip(self.parts, self.scalings, strict=True):
+            standard = scaling(part.learned(rows))
+            made.add(standard, standard[:0])
+        return made.learned.numpy()
+
+    def _dual(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
+        every = torch.from_numpy(np.tile(rows.targets, len(rows.learned)))
+        onehot = F.one_hot(every, rows.classes).float()
+        fits, logits = [], []
+        for fold in _folds(rows):
+            learned = torch.from_numpy(np.flatnonzero(np.tile(rows.learns_from(fold), len(rows.learned))))
+            weights = _row_weights(every[learned], rows.classes, imbalance)
+            fits.append(kernel_ridge.fit(self.products.learned, learned, onehot, config.strengths, weights))
+            judged = self.products.judged[torch.from_numpy(rows.fold == fold)]
+            logits.append(fits[-1].scores(judged).numpy())
+
+        def heads_of(chosen: Sequence[int]) -> list[Heads]:
+            whole = zip(self.parts, self.scalings, strict=True)
+            standard = ((scaling(part.learned(rows)), scaling) for part, scaling in whole)
+            return kernel_ridge.heads([fit.only(best) for fit, best in zip(fits, chosen, strict=True)], standard)
+
+        return _Solved(logits, heads_of)
+
+    def _primal(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
+        scaling = Scaling(*(torch.cat([getattr(s, name) for s in self.scalings]) for name in ("mean", "scale")))
+        found, logits = [], []
+        for fold in _folds(rows):
+            learned, judged = rows.learns_from(fold), rows.fold == fold
+            features = torch.cat([self._of(view, learned) for view in rows.learned])
+            targets = torch.from_numpy(rows.targets[learned]).repeat(len(rows.learned))
+            weights = _row_weights(targets, rows.classes, imbalance)
+            found.append(heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights))
+            logits.append(found[-1].logits(self._of(rows.plain, judged)).numpy())
+
+        def heads_of(chosen: Sequence[int]) -> list[Heads]:
+            return [Heads(one.weight[[best]], one.bias[[best]]) for one, best in zip(found, chosen, strict=True)]
+
+        return _Solved(logits, heads_of)
+
+    def _of(self, features: Features, rows: np.ndarray) -> torch.Tensor:
+        return torch.cat([part.of(features, rows) for part in self.parts], dim=1)
+
+
+def prepare(rows: Rows, config: ProbeConfig) -> Prepared:
+    """Choose columns, standardise them and, where rows are fewer than features, take the products of rows.
+
+    Raises:
+        FoldcraftError: no such stage; none that counts.
+    """
+    stages = choose_stages(rows.stages, wanted_stages(config, rows))
+    factor = _factor(rows.stages, stages, config)
+    columns = columns_of(rows.stages, stages).numpy()
+    parts, scalings = list(_parts(rows.plain, columns, factor)), []
+    learned, judged = len(rows.targets) * len(rows.learned), len(rows.targets)
+    few = config.solver == "ridge" and learned < len(columns)
+    products = Products.none(learned, judged) if few else None
+    for part in parts:
+        features = part.learned(rows)
+        scalings.append(Scaling.by(features, part.factor))
+        if products:
+            standard = scalings[-1](features)
+            is_first = rows.plain is rows.learned[0]
+            products.add(standard, standard[:judged] if is_first else scalings[-1](part.of(rows.plain)))
+    return Prepared(stages, columns, parts, scalings, products)
+
+
+def wanted_stages(config: ProbeConfig, rows: Rows) -> str | Sequence[str]:
+    """What `probe.stages` means for so many rows."""
+    if config.stages != "auto":
+        return config.stages
+    return "all" if len(rows.targets) * len(rows.learned) <= MOST_ROWS else "coarse"
+
+
+def _factor(known: Sequence[Stage], chosen: Sequence[str], config: ProbeConfig) -> torch.Tensor:
+    """How strongly each chosen column counts: every stage alike, or as `probe.stage_weights` has it; 1 in all."""
+    names = list(dict.fromkeys(name for stage in known for name in (stage.name, str(stage))))
+    for name in config.stage_weights:
+        if name not in names:
+            raise FoldcraftError(f"no stage {name!r}", "probe.stage_weights", suggest(name, names))
+    picked = [stage for stage in known if str(stage) in chosen]
+    weights = [config.stage_weights.get(str(s), config.stage_weights.get(s.name, 1.0)) for s in picked]
+    if not any(weights):
+        raise FoldcraftError("no stage counts", "probe.stage_weights", "give at least one a weight above 0")
+    return shares([stage.width for stage in picked], weights)
+
+
+def _parts(features: Features, columns: np.ndarray, factor: torch.Tensor | None = None) -> Iterator[_Part]:
+    factor = torch.ones(len(columns)) if factor is None else factor
+    first = 0
+    for place, array in enumerate(_arrays(features)):
+        last = first + array.shape[1]
+        inside = (columns >= first) & (columns < last)
+        if inside.any():
+            yield _Part(place, columns[inside] - first, factor[torch.from_numpy(inside)])
+        first = last
+
+
+def _arrays(features: Features) -> Sequence[np.ndarray]:
+    return [features] if isinstance(features, np.ndarray) else features
+
+
+def _folds(rows: Rows) -> range:
+    return range(int(rows.fold.max()) + 1)
+
+
+def _row_weights(targets: torch.Tensor, classes: int, imbalance: str) -> torch.Tensor | None:
+    """Weights with which every class counts the same, where that is wanted."""
+    if imbalance not in ("weighted", "sampler"):
+        return None
     return 1 / torch.bincount(targets, minlength=classes).clamp_min(1).float()[targets]

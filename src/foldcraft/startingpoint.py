@@ -5,19 +5,21 @@ Fine-tuning from a random head first tears at the pretrained layers; from the so
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, fingerprint, hardware, probe
+from foldcraft import backbones, finetune, fingerprint, hardware, probe, tta
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config, ProbeConfig
 from foldcraft.errors import FoldcraftError
+from foldcraft.features import Part, parts_of, stages_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
@@ -34,32 +36,80 @@ START_SMOOTHING = 0.95  # its logits are of the size that this much label smooth
 
 
 @dataclass(frozen=True)
+class SourceNet:
+    """A pretrained net as the config wants it.
+
+    Attributes:
+        config: with this net as its backbone.
+    """
+
+    model: nn.Module
+    blueprint: Blueprint
+    config: Config
+
+    def frozen(self, size: int) -> FrozenNet:
+        """A copy of the net for its features of images of that size."""
+        return FrozenNet.of(self.model, self.blueprint, self.config, size)
+
+
+@dataclass(frozen=True)
 class StartingPoint:
-    """A net as its training finds it, and the images it is for."""
+    """A net as its training finds it, and the images it is for.
+
+    Attributes:
+        others: further nets whose features a linear probe sees.
+    """
 
     model: nn.Module
     blueprint: Blueprint
     config: Config
     train: ImageStore
     test: ImageStore
+    others: tuple[SourceNet, ...] = ()
+
+    @property
+    def nets(self) -> list[SourceNet]:
+        """All nets, that of `backbone.name` first."""
+        return [SourceNet(self.model, self.blueprint, self.config), *self.others]
 
     @cached_property
     def frozen(self) -> FrozenNet:
         """A copy of the net for its features."""
-        return FrozenNet.of(self.model, self.blueprint, self.config)
+        return self.nets[0].frozen(self.config.images.size)
+
+    @cached_property
+    def pool(self) -> list[FrozenNet]:
+        """Copies of all nets at all sizes that a linear probe sees, net by net."""
+        return [net.frozen(size) for net in self.nets for size in self.config.probe_sizes]
+
+    @property
+    def parts(self) -> list[Part]:
+        """What the nets of `pool` are."""
+        blueprints = [net.blueprint for net in self.nets]
+        return parts_of(blueprints, self.config.probe_sizes, self.config.probe.mirror is True)
 
 
 def build(work: Workspace, audience: Audience) -> StartingPoint:
-    """The net that the config asks for, its images, and its BatchNorm statistics as the config wants them.
+    """The nets that the config asks for, their images, and their BatchNorm statistics as the config wants them.
 
     Raises:
         FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
     """
-    model, blueprint = fresh_net(work.config, len(work.competition.classes))
-    train, test = work.open_images([work.image_spec(blueprint)], audience)[0]
+    classes = len(work.competition.classes)
+    configs = [work.config, *(config_for(work.config, name) for name in work.config.probe_nets)]
+    nets = [SourceNet(*fresh_net(config, classes), config) for config in configs]
+    first, *others = nets
+    train, test = work.open_images([work.image_spec(first.blueprint)], audience)[0]
     if work.config.finetune.batchnorm == "adapted":
-        _adapt(work, model, blueprint, train, audience)
-    return StartingPoint(model, blueprint, work.config, train, test)
+        for net in nets:
+            _adapt(work, net.model, net.blueprint, train, audience)
+    return StartingPoint(first.model, first.blueprint, work.config, train, test, tuple(others))
+
+
+def config_for(config: Config, name: str) -> Config:
+    """The config with another backbone, as its weights come."""
+    backbone = type(config.backbone)(name=name, weights=config.backbone.weights)
+    return config.model_copy(update={"backbone": backbone})
 
 
 def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
@@ -69,8 +119,10 @@ def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
         FoldcraftError: all that `backbones.build` and `backbones.check_forward` raise.
     """
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
-    model, blueprint = backbones.build(config.backbone, classes, config.images.size)
-    backbones.check_forward(model, classes, config.images.size)
+    sizes = config.probe_sizes if config.is_probe else [config.images.size]
+    model, blueprint = backbones.build(config.backbone, classes, config.images.size, several_sizes=len(sizes) > 1)
+    for size in sizes:
+        backbones.check_forward(model, classes, size)
     return model, blueprint
 
 
@@ -100,27 +152,26 @@ def solve_probe(
     settings: ProbeConfig,
     audience: Audience,
     imbalance: str = "none",
-    smoothing: float = 0.0,
+    smoothing: float | None = None,
 ) -> Probe:
     """The closed-form heads of all folds on the net's frozen features; a second call for the same ones costs nothing.
 
     Raises:
         FoldcraftError: the net gives no features of its stages; no such stage; no closed form for the loss.
     """
-    net = start.frozen
+    is_whole = work.config.is_probe
+    seen = _Features(work, start.pool, start.parts, audience) if is_whole else _plain(work, start, audience)
     learned = [*(settings.views or ["identity"]), *(f"draw{k}" for k in range(settings.augmented))]
-    folder = features_folder(work.config)
-    is_whole = work.config.finetune.mode == "linear_probe"
     # What such a probe predicts later is looked at in the same pass over the images.
-    views = dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])])
-    wanted = [Wanted(net, "train", start.train, view) for view in views]
-    key = [str(item.file(folder)) for item in wanted]
+    views = list(dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])]))
+    wanted = seen.wanted("train", start.train, views)
+    key = [str(item.file(seen.folder)) for item in wanted]
     key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), imbalance]
     digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
-        found = dict(zip([item.view for item in wanted], gather(wanted, folder, audience), strict=True))
+        found = dict(zip(views, seen.of("train", start.train, views), strict=True))
         rows = Rows(
-            net.stages,
+            stages_of([net.stages for net in seen.nets], seen.parts),
             [found[view] for view in learned],
             found["identity"],
             work.competition.targets,
@@ -135,14 +186,56 @@ def solve_probe(
 _solved: dict[str, Probe] = {}
 
 
-def features_of(work: Workspace, start: StartingPoint, audience: Audience) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Frozen features (N, D) of the training and of the test images, one array a TTA view."""
-    net = start.frozen
+def features_of(
+    work: Workspace, start: StartingPoint, audience: Audience
+) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+    """Frozen features of the training and of the test images: for each TTA view, (N, D) of each part of the pool."""
+    seen = _Features(work, start.pool, start.parts, audience)
     views = work.config.tta.views
-    wanted = [Wanted(net, "train", start.train, view) for view in views]
-    wanted += [Wanted(net, "test", start.test, view) for view in views]
-    found = gather(wanted, features_folder(work.config), audience)
-    return found[: len(views)], found[len(views) :]
+    return seen.of("train", start.train, views), seen.of("test", start.test, views)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Features of some nets, with those of the mirror image averaged in where that is wanted."""
+
+    work: Workspace
+    nets: Sequence[FrozenNet]
+    parts: Sequence[Part]
+    audience: Audience
+
+    @property
+    def folder(self) -> Path:
+        return features_folder(self.work.config)
+
+    def wanted(self, part: str, store: ImageStore, views: Sequence[str]) -> list[Wanted]:
+        """Everything that goes into the features of some views, once."""
+        named = [(k, name) for view in views for k in range(len(self.nets)) for name in self._looks(k, view)]
+        return [Wanted(self.nets[k], part, store, name) for k, name in dict.fromkeys(named)]
+
+    def of(self, part: str, store: ImageStore, views: Sequence[str]) -> list[list[np.ndarray]]:
+        """For each view, (N, D) of each net."""
+        wanted = self.wanted(part, store, views)
+        found = gather(wanted, self.folder, self.audience)
+        kept = {(id(item.net), item.view): array for item, array in zip(wanted, found, strict=True)}
+        return [
+            [_mean([kept[id(net), name] for name in self._looks(k, view)]) for k, net in enumerate(self.nets)]
+            for view in views
+        ]
+
+    def _looks(self, place: int, view: str) -> list[str]:
+        """The views that one net looks at for one; an augmented copy may be mirrored already."""
+        is_mirrored = self.parts[place].mirror and not view.startswith("draw")
+        return [view, tta.mirrored(view)] if is_mirrored else [view]
+
+
+def _plain(work: Workspace, start: StartingPoint, audience: Audience) -> _Features:
+    """The backbone alone, as it sees images in training."""
+    return _Features(work, [start.frozen], parts_of([start.blueprint], [start.config.images.size], False), audience)
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0, dtype=np.float32).astype(np.float16)
 
 
 def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: Audience) -> bool:
@@ -162,7 +255,7 @@ def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: A
         )
     # Plain images alone: a direction to start in is not worth a second pass over the images.
     settings = {"solver": "ridge", "stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]}
-    last = work.config.probe.model_copy(update={**settings, "views": ["identity"], "augmented": 0})
+    last = work.config.probe.model_copy(update={**settings, "views": ["identity"], "augmented": 0, "mirror": False})
     # Balanced: so strong a regularisation leaves little but the intercept, and with it the most frequent class.
     head = solve_probe(work, start, last, audience, "weighted", START_SMOOTHING).folds[fold].head
     with torch.no_grad():

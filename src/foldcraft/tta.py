@@ -40,6 +40,13 @@ def view(name: str, where: str = "tta.views") -> View:
     return look
 
 
+def mirrored(name: str) -> str:
+    """The name of a view's mirror image."""
+    if name in ("identity", "hflip"):
+        return "hflip" if name == "identity" else "identity"
+    return name.removesuffix("+hflip") if name.endswith("+hflip") else f"{name}+hflip"
+
+
 def _step(name: str, where: str) -> View:
     if name in FIXED:
         return FIXED[name]
