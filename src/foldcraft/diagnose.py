@@ -14,6 +14,7 @@ import torch
 from foldcraft import calibration, pool, probe, shift
 from foldcraft.audience import Audience
 from foldcraft.config import ProbeConfig
+from foldcraft.features import reduced
 from foldcraft.featurestore import Wanted, gather
 from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
@@ -35,7 +36,7 @@ NEIGHBOURS = 10
 FEWEST = 3  # probes in a blend
 STAGE_STRENGTHS = [1e-4, 1e-3, 1e-2]  # enough to see which stage is good
 MOST_FOR_VIEWS = 1500  # rows that views are judged on; whole groups
-MOST_FOR_STATISTICS = 128  # images that BatchNorm's statistics are measured on
+MOST_FOR_STATISTICS = 64  # images that BatchNorm's statistics are measured on
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,8 @@ class _Table:
         images = PlainImages(store, net.config.images)
         count = min(MOST_FOR_STATISTICS, len(store))
         rows = np.sort(np.random.default_rng(0).choice(len(store), count, replace=False))
-        for some in np.array_split(rows, max(1, count // 64)):
-            yield net.preparation(images.__getitems__(some))
+        for some in np.array_split(rows, max(1, count // 32)):
+            yield reduced(net.preparation(images.__getitems__(some)), net.size)
 
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
         scores: dict[float, list[float]] = {}
