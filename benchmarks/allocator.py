@@ -109,6 +109,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for name in there:
                 found[name].append(in_child(name, job, args.seconds))
+                print(job, name, found[name][-1], file=sys.stderr, flush=True)
         show(job, found)
 
 
