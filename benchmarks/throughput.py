@@ -1,186 +1,293 @@
-"""How fast an epoch of the pipeline is beside a bare loop on tensors that lie ready in memory.
+"""How fast a training step is as the pipeline takes it, beside a loop as it is usually written, and a bare loop.
 
-Both sides run in this process, in turn, on the same net, precision, memory format and batch. Printed are the images/s
-of both and their ratio, the share of time spent waiting for data, and the bound: on a CPU augmentation takes cores from
-the net, so an ideal pipeline reaches compute time / (compute time + augmentation time).
+plain            the usual loop: the system's allocator, 32 bits, contiguous, Pillow decodes every image in every epoch
+plain, kept      the same with the allocator that the commands set
+bare             forward, loss, backward and step on tensors that lie ready in memory, in 32 bits
+pipeline         the trainer itself, in 32 bits
+bare, auto; pipeline, auto    in the precision that the trial chooses on this machine
 
-  python benchmarks/throughput.py                      # mobilenetv2_100, 160 px, heavy augmentation
-  python benchmarks/throughput.py --weights pretrained # with real weights from weights/ or FOLDCRAFT_WEIGHTS
+All rows have the same net, images, augmentation and batch. Each is a process of its own, since the allocator belongs to
+the whole process; they run in turns, round after round. On a CPU without workers counts processor time with one
+thread, else time on the clock. Printed are medians, with the range of the ratio to "plain" within a round. Augmentation
+takes its time from the net there; an ideal pipeline would have the last line's share of the bare loop.
+
+  python benchmarks/throughput.py                      # mobilenetv2_100, 160 px, images drawn for the occasion
+  python benchmarks/throughput.py --config configs/signdigits/vit_tiny.yaml --steps 20 finetune.batchnorm=train
 """
 
 import argparse
+import json
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
-from foldcraft import backbones, hardware
+from foldcraft import allocator, backbones, competition, finetune, hardware
 from foldcraft.audience import Audience
 from foldcraft.augment import Augment
-from foldcraft.config import Config
+from foldcraft.config import Config, load
 from foldcraft.fit import Task, Trainer
-from foldcraft.hardware import cores
-from foldcraft.images import ImageSpec, open_stores
-from foldcraft.loader import Batch
+from foldcraft.images import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.metrics import METRICS
 from foldcraft.processes import Processes
 
-CLASSES = 6
+DRAWN = """
+competition: {name: drawn}
+images: {size: 160}
+augment: {preset: heavy}
+backbone: {name: mobilenetv2_100, weights: none}
+train: {batch: 32}
+"""
+DRAWN_CLASSES = 6
+WARM_UP = 2  # steps that do not count
+Measured = dict[str, Any]
+Epoch = Callable[[], object]  # takes the steps of one epoch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        loop: "plain", "bare" or "pipeline".
+        kept: whether freed memory is kept, as by the commands.
+        settings: those that the row adds to the config's.
+    """
+
+    loop: str
+    kept: bool
+    settings: tuple[str, ...] = ()
+
+
+IN_32_BITS = ("train.precision=32-true",)
+PLAIN = (*IN_32_BITS, "train.memory_format=contiguous")
+ROWS = {
+    "plain": Row("plain", False, PLAIN),
+    "plain, kept": Row("plain", True, PLAIN),
+    "bare": Row("bare", True, IN_32_BITS),
+    "pipeline": Row("pipeline", True, IN_32_BITS),
+    "bare, auto": Row("bare", True),
+    "pipeline, auto": Row("pipeline", True),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="mobilenetv2_100")
-    parser.add_argument("--weights", default="none", choices=["none", "pretrained"])
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--preset", default="heavy")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20, help="steps an epoch")
-    parser.add_argument("--workers", type=int, help="processes that augment; left out: as the pipeline chooses")
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    parser.add_argument("--config", type=Path, help="an experiment; left out: drawn images")
+    parser.add_argument("--steps", type=int, default=10, help="steps that are measured")
+    parser.add_argument("--workers", type=int, default=0, help="processes that augment, in all rows")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the config's")
+    args = parser.parse_intermixed_args()
+    if args.child:
+        print(json.dumps(measure(args, ROWS[args.child[0]], Path(args.child[1]))))
+        return
+    found: dict[str, list[Measured]] = {name: [] for name in ROWS}
     with tempfile.TemporaryDirectory() as folder:
-        measure(args, Path(folder))
+        for _ in range(args.rounds):
+            for name in ROWS:
+                found[name].append(in_child(name, folder))
+    show(found)
 
 
-def measure(args: argparse.Namespace, folder: Path) -> None:
-    """Bare epoch, pipeline epoch, bare epoch, ..."""
-    trainer = make_trainer(args, folder)
-    print(f"{trainer.hardware} ({trainer.hardware.why()}), {cores()} cores, {trainer.loader.num_workers} workers")
-    ready = first_batch(trainer)
-    bare_epoch(trainer, ready, args.steps)
-    pipeline_epoch(trainer)
-    bare, piped, waited = [], [], []
-    for _ in range(args.repeats):
-        bare.append(bare_epoch(trainer, ready, args.steps))
-        seconds, waiting = pipeline_epoch(trainer)
-        piped.append(seconds)
-        waited.append(waiting / seconds)
-    augmenting = augmentation_seconds(trainer, args.batch * args.steps)
-    report(args, bare, piped, waited, augmenting)
+def in_child(row: str, folder: str) -> Measured:
+    """Measure a row in a process of its own; decoded images and the choice of hardware stay in `folder`."""
+    environment = {**os.environ, allocator.SWITCH: "" if ROWS[row].kept else allocator.SYSTEM}
+    if not torch.cuda.is_available():
+        environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, os.path.abspath(__file__), "--child", row, folder, *sys.argv[1:]]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def make_trainer(args: argparse.Namespace, folder: Path) -> Trainer:
-    """The pipeline's own trainer on images drawn for the occasion."""
-    config = Config.model_validate(
-        {
-            "experiment": "benchmark",
-            "competition": {"name": "benchmark"},
-            "backbone": {"name": args.backbone, "weights": args.weights},
-            "images": {"size": args.size},
-            "augment": {"preset": args.preset},
-            "train": {"batch": args.batch, "workers": args.workers},
-        }
-    )
+def show(found: dict[str, list[Measured]]) -> None:
+    """The rows, each beside the first; and the pipeline beside the bare loop, with what it could reach there."""
+    print("| row | images/s | of plain (range) | peak memory | computed on |\n|---|---|---|---|---|")
+    for name, rounds in found.items():
+        rate, peak = (median(one[key] for one in rounds) for key in ("rate", "peak"))
+        low, ratio, high = ratios_of(rounds, found["plain"])
+        print(f"| {name} | {rate:.1f} | {ratio:.2f} ({low:.2f}–{high:.2f}) | {peak:,.0f} MiB | {rounds[0]['about']} |")
+    for kind in ("", ", auto"):
+        bare, piped = found[f"bare{kind}"], found[f"pipeline{kind}"]
+        low, ratio, high = ratios_of(piped, bare)
+        bound = median(1 / (1 + own["augmenting"] * other["rate"]) for own, other in zip(piped, bare, strict=True))
+        print(
+            f"pipeline{kind} has {ratio:.3f} ({low:.3f}–{high:.3f}) of the bare loop's speed, an ideal one {bound:.3f}"
+        )
+
+
+def ratios_of(some: Sequence[Measured], others: Sequence[Measured]) -> tuple[float, float, float]:
+    """Least, median and greatest of the ratios of the rates, round by round."""
+    ratios = [one["rate"] / other["rate"] for one, other in zip(some, others, strict=True)]
+    return min(ratios), median(ratios), max(ratios)
+
+
+def measure(args: argparse.Namespace, row: Row, folder: Path) -> Measured:
+    """Images/s of the row's loop, seconds of augmentation an image, the peak in MiB, and what was computed on."""
+    allocator.keep_freed_memory()
+    (folder / "drawn.yaml").write_text(DRAWN)
+    settings = [*args.overrides, *row.settings, f"train.workers={args.workers}"]
+    config = load(args.config or folder / "drawn.yaml", settings)
+    images = config.train.batch * args.steps
+    paths, targets = of_competition(config, images) if args.config else drawn(folder, images)
+    epoch, about = LOOPS[row.loop](config, paths, targets, folder)
+    on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
+    clock = time.perf_counter if on_gpu or args.workers else time.process_time
+    start = clock()
+    epoch()
+    if on_gpu:
+        torch.cuda.synchronize()
+    rate = images / (clock() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    augmenting = 0.0 if on_gpu else augmentation(config, paths, clock) / max(1, args.workers)
+    return {"rate": rate, "augmenting": augmenting, "peak": peak, "about": about}
+
+
+def of_competition(config: Config, images: int) -> tuple[list[Path], np.ndarray]:
+    """Files and classes (N,) of as many training rows; from the front again where there are fewer."""
+    data = competition.read(config)
+    rows = np.resize(np.random.default_rng(0).permutation(len(data.train_paths)), images)
+    return [data.train_paths[row] for row in rows], data.targets[rows]
+
+
+def drawn(folder: Path, images: int) -> tuple[list[Path], np.ndarray]:
+    """As many JPEG files of 200 x 200 pixels, and classes."""
     rng = np.random.default_rng(0)
-    paths = [folder / f"{row}.jpg" for row in range(args.batch * args.steps)]
+    paths = [folder / f"{row}.jpg" for row in range(images)]
     for path in paths:
         noise = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
-        noise.resize((200, 200), Image.Resampling.BICUBIC).save(path)
-    store = open_stores(paths, [ImageSpec(args.size)], folder, "train")[0]
-    model, blueprint = backbones.build(config.backbone, CLASSES, args.size)
-    chosen = hardware.choose(config.train, model, args.size, folder / "hardware.json")
+        if not path.exists():
+            noise.resize((200, 200), Image.Resampling.BICUBIC).save(path)
+    return paths, np.arange(images) % DRAWN_CLASSES
+
+
+@dataclass(frozen=True)
+class PlainImages(Dataset[tuple[torch.Tensor, int]]):
+    """Images as a usual data set gives them: opened, resized, augmented, normalised, one at a time."""
+
+    paths: Sequence[Path]
+    targets: np.ndarray
+    augment: Augment
+    size: int
+    resample: Image.Resampling
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        with Image.open(self.paths[row]) as image:
+            pixels = np.asarray(image.convert("RGB").resize((self.size, self.size), self.resample))
+        tensor = torch.from_numpy(self.augment(pixels, row)).permute(2, 0, 1).float().div(255)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (tensor - mean) / std, int(self.targets[row])
+
+
+def plain_loop(config: Config, paths: Sequence[Path], targets: np.ndarray, _: Path) -> tuple[Epoch, str]:
+    """A loop as it is usually written: nothing of it is the pipeline's but the net and the augmentation."""
+    size, device = config.images.size, "cuda" if torch.cuda.is_available() else "cpu"
+    model, blueprint = backbones.build(config.backbone, int(targets.max()) + 1, size)
+    augment = Augment(config.augment, config.images, size)
+    resample = INTERPOLATIONS[blueprint.interpolation]
+    images = PlainImages(paths, targets, augment, size, resample, blueprint.mean, blueprint.std)
+    batches = DataLoader(images, config.train.batch, shuffle=True, drop_last=True, num_workers=config.train.workers)
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(images: torch.Tensor, targets: torch.Tensor) -> float:
+        loss = F.cross_entropy(model(images.to(device)), targets.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    for _ in range(WARM_UP):
+        step(torch.zeros(config.train.batch, 3, size, size), torch.zeros(config.train.batch, dtype=torch.long))
+    return lambda: sum(step(*batch) for batch in batches), f"{device} 32-true contiguous"
+
+
+def bare_loop(config: Config, paths: Sequence[Path], targets: np.ndarray, folder: Path) -> tuple[Epoch, str]:
+    """Steps on one batch that is there already, on the pipeline's hardware."""
+    trainer = make_trainer(config, paths, targets, folder)
+    steps = trainer.plan.steps_per_epoch
+    return lambda: bare_steps(trainer, steps), str(trainer.hardware)
+
+
+def pipeline_loop(config: Config, paths: Sequence[Path], targets: np.ndarray, folder: Path) -> tuple[Epoch, str]:
+    """An epoch of the trainer."""
+    trainer = make_trainer(config, paths, targets, folder)
+    return trainer.train_epoch, str(trainer.hardware)
+
+
+LOOPS: dict[str, Callable[[Config, Sequence[Path], np.ndarray, Path], tuple[Epoch, str]]] = {
+    "plain": plain_loop,
+    "bare": bare_loop,
+    "pipeline": pipeline_loop,
+}
+
+
+def make_trainer(config: Config, paths: Sequence[Path], targets: np.ndarray, folder: Path) -> Trainer:
+    """The pipeline's own trainer, warm; its epoch has all images."""
+    classes, size = int(targets.max()) + 1, config.images.size
+    model, blueprint = backbones.build(config.backbone, classes, size)
+    chosen = hardware.choose(config.train, model, size, folder / "hardware.json")
     rows = np.arange(len(paths))
     task = Task(
         identity="benchmark",
         config=config,
-        store=store,
+        store=open_stores(paths, [ImageSpec(size, config.images.resize, blueprint.interpolation)], folder, "train")[0],
         ids=rows.astype(str),
-        targets=rows % CLASSES,
+        targets=targets,
         train_rows=rows,
-        valid_rows=rows[: args.batch],
-        classes=CLASSES,
+        valid_rows=rows[:1],
+        classes=classes,
         metric=METRICS["accuracy"],
         state_file=folder / "last.ckpt",
         history_file=folder / "history.csv",
     )
-    return Trainer(task, model, blueprint, chosen, Processes(), Audience())
+    trainer = Trainer(task, model, blueprint, chosen, Processes(), Audience())
+    bare_steps(trainer, WARM_UP)
+    return trainer
 
 
-def first_batch(trainer: Trainer) -> Batch:
-    """A batch as the loader gives it."""
-    return next(iter(trainer.loader))
-
-
-def bare_epoch(trainer: Trainer, ready: Batch, steps: int) -> float:
-    """Seconds of `steps` steps on tensors that are there already: forward, loss, backward, step, nothing else."""
-    images = trainer.prepare(ready.images)
-    targets = ready.targets.to(trainer.hardware.device)
-    trainer.bare_model.train()
-    synchronise(trainer)
-    start = time.perf_counter()
+def bare_steps(trainer: Trainer, steps: int) -> None:
+    """Forward, loss, backward and step, so often, of one batch that lies ready; what is frozen stays so."""
+    batch = trainer.plan.batch
+    images = trainer.prepare(torch.from_numpy(np.array(trainer.task.store.pixels[:batch])))
+    targets = torch.from_numpy(trainer.task.targets[:batch]).to(trainer.hardware.device)
+    finetune.train_mode(trainer.bare_model, trainer.config.finetune)
     for _ in range(steps):
-        loss = torch.nn.functional.cross_entropy(trainer.model(images).float(), targets)
-        trainer.fabric.backward(loss)
+        trainer.fabric.backward(F.cross_entropy(trainer.model(images).float(), targets))
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
-    synchronise(trainer)
-    return time.perf_counter() - start
 
 
-def pipeline_epoch(trainer: Trainer) -> tuple[float, float]:
-    """Seconds of one training epoch as the pipeline runs it, and the seconds in it spent waiting for data."""
-    loader, timed = trainer.loader, WaitTimer(trainer.loader)
-    trainer.loader = timed  # the trainer's own loop, with a clock around the loader
-    synchronise(trainer)
-    start = time.perf_counter()
-    trainer.train_epoch()
-    synchronise(trainer)
-    seconds = time.perf_counter() - start
-    trainer.loader = loader
-    trainer.epoch += 1
-    return seconds, timed.seconds
-
-
-class WaitTimer:
-    """Adds up the time that the loop waits for the next batch."""
-
-    def __init__(self, loader: torch.utils.data.DataLoader) -> None:
-        self.loader, self.seconds = loader, 0.0
-
-    def __iter__(self):  # noqa: ANN204
-        start = time.perf_counter()
-        for batch in self.loader:
-            self.seconds += time.perf_counter() - start
-            yield batch
-            start = time.perf_counter()
-
-
-def augmentation_seconds(trainer: Trainer, images: int) -> float:
-    """Seconds that the augmentation of an epoch takes one core."""
-    config, pixels = trainer.config, trainer.task.store.pixels
-    augment = Augment(config.augment, config.images, config.images.size)
-    start = time.perf_counter()
-    for row in range(images):
-        augment(pixels[row], row)
-    return time.perf_counter() - start
-
-
-def synchronise(trainer: Trainer) -> None:
-    if trainer.hardware.device == "cuda":
-        torch.cuda.synchronize()
-
-
-def report(
-    args: argparse.Namespace, bare: list[float], piped: list[float], waited: list[float], augmenting: float
-) -> None:
-    images = args.batch * args.steps
-    ratios = [b / p for b, p in zip(bare, piped, strict=True)]
-    on_gpu = torch.cuda.is_available()
-    bound = 1.0 if on_gpu else median(bare) / (median(bare) + augmenting / cores())
-    print(f"bare loop      {images / median(bare):8.1f} images/s")
-    print(f"pipeline       {images / median(piped):8.1f} images/s")
-    print(f"ratio          {median(ratios):8.3f}   (pairs: {', '.join(f'{ratio:.3f}' for ratio in ratios)})")
-    print(f"bound          {bound:8.3f}   (augmentation {augmenting / images * 1e3:.2f} ms an image and core)")
-    print(f"ratio / bound  {median(ratios) / bound:8.3f}")
-    print(f"waiting        {median(waited):8.1%}   of the pipeline's time")
+def augmentation(config: Config, paths: Sequence[Path], clock: Callable[[], float]) -> float:
+    """Seconds of one core that the augmentation of an image takes."""
+    size = config.images.size
+    augment = Augment(config.augment, config.images, size)
+    pixels = [np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path in paths[:100]]
+    start = clock()
+    for row, image in enumerate(pixels):
+        augment(image, row)
+    return (clock() - start) / len(pixels)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from foldcraft import allocator
 from foldcraft.files import write_atomic
 from foldcraft.images import KINDS, decode
 
@@ -113,7 +114,7 @@ def _look_at(paths: Sequence[Path], max_value: float, progress: Progress) -> Ite
     if len(paths) < WORTH_PROCESSES:
         pool = ThreadPoolExecutor(cores)
     else:
-        pool = ProcessPoolExecutor(cores, get_context("spawn"))
+        pool = ProcessPoolExecutor(cores, get_context("spawn"), allocator.keep_freed_memory)
     with pool:
         pieces = [paths[first : first + PIECE] for first in range(0, len(paths), PIECE)]
         for first in range(0, len(pieces), 4 * cores):

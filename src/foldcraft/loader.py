@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from foldcraft import allocator
 from foldcraft.augment import Augment, centre
 from foldcraft.config import AugmentConfig, ImagesConfig
 from foldcraft.errors import FoldcraftError
@@ -244,6 +245,7 @@ def train_loader(images: TrainImages, batches: EpochBatches, workers: int, pin: 
 
 
 def _start_worker(_: int) -> None:
+    allocator.keep_freed_memory()  # inherited by a fork, not by the processes that newer Pythons start
     torch.set_num_threads(1)
 
 

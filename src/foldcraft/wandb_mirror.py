@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import sealed
+from foldcraft import allocator, sealed
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked
@@ -326,5 +326,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training; this process ends with its pipe
     sys.exit(main())
