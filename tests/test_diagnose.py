@@ -13,8 +13,9 @@ from torch import nn
 from foldcraft import config, shift
 from foldcraft.advice import MARK, Advised, advise
 from foldcraft.audience import Audience
+from foldcraft.bootstrap import paired_difference
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, some_groups
-from foldcraft.metrics import get, paired_difference
+from foldcraft.metrics import get
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
 
@@ -184,9 +185,9 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     frame[108:][["id"]].assign(label="lying").to_csv(folder / "sample_submission.csv", index=False)
     Path("bars.yaml").write_text(CONFIG.replace("name: shapes", "name: bars"))
     read = config.load(Path("bars.yaml"))
-    from foldcraft import competition, folds
+    from foldcraft import competition, folds, splitting
 
-    folds.write(folds.make(competition.read(read), read.folds), read.folds_file)
+    folds.write(splitting.make(competition.read(read), read.folds), read.folds_file)
     effects = {effect.view: effect for effect in measure([Workspace.open(read)], Audience()).views}
     assert effects["hflip"].keeps_label
     assert effects["vflip"].keeps_label

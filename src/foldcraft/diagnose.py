@@ -14,6 +14,7 @@ import torch
 from foldcraft import calibration, probe, shift, startingpoint
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
+from foldcraft.bootstrap import paired_difference
 from foldcraft.config import Config, ProbeConfig
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.finetune import is_transformer
@@ -22,7 +23,6 @@ from foldcraft.heads import Scaling
 from foldcraft.images import ImageStore
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
-from foldcraft.metrics import paired_difference
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Probe, Rows
 from foldcraft.rundir import features_folder
