@@ -172,7 +172,7 @@ def test_slow_16_bits_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch, cloc
     assert set(chosen.rates) == {"32-true contiguous", "32-true channels_last"}
 
 
-@pytest.mark.parametrize(("seconds", "images"), [(0.001, 16), (0.05, 5), (10.0, 2)])
+@pytest.mark.parametrize(("seconds", "images"), [(0.001, 16), (0.02, 12), (0.05, 8), (0.1, 5), (10.0, 2)])
 def test_as_many_images_are_tried_as_training_takes_where_the_time_allows_it(
     seconds: float, images: int, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:

@@ -22,7 +22,8 @@ from foldcraft.timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
 SECONDS = 2.0
-FEWEST = 2  # images a step; of one image BatchNorm may have a single value a channel
+ENOUGH = 8  # images a step that tell the options apart nearly as training does; worth twice the time
+FEWEST = 2  # of one image BatchNorm may have a single value a channel
 WORTH_IT = 1.1  # how much faster fewer bits, or another format, must make training to be worth having
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "sve_bf16")  # as torch names them
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -224,9 +225,10 @@ def _affordable(option: Hardware, net: nn.Module, size: int, most: int, steps: i
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         try_step(net, images, option)
-    in_time = SECONDS / steps / clocked(partial(try_step, net, images, option))
-    in_memory = _free_memory(option.device) / (2 * max(1, kept))  # as much again for gradients and passing results
-    return min(most, max(FEWEST, int(few * min(in_time, in_memory))))
+    in_time = few * SECONDS / steps / clocked(partial(try_step, net, images, option))
+    in_time = max(in_time, min(ENOUGH, 2 * in_time))
+    in_memory = few * _free_memory(option.device) / (2 * max(1, kept))  # as much again for gradients and the like
+    return min(most, max(FEWEST, int(min(in_time, in_memory))))
 
 
 def _free_memory(device: str) -> float:
