@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft import blending, config, nested, predictions
 from foldcraft.ensemble import Best, Greedy, Mean, Stacking
+from foldcraft.members import common_rows, open_members
 from foldcraft.metrics import get
 from foldcraft.nested import Candidate, Member, Truth
 
@@ -96,9 +97,9 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 
 @cache
 def _recorded(configs: tuple[Path, ...]) -> tuple[list[Member], Truth]:
-    runs = blending.open_members([config.load(path) for path in configs])
+    runs = open_members([config.load(path) for path in configs])
     joined = [predictions.join_folds(run.oof(), run.views) for run in runs]
-    ids = blending.common_rows(joined)
+    ids = common_rows(joined)
     members = [Member(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
     return members, blending.truth_of(runs[0].work, ids)
 

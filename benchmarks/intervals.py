@@ -14,6 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft import metrics
+from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.intervals import bootstrap_interval
 
 METRIC = metrics.get("macro_f1")
@@ -43,7 +44,7 @@ def coverage(rows: int, classes: int, right: float, repeats: int) -> None:
     for _ in range(repeats):
         sample = draw(rows, prior, said, rng)
         truth, answers, pairs = sample
-        drawn = metrics.bootstrap_scores(METRIC, truth, [answers], pairs)[0]
+        drawn = bootstrap_scores(METRIC, truth, [answers], pairs)[0]
         ends = np.array([np.quantile(drawn, [0.025, 0.975]), bootstrap_interval(METRIC, *sample)])
         held += (ends[:, 0] <= true) & (true <= ends[:, 1])
         widths += ends[:, 1] - ends[:, 0]

@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import config, diagnose, folds, predictions, startingpoint
+from foldcraft import config, diagnose, predictions, splitting, startingpoint
 from foldcraft.advice import advise
 from foldcraft.audience import Audience
 from foldcraft.config import Config
@@ -124,7 +124,9 @@ class Subset:
             test_ids=data.train_ids[judged],
             test_paths=tuple(data.train_paths[row] for row in judged),
         )
-        return Workspace(settings, smaller, folds.make(smaller, settings.folds.model_copy(update={"seed": self.seed})))
+        return Workspace(
+            settings, smaller, splitting.make(smaller, settings.folds.model_copy(update={"seed": self.seed}))
+        )
 
 
 def truth_of(work: Workspace, full: Workspace) -> np.ndarray:

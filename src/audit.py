@@ -20,13 +20,17 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
+    from foldcraft import competition
+
+    tables = competition.read_tables(config)
+
     from foldcraft import audit, auditreport
     from foldcraft.files import locked
     from foldcraft.rundir import audit_folder
 
     terminal, folder = cli.terminal(args), audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):
-        found = audit.run(config, terminal)
+        found = audit.run(config, tables, terminal)
         auditreport.write(found, folder, terminal)
     auditreport.show(found, folder, terminal)
     return SERIOUS if args.strict and found.is_serious else 0

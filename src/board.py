@@ -47,11 +47,13 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError("needs a terminal to draw on", "--watch", "leave it out to have the table once")
     config = cli.load_config(args)
 
-    from foldcraft import ranking
     from foldcraft.workspace import Workspace
 
     work = Workspace.open(config)
     folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)
+
+    from foldcraft import ranking
+
     terminal = cli.terminal(args)
     found = ranking.rank(work, folds)
     if args.json:

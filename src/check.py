@@ -36,6 +36,10 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.images} is not a number of images", "--images")
     config = cli.load_config(args)
 
+    from foldcraft.sanity import opening
+
+    opened = opening.read(config)
+
     from foldcraft.rundir import check_file
     from foldcraft.sanity.examine import CHECKS, examine
 
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None
     width = max(len(title) for title, _ in CHECKS.values())
     only = [word for word in args.only if "=" not in word]
-    report = examine(config, terminal, args.images, only, trace, lambda line: tell(line, width, terminal))
+    report = examine(opened, terminal, args.images, only, trace, lambda line: tell(line, width, terminal))
     write_atomic(file, json.dumps({"experiment": config.experiment, **report.as_values()}, indent=1))
     show_time(report, terminal)
     if trace:

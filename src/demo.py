@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     import infer
     import split
     import train
+    from foldcraft.members import open_members
 
     terminal = cli.terminal(args)
     quiet = ["--quiet"] if args.quiet else []
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         if code := command.main([*quiet, "--config", *words, *args.overrides]):
             return code
     terminal.note(f"\n$ python src/infer.py --config {' '.join([*EXPERIMENTS, *args.overrides])}")
-    path, result = infer.submit(configs, None, terminal)
+    path, result = infer.submit(open_members(configs), None, terminal)
     score = result.verdict.chosen.score
     true = true_accuracy(path, configs[0].folder)
     row = [f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{true:.4f}"]

@@ -35,15 +35,18 @@ def main(arguments: Sequence[str]) -> int:
     args.overrides += [word for word in args.backbones if "=" in word]
     config = cli.load_config(args)
 
+    from foldcraft.workspace import Workspace
+
+    work = Workspace.open(config)
+
     from foldcraft import backbones, diagnose, startingpoint
     from foldcraft.advice import advise
     from foldcraft.rundir import diagnosis_file
-    from foldcraft.workspace import Workspace
 
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
     terminal = cli.terminal(args)
-    works = [Workspace.open(config), *(Workspace.open(startingpoint.config_for(config, name)) for name in names[1:])]
+    works = [work, *(Workspace.open(startingpoint.config_for(config, name)) for name in names[1:])]
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))

@@ -15,9 +15,9 @@ from foldcraft import cli
 from foldcraft.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
-    from foldcraft.blending import Combined, MemberRuns
-    from foldcraft.config import Config
+    from foldcraft.blending import Combined
     from foldcraft.ensemble import Method
+    from foldcraft.members import MemberRuns
     from foldcraft.nested import Candidate
     from foldcraft.terminal import Terminal
 
@@ -36,11 +36,15 @@ def main(arguments: Sequence[str]) -> int:
         return enter_score(args)
     configs = cli.load_configs(args)
 
+    from foldcraft.members import open_members
+
+    members = open_members(configs)
+
     from foldcraft import submission
 
     if args.name is not None:
         submission.check_name(args.name)
-    submit(configs, args.name, cli.terminal(args), methods_named(args.method))
+    submit(members, args.name, cli.terminal(args), methods_named(args.method))
     return 0
 
 
@@ -74,12 +78,11 @@ def methods_named(name: str | None) -> list[Method] | None:
 
 
 def submit(
-    configs: Sequence[Config], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
+    members: Sequence[MemberRuns], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
 ) -> tuple[Path, Combined]:
     """Blend, score, write the submission; where it is and what it is made of."""
     from foldcraft import blending, submission
 
-    members = blending.open_members(configs)
     competition = members[0].work.competition
     _warn_of_gaps(members, terminal)
     blending.complete(members, terminal)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
     args = parser.parse_args(arguments)
 
-    from foldcraft import ledger, standing
+    from foldcraft import ledger
 
     rows = ledger.read(ledger.path_in(SUBMISSIONS))
     if rows.empty:
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
                 f"no submission of {args.competition!r}", "--competition", suggest(args.competition, known)
             )
         rows = rows[rows["competition"] == args.competition]
+
+    from foldcraft import standing
+
     terminal = cli.terminal(args)
     for part in standing.read(SUBMISSIONS, rows):
         show(part, terminal)

@@ -4,6 +4,7 @@ python src/preview.py --config configs/digits/convnet.yaml
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from foldcraft import cli
 
@@ -16,15 +17,16 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from pathlib import Path
+    from foldcraft.workspace import Workspace
+
+    work = Workspace.open(config)
 
     from foldcraft import preview, sheets
     from foldcraft.rundir import experiment_folder
-    from foldcraft.workspace import Workspace
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
-    drawn = preview.draw(Workspace.open(config), args.images, args.draws, terminal)
+    drawn = preview.draw(work, args.images, args.draws, terminal)
     sheets.save(drawn.sheet, out)
     terminal.say(
         f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"

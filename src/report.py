@@ -16,13 +16,16 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
-    from foldcraft import blending
+    from foldcraft.members import open_members
+
+    members = open_members(configs)
+
     from foldcraft.errors import listing
     from foldcraft.files import write_atomic
     from foldcraft.report import evidence, page
 
     terminal = cli.terminal(args)
-    seen = evidence.gather(blending.open_members(configs), Path("submissions"), terminal, args.out)
+    seen = evidence.gather(members, Path("submissions"), terminal, args.out)
     names = listing([member.name for member in seen.members], 3)
     html = page.render(
         f"{seen.config.competition.name}: {names}",

@@ -35,12 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     to_be = config.load(first, [*overrides(args), f"experiment={args.name}"])
     target = first.with_name(f"{args.name}.yaml")
 
-    from foldcraft import soup, tasting
+    from foldcraft import ingredients
 
     check_target(target)
-    tasting.check_free(to_be)
+    ingredients.check_free(to_be)
+    gathered = ingredients.gather(configs)
+
+    from foldcraft import soup, tasting
+
     terminal = cli.terminal(args)
-    pot = soup.open_pot(configs, terminal)
+    pot = soup.open_pot(gathered, terminal)
     warn_of_gaps(pot, terminal)
     tasted = tasting.taste(pot)
     show(pot, tasted, terminal)

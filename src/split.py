@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
                 f"together, delete {config.folds_file} and split again (earlier runs will not blend with new ones)"
             )
     else:
-        made = folds.make(data, config.folds, copies)
+        from foldcraft import splitting  # scikit-learn, which mistakes above do not wait for
+
+        made = splitting.make(data, config.folds, copies)
         folds.write(made, config.folds_file)
         terminal.say(f"wrote {config.folds_file}; keep it in git")
         if made.duplicates:

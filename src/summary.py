@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
 from foldcraft.errors import FoldcraftError, listing
+from foldcraft.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.anatomy import Anatomy, Group, Part
@@ -30,10 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.depth} is not a number of levels", "--depth", "use 1 or more, or 0 for all")
     config = cli.load_config(args)
 
-    from pathlib import Path
-
     from foldcraft import competition
-    from foldcraft.files import write_atomic
 
     terminal = cli.terminal(args)
     classes = competition.read(config).classes.names

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
+from foldcraft import cli, config
+from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 
 if TYPE_CHECKING:
@@ -31,21 +32,25 @@ def main(arguments: Sequence[str]) -> int:
     if args.trials is not None and args.trials < 1:
         raise FoldcraftError(f"{args.trials} is not a number of trials", "--trials", "use 1 or more")
 
-    from foldcraft import config, searchspace
-    from foldcraft.sweeping import Sweep, words_of_caution
-    from foldcraft.terminal import Several
-    from foldcraft.tracking import Tracker
-
     names, words = cli.split_words(args)
     if len(names) > 1:
         raise FoldcraftError("this command takes one config", "--config")
     file = Path(names[0] if names else cli.DEFAULT_CONFIG)
-    terminal = cli.terminal(args)
 
-    def load(more: Sequence[str]) -> config.Config:
+    def load(more: Sequence[str]) -> Config:
         return config.load(file, [*words, *more])
 
-    sweep = Sweep(load, searchspace.read(args.space), terminal)
+    from foldcraft import searchspace
+    from foldcraft.workspace import Workspace
+
+    space, work = searchspace.read(args.space), Workspace.open(load([]))
+
+    from foldcraft.sweeping import Sweep, words_of_caution
+    from foldcraft.terminal import Several
+    from foldcraft.tracking import Tracker
+
+    terminal = cli.terminal(args)
+    sweep = Sweep(load, space, work, terminal)
     tracker = None
     if sweep.base.tracking.wandb != "off":
         tracker = Tracker(sweep.folder / sweep.name, tags=[sweep.name])

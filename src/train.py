@@ -34,7 +34,6 @@ def main(arguments: Sequence[str]) -> int:
         args.fold = "all"
     config = cli.load_config(args)
 
-    from foldcraft import processes
     from foldcraft.workspace import Workspace
 
     if args.trial:
@@ -45,6 +44,9 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
     if args.jobs > 1 and len(chosen) > 1:
         return side_by_side(args, work, chosen)
+
+    from foldcraft import processes
+
     return one_after_another(args, work, chosen, processes.join())
 
 

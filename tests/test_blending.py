@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from foldcraft.blending import common_rows
 from foldcraft.errors import FoldcraftError
+from foldcraft.members import common_rows
 from foldcraft.predictions import Origin, Predictions
 
 IDS = np.array([f"{row:03d}.png" for row in range(30)])

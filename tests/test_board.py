@@ -18,9 +18,9 @@ from test_compare import simulated
 from test_terminal import screen
 
 from foldcraft import compare, config, predictions, ranking, sealed, significance
+from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import bootstrap_scores
 from foldcraft.ranking import Ranking
 from foldcraft.workspace import Workspace
 

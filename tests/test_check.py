@@ -24,11 +24,12 @@ from foldcraft import (
     loader,
     probe,
     sealed,
+    splitting,
 )
 from foldcraft.audience import Audience
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
-from foldcraft.sanity import subject
+from foldcraft.sanity import opening, subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
 from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
 
@@ -55,7 +56,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         settings = config.load(Path("configs/tiny.yaml"))
-        folds.write(folds.make(competition.read(settings), settings.folds), settings.folds_file)
+        folds.write(splitting.make(competition.read(settings), settings.folds), settings.folds_file)
     return folder
 
 
@@ -66,7 +67,9 @@ def check(digits: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report
 
     def call(*words: str, only: Collection[str] = ()) -> Report:
         settings = config.load(Path("configs/tiny.yaml"), words)
-        return examine(settings, Audience(), IMAGES, only or [name for name in CHECKS if name not in TIMED])
+        return examine(
+            opening.read(settings), Audience(), IMAGES, only or [name for name in CHECKS if name not in TIMED]
+        )
 
     return call
 

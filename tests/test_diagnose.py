@@ -13,8 +13,9 @@ from torch import nn
 from foldcraft import config, shift
 from foldcraft.advice import MARK, Advised, advise
 from foldcraft.audience import Audience
+from foldcraft.bootstrap import paired_difference
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
-from foldcraft.metrics import get, paired_difference
+from foldcraft.metrics import get
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
 
@@ -62,7 +63,9 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
     assert any("cannot tell" in reason for reason in unknown.reasons)
 
 
-def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(found: Diagnosis, settings, tmp_path: Path) -> None:
+def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
+    found: Diagnosis, settings, tmp_path: Path
+) -> None:
     advice = advise(found, settings)
     assert [advised.name for advised in advice.pool] == ["probe_cnn", "probe_vit", "pool"]
     assert [advised.name for advised in advice.tried] == ["full_vit"]
@@ -201,9 +204,9 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     frame[108:][["id"]].assign(label="lying").to_csv(folder / "sample_submission.csv", index=False)
     Path("bars.yaml").write_text(CONFIG.replace("name: shapes", "name: bars"))
     read = config.load(Path("bars.yaml"))
-    from foldcraft import competition, folds
+    from foldcraft import competition, folds, splitting
 
-    folds.write(folds.make(competition.read(read), read.folds), read.folds_file)
+    folds.write(splitting.make(competition.read(read), read.folds), read.folds_file)
     effects = {effect.view: effect for effect in measure([Workspace.open(read)], Audience()).views}
     assert effects["hflip"].keeps_label
     assert effects["vflip"].keeps_label

@@ -12,7 +12,7 @@ from conftest import Outcome, draw_shape
 from sklearn.datasets import load_digits
 from test_folds import competition
 
-from foldcraft import duplicates, folds, sketches
+from foldcraft import duplicates, folds, sketches, splitting
 from foldcraft.config import FoldsConfig
 from foldcraft.duplicates import Null
 from foldcraft.sketches import Pictures, Sketches, Stack
@@ -164,7 +164,7 @@ def test_clusters_and_conflicts():
 def test_clusters_take_their_groups_along():
     data = competition(["x", "y"] * 20, [f"g{row // 2}" for row in range(40)])
     copies = pd.Series({"001": "c", "010": "c", "011": "d", "030": "d"})
-    made = folds.make(data, FoldsConfig(count=4), copies)
+    made = splitting.make(data, FoldsConfig(count=4), copies)
     where = dict(zip(made.ids.tolist(), made.fold.tolist(), strict=True))
     assert len({where[name] for name in ("000", "001", "010", "011", "030", "031")}) == 1
     assert made.duplicates

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foldcraft import folds, metrics
+from foldcraft import folds, metrics, splitting
 from foldcraft.competition import Competition
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError
@@ -86,7 +86,7 @@ def check_partition(made: folds.Folds, data: Competition) -> None:
 @given(plain_data(), st.integers(0, 2**31))
 def test_stratified_folds_hold_each_class_in_equal_parts(drawn: tuple[Competition, int], seed: int):
     data, count = drawn
-    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    made = splitting.make(data, FoldsConfig(count=count, seed=seed))
     check_partition(made, data)
     assert made.scheme == "stratified"
     assert np.ptp(counts(made, data), axis=0).max() <= 1
@@ -96,7 +96,7 @@ def test_stratified_folds_hold_each_class_in_equal_parts(drawn: tuple[Competitio
 @given(grouped_data(), st.integers(0, 2**31))
 def test_groups_never_cross_folds(drawn: tuple[Competition, int], seed: int):
     data, count = drawn
-    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    made = splitting.make(data, FoldsConfig(count=count, seed=seed))
     check_partition(made, data)
     assert made.scheme == "stratified_group"
     assert data.groups is not None
@@ -108,7 +108,7 @@ def test_groups_never_cross_folds(drawn: tuple[Competition, int], seed: int):
 @given(plain_data(), st.integers(0, 2**31))
 def test_plain_folds_hold_equal_numbers_of_rows(drawn: tuple[Competition, int], seed: int):
     data, count = drawn
-    made = folds.make(data, FoldsConfig(count=count, seed=seed, scheme="plain"))
+    made = splitting.make(data, FoldsConfig(count=count, seed=seed, scheme="plain"))
     check_partition(made, data)
     assert np.ptp(counts(made, data).sum(1)) <= 1
 
@@ -118,16 +118,16 @@ def test_plain_folds_hold_equal_numbers_of_rows(drawn: tuple[Competition, int], 
 def test_the_seed_alone_decides(drawn: tuple[Competition, int], seed: int):
     data, count = drawn
     np.random.seed(seed % 1000)  # the global state must not matter
-    made = folds.make(data, FoldsConfig(count=count, seed=seed))
+    made = splitting.make(data, FoldsConfig(count=count, seed=seed))
     np.random.seed(1)
-    again = folds.make(data, FoldsConfig(count=count, seed=seed))
+    again = splitting.make(data, FoldsConfig(count=count, seed=seed))
     assert np.array_equal(made.fold, again.fold)
     assert made.fingerprint == again.fingerprint
 
 
 def test_another_seed_gives_other_folds():
     data = competition(["x", "y"] * 20)
-    made = [folds.make(data, FoldsConfig(count=4, seed=seed)) for seed in range(5)]
+    made = [splitting.make(data, FoldsConfig(count=4, seed=seed)) for seed in range(5)]
     assert len({one.fingerprint for one in made}) == 5
 
 
@@ -141,7 +141,7 @@ def test_written_folds_are_read_back_for_any_order_of_rows(
     size = len(rows.targets)
     ids = data.draw(st.lists(TEXT, min_size=size, max_size=size, unique=True), label="ids")
     rows = replace(rows, train_ids=np.array(ids))
-    made = folds.make(rows, FoldsConfig(count=count))
+    made = splitting.make(rows, FoldsConfig(count=count))
     folds.write(made, tmp_path / "folds.csv")
     order = np.array(data.draw(st.permutations(range(size)), label="order"))
     again = folds.read(tmp_path / "folds.csv", in_order(rows, order))
@@ -154,7 +154,7 @@ def test_written_folds_are_read_back_for_any_order_of_rows(
 @pytest.mark.parametrize("ids", [["NA", "null", "nan", "None"], ["007", "7", "7.0", "1e3"], ["id", "fold", "#", "{}"]])
 def test_ids_that_look_like_something_else_survive(tmp_path: Path, ids: list[str]):
     data = competition(["x", "y", "x", "y"], ids=ids)
-    made = folds.make(data, FoldsConfig(count=2))
+    made = splitting.make(data, FoldsConfig(count=2))
     folds.write(made, tmp_path / "folds.csv")
     again = folds.read(tmp_path / "folds.csv", data)
     assert again.ids.tolist() == ids
@@ -165,7 +165,7 @@ def test_ids_that_look_like_something_else_survive(tmp_path: Path, ids: list[str
 @given(plain_data() | grouped_data())
 def test_balance_adds_up(drawn: tuple[Competition, int]):
     data, count = drawn
-    made = folds.make(data, FoldsConfig(count=count))
+    made = splitting.make(data, FoldsConfig(count=count))
     table = folds.balance(made, data)
     parts, whole = table.iloc[:, :count], table["all"]
     assert list(table.columns) == [*(f"fold {k}" for k in range(count)), "all"]
@@ -188,20 +188,20 @@ def test_balance_adds_up(drawn: tuple[Competition, int]):
 def test_a_split_that_cannot_be_made_is_refused(labels: str, groups: str | None, asked: dict, message: str):
     data = competition(list(labels), list(groups) if groups else None)
     with pytest.raises(FoldcraftError, match="folds") as error:
-        folds.make(data, FoldsConfig(**asked))
+        splitting.make(data, FoldsConfig(**asked))
     assert message in str(error.value)
 
 
 def test_plain_folds_take_a_class_with_fewer_rows_than_folds():
     data = competition(list("xxxxxy"))
-    check_partition(folds.make(data, FoldsConfig(count=3, scheme="plain")), data)
+    check_partition(splitting.make(data, FoldsConfig(count=3, scheme="plain")), data)
 
 
 @pytest.fixture
 def frozen(tmp_path: Path) -> tuple[Path, Competition]:
     """Three frozen folds of twelve rows."""
     data = competition(["x", "y"] * 6)
-    folds.write(folds.make(data, FoldsConfig(count=3)), tmp_path / "folds.csv")
+    folds.write(splitting.make(data, FoldsConfig(count=3)), tmp_path / "folds.csv")
     return tmp_path / "folds.csv", data
 
 

@@ -35,6 +35,7 @@ from foldcraft import (
     ledger,
     predictions,
     sealed,
+    splitting,
     submission,
 )
 from foldcraft.competition import Competition
@@ -325,7 +326,7 @@ def settings_for(folder: Path, **names: Any) -> Config:
 
 def whole_way(read: Competition, folder: Path) -> None:
     """Folds that come back as they were, and a submission as the host reads it."""
-    made = folds.make(read, config.FoldsConfig(count=2, scheme="plain"))
+    made = splitting.make(read, config.FoldsConfig(count=2, scheme="plain"))
     folds.write(made, folder / "folds.csv")
     assert folds.read(folder / "folds.csv", read).fingerprint == made.fingerprint
     shape = (len(read.test_ids), len(read.classes))
@@ -415,7 +416,7 @@ def frozen(workplace: Path) -> tuple[Competition, bytes]:
     for name, data in GOOD.items():
         write(workplace / "good" / name, data)
     data = competition.read(settings_for(workplace / "good"))
-    folds.write(folds.make(data, config.FoldsConfig(count=2)), workplace / "folds.csv")
+    folds.write(splitting.make(data, config.FoldsConfig(count=2)), workplace / "folds.csv")
     return data, (workplace / "folds.csv").read_bytes()
 
 

@@ -10,9 +10,10 @@ from scipy.stats import beta
 from sklearn import metrics as sk
 
 from foldcraft import metrics
+from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import METRICS, bootstrap_scores
+from foldcraft.metrics import METRICS
 
 
 def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import timm
 import torch
 from conftest import CONFIG, draw_shape, real_data, real_weights
 
-from foldcraft import hardware, images, inference, predictions, sealed, tta
-from foldcraft.config import TrainConfig
+from foldcraft import images, inference, predictions, tta
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
 
@@ -161,66 +159,6 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
     assert re.search(r"epoch 3/3  loss [\d.]+  valid loss [\d.]+  score [\d.]+  \d+ images/s", seldom.out)
     assert "fold 0: done before" in again.out
     assert np.array_equal(predictions.read(Path("runs/shapes/often/fold0/oof.parquet")).log_probs, made)
-
-
-def test_hardware_is_measured_told_and_kept(shapes: Path, command) -> None:
-    auto = ["train.precision=auto", "train.memory_format=auto", "experiment=measured"]
-    command("split", "--config", shapes)
-    first = command("train", "--config", shapes, "--fold", "0", *auto)
-    kept = Path("runs/shapes/measured/hardware.json").read_text()
-    second = command("train", "--config", shapes, "--fold", "1", *auto)
-
-    assert "(measured 32-true contiguous" in first.out
-    assert first.out.split("measured on ")[1].split("\n")[0] == second.out.split("measured on ")[1].split("\n")[0]
-    assert Path("runs/shapes/measured/hardware.json").read_text() == kept
-    (chosen,) = sealed.read_json(Path("runs/shapes/measured/hardware.json")).values()
-    assert len(chosen["rates"]) == 4
-
-
-@pytest.mark.parametrize(
-    ("rates", "chosen"),
-    [
-        ((100, 96, 105, 104), "32-true contiguous"),  # nothing to gain: plain
-        ((100, 150, 105, 155), "32-true channels_last"),
-        ((100, 98, 190, 200), "bf16-mixed contiguous"),  # formats are level: the same one each time
-        ((100, 98, 150, 200), "bf16-mixed channels_last"),
-    ],
-)
-def test_more_than_plain_must_be_worth_it(rates: tuple[float, ...], chosen: str) -> None:
-    options = hardware._options(TrainConfig(), "cpu")
-    names = [hardware._name(option) for option in options]
-
-    best = hardware._plainest(options, dict(zip(names, rates, strict=True)))
-
-    assert hardware._name(best) == chosen
-
-
-def test_a_busy_moment_does_not_decide_on_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    took = iter([9.0, 9.0, 1.0, 0.5, 7.0, 0.5, 1.0, 5.0])  # two options in turns; the third round is disturbed
-    monkeypatch.setattr(hardware.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(hardware, "try_step", lambda *_: clock.__setitem__(0, clock[0] + next(took)))
-    monkeypatch.setattr(hardware, "SECONDS", 30.0)
-    options = [hardware.Hardware("cpu", bits, "contiguous", "") for bits in ("32-true", "bf16-mixed")]
-
-    rates = hardware._rates(options, timm.create_model("test_vit"), 32)
-
-    assert rates == {"32-true contiguous": 8.0, "bf16-mixed contiguous": 16.0}
-
-
-def test_attention_is_not_fused_where_that_is_slow() -> None:
-    net = timm.create_model("test_vit", num_classes=3).eval()
-    attentions = [module for module in net.modules() if hasattr(module, "fused_attn")]
-    seen = torch.randn(2, 3, 160, 160)
-
-    def placed(bits: str) -> torch.Tensor:
-        return hardware.Hardware("cpu", bits, "contiguous", "").place(net)(seen)
-
-    exact = placed("32-true")
-    assert all(module.fused_attn for module in attentions)
-    torch.testing.assert_close(placed("bf16-mixed"), exact)  # the same net, whoever multiplies
-    assert len(attentions) > 0
-    assert not any(module.fused_attn for module in attentions)
 
 
 def test_preview_draws_a_sheet(shapes: Path, command) -> None:

@@ -35,14 +35,16 @@ from foldcraft import (
     nested,
     predictions,
     significance,
+    splitting,
 )
 from foldcraft.audience import Audience
-from foldcraft.blending import Combined, MemberRuns
+from foldcraft.blending import Combined
 from foldcraft.competition import read
 from foldcraft.config import BackboneConfig
 from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
 from foldcraft.errors import FoldcraftError
+from foldcraft.members import MemberRuns
 from foldcraft.nested import Candidate, Plan, Truth, Verdict
 from foldcraft.predictions import Predictions
 from foldcraft.report import blocks, charts, evidence, gallery, page
@@ -327,7 +329,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
         Path(f"{name}.yaml").write_text(text)
         settings = config.load(Path(f"{name}.yaml"), [])
         data = read(settings)
-        split = folds.make(data, settings.folds)
+        split = splitting.make(data, settings.folds)
         folds.write(split, settings.folds_file)
         member = MemberRuns(Workspace(settings, data, split))
         members.append(member)

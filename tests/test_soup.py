@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft import checkpoint, config, predictions, sealed, soup, tasting
+from foldcraft import checkpoint, config, ingredients, predictions, sealed, soup, tasting
 from foldcraft.audience import Audience
 from foldcraft.errors import FoldcraftError
 from foldcraft.forward import Preparation
@@ -85,7 +85,8 @@ def kitchen(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def pot_of(*names: str) -> Pot:
-    return soup.open_pot([config.load(Path(f"configs/{name}.yaml")) for name in names], Audience())
+    gathered = ingredients.gather([config.load(Path(f"configs/{name}.yaml")) for name in names])
+    return soup.open_pot(gathered, Audience())
 
 
 def files(*names: str) -> list[str]:
@@ -343,9 +344,9 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
 def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], said: str) -> None:
     plain = config.load(Path("configs/a.yaml"))
     with pytest.raises(FoldcraftError, match=said):
-        soup.check(plain, config.load(Path("configs/a.yaml"), words))
+        ingredients.check(plain, config.load(Path("configs/a.yaml"), words))
     free = ["seed=9", "train.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
-    soup.check(plain, config.load(Path("configs/a.yaml"), free))
+    ingredients.check(plain, config.load(Path("configs/a.yaml"), free))
 
 
 @pytest.mark.parametrize(

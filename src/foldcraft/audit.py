@@ -7,7 +7,6 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold
 
 from foldcraft import (
-    competition,
     duplicatefindings,
     filefindings,
     finishedruns,
@@ -18,6 +17,7 @@ from foldcraft import (
     leakfindings,
     leaks,
     probe,
+    splitting,
     startingpoint,
     subjects,
 )
@@ -79,13 +79,8 @@ class Seen:
     frozen: bool
 
 
-def run(config: Config, audience: Audience) -> Audit:
-    """Audit one competition.
-
-    Raises:
-        FoldcraftError: the CSVs cannot be read, or are not what the config says.
-    """
-    tables = competition.read_tables(config)
+def run(config: Config, tables: Tables, audience: Audience) -> Audit:
+    """Audit one competition, whose tables have been read."""
     found = Audit(tables)
     facts = _facts(config, tables, audience)
     found.findings += filefindings.find(facts, tables) + labelfindings.find(tables, config.folds.count)
@@ -140,7 +135,7 @@ def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
     except FoldcraftError:
         pass
     try:
-        return folds.make(data, config.folds), False
+        return splitting.make(data, config.folds), False
     except FoldcraftError:  # too rare a class, which is a finding of its own
         fold = np.zeros(len(data.targets), dtype=np.int64)
         count = min(config.folds.count, len(set(data.units.tolist())))

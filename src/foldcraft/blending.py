@@ -1,98 +1,23 @@
-"""The experiments of a submission: what each has predicted, what is still to be predicted, and all of it blended."""
+"""What the experiments of a submission have not predicted yet, and all that they have predicted, blended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from foldcraft import hardware, nested, predictions
 from foldcraft.audience import Audience
-from foldcraft.config import Config
 from foldcraft.ensemble import Method
-from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked, remove_leftovers
 from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
+from foldcraft.members import MemberRuns, common_rows
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, experiment_folder, hardware_file
+from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class MemberRuns:
-    """One experiment as a member of a blend.
-
-    Attributes:
-        moved_to: folder of its folds, where it is another than the config says.
-    """
-
-    work: Workspace
-    moved_to: Path | None = None
-
-    @property
-    def home(self) -> Path:
-        """Folder of its folds."""
-        return self.moved_to or experiment_folder(self.work.config)
-
-    @property
-    def name(self) -> str:
-        return self.work.config.experiment
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        return tuple(self.work.config.tta.views)
-
-    @cached_property
-    def done_folds(self) -> list[int]:
-        """Folds that are finished."""
-        return [fold for fold in range(self.work.folds.count) if self.folder(fold).is_done]
-
-    @property
-    def missing_folds(self) -> list[int]:
-        """Folds that are not."""
-        return [fold for fold in range(self.work.folds.count) if fold not in self.done_folds]
-
-    def folder(self, fold: int) -> FoldFolder:
-        """Where the fold lies."""
-        return FoldFolder(self.home / f"fold{fold}", fold)
-
-    def check_done(self) -> None:
-        """Make sure that there are finished folds.
-
-        Raises:
-            FoldcraftError: there are none.
-        """
-        if not self.done_folds:
-            raise FoldcraftError(
-                "no fold is trained yet", self.home, "run `python src/train.py --fold all` with the same --config"
-            )
-
-    def check(self) -> None:
-        """Make sure that there are finished folds, and that they are of these settings, data and folds.
-
-        Raises:
-            FoldcraftError: there are none, or they are not.
-        """
-        self.check_done()
-        for fold in self.done_folds:
-            if self.folder(fold).read_manifest().get("identity") != self.work.identity(fold):
-                raise FoldcraftError(
-                    "was trained with other settings, data or folds than the config asks for",
-                    self.folder(fold).path,
-                    "repeat the key=value words it was trained with, or restore the config",
-                )
-
-    def oof(self) -> list[Predictions]:
-        """Out-of-fold predictions of each finished fold."""
-        return [predictions.read(self.folder(fold).oof) for fold in self.done_folds]
-
-    def test(self) -> list[Predictions]:
-        """Test predictions of each finished fold."""
-        return [predictions.read(self.folder(fold).test) for fold in self.done_folds]
 
 
 @dataclass(frozen=True)
@@ -123,23 +48,6 @@ class Combined:
         own = [self.truth.fold == fold for fold in self.folds]
         metric, targets = self.truth.metric, self.truth.targets
         return [metric(targets[rows], np.exp(candidate.nested[rows])) for rows in own]
-
-
-def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
-    """The experiments of the configs.
-
-    Raises:
-        FoldcraftError: they are of different competitions, one comes twice, or one has no finished fold.
-    """
-    names = [config.experiment for config in configs]
-    if len({config.competition.name for config in configs}) > 1:
-        raise FoldcraftError("these experiments are of different competitions", "--config")
-    if len(set(names)) < len(names):
-        raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
-    members = [MemberRuns(Workspace.open(config)) for config in configs]
-    for member in members:
-        member.check()
-    return members
 
 
 def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
@@ -241,21 +149,6 @@ def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = No
     verdict = nested.judge(known, truth, methods)
     asked = [Member(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
     return Combined(ids, truth, [m.views for m in members], verdict, verdict.chosen.plan.apply(asked))
-
-
-def common_rows(joined: Sequence[Predictions]) -> np.ndarray:
-    """Ids that all of some experiments have predicted out-of-fold, in the first one's order.
-
-    Raises:
-        FoldcraftError: they were made for other data, folds or classes, or have no row in common.
-    """
-    for other in joined[1:]:
-        predictions.check_same(joined[0], other)
-    common = set.intersection(*(set(one.ids.tolist()) for one in joined))
-    if not common:
-        names = ", ".join(one.origin.experiment for one in joined)
-        raise FoldcraftError(f"no row is predicted by all of {names}", mend="train the same folds of each")
-    return np.array([row for row in joined[0].ids.tolist() if row in common])
 
 
 def truth_of(work: Workspace, ids: np.ndarray) -> Truth:

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from foldcraft import drawnfaces
 
@@ -41,6 +39,10 @@ def write(name: str, folder: Path) -> None:
 
 def _digits(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """scikit-learn's 1,797 digits, 8 x 8, grey; rows of train and test with their labels."""
+    # Every command that reads tables imports this room; scikit-learn takes a second, and is needed here alone.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     rows = np.arange(len(digits.target))
     train, test = map(np.sort, train_test_split(rows, test_size=TEST_SHARE, stratify=digits.target, random_state=0))

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft import config, predictions
-from foldcraft.blending import MemberRuns, common_rows
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
+from foldcraft.members import MemberRuns, common_rows
 from foldcraft.predictions import Predictions
 from foldcraft.rundir import fold_configs
 from foldcraft.significance import Answers

@@ -13,6 +13,7 @@ import torch
 
 from foldcraft import calibration, pool, probe, shift
 from foldcraft.audience import Audience
+from foldcraft.bootstrap import paired_difference
 from foldcraft.config import ProbeConfig
 from foldcraft.features import reduced
 from foldcraft.featurestore import Wanted, gather
@@ -20,7 +21,6 @@ from foldcraft.finetune import is_transformer
 from foldcraft.fingerprint import seed_from
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
-from foldcraft.metrics import paired_difference
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Prepared, Probe, Rows
 from foldcraft.rundir import features_folder

@@ -1,11 +1,12 @@
-"""Device, precision and memory format, chosen by trying them for two seconds."""
+"""Device, precision and memory format, chosen by trying for two seconds what the machine is able to do."""
 
 import copy
 import math
 import os
 import platform
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,10 +18,14 @@ from foldcraft import sealed
 from foldcraft.config import TrainConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked
+from foldcraft.timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
 SECONDS = 2.0
+ENOUGH = 8  # images a step that tell the options apart nearly as training does; worth twice the time
+FEWEST = 2  # of one image BatchNorm may have a single value a channel
 WORTH_IT = 1.1  # how much faster fewer bits, or another format, must make training to be worth having
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "sve_bf16")  # as torch names them
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -30,6 +35,7 @@ class Hardware:
 
     Attributes:
         rates: images/s of a training step for each combination that was tried.
+        left_out: those that were not, or no further than one step, and why.
     """
 
     device: str
@@ -37,15 +43,16 @@ class Hardware:
     memory_format: str
     machine: str
     rates: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.device} {self.precision} {self.memory_format}"
 
     def why(self) -> str:
-        """The measurement in one line."""
-        if len(self.rates) < 2:
-            return "as the config says"
-        return "measured " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in self.rates.items())
+        """The measurement in one line, and what was left out of it."""
+        rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in self.rates.items())
+        reasons = [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        return "; ".join([f"measured {rates}" if rates else "as the config says", *reasons])
 
     @property
     def torch_memory_format(self) -> torch.memory_format:
@@ -89,16 +96,19 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
     with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one measurement
         kept = _recall(memory)
         if key not in kept:
-            kept[key] = _measure(_options(config, device), model, size)
+            kept[key] = _measure(config, device, model, size)
             sealed.write_json(memory, {key: asdict(value) for key, value in kept.items()}, indent=1)
     return kept[key]
 
 
-def _measure(options: list[Hardware], model: nn.Module, size: int) -> Hardware:
+def _measure(config: TrainConfig, device: str, model: nn.Module, size: int) -> Hardware:
+    options, left_out = _options(config, device)
     if len(options) == 1:
-        return options[0]
-    rates = _rates(options, model, size)
-    return replace(_plainest(options, rates), rates=rates)
+        return replace(options[0], left_out=left_out)
+    timed, batch = _timed(options, model, size, math.ceil(config.batch / config.accumulate))
+    rates = {name: batch / seconds for name, seconds in timed.seconds.items()}
+    left_out |= {name: f"its first step took {times:.0f} times as long" for name, times in timed.dropped.items()}
+    return replace(_plainest(options, rates), rates=rates, left_out=left_out)
 
 
 def for_inference(config: TrainConfig, memory: Path) -> Hardware:
@@ -128,7 +138,9 @@ def _recall(memory: Path) -> dict[str, Hardware]:
 def _is_sound(kept: Hardware) -> bool:
     names = (kept.device, kept.precision, kept.memory_format, kept.machine)
     rates = kept.rates.values() if isinstance(kept.rates, dict) else [None]
-    return all(isinstance(name, str) for name in names) and all(isinstance(rate, float | int) for rate in rates)
+    reasons = kept.left_out.values() if isinstance(kept.left_out, dict) else [None]
+    words = all(isinstance(word, str) for word in (*names, *reasons))
+    return words and all(isinstance(rate, float | int) for rate in rates)
 
 
 def available_device() -> str:
@@ -145,45 +157,89 @@ def _device(wanted: str) -> str:
     return there if wanted == "auto" else wanted
 
 
-def _options(config: TrainConfig, device: str) -> list[Hardware]:
-    precisions = [config.precision]
+def _options(config: TrainConfig, device: str) -> tuple[list[Hardware], dict[str, str]]:
+    """What the config allows and the machine is able to do, the plainest first; what is left out, and why."""
+    precisions, left_out = [config.precision], {}
     if config.precision == "auto":
-        half = "16-mixed" if device == "cuda" and not torch.cuda.is_bf16_supported() else "bf16-mixed"
-        precisions = ["32-true", half]
+        precisions = ["32-true"]
+        if device == "cpu" and _has_bf16() is False:
+            left_out["bf16"] = "not in this processor"
+        elif device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            precisions.append("16-mixed")
+        else:
+            precisions.append("bf16-mixed")
     formats = ["contiguous", "channels_last"] if config.memory_format == "auto" else [config.memory_format]
     machine = this_machine()
-    return [Hardware(device, precision, layout, machine) for precision in precisions for layout in formats]
+    return [Hardware(device, precision, layout, machine) for precision in precisions for layout in formats], left_out
+
+
+def _has_bf16() -> bool | None:
+    """Can this processor compute in bf16? Without such instructions torch takes ten times as long as in 32 bits.
+
+    None where torch does not know this kind of processor.
+    """
+    known = torch.cpu.get_capabilities()
+    said = [known[name] for name in BF16_INSTRUCTIONS if name in known]
+    return any(said) if said else None
 
 
 def _name(option: Hardware) -> str:
     return f"{option.precision} {option.memory_format}"
 
 
-def _plainest(options: list[Hardware], rates: dict[str, float]) -> Hardware:
+def _plainest(options: Sequence[Hardware], rates: dict[str, float]) -> Hardware:
     enough = max(rates.values()) / WORTH_IT
-    return next(option for option in options if rates[_name(option)] > enough)
+    return next(option for option in options if rates.get(_name(option), 0) > enough)
 
 
-def _rates(options: list[Hardware], model: nn.Module, size: int) -> dict[str, float]:
-    """Images/s of forward and backward: the quickest step of each, in turns, so that a busy moment hits none alone.
+def _timed(options: Sequence[Hardware], model: nn.Module, size: int, most: int) -> tuple[Timed, int]:
+    """Seconds of forward and backward with each option, by its name, and the images that this was tried with.
 
-    A first round does not count.
+    Net and random states stay as they are.
+
+    Args:
+        most: images that training puts through the net at once.
     """
-    batch = 8 if options[0].device == "cpu" else 32
-    images = torch.randn(batch, 3, size, size, device=options[0].device)
-    nets = [option.place(copy.deepcopy(model)).train() for option in options]
-    batches = [images.to(memory_format=option.torch_memory_format) for option in options]
-    deadline = time.perf_counter() + SECONDS
-    tried = list(zip(options, nets, batches, strict=True))
-    for option, net, seen in tried:
-        try_step(net, seen, option)
-    quickest = dict.fromkeys(map(_name, options), math.inf)
-    while math.inf in quickest.values() or time.perf_counter() < deadline:
-        for option, net, seen in tried:
-            start = time.perf_counter()
-            try_step(net, seen, option)
-            quickest[_name(option)] = min(quickest[_name(option)], time.perf_counter() - start)
-    return {name: batch / seconds for name, seconds in quickest.items()}
+    device = options[0].device
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        nets = [option.place(copy.deepcopy(model)).train() for option in options]
+        batch = _affordable(options[0], nets[0], size, most, steps=2 * len(options))
+        images = torch.randn(batch, 3, size, size, device=device)
+        steps = {
+            _name(option): partial(try_step, net, images.to(memory_format=option.torch_memory_format), option)
+            for option, net in zip(options, nets, strict=True)
+        }
+        return quickest(steps, SECONDS), batch
+
+
+def _affordable(option: Hardware, net: nn.Module, size: int, most: int, steps: int) -> int:
+    """How many images a step: as many as training takes, if so many steps fit into the time, and one into memory."""
+    few = min(most, FEWEST if option.device == "cpu" else 32)
+    images = torch.randn(few, 3, size, size, device=option.device).to(memory_format=option.torch_memory_format)
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        try_step(net, images, option)
+    in_time = few * SECONDS / steps / clocked(partial(try_step, net, images, option))
+    in_time = max(in_time, min(ENOUGH, 2 * in_time))
+    in_memory = few * _free_memory(option.device) / (2 * max(1, kept))  # as much again for gradients and the like
+    return min(most, max(FEWEST, int(min(in_time, in_memory))))
+
+
+def _free_memory(device: str) -> float:
+    """Bytes that can be had; infinite where that is not known."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    memory = Path("/proc/meminfo")
+    if device != "cpu" or not memory.is_file():
+        return math.inf
+    lines = dict(line.split(":") for line in memory.read_text().splitlines())
+    return 1024.0 * int(lines["MemAvailable"].split()[0])
 
 
 def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
@@ -192,8 +248,8 @@ def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
         logits = net(images)
     F.cross_entropy(logits.float(), torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()
     net.zero_grad()
-    if option.device == "cuda":
-        torch.cuda.synchronize()
+    if option.device != "cpu":
+        torch.accelerator.synchronize()
 
 
 def cores() -> int:

@@ -6,10 +6,10 @@ once in the sample and once more in each draw. docs/experiments.md has the cover
 """
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtrit
 
-from foldcraft.metrics import Metric, bootstrap_confusions, bootstrap_scores
+from foldcraft.bootstrap import bootstrap_confusions, bootstrap_scores
+from foldcraft.metrics import Metric
 
 LEVEL = 0.95
 REPEATS = 500  # draws
@@ -24,7 +24,7 @@ def bootstrap_interval(
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the metric; what is drawn is said in `metrics.bootstrap_scores`.
+    """95 % interval of the metric; what is drawn is said in `bootstrap_scores`.
 
     Bias-corrected percentiles (Efron and Tibshirani 1993, section 14.3), expanded for few groups (Hesterberg 2015,
     arXiv 1411.5279, section 5.2), and, where the metric counts errors, a lower end that allows for those that were not
@@ -49,9 +49,9 @@ def bootstrap_interval(
 
 def _percentiles(drawn: np.ndarray, score: float, freedom: float) -> np.ndarray:
     below = ((drawn < score).mean() + (drawn <= score).mean()) / 2
-    shift = norm.ppf(np.clip(below, 1 - MOST_SHIFTED, MOST_SHIFTED))
-    reach = np.sqrt((freedom + 1) / freedom) * student.ppf((1 + LEVEL) / 2, freedom)
-    return norm.cdf([2 * shift - reach, 2 * shift + reach])
+    shift = ndtri(np.clip(below, 1 - MOST_SHIFTED, MOST_SHIFTED))
+    reach = np.sqrt((freedom + 1) / freedom) * stdtrit(freedom, (1 + LEVEL) / 2)
+    return ndtr([2 * shift - reach, 2 * shift + reach])
 
 
 def _degrees_of_freedom(truth: np.ndarray, groups: np.ndarray) -> float:

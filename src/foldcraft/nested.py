@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foldcraft import decision, ttachoice
+from foldcraft.bootstrap import paired_difference
 from foldcraft.decision import Largest, Rule
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import Metric, get, paired_difference
+from foldcraft.metrics import Metric, get
 
 
 @dataclass(frozen=True)

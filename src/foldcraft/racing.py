@@ -8,7 +8,7 @@ trial.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 FEWEST = 2  # folds, below which nothing is known of how much differences vary
@@ -28,7 +28,7 @@ def upper_bound(differences: Sequence[float], folds: int, least_spread: float, l
     """
     done = len(differences)
     spread = max(float(np.std(differences, ddof=1)), least_spread)
-    reach = t.ppf(level, done - 1) * spread * np.sqrt(1 / done - 1 / folds)
+    reach = stdtrit(done - 1, level) * spread * np.sqrt(1 / done - 1 / folds)
     return float(np.mean(differences) + reach)
 
 
@@ -50,4 +50,4 @@ def spread_of_luck(scores: np.ndarray) -> float:
 
 def best_of_equals(tries: int) -> float:
     """How many standard errors the best of so many equally good tries is above their mean by luck (Blom 1958)."""
-    return float(norm.ppf((tries - 0.375) / (tries + 0.25)))
+    return float(ndtri((tries - 0.375) / (tries + 0.25)))

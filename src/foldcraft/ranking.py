@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from foldcraft import config, intervals, predictions, significance
+from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.metrics import Metric, bootstrap_scores
+from foldcraft.metrics import Metric
 from foldcraft.predictions import Origin
 from foldcraft.rundir import FoldFolder, experiment_folder, fold_configs
 from foldcraft.workspace import Workspace

@@ -7,7 +7,6 @@ fold k alone, so none of its ingredients has seen the rows that it is judged on.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 import torch
@@ -17,15 +16,16 @@ from foldcraft import backbones, hardware, predictions
 from foldcraft.audience import Audience
 from foldcraft.averaging import measure_statistics
 from foldcraft.backbones import Blueprint
-from foldcraft.blending import MemberRuns, complete, open_members
-from foldcraft.config import Config
+from foldcraft.blending import complete
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.foldmodel import FoldModel
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import BATCH
+from foldcraft.ingredients import Ingredients
 from foldcraft.loader import PlainImages
+from foldcraft.members import MemberRuns
 from foldcraft.predictions import log_mean
 from foldcraft.rundir import hardware_file
 from foldcraft.workspace import Workspace
@@ -33,11 +33,6 @@ from foldcraft.workspace import Workspace
 State = dict[str, torch.Tensor]
 Chosen = tuple[int, ...]  # which members, in rising order
 
-# What members may differ in. All else decides where a training begins, or what its net is and sees.
-FREE = (
-    *("seed", "augment", "train", "distill", "probe"),
-    *("finetune.layer_decay", "finetune.unfreeze_epochs", "finetune.lora_rank", "finetune.interpolate"),
-)
 CPU = Hardware("cpu", "32-true", "contiguous", "")  # where weights are read
 
 
@@ -71,83 +66,19 @@ def _check_kind(first: State, other: State) -> None:
         raise FoldcraftError(f"nets of different kinds do not mix: {listing(strange, 3)}", mend="use one backbone")
 
 
-def open_pot(configs: Sequence[Config], audience: Audience) -> "Pot":
-    """Finished experiments that may be averaged; they are all looked at in the views of the first.
+def open_pot(ingredients: Ingredients, audience: Audience) -> "Pot":
+    """The experiments with their images, and with predictions in every view of the first.
 
     Raises:
-        FoldcraftError: fewer than two experiments, or than two folds that all have finished; what `check` and
-            `check_files` raise, and all that `open_members` does.
+        FoldcraftError: a model is damaged; an image cannot be read.
     """
-    if len(configs) < 2:
-        raise FoldcraftError("a soup needs two experiments at the least", "--config", "name more, or give --seeds")
-    configs = [config.model_copy(update={"tta": configs[0].tta}) for config in configs]
-    for config in configs:
-        check(configs[0], config)
-    members = open_members(configs)
-    folds = [fold for fold in members[0].done_folds if all(fold in member.done_folds for member in members)]
-    if len(folds) < 2:
-        raise FoldcraftError(
-            f"{len(folds)} folds are finished by all of {listing([member.name for member in members])}",
-            "--config",
-            "train two at the least: a choice is judged on a fold that had no say in it",
-        )
-    check_files(members, folds)
+    members, folds = ingredients.members, ingredients.folds
     complete(members, audience)
     config = members[0].work.config
     loaded = FoldModel.load(members[0].work, members[0].folder(folds[0]), CPU)
     stores = members[0].work.open_images([members[0].work.image_spec(loaded.blueprint)], audience)[0]
     chosen = hardware.for_inference(config.train, hardware_file(config))
-    return Pot(tuple(members), tuple(folds), *stores, loaded.blueprint, chosen, audience)
-
-
-def check(first: Config, other: Config) -> None:
-    """See that an experiment may go into a soup with the first: trained, and from the same weights on the same images.
-
-    Raises:
-        FoldcraftError: it may not.
-    """
-    if other.soup:
-        raise FoldcraftError("is a soup itself", other.experiment, "name the experiments that it was made of")
-    if other.finetune.mode == "linear_probe":
-        raise FoldcraftError(
-            "trains nothing: its head is solved, and the same for every seed", other.experiment, "blend it by infer.py"
-        )
-    mine, theirs = (dict(_flat(config.training_settings())) for config in (first, other))
-    kept = [name for name in mine if not name.startswith(tuple(f"{free}." for free in FREE)) and name not in FREE]
-    different = [f"{name} is {mine[name]!r} and {theirs[name]!r}" for name in kept if mine[name] != theirs[name]]
-    if different:
-        raise FoldcraftError(
-            f"{first.experiment} and {other.experiment} do not go into one soup: {listing(different, 3)}",
-            "--config",
-            "experiments may differ in seed, train and augment; blend others by infer.py",
-        )
-
-
-def _flat(settings: dict[str, object]) -> Iterator[tuple[str, object]]:
-    for section, value in settings.items():
-        if isinstance(value, dict):
-            yield from ((f"{section}.{key}", inner) for key, inner in value.items())
-        else:
-            yield section, value
-
-
-def check_files(members: Sequence[MemberRuns], folds: Sequence[int]) -> None:
-    """See that the models were made from the same pixels and the same pretrained weights.
-
-    Raises:
-        FoldcraftError: they were not.
-    """
-    for what, told in (("images", "images"), ("pretrained", "pretrained weights")):
-        found: dict[str, str] = {}
-        for member, fold in product(members, folds):
-            kept = member.folder(fold).read_manifest().get("fingerprints", {})
-            found.setdefault(kept.get(what, ""), f"{member.name} (fold {fold})")
-        if len(found) > 1:
-            raise FoldcraftError(
-                f"were made from different {told}: {listing(list(found.values()), 3)}",
-                "--config",
-                "train them again from the same files",
-            )
+    return Pot(members, folds, *stores, loaded.blueprint, chosen, audience)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A sweep: each trial is an experiment, a set of folds; one that cannot win any more is left after a few of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +55,25 @@ class Sweep:
 
     Args:
         load: the config with some more `key=value` words.
+        work: the experiment without any.
     """
 
     load: Load
     space: Space
+    work: Workspace
     audience: Audience
-    base: Config = field(init=False)
-    work: Workspace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.base = self.load([])
         self._check_parameters()
-        self.work = Workspace.open(self.base)
         metric = self.work.competition.metric
         if metric.greater_is_better != self.space.maximize:
             right = "maximize" if metric.greater_is_better else "minimize"
             raise FoldcraftError(f"the goal of {metric.name} is to {right}", f"sweep {self.space.name}: metric.goal")
+
+    @property
+    def base(self) -> Config:
+        """The settings without any of a trial."""
+        return self.work.config
 
     @property
     def name(self) -> str:

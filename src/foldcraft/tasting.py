@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from foldcraft import lineage, sealed
+from foldcraft.bootstrap import paired_difference
 from foldcraft.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.config import Config, DistillConfig
-from foldcraft.errors import FoldcraftError
 from foldcraft.files import locked, remove_leftovers, write_atomic
 from foldcraft.foldresult import Outcome, finish
+from foldcraft.ingredients import check_free
 from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import METRICS, Metric, paired_difference
+from foldcraft.metrics import METRICS, Metric
 from foldcraft.predictions import log_mean
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.rundir import FoldFolder
 from foldcraft.soup import Chosen, Pot
 from foldcraft.workspace import Workspace
 
@@ -210,22 +211,6 @@ def settings_of(pot: Pot, chosen: Chosen, name: str) -> Config:
     configs = [pot.members[number].work.config for number in chosen]
     made_of = {config.experiment: config.training_fingerprint() for config in configs}
     return configs[0].model_copy(update={"experiment": name, "soup": made_of, "distill": DistillConfig(share=0.0)})
-
-
-def check_free(config: Config) -> None:
-    """See that no other experiment lies where a soup of that name would.
-
-    Args:
-        config: of the soup; before it is known what it is made of, of any experiment with that name.
-
-    Raises:
-        FoldcraftError: one does.
-    """
-    for path in sorted(experiment_folder(config).glob("fold*/config.yaml")):
-        made_of = FoldFolder(path.parent, -1).read_settings().get("soup")
-        if not made_of or (config.soup and made_of != config.soup):
-            what = "another soup" if made_of else "an experiment that was trained"
-            raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")
 
 
 def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:

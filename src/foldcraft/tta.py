@@ -1,12 +1,12 @@
 """Test-time augmentation: views of an image by name."""
 
-import re
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft import viewnames
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -18,7 +18,6 @@ FIXED: dict[str, View] = {
     "rot180": lambda images: images.rot90(2, (2, 3)),
     "rot270": lambda images: images.rot90(3, (2, 3)),
 }
-SCALE = re.compile(r"scale(\d+(?:\.\d+)?)")
 
 
 def view(name: str, where: str = "tta.views") -> View:
@@ -30,7 +29,8 @@ def view(name: str, where: str = "tta.views") -> View:
     Raises:
         FoldcraftError: no such view.
     """
-    steps = [_step(part, where) for part in name.split("+")]
+    named = viewnames.steps(name, where)
+    steps = [FIXED[step] if isinstance(step, str) else partial(_scale, factor=step) for step in named]
 
     def look(images: torch.Tensor) -> torch.Tensor:
         for step in steps:
@@ -45,16 +45,6 @@ def mirrored(name: str) -> str:
     if name in ("identity", "hflip"):
         return "hflip" if name == "identity" else "identity"
     return name.removesuffix("+hflip") if name.endswith("+hflip") else f"{name}+hflip"
-
-
-def _step(name: str, where: str) -> View:
-    if name in FIXED:
-        return FIXED[name]
-    match = SCALE.fullmatch(name)
-    if match and 0.5 <= float(match[1]) <= 2:
-        return lambda images: _scale(images, float(match[1]))
-    mend = "scales go from scale0.5 to scale2" if match else suggest(name, [*FIXED, "scale1.15"])
-    raise FoldcraftError(f"no view {name!r}", where, mend)
 
 
 def _scale(images: torch.Tensor, factor: float) -> torch.Tensor:

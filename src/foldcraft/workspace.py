@@ -1,14 +1,16 @@
-"""An experiment's settings together with the data and folds they are for."""
+"""An experiment's settings together with the data and folds they are for; opened before torch is."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foldcraft import competition, fingerprint, folds, lineage, tta
+from foldcraft import competition, fingerprint, folds, lineage, viewnames
 from foldcraft.audience import Audience
-from foldcraft.backbones import Blueprint
 from foldcraft.competition import Competition
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
@@ -16,6 +18,9 @@ from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
 from foldcraft.predictions import Origin
 from foldcraft.rundir import cache_folder
+
+if TYPE_CHECKING:
+    from foldcraft.backbones import Blueprint
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Workspace:
     folds: Folds
 
     @classmethod
-    def open(cls, config: Config) -> "Workspace":
+    def open(cls, config: Config) -> Workspace:
         """Read competition and folds.
 
         Raises:
@@ -35,7 +40,7 @@ class Workspace:
         """
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
-                tta.view(name, where)
+                viewnames.steps(name, where)
         data = competition.read(config)
         return cls(config, data, folds.read(config.folds_file, data))
 

@@ -14,9 +14,10 @@ import pandas as pd
 
 from foldcraft import blending, ledger, mistakes, predictions, significance, standing
 from foldcraft.audience import Audience
-from foldcraft.blending import Combined, MemberRuns
+from foldcraft.blending import Combined
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
+from foldcraft.members import MemberRuns
 from foldcraft.mistakes import Case
 from foldcraft.nested import Candidate
 from foldcraft.rundir import report_file, study_folder

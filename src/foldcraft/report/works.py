@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldcraft import anatomy, backbones, checkpoint, finetune
 from foldcraft.anatomy import Part
-from foldcraft.blending import MemberRuns
+from foldcraft.members import MemberRuns
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,

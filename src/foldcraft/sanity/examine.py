@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from foldcraft.audience import Audience
-from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, suggest
 from foldcraft.sanity import information, judging, learning, net, pace, splits
 from foldcraft.sanity.finding import FAIL, Finding, not_applicable
+from foldcraft.sanity.opening import Opened
 from foldcraft.sanity.subject import Subject
 from foldcraft.sanity.timetable import Timetable
 
@@ -95,7 +95,7 @@ class Report:
 
 
 def examine(
-    config: Config,
+    opened: Opened,
     audience: Audience,
     most: int = MOST,
     only: Collection[str] = (),
@@ -110,14 +110,14 @@ def examine(
         tell: called with each line as it is known.
 
     Raises:
-        FoldcraftError: no such check; and all that `Subject` raises.
+        FoldcraftError: no such check.
     """
     for name in only:
         if name not in CHECKS:
             raise FoldcraftError(f"no check {name!r}", "--only", suggest(name, list(CHECKS)))
     began, computed = time.perf_counter(), time.process_time()
     with TemporaryDirectory(prefix="foldcraft-check-") as folder:
-        subject = Subject(config, Path(folder), audience, most, trace)
+        subject = Subject(opened, Path(folder), audience, most, trace)
         lines = []
         for name in only or CHECKS:
             lines.append(_carry_out(name, subject, lines))

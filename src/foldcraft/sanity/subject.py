@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import checkpoint, competition, finetune, foldrun, folds, hardware, lrprobe, predictions, startingpoint
+from foldcraft import checkpoint, finetune, foldrun, hardware, lrprobe, predictions, startingpoint
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.competition import Competition
 from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
 from foldcraft.fit import RunawayLoss, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
@@ -25,6 +24,7 @@ from foldcraft.inference import Member
 from foldcraft.predictions import Predictions
 from foldcraft.processes import Processes
 from foldcraft.rundir import FoldFolder, hardware_file
+from foldcraft.sanity.opening import Opened
 from foldcraft.workspace import Workspace
 
 FOLD = 0  # the fold whose training is looked at
@@ -74,24 +74,17 @@ class Subject:
     """An experiment to look at; costly parts are made when they are first asked for.
 
     Args:
-        config: the experiment.
+        opened: the experiment.
         folder: an empty folder for what the checks write.
         most: how many training images are looked at.
         trace: where a profiler's trace goes; None: nothing is profiled.
-
-    Raises:
-        FoldcraftError: no folds yet, and all else that `Workspace.open` raises but folds that do not fit.
     """
 
-    def __init__(self, config: Config, folder: Path, audience: Audience, most: int, trace: Path | None = None) -> None:
-        if config.soup:
-            raise FoldcraftError(
-                "is the mean of other experiments' weights, which is not trained", config.experiment, "check those"
-            )
-        self.config, self.audience, self.trace = config, audience, trace
+    def __init__(self, opened: Opened, folder: Path, audience: Audience, most: int, trace: Path | None = None) -> None:
+        self.config, self.audience, self.trace = opened.work.config, audience, trace
         self.kept: dict[str, Any] = {}  # what a family of checks has computed for all of its own
-        self.whole, self.folds_problem = _open(config)
-        self.work = some_of(self.whole, most, _settled(config, folder))
+        self.whole, self.folds_problem = opened.work, opened.folds_problem
+        self.work = some_of(self.whole, most, _settled(self.config, folder))
 
     @property
     def trains(self) -> bool:
@@ -235,17 +228,6 @@ def _settled(config: Config, folder: Path) -> Config:
     if config.train.lr == "auto":
         config = lrprobe.with_lr(config, lrprobe.MIDDLE[config.finetune.mode])
     return config.model_copy(update={"runs": folder, "distill": type(config.distill)()})
-
-
-def _open(config: Config) -> tuple[Workspace, str]:
-    """The experiment, and what is wrong with its folds; where they cannot be read, others stand in for them."""
-    try:
-        return Workspace.open(config), ""
-    except FoldcraftError as error:
-        if error.where != config.folds_file or not config.folds_file.is_file():
-            raise
-        data = competition.read(config)
-        return Workspace(config, data, folds.make(data, config.folds)), str(error)
 
 
 def some_of(work: Workspace, most: int, config: Config) -> Workspace:

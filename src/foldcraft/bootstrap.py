@@ -1,0 +1,98 @@
+"""How sure a score is: the same score of many draws of whole groups with replacement."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from foldcraft.metrics import Metric
+
+CELLS = 2**18  # numbers in the largest array of a chunk of draws: fits into a cache
+
+
+def bootstrap_scores(
+    metric: Metric,
+    truth: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> np.ndarray:
+    """Scores (P, repeats) of several predictions on the same draws of whole groups with replacement.
+
+    Rows of one group (photos of one person) are not independent, so a bootstrap over rows would be too sure of itself.
+    Draws depend on the groups' names and the seed only, not on the order of the rows.
+
+    Args:
+        truth: class indices (N,).
+        predicted: probabilities (N, K) of each of the P.
+        groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
+    """
+    if metric.of_confusion:
+        drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed)
+        return np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
+    groups, unit = np.unique(groups, return_inverse=True)
+    return np.concatenate(
+        [
+            [metric.of_weights(truth, probabilities, counts[unit]) for probabilities in predicted]
+            for counts in _draws(len(groups), repeats, seed, CELLS // len(truth))
+        ],
+        axis=1,
+    )
+
+
+def bootstrap_confusions(
+    truth: np.ndarray, predicted: Sequence[np.ndarray], groups: np.ndarray, repeats: int = 500, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The confusion matrices behind `bootstrap_scores`, (P, R, K, K) at a time; all R sum to `repeats`."""
+    labels = [probabilities.argmax(1) for probabilities in predicted]
+    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed)
+
+
+def bootstrap_labels(
+    truth: np.ndarray,
+    labels: Sequence[np.ndarray],
+    classes: int,
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """`bootstrap_confusions` of class indices (N,) instead of probabilities."""
+    groups, unit = np.unique(groups, return_inverse=True)
+    by_unit = [
+        csr_array((np.ones(len(truth)), (truth * classes + said, unit)), shape=(classes**2, len(groups)))
+        for said in labels  # equal places are summed
+    ]
+    for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(labels) * classes**2)):
+        yield np.stack([(each @ counts).T.reshape(-1, classes, classes) for each in by_unit])
+
+
+def _draws(units: int, repeats: int, seed: int, most: int) -> Iterator[np.ndarray]:
+    """How often each unit is drawn in as many draws with replacement as there are, (units, R); R is at most `most`."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, repeats, max(1, most)):
+        size = min(max(1, most), repeats - start)
+        drawn = rng.integers(units, size=(size, units))
+        places = drawn * size + np.arange(size)[:, None]
+        yield np.bincount(places.ravel(), minlength=units * size).reshape(units, size).astype(np.float64)
+
+
+def paired_difference(
+    metric: Metric,
+    truth: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    groups: np.ndarray,
+    repeats: int = 200,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """How much better `a` is than `b` on the same rows, and the standard error of that, by a bootstrap over groups.
+
+    Positive means that `a` is better, whatever the metric's direction.
+
+    Args:
+        truth: class indices (N,).
+        a, b: probabilities (N, K) of two models.
+    """
+    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed)
+    return metric.sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn[0] - drawn[1]))

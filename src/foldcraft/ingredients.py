@@ -1,0 +1,118 @@
+"""What a soup may be made of, and under which name: asked before torch is imported."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError, listing
+from foldcraft.members import MemberRuns, open_members
+from foldcraft.rundir import FoldFolder, experiment_folder
+
+# What members may differ in. All else decides where a training begins, or what its net is and sees.
+FREE = (
+    *("seed", "augment", "train", "distill", "probe"),
+    *("finetune.layer_decay", "finetune.unfreeze_epochs", "finetune.lora_rank", "finetune.interpolate"),
+)
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Experiments whose weights may be averaged, all of them looked at in the views of the first.
+
+    Attributes:
+        folds: those that all members have finished.
+    """
+
+    members: tuple[MemberRuns, ...]
+    folds: tuple[int, ...]
+
+
+def gather(configs: Sequence[Config]) -> Ingredients:
+    """Finished experiments that may be averaged.
+
+    Raises:
+        FoldcraftError: fewer than two experiments, or than two folds that all have finished; what `check` and
+            `check_files` raise, and all that `open_members` does.
+    """
+    if len(configs) < 2:
+        raise FoldcraftError("a soup needs two experiments at the least", "--config", "name more, or give --seeds")
+    configs = [config.model_copy(update={"tta": configs[0].tta}) for config in configs]
+    for config in configs:
+        check(configs[0], config)
+    members = open_members(configs)
+    folds = [fold for fold in members[0].done_folds if all(fold in member.done_folds for member in members)]
+    if len(folds) < 2:
+        raise FoldcraftError(
+            f"{len(folds)} folds are finished by all of {listing([member.name for member in members])}",
+            "--config",
+            "train two at the least: a choice is judged on a fold that had no say in it",
+        )
+    check_files(members, folds)
+    return Ingredients(tuple(members), tuple(folds))
+
+
+def check(first: Config, other: Config) -> None:
+    """See that an experiment may go into a soup with the first: trained, and from the same weights on the same images.
+
+    Raises:
+        FoldcraftError: it may not.
+    """
+    if other.soup:
+        raise FoldcraftError("is a soup itself", other.experiment, "name the experiments that it was made of")
+    if other.finetune.mode == "linear_probe":
+        raise FoldcraftError(
+            "trains nothing: its head is solved, and the same for every seed", other.experiment, "blend it by infer.py"
+        )
+    mine, theirs = (dict(_flat(config.training_settings())) for config in (first, other))
+    kept = [name for name in mine if not name.startswith(tuple(f"{free}." for free in FREE)) and name not in FREE]
+    different = [f"{name} is {mine[name]!r} and {theirs[name]!r}" for name in kept if mine[name] != theirs[name]]
+    if different:
+        raise FoldcraftError(
+            f"{first.experiment} and {other.experiment} do not go into one soup: {listing(different, 3)}",
+            "--config",
+            "experiments may differ in seed, train and augment; blend others by infer.py",
+        )
+
+
+def _flat(settings: dict[str, object]) -> Iterator[tuple[str, object]]:
+    for section, value in settings.items():
+        if isinstance(value, dict):
+            yield from ((f"{section}.{key}", inner) for key, inner in value.items())
+        else:
+            yield section, value
+
+
+def check_files(members: Sequence[MemberRuns], folds: Sequence[int]) -> None:
+    """See that the models were made from the same pixels and the same pretrained weights.
+
+    Raises:
+        FoldcraftError: they were not.
+    """
+    for what, told in (("images", "images"), ("pretrained", "pretrained weights")):
+        found: dict[str, str] = {}
+        for member, fold in product(members, folds):
+            kept = member.folder(fold).read_manifest().get("fingerprints", {})
+            found.setdefault(kept.get(what, ""), f"{member.name} (fold {fold})")
+        if len(found) > 1:
+            raise FoldcraftError(
+                f"were made from different {told}: {listing(list(found.values()), 3)}",
+                "--config",
+                "train them again from the same files",
+            )
+
+
+def check_free(config: Config) -> None:
+    """See that no other experiment lies where a soup of that name would.
+
+    Args:
+        config: of the soup; before it is known what it is made of, of any experiment with that name.
+
+    Raises:
+        FoldcraftError: one does.
+    """
+    for path in sorted(experiment_folder(config).glob("fold*/config.yaml")):
+        made_of = FoldFolder(path.parent, -1).read_settings().get("soup")
+        if not made_of or (config.soup and made_of != config.soup):
+            what = "another soup" if made_of else "an experiment that was trained"
+            raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")

@@ -1,0 +1,42 @@
+"""The experiment that is to be checked, with its data and folds; read before torch is imported."""
+
+from dataclasses import dataclass
+
+from foldcraft import competition
+from foldcraft.config import Config
+from foldcraft.errors import FoldcraftError
+from foldcraft.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An experiment as the checks find it.
+
+    Attributes:
+        folds_problem: what is wrong with its folds, for which others stand in then; "" where nothing is.
+    """
+
+    work: Workspace
+    folds_problem: str = ""
+
+
+def read(config: Config) -> Opened:
+    """Read competition and folds.
+
+    Raises:
+        FoldcraftError: a soup; no folds yet; and all else that `Workspace.open` raises but folds that do not fit.
+    """
+    if config.soup:
+        raise FoldcraftError(
+            "is the mean of other experiments' weights, which is not trained", config.experiment, "check those"
+        )
+    try:
+        return Opened(Workspace.open(config))
+    except FoldcraftError as error:
+        if error.where != config.folds_file or not config.folds_file.is_file():
+            raise
+        # Here, for scikit-learn takes a second to import, and only folds that do not fit have to be made anew.
+        from foldcraft import splitting
+
+        data = competition.read(config)
+        return Opened(Workspace(config, data, splitting.make(data, config.folds)), str(error))

@@ -1,0 +1,130 @@
+"""A mistake is told before the heavy libraries are imported. What is counted is modules, not seconds."""
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CONFIG, ROOT, write_competition
+
+from foldcraft import config, tta, viewnames
+
+HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
+TWO = ["--config", "configs/digits/convnet.yaml", "configs/digits/mobilenet.yaml"]  # where src/demo.py looks for them
+ONE = TWO[:2]
+WORDS = {
+    **dict.fromkeys(("audit", "board", "check", "diagnose", "preview", "split", "summary", "train"), ONE),
+    **dict.fromkeys(("compare", "infer", "report", "soup"), TWO),
+    "sweep": [*ONE, "--space", "space.yaml"],
+    "demo": [],
+}
+WITHOUT_TABLES = ("ledger", "reference")
+SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {train.lr: {values: [0.1, 0.2]}}}"
+
+# By name: the mistake, and what must be said of it.
+MISTAKES = {
+    "no config": "convnet.yaml",
+    "unknown key": "train.epoch",
+    "no folder": "input/shapes",
+    "no train.csv": "train.csv",
+    "no target": "no column 'label'",
+    "no folds": "run `python src/split.py`",
+}
+WITHOUT_FOLDS = ("audit", "demo", "split", "summary")  # these make them, or need none
+CASES = [
+    (command, mistake)
+    for command, mistake in product(WORDS, MISTAKES)
+    if not (mistake == "no folds" and command in WITHOUT_FOLDS)
+]
+
+pytestmark = pytest.mark.xdist_group("startup")  # all cases are run once
+
+
+def place(folder: Path, mistake: str) -> Path:
+    """A competition with two experiments and folds, and a mistake in it."""
+    (folder / "configs" / "digits").mkdir(parents=True)
+    (folder / "space.yaml").write_text(SPACE)
+    for name in ("convnet", "mobilenet"):
+        (folder / "configs" / "digits" / f"{name}.yaml").write_text(CONFIG)
+    write_competition(folder / "input" / "shapes", train=12, test=3)
+    if mistake == "no config":
+        shutil.rmtree(folder / "configs")
+    if mistake == "no folder":
+        shutil.rmtree(folder / "input")
+    if mistake == "no train.csv":
+        (folder / "input" / "shapes" / "train.csv").unlink()
+    if mistake == "no target":
+        table = folder / "input" / "shapes" / "train.csv"
+        table.write_text(table.read_text().replace("label", "answer", 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """What became of each command with each mistake, and with --help."""
+    folders = {name: str(place(tmp_path_factory.mktemp("place"), name)) for name in MISTAKES}
+    helps = [(command, "--help") for command in (*WORDS, *WITHOUT_TABLES)]
+    early = [*helps, *((command, mistake) for command, mistake in CASES if mistake in ("no config", "unknown key"))]
+    late = [case for case in CASES if case not in early] + [("ledger", "no ledger")]
+
+    def asked(command: str, mistake: str) -> tuple[str, str, list[str]]:
+        more = {"unknown key": ["train.epoch=3"], "--help": ["--help"]}.get(mistake, [])
+        return folders.get(mistake, folders["no folds"]), command, [*WORDS.get(command, []), *more]
+
+    stages = [
+        {"start": "foldcraft.cli", "cases": [asked(*case) for case in early]},
+        {"start": "foldcraft.workspace", "cases": [asked(*case) for case in late]},
+    ]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("startup_ground.py")],
+        input=json.dumps(stages),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(zip([*early, *late], json.loads(done.stdout), strict=True))
+
+
+def imported(outcome: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name in outcome["modules"]]
+
+
+def test_every_command_is_among_them() -> None:
+    assert {*WORDS, *WITHOUT_TABLES} == {file.stem for file in (ROOT / "src").glob("*.py")}
+
+
+@pytest.mark.parametrize("command", [*WORDS, *WITHOUT_TABLES])
+def test_help_needs_neither_torch_nor_pandas(outcomes: dict, command: str) -> None:
+    outcome = outcomes[command, "--help"]
+    assert (outcome["code"], imported(outcome, (*HEAVY, "pandas", "numpy"))) == (0, []), outcome["err"]
+
+
+@pytest.mark.parametrize(("command", "mistake"), CASES)
+def test_a_mistake_is_told_before_heavy_imports(outcomes: dict, command: str, mistake: str) -> None:
+    outcome = outcomes[command, mistake]
+    assert outcome["code"] == 2, outcome["err"]
+    assert outcome["err"].count("\n") == 1
+    assert MISTAKES[mistake] in outcome["err"]
+    assert imported(outcome, HEAVY) == []
+
+
+def test_an_empty_ledger_is_told_before_heavy_imports(outcomes: dict) -> None:
+    outcome = outcomes["ledger", "no ledger"]
+    assert (outcome["code"], imported(outcome, HEAVY)) == (2, []), outcome["err"]
+
+
+def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> None:
+    from foldcraft.errors import FoldcraftError
+    from foldcraft.workspace import Workspace
+
+    for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
+        with pytest.raises(FoldcraftError, match=words[0].split("=")[0]):
+            Workspace.open(config.load(shapes, words))
+
+
+def test_every_view_that_has_a_name_can_be_looked_at() -> None:
+    assert set(viewnames.FIXED) == set(tta.FIXED)
