@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--backbones", nargs="+", default=[], metavar="NAME", help="more backbones than those in the weights folder"
+        "--backbones",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="more backbones than those in the weights folder and in installed packages",
     )
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
     args = parser.parse_intermixed_args(arguments)

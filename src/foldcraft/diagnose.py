@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from foldcraft import calibration, probe, shift, startingpoint
+from foldcraft import backbones, calibration, probe, shift, startingpoint
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config, ProbeConfig
@@ -136,6 +136,8 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         works: the same competition, with a config for each backbone.
     """
     nets = [_open(work) for work in works]
+    for work, (_, blueprint) in zip(works, nets, strict=True):
+        audience.note(backbones.describe_weights(work.config.backbone, blueprint))
     specs = [work.image_spec(blueprint) for work, (_, blueprint) in zip(works, nets, strict=True)]
     stores = [train for train, _ in works[0].open_images(specs, audience)]
     table = _Table(works[0], [net for net, _ in nets], stores, audience)
