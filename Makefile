@@ -1,4 +1,4 @@
-# make demo   install what is missing, run the whole pipeline on a bundled data set
+# make demo   install what is missing, run the whole pipeline on a bundled data set in about a minute
 # make test   install what is missing, lint, run every test
 # make fuzz     ten thousand odd files and settings
 # make nightly  the long forms of the tests that draw faults and odd files

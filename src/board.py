@@ -1,7 +1,7 @@
 """All experiments of a competition, ranked by their out-of-fold (OOF) score: what each costs, and whether the best is
 really better.
 
-  python src/board.py --config configs/digits/convnet.yaml          # any config of the competition
+  python src/board.py --config configs/digits/finetune.yaml          # any config of the competition
   python src/board.py --config C --sort cost --mode linear_probe --top 10
   python src/board.py --config C --fold 0                           # those that have only fold 0 as well
   python src/board.py --config C competition.metric=log_loss        # by another metric

@@ -2,7 +2,7 @@
 
 Each is a run folder or a config; the first is the baseline.
 
-  python src/compare.py runs/digits/mobilenet runs/digits/convnet
+  python src/compare.py runs/digits/probe runs/digits/finetune
   python src/compare.py configs/masks/probe.yaml configs/masks/mobilenet.yaml tta.views=[identity]
   python src/compare.py A BEST --tried 20             # the best of 20 that were tried
   python src/compare.py A B --accept && python src/infer.py --config B

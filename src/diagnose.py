@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--backbones", nargs="+", default=[], metavar="NAME", help="more backbones than those in the weights folder"
+        "--backbones",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="more backbones than those in the weights folder and in installed packages",
     )
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
     args = parser.parse_intermixed_args(arguments)
@@ -139,8 +143,7 @@ def commands(pool: Sequence[Path], tried: Sequence[Path]) -> Iterator[str]:
     """What to type, in order: the pool first, then a fold of each fine-tuning, and the others where it is ahead."""
     named = " ".join(map(str, pool))
     yield "first the pool, in minutes:"
-    for path in pool:
-        yield f"  python src/train.py --config {path} --fold all"
+    yield f"  python src/train.py --config {named} --fold all"
     yield f"  python src/infer.py --config {named}"
     for path in tried:
         yield "then one fold of a fine-tuning, and the others only where it is ahead of the pool on the same rows:"

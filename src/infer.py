@@ -1,7 +1,7 @@
 """Blend experiments into a submission: nested OOF score, test predictions with TTA, a checked CSV, a row in the ledger.
 
-python src/infer.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
-python src/infer.py --score digits_convnet_mobilenet public=0.981      # what the leaderboard said of it
+python src/infer.py --config configs/digits/probe.yaml configs/digits/finetune.yaml
+python src/infer.py --score digits_probe_finetune public=0.981      # what the leaderboard said of it
 """
 
 from __future__ import annotations

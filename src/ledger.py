@@ -1,7 +1,7 @@
 """All submissions with what the leaderboard said of them: does the out-of-fold (OOF) score deserve to be trusted?
 
 python src/ledger.py
-python src/infer.py --score digits_convnet public=0.981      # enters a leaderboard score
+python src/infer.py --score digits_finetune public=0.981      # enters a leaderboard score
 """
 
 from __future__ import annotations

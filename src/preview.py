@@ -1,6 +1,6 @@
 """Draw what enters the net: a contact sheet of images as inference sees them beside augmented ones.
 
-python src/preview.py --config configs/digits/convnet.yaml
+python src/preview.py --config configs/digits/finetune.yaml
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """One HTML page about experiments: score, mistakes with pictures, blend, data, training. It opens without a network.
 
-python src/report.py --config configs/digits/convnet.yaml configs/digits/mobilenet.yaml
+python src/report.py --config configs/digits/probe.yaml configs/digits/finetune.yaml
 """
 
 import shlex

@@ -1,6 +1,6 @@
 """Look inside an experiment's net: its modules, what is trained how fast, whether gradients reach all of it.
 
-python src/summary.py --config configs/digits/convnet.yaml
+python src/summary.py --config configs/digits/finetune.yaml
 """
 
 from __future__ import annotations

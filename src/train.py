@@ -2,9 +2,10 @@
 
 A fold that was interrupted goes on where it was; one that is done is skipped.
 
-  python src/train.py --config configs/digits/convnet.yaml --fold all
+  python src/train.py --config configs/digits/finetune.yaml --fold all
   python src/train.py --config C --fold 0,2 train.lr=0.0005 experiment=slower
   python src/train.py --config C --fold all --jobs 2
+  python src/train.py --config A B --fold all          # one experiment after the other
   torchrun --nproc-per-node 2 src/train.py --config C --fold 0
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
     parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
     parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
@@ -32,18 +33,22 @@ def main(arguments: Sequence[str]) -> int:
     if "=" in args.fold:  # `--fold key=value`: the word belongs to the settings
         args.overrides.append(args.fold)
         args.fold = "all"
-    config = cli.load_config(args)
+    configs = cli.load_configs(args)
+    if args.jobs < 1:
+        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
     from foldcraft.workspace import Workspace
 
-    if args.trial:
-        config = config.as_trial()
-    work = Workspace.open(config)
-    chosen = cli.parse_folds(args.fold, work.folds.count)
-    if args.jobs < 1:
-        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    works = [Workspace.open(config.as_trial() if args.trial else config) for config in configs]
+    folds = [cli.parse_folds(args.fold, work.folds.count) for work in works]
+    named = [word for word in [*args.config, *args.overrides] if "=" not in word] or [None]
+    return max(train(args, *one) for one in zip(works, folds, named, strict=True))
+
+
+def train(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], named: str | None) -> int:
+    """Train folds of one experiment, whose config was given by that name."""
     if args.jobs > 1 and len(chosen) > 1:
-        return side_by_side(args, work, chosen)
+        return side_by_side(args, work, chosen, named)
 
     from foldcraft import processes
 
@@ -96,14 +101,14 @@ def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Termin
     terminal.table(work.config.experiment, ("", work.competition.metric.name, "epochs", "time"), rows)
 
 
-def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int]) -> int:
+def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
     from foldcraft.launch import run_side_by_side
     from foldcraft.rundir import FoldFolder
 
     terminal = cli.terminal(args)
     words = [word for word in [*args.config, *args.overrides] if "=" in word]
-    named = ["--config", *(word for word in args.config if "=" not in word)] if args.config else []
+    named = ["--config", config] if config else []
     more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
     commands = {fold: [__file__, *more, *named, *words, "--fold", str(fold)] for fold in chosen}
     codes = run_side_by_side(commands, args.jobs, terminal.say)

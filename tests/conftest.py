@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -80,6 +81,22 @@ def write_competition(folder: Path, train: int = 48, test: int = 12, group: bool
     frame[:train].to_csv(folder / "train.csv", index=False)
     frame[train:][["id"]].to_csv(folder / "test.csv", index=False)
     frame[train:][["id"]].assign(label="bar").to_csv(folder / "sample_submission.csv", index=False)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without network, its weights folder still empty."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "caches"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "caches"))
+    monkeypatch.setenv("FOLDCRAFT_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
 
 
 @pytest.fixture

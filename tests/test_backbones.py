@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +38,6 @@ def config(name: str, source: str = "timm", weights: str = "none", **more: Any) 
 
 def images(count: int = 2, size: int = 64) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without network, its weights folder still empty."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "caches"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "caches"))
-    monkeypatch.setenv("FOLDCRAFT_WEIGHTS", str(tmp_path / "weights"))
-    return tmp_path / "weights"
 
 
 def put_timm(folder: Path) -> dict[str, torch.Tensor]:

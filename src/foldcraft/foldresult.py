@@ -64,6 +64,7 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
         "views": list(views),
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
+        "weights_licence": outcome.blueprint.licence,
         **outcome.about,
         "hardware": {
             "chosen": str(outcome.hardware),

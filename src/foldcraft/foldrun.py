@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from foldcraft import (
+    backbones,
     checkpoint,
     finetune,
     fingerprint,
@@ -151,7 +152,8 @@ def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: 
     """A linear probe: the fold's closed-form head on frozen features; nothing is trained, nothing can be resumed."""
     config, began = work.config, time.perf_counter()
     chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
-    audience.fold_started(config, folder, {"hardware": str(chosen), "why": "closed-form head on frozen features"})
+    about = {"hardware": str(chosen), "why": "closed-form head on frozen features"}
+    audience.fold_started(config, folder, {**about, "weights": _weights(start)})
     solved = startingpoint.solve_probe(work, start, config.probe, audience, config.train.imbalance)
     head = solved.folds[folder.fold]
     pool = FeaturePool([net.model for net in start.nets], start.parts)
@@ -180,6 +182,10 @@ def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: 
     )
 
 
+def _weights(start: StartingPoint) -> str:
+    return backbones.describe_weights(start.config.backbone, start.blueprint)
+
+
 def _adapt(
     work: Workspace,
     folder: FoldFolder,
@@ -197,7 +203,8 @@ def _adapt(
     model, from_probe = training.ready_model(folder.fold, audience)
     before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
     lr = training.config.train.lr
-    audience.fold_started(training.config, folder, {"hardware": str(chosen), "why": chosen.why()})
+    about = {"hardware": str(chosen), "why": chosen.why(), "weights": _weights(start)}
+    audience.fold_started(training.config, folder, about)
     fitted = training.run(task, model, audience, state)
     about: dict[str, Any] = {"lr": lr, "head_init": "probe" if from_probe else "random", **training.about, **taught}
     outcome = Outcome(

@@ -49,6 +49,7 @@ class Terminal(Audience):
         self._bars: _Bars | None = None
         self._training: TaskID | None = None
         self._fold, self._epochs = 0, 0
+        self._weights = ""
 
     def say(self, text: str) -> None:
         shown = "\n".join(map(printable, text.split("\n")))
@@ -115,6 +116,9 @@ class Terminal(Audience):
 
     def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
         self._fold = folder.fold
+        if (weights := about.get("weights")) and weights != self._weights:  # said once, not with every fold
+            self.note(weights)
+            self._weights = weights
         self.note(f"fold {self._fold}: {config.experiment} on {about['hardware']} ({about['why']})")
 
     def started(self, plan: Plan, epochs_done: int) -> None:
