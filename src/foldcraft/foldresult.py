@@ -64,7 +64,9 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
         "views": list(views),
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
-        "weights_licence": outcome.blueprint.licence,
+        "weights_licence": ", ".join(
+            dict.fromkeys(one.licence for one in (outcome.blueprint, *outcome.blueprint.others) if one.licence)
+        ),
         **outcome.about,
         "hardware": {
             "chosen": str(outcome.hardware),
@@ -77,7 +79,7 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
             "test": work.competition.test_fingerprint,
             "folds": work.folds.fingerprint,
             "images": outcome.train.path.stem,
-            "pretrained": outcome.blueprint.weights,
+            "pretrained": ", ".join(one.weights for one in (outcome.blueprint, *outcome.blueprint.others)),
             "model": oof.origin.weights,
             "oof": fingerprint.of_file(folder.oof),
         },

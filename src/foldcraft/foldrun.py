@@ -183,7 +183,7 @@ def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: 
 
 
 def _weights(start: StartingPoint) -> str:
-    return backbones.describe_weights(start.config.backbone, start.blueprint)
+    return "; ".join(backbones.describe_weights(net.config.backbone, net.blueprint) for net in start.nets)
 
 
 def _adapt(
