@@ -74,7 +74,7 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
 
     files = {file.name for file in FOLD.iterdir() if not file.name.startswith(".")}
     assert files == {"config.yaml", "model.safetensors", "oof.parquet", "test.parquet", "manifest.json"}
-    assert manifest()["probe"]["stages"] == ["stage2", "stage3", "stage4", "stage5", "head"]
+    assert manifest()["probe"]["stages"] == ["layer1.0", "layer2.0", "layer3.0", "layer4.0", "head"]
     assert manifest()["probe"]["strength"] in config.load(split).probe.strengths
     again = fine(command("train", *words, "--fold", "all"))
     assert again.out.count("done before") == 3
@@ -119,7 +119,7 @@ def test_features_are_computed_once_for_all_folds_and_experiments(
 ) -> None:
     fine(command("train", "--config", split, "--fold", "0", PROBE))
     before = {file: file.stat().st_mtime_ns for file in Path("runs/shapes/features").glob("*.npy")}
-    assert len(before) == 4, "two views of the training and of the test images"
+    assert len(before) == 6, "two views of all images, and two augmented copies of the training images"
 
     later = [
         fine(command("train", "--config", split, "--fold", "1,2", PROBE)),
@@ -185,9 +185,10 @@ def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> N
         with torch.no_grad():
             guessed = tuned.eval()(images[rows]).argmax(1).numpy()
         assert np.mean(guessed == targets[rows]) > 0.55, "chance is a third, and no step has been taken"
-        plain = seen_by_head(start, images[rows])
-        spread = np.where(plain.std(0) > 1e-4, plain.std(0), np.inf)  # what never varies counts for nothing
-        scaled = (plain - plain.mean(0)) / spread / plain.shape[1] ** 0.5
+        every = seen_by_head(start, images)
+        spread = np.where(every.std(0) > 1e-4, every.std(0), np.inf)  # what never varies counts for nothing
+        plain = every[rows]
+        scaled = (plain - every.mean(0)) / spread / plain.shape[1] ** 0.5
         onehot = np.eye(classes)[targets[rows]]
         ridge = Ridge(alpha=len(plain) * startingpoint.START_STRENGTH).fit(scaled, onehot)
         expected = (ridge.coef_ / spread).ravel()
@@ -442,7 +443,7 @@ def test_the_model_is_the_point_that_the_manifest_tells(
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ((PROBE, "probe.stages=[stage9]"), ("probe.stages", "no stage 'stage9'", "stage5")),
+        ((PROBE, "probe.stages=[stage9]"), ("probe.stages", "no stage 'stage9'", "layer4.0")),
         ((PROBE, "train.imbalance=focal"), ("train.imbalance", "focal")),
         (("finetune.freeze_until=layr3",), ("finetune.freeze_until", "no module 'layr3'", "layer3")),
         (("finetune.mode=lora", "finetune.freeze_until=fc"), ("finetune.mode", "LoRA finds neither", "ResNet")),

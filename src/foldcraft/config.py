@@ -194,7 +194,11 @@ class ProbeConfig(Section):
         description="views of the training images to learn from; left out: identity and the flips of `augment`, but "
         "for one that `mirror` has averaged in",
     )
-    augmented: int = Field(0, ge=0, le=100, description="augmented copies of each training image to learn from as well")
+    augmented: Annotated[int, Field(ge=0, le=100)] | Literal["auto"] = Field(
+        "auto",
+        description="augmented copies of each training image to learn from as well; auto: two, fewer where that would "
+        "be more than 6,000 rows",
+    )
 
 
 class TrainConfig(Section):
@@ -377,8 +381,8 @@ class Config(Section):
         if not self.is_probe:  # what is trained does not depend on it; said as in version 0.1, so that folds stay valid
             later = {"nets", "sizes", "mirror"}
             settings["probe"] = {key: value for key, value in settings["probe"].items() if key not in later}
-            if self.probe.stages == "auto":
-                settings["probe"]["stages"] = "all"
+            before = {"stages": "all", "augmented": 0}
+            settings["probe"] |= {key: value for key, value in before.items() if settings["probe"][key] == "auto"}
         return settings
 
     def training_fingerprint(self) -> str:

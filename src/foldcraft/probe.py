@@ -46,6 +46,7 @@ class Rows:
 
 
 MOST_ROWS = 6000  # that "auto" learns from with every block's features
+MOST_COPIES = 2  # augmented ones of an image that "auto" adds
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,13 @@ def prepare(rows: Rows, config: ProbeConfig) -> Prepared:
             is_first = rows.plain is rows.learned[0]
             products.add(standard, standard[:judged] if is_first else scalings[-1](part.of(rows.plain)))
     return Prepared(stages, columns, parts, scalings, products)
+
+
+def copies(config: ProbeConfig, rows: int, views: int) -> int:
+    """How many augmented copies of each of so many images are learned from, beside their views."""
+    if config.augmented != "auto":
+        return config.augmented
+    return max(0, min(MOST_COPIES, MOST_ROWS // rows - views))
 
 
 def wanted_stages(config: ProbeConfig, rows: Rows) -> str | Sequence[str]:

@@ -161,7 +161,8 @@ def solve_probe(
     """
     is_whole = work.config.is_probe
     seen = _Features(work, start.pool, start.parts, audience) if is_whole else _plain(work, start, audience)
-    learned = [*(settings.views or ["identity"]), *(f"draw{k}" for k in range(settings.augmented))]
+    views = settings.views or ["identity"]
+    learned = [*views, *(f"draw{k}" for k in range(probe.copies(settings, len(work.competition.targets), len(views))))]
     # What such a probe predicts later is looked at in the same pass over the images.
     views = list(dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])]))
     wanted = seen.wanted("train", start.train, views)
