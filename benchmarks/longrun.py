@@ -1,29 +1,42 @@
 """Memory of a long training, and of a process that does several things, with the project's allocator and the system's.
 
-`long` trains 200 epochs on few images and tells the memory after epochs 10, 50, 100 and 200. `phases` decodes large
-images, gathers features, solves a head, trains and predicts in one process, and tells it after each. Every way is a
-process of its own, `FOLDCRAFT_ALLOCATOR` alone differs.
+`long` trains 200 epochs on few images and tells the memory after some of them. `phases` decodes large images by 16
+threads, gathers features, solves a head, trains and predicts three folds in one process, and tells it after each. Every
+way is a process of its own: `system`, `kept` as by the commands, `trimmed` the same with malloc_trim before trainings.
 
-  python benchmarks/longrun.py [long] [phases]
+  python benchmarks/longrun.py [long] [phases] [--ways system kept trimmed]
 """
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import allocator
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+import split
+from foldcraft import allocator, config
+from foldcraft.audience import Audience
+from foldcraft.foldrun import train_fold
+from foldcraft.processes import Processes
+from foldcraft.recipe import Plan
+from foldcraft.workspace import Workspace
 
 LOOKS = (1, 10, 50, 100, 200)
-WAYS = {"system": allocator.SYSTEM, "kept": ""}
+THREADS = 16  # that decode, as on a machine of so many cores
+WAYS = ("system", "kept", "trimmed")
 SETTINGS = {
     "long": """
 competition: {name: long}
@@ -38,81 +51,84 @@ folds: {count: 3}
 images: {size: 160}
 backbone: {name: mobilenetv2_100, weights: none}
 finetune: {head_init: probe}
-train: {epochs: 3, batch: 32, workers: 1, precision: 32-true, memory_format: channels_last}
+train: {epochs: 2, batch: 32, workers: 1, precision: 32-true, memory_format: channels_last}
 """,
 }
-IMAGES = {"long": (96, (80, 80)), "phases": (400, (3000, 2000))}  # how many, and (width, height) in pixels
+IMAGES = {"long": (96, (80, 80)), "phases": (120, (3000, 2000))}  # how many, and (width, height) in pixels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="long, phases; left out: both")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["system", "kept"])
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(*args.child)
+        print(json.dumps(measure(*args.child)))
         return
     for what in args.what or list(SETTINGS):
-        show(what, {name: measured(what, switch) for name, switch in WAYS.items()})
+        show(what, {way: in_child(what, way) for way in args.ways})
 
 
-def measured(what: str, switch: str) -> list[tuple[str, int]]:
-    """Resident bytes after each step, by a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, allocator.SWITCH: switch, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, os.path.abspath(__file__), "--child", what, folder]
+def in_child(what: str, way: str) -> list[tuple[str, int]]:
+    """Resident bytes after each step, in a process of its own."""
+    environment = {**os.environ, allocator.SWITCH: allocator.SYSTEM if way == "system" else "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, os.path.abspath(__file__), "--child", what, way]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        write_competition(what)
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def show(what: str, found: dict[str, list[tuple[str, int]]]) -> None:
-    print(f"| {what} | " + " | ".join(found) + " |\n|---|" + "---|" * len(found))
+    """A line a step, a column a way."""
+    print(f"\n| {what} | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
     for row in zip(*found.values(), strict=True):
-        print(f"| {row[0][0]} | " + " | ".join(f"{size / 2**20:.0f} MiB" for _, size in row) + " |", flush=True)
+        print(f"| {row[0][0]} | {' | '.join(f'{size / 2**20:,.0f} MiB' for _, size in row)} |", flush=True)
 
 
-def child(what: str, folder: str) -> None:
-    """Do it, and print what the memory was."""
+class Watch(Audience):
+    """Writes the memory down when something is done.
+
+    Args:
+        detailed: after every stretch of work, not the epochs alone.
+        trim: give back what is free before a training begins.
+    """
+
+    def __init__(self, detailed: bool, trim: bool) -> None:
+        self.detailed, self.trim = detailed, trim
+        self.seen: list[tuple[str, int]] = []
+
+    def look(self, when: str) -> None:
+        self.seen.append((when, resident("VmRSS")))
+
+    def started(self, plan: Plan, epochs_done: int) -> None:
+        if self.trim:
+            ctypes.CDLL(None).malloc_trim(0)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
+        yield lambda done: None
+        if self.detailed:
+            self.look(f"{title}: {total}")
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        if row["epoch"] in LOOKS:
+            self.look(f"epoch {row['epoch']}")
+
+
+def measure(what: str, way: str) -> list[tuple[str, int]]:
+    """Do it here, in the current folder; resident bytes after each step."""
     allocator.keep_freed_memory()
-    import torch
-
     torch.set_num_threads(1)
-    os.chdir(folder)
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; sys.path.insert(0, sys.argv[1]); import longrun; longrun.write_competition(sys.argv[2])",
-            str(Path(__file__).parent),
-            what,
-        ],
-        check=True,
-    )
-    from foldcraft import config
-    from foldcraft.audience import Audience
-    from foldcraft.foldrun import train_fold
-    from foldcraft.processes import Processes
-    from foldcraft.workspace import Workspace
-
-    seen = [("libraries", resident("VmRSS"))]
-
-    class Watch(Audience):
-        """Writes the memory down when something is done."""
-
-        @contextmanager
-        def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
-            yield lambda done: None
-            if what == "phases":
-                seen.append((f"{title} ({total})", resident("VmRSS")))
-
-        def epoch_ended(self, row: dict[str, Any]) -> None:
-            if row["epoch"] in LOOKS:
-                seen.append((f"epoch {row['epoch']}", resident("VmRSS")))
-
+    os.cpu_count = lambda: THREADS
+    watch = Watch(what == "phases", way == "trimmed")
+    watch.look("libraries")
     work = Workspace.open(config.load(Path(f"{what}.yaml")))
-    train_fold(work, 0, Processes(), Watch())
-    seen += [("end", resident("VmRSS")), ("peak", resident("VmHWM"))]
-    print(json.dumps(seen))
+    for fold in range(work.folds.count) if what == "phases" else [0]:
+        train_fold(work, fold, Processes(), watch)
+        watch.look(f"end of fold {fold}")
+    return [*watch.seen, ("peak", resident("VmHWM"))]
 
 
 def resident(key: str) -> int:
@@ -122,20 +138,14 @@ def resident(key: str) -> int:
 
 
 def write_competition(what: str) -> None:
-    """Images drawn for the occasion, with their folds."""
-    import numpy as np
-    import pandas as pd
-    from PIL import Image
-
-    import split
-
+    """Images drawn for the occasion, with their folds, in the current folder."""
     count, size = IMAGES[what]
+    tests = count // 4
     rng = np.random.default_rng(0)
     home = Path("input") / what
     for part in ("train", "test"):
         (home / part).mkdir(parents=True)
     frame = pd.DataFrame({"id": [f"{row:04d}.jpg" for row in range(count)], "label": np.arange(count) % 4})
-    tests = count // 4
     for row, name in enumerate(frame["id"]):
         noise = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
         noise.resize(size, Image.Resampling.BICUBIC).save(home / ("test" if row < tests else "train") / name)

@@ -12,8 +12,11 @@ from foldcraft.errors import FoldcraftError
 SWITCH = "FOLDCRAFT_ALLOCATOR"
 SYSTEM = "system"
 # Parameters of mallopt, from glibc's malloc.h.
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8
 NEVER = -1
+# Nothing comes from mmap, whose pages go back when they are freed, and no end of the heap is cut off. One heap for all
+# threads, else each that has decoded large images would keep up to 64 MB to itself.
+SETTINGS = {MMAP_MAX: 0, TRIM_THRESHOLD: NEVER, ARENA_MAX: 1}
 
 
 def keep_freed_memory() -> bool:
@@ -31,8 +34,7 @@ def keep_freed_memory() -> bool:
     libc = _glibc()
     if wanted == SYSTEM or libc is None or _is_chosen_by_user():
         return False
-    # One alone is not enough: without mmap, all that is freed at the end of the heap is cut off by the other rule.
-    return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, NEVER))
+    return all(libc.mallopt(parameter, value) for parameter, value in SETTINGS.items())
 
 
 def _is_chosen_by_user() -> bool:
