@@ -36,17 +36,17 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.images} is not a number of images", "--images")
     config = cli.load_config(args)
 
-    from foldcraft.sanity import opening
+    from foldcraft.sanity import opening, titles
 
+    only = titles.named([word for word in args.only if "=" not in word])
     opened = opening.read(config)
 
     from foldcraft.rundir import check_file
-    from foldcraft.sanity.examine import CHECKS, examine
+    from foldcraft.sanity.examine import examine
 
     terminal, file = cli.terminal(args), check_file(config)
     trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None
-    width = max(len(title) for title, _ in CHECKS.values())
-    only = [word for word in args.only if "=" not in word]
+    width = max(map(len, titles.TITLES.values()))
     report = examine(opened, terminal, args.images, only, trace, lambda line: tell(line, width, terminal))
     write_atomic(file, json.dumps({"experiment": config.experiment, **report.as_values()}, indent=1))
     show_time(report, terminal)

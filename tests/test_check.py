@@ -32,6 +32,7 @@ from foldcraft.hardware import Hardware
 from foldcraft.sanity import opening, subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
 from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
+from foldcraft.sanity.titles import TITLES
 
 SETTINGS = """
 competition: {name: digits, bundled: digits, metric: accuracy}
@@ -91,7 +92,7 @@ def test_sound_code_passes_and_says_so(digits: Path, command, monkeypatch: pytes
     assert done.code == 0, done.out + done.err
     said = json.loads(Path("runs/digits/check/tiny.json").read_text())
     assert said["sound"]
-    assert set(said["checks"]) == set(CHECKS)
+    assert list(said["checks"]) == list(CHECKS) == list(TITLES)
     assert said["step"]["parts"]["forward"] > 0
     assert "costliest operators" in done.out
     trace = json.loads(Path("runs/digits/check/tiny-trace.json").read_text())

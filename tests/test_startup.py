@@ -40,12 +40,17 @@ CASES = [
     for command, mistake in product(WORDS, MISTAKES)
     if not (mistake == "no folds" and command in WITHOUT_FOLDS)
 ]
+OTHERS = {  # what must be said, by command, of the words
+    "ledger": ("no submission yet", []),
+    "check": ("did you mean 'gradients'?", [*ONE, "--only", "gradient"]),
+    "infer": ("'best' is not a score", ["--score", "first.csv", "best"]),
+}
 
 pytestmark = pytest.mark.xdist_group("startup")  # all cases are run once
 
 
 def place(folder: Path, mistake: str) -> Path:
-    """A competition with two experiments and folds, and a mistake in it."""
+    """A competition with two experiments and without folds, and a mistake in it."""
     (folder / "configs" / "digits").mkdir(parents=True)
     (folder / "space.yaml").write_text(SPACE)
     for name in ("convnet", "mobilenet"):
@@ -69,11 +74,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     folders = {name: str(place(tmp_path_factory.mktemp("place"), name)) for name in MISTAKES}
     helps = [(command, "--help") for command in (*WORDS, *WITHOUT_TABLES)]
     early = [*helps, *((command, mistake) for command, mistake in CASES if mistake in ("no config", "unknown key"))]
-    late = [case for case in CASES if case not in early] + [("ledger", "no ledger")]
+    late = [case for case in CASES if case not in early] + [(command, "other") for command in OTHERS]
 
     def asked(command: str, mistake: str) -> tuple[str, str, list[str]]:
         more = {"unknown key": ["train.epoch=3"], "--help": ["--help"]}.get(mistake, [])
-        return folders.get(mistake, folders["no folds"]), command, [*WORDS.get(command, []), *more]
+        words = OTHERS[command][1] if mistake == "other" else [*WORDS.get(command, []), *more]
+        return folders.get(mistake, folders["no folds"]), command, words
 
     stages = [
         {"start": "foldcraft.cli", "cases": [asked(*case) for case in early]},
@@ -112,9 +118,11 @@ def test_a_mistake_is_told_before_heavy_imports(outcomes: dict, command: str, mi
     assert imported(outcome, HEAVY) == []
 
 
-def test_an_empty_ledger_is_told_before_heavy_imports(outcomes: dict) -> None:
-    outcome = outcomes["ledger", "no ledger"]
+@pytest.mark.parametrize("command", OTHERS)
+def test_other_mistakes_are_too(outcomes: dict, command: str) -> None:
+    outcome = outcomes[command, "other"]
     assert (outcome["code"], imported(outcome, HEAVY)) == (2, []), outcome["err"]
+    assert OTHERS[command][0] in outcome["err"]
 
 
 def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> None:

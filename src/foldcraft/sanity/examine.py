@@ -8,42 +8,42 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from foldcraft.audience import Audience
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.errors import FoldcraftError
 from foldcraft.sanity import information, judging, learning, net, pace, splits
 from foldcraft.sanity.finding import FAIL, Finding, not_applicable
 from foldcraft.sanity.opening import Opened
 from foldcraft.sanity.subject import Subject
 from foldcraft.sanity.timetable import Timetable
+from foldcraft.sanity.titles import TITLES
 
 MOST = 400  # training images that are looked at
 
-# By name: what it says when it passes, and how it is found out.
-CHECKS: dict[str, tuple[str, Callable[[Subject], Finding]]] = {
-    "folds": ("folds share no group and fit the data", splits.folds_hold),
-    "pairs": ("images and labels belong together", splits.pairs_hold),
-    "preprocessing": ("training and inference see the same pixels", judging.preprocessing),
-    "constants": ("normalised as the weights want it", judging.constants),
-    "draws": ("every draw of the augmentation is another", information.draws_differ),
-    "augmentation": ("augmentation keeps labels", information.labels_survive),
-    "pixels": ("images tell more than the prior", information.pixels_matter),
-    "shuffled": ("shuffled labels give chance", information.shuffled_labels),
-    "first_loss": ("the first loss is that of guessing", learning.first_loss),
-    "modes": ("training and evaluation mode", learning.modes),
-    "statistics": ("BatchNorm as the config says", learning.statistics),
-    "logits": ("the net gives logits", net.logits),
-    "bias": ("the head has a bias", net.bias),
-    "idle_bias": ("no bias before a BatchNorm", net.idle_bias),
-    "leaks": ("images of a batch are independent", net.leaks),
-    "gradients": ("gradients are zeroed", learning.gradients_zeroed),
-    "one_batch": ("one batch is learned by heart", learning.one_batch),
-    "repeatable": ("the same answer twice", judging.repeatable),
-    "alone": ("the same answer alone and in a batch", judging.alone),
-    "judged_alike": ("inference predicts what was validated", judging.judged_alike),
-    "precision": ("precision is good enough", pace.precision),
-    "workers": ("workers keep up with the net", pace.workers),
-    "pinned": ("memory is pinned for CUDA only", pace.memory),
-    "waits": ("no step waits for the device", pace.waits),
-    "processes": ("folds are processes", pace.processes),
+CHECKS: dict[str, Callable[[Subject], Finding]] = {  # in the order of `titles.TITLES`
+    "folds": splits.folds_hold,
+    "pairs": splits.pairs_hold,
+    "preprocessing": judging.preprocessing,
+    "constants": judging.constants,
+    "draws": information.draws_differ,
+    "augmentation": information.labels_survive,
+    "pixels": information.pixels_matter,
+    "shuffled": information.shuffled_labels,
+    "first_loss": learning.first_loss,
+    "modes": learning.modes,
+    "statistics": learning.statistics,
+    "logits": net.logits,
+    "bias": net.bias,
+    "idle_bias": net.idle_bias,
+    "leaks": net.leaks,
+    "gradients": learning.gradients_zeroed,
+    "one_batch": learning.one_batch,
+    "repeatable": judging.repeatable,
+    "alone": judging.alone,
+    "judged_alike": judging.judged_alike,
+    "precision": pace.precision,
+    "workers": pace.workers,
+    "pinned": pace.memory,
+    "waits": pace.waits,
+    "processes": pace.processes,
 }
 
 
@@ -98,37 +98,31 @@ def examine(
     opened: Opened,
     audience: Audience,
     most: int = MOST,
-    only: Collection[str] = (),
+    only: Collection[str] = tuple(TITLES),
     trace: Path | None = None,
     tell: Callable[[Line], object] = lambda line: None,
 ) -> Report:
     """Carry out the checks; what they write goes to a folder that is gone afterwards.
 
     Args:
-        only: names of the checks to carry out; none: all.
+        only: names of the checks to carry out, as `titles.named` gives them.
         trace: where a profiler's trace of some steps is written; None: no profiler watches.
         tell: called with each line as it is known.
-
-    Raises:
-        FoldcraftError: no such check.
     """
-    for name in only:
-        if name not in CHECKS:
-            raise FoldcraftError(f"no check {name!r}", "--only", suggest(name, list(CHECKS)))
     began, computed = time.perf_counter(), time.process_time()
     with TemporaryDirectory(prefix="foldcraft-check-") as folder:
         subject = Subject(opened, Path(folder), audience, most, trace)
         lines = []
-        for name in only or CHECKS:
+        for name in only:
             lines.append(_carry_out(name, subject, lines))
             tell(lines[-1])
-        table = pace.timetable(subject) if subject.trains and (trace or "workers" in (only or CHECKS)) else None
+        table = pace.timetable(subject) if subject.trains and (trace or "workers" in only) else None
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
         return Report(lines, len(subject.competition.targets), seconds, cpu_seconds, table)
 
 
 def _carry_out(name: str, subject: Subject, before: list[Line]) -> Line:
-    title, check = CHECKS[name]
+    title, check = TITLES[name], CHECKS[name]
     began = time.perf_counter()
     try:
         finding = check(subject)
