@@ -248,8 +248,8 @@ def trains_on_all(patch: pytest.MonkeyPatch) -> None:
 def pinned_in_vain(patch: pytest.MonkeyPatch) -> None:
     make = fit.train_loader
 
-    def careless(images, batches, workers, pin) -> loader.DataLoader:
-        made = make(images, batches, workers, pin)
+    def careless(*args) -> loader.DataLoader:
+        made = make(*args)
         made.pin_memory = True
         return made
 

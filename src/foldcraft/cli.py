@@ -110,10 +110,27 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
         if error.errno not in DISK_TROUBLE:
             raise
         code = _tell(cannot_write(error.filename or "a file", error, "cannot be read or written"))
+    except RuntimeError as error:
+        if not (trouble := _machine_trouble(error)):
+            raise
+        code = _tell(trouble)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _machine_trouble(error: RuntimeError) -> FoldcraftError | None:
+    """What a machine that is too small makes torch raise; known by name, as many commands do without torch."""
+    said = str(error).strip().partition("\n")[0]
+    if type(error).__name__ == "OutOfMemoryError":
+        what = ". ".join(said.split(". ")[:2])  # "CUDA out of memory. Tried to allocate 9 GiB", and advice after it
+        return FoldcraftError(what, "train.batch", "halve it, or images.size, or set train.accumulate=2")
+    if said.startswith("DataLoader worker"):
+        return FoldcraftError(
+            f"{said} Is the machine's memory full?", "train.workers", "use fewer; the same command goes on"
+        )
+    return None
 
 
 def _tell(error: FoldcraftError) -> int:

@@ -162,15 +162,23 @@ def _by_number(model: nn.Module) -> Callable[[str], float]:
     return lambda name: layer.get(names[name], float("inf"))
 
 
-def create_optimizer(model: nn.Module, finetune: FinetuneConfig, train: TrainConfig, pretrained: bool) -> Optimizer:
+def create_optimizer(
+    model: nn.Module, finetune: FinetuneConfig, train: TrainConfig, pretrained: bool, scaled: bool = False
+) -> Optimizer:
     """AdamW of what is trained, with layer decay; biases and norms are not decayed.
 
     All that is ever to be trained must be so now: call it after `prepare` and before `thaw`.
+
+    Args:
+        scaled: gradients are scaled, as fp16 needs it on a GPU; a fused step would undo that itself, too late to clip.
     """
     groups = _groups(model, layer_decay(finetune, model, pretrained), train.weight_decay)
-    # On a processor torch steps through one parameter after another unless it is told to take them together.
-    together = {"fused": True} if next(model.parameters()).device.type == "cpu" else {}
-    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, **together)
+    # Unless it is told to take them together, torch steps through one parameter after another on a processor, and on a
+    # GPU through several passes over all of them.
+    device = next(model.parameters()).device.type
+    fused = device == "cpu" or (device == "cuda" and not scaled)
+    more = {"fused": True} if fused else {}
+    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, **more)
 
 
 def _groups(model: nn.Module, decay: float, weight_decay: float) -> list[dict[str, Any]]:

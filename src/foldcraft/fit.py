@@ -21,17 +21,17 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from foldcraft import checkpoint, finetune
+from foldcraft import checkpoint, finetune, loader
 from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.averaging import averaged, measure_statistics
 from foldcraft.backbones import Blueprint
 from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.errors import FoldcraftError, counted, listing
 from foldcraft.files import write_atomic
 from foldcraft.fingerprint import seed_from
 from foldcraft.forward import Preparation, log_probabilities
-from foldcraft.hardware import Hardware, cores
+from foldcraft.hardware import Hardware, cores, tune
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, drawn, train_loader
 from foldcraft.losses import agreed, check_draws, training_loss
@@ -87,7 +87,7 @@ class Trainer:
 
     Raises:
         FoldcraftError: R-Drop of a net that draws nothing; layers set free one by one on several processes; a batch
-            that cannot be shared out; an augmentation that does not work.
+            that cannot be shared out; an augmentation that does not work; more processes than GPUs.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Trainer:
         audience: Audience,
     ) -> None:
         config = task.config
-        _check(config, model, processes)
+        _check(config, model, hardware, processes)
         self.task, self.config, self.hardware, self.audience = task, config, hardware, audience
         self.processes = processes
         self.plan = plan(len(task.train_rows), config.train, config.augment)
@@ -115,7 +115,8 @@ class Trainer:
         self.ema = None
         if config.train.ema and not self.swa:
             self.ema = ModelEmaV3(model, decay=self.plan.ema_decay, use_warmup=True)
-        optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
+        scaled = hardware.precision == "16-mixed"
+        optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none", scaled)
         self.scheduler = _scheduler(optimizer, self.plan, config)
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.bare_model = model
@@ -138,7 +139,12 @@ class Trainer:
             workers = default_workers(cores() // self.processes.local_world, on_cpu)
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
         images = TrainImages(self.task.store, self.task.targets, augment, self.task.lesson)
-        return train_loader(images, self.batches, workers, pin=not on_cpu)
+        batch_bytes = self.batches.batch // self.processes.world * config.images.size**2 * 3
+        fitting, ahead = loader.in_flight(workers, batch_bytes, loader.shared_room())
+        if fitting < workers:
+            room = f"{loader.SHARED_MEMORY} has room for the batches of {fitting} of {workers} workers"
+            self.audience.say(f"warning: {room}; {loader.MORE_SHARED_MEMORY}")
+        return train_loader(images, self.batches, fitting, self.hardware.device == "cuda", ahead)
 
     def run(self, state: dict[str, Any] | None) -> Fitted:
         """Train to the end, from `state`, that of the last finished epoch, if there is one.
@@ -265,10 +271,10 @@ class Trainer:
         model = self._predictor().eval()
         truth = self.task.targets[self.task.valid_rows]
         parts = [
-            log_probabilities(model, self.prepare(self._plain(rows)), self.hardware).cpu()
+            log_probabilities(model, self.prepare(self._plain(rows)), self.hardware)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
-        log_probs = torch.cat(parts).numpy()
+        log_probs = torch.cat(parts).cpu().numpy()
         return {
             "valid_loss": float(-log_probs[np.arange(len(truth)), truth].mean()),
             "score": self.task.metric(truth, np.exp(log_probs)),
@@ -398,7 +404,7 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
-def _check(config: Config, model: nn.Module, processes: Processes) -> None:
+def _check(config: Config, model: nn.Module, hardware: Hardware, processes: Processes) -> None:
     if config.train.rdrop:
         check_draws(model, config.images.size)
     if config.finetune.unfreeze_epochs and processes.world > 1:
@@ -406,6 +412,12 @@ def _check(config: Config, model: nn.Module, processes: Processes) -> None:
             "layers are set free one by one on a single process only",
             "finetune.unfreeze_epochs",
             "set it to 0, or train the fold on one process",
+        )
+    if hardware.device == "cuda" and 1 < processes.local_world > torch.cuda.device_count():
+        raise FoldcraftError(
+            f"{processes.local_world} processes and {counted(torch.cuda.device_count(), 'GPU')}",
+            "torchrun --nproc-per-node",
+            "start one process a GPU; folds may share one: train.py --jobs",
         )
 
 
@@ -422,9 +434,7 @@ def _fabric(hardware: Hardware, processes: Processes) -> Fabric:
         precision=hardware.precision,
     )
     fabric.launch()
-    if hardware.device == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        torch.set_float32_matmul_precision("high")
+    tune(hardware.device)
     return fabric
 
 

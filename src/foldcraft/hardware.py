@@ -1,12 +1,13 @@
 """Device, precision and memory format, chosen by trying for two seconds what the machine is able to do."""
 
 import copy
+import logging
 import math
 import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,6 +74,8 @@ class Hardware:
             for module in model.modules():
                 if getattr(module, "fused_attn", False):
                     module.fused_attn = False
+        if self.device == "cuda":  # whatever is called 32-bit multiplies in TF32, as convolutions do by themselves
+            torch.set_float32_matmul_precision("high")
         return model.to(self.device, memory_format=self.torch_memory_format)
 
 
@@ -93,6 +96,7 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
     """
     device = _device(config.device)
     key = _key(config, device)
+    tune(device)
     with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one measurement
         kept = _recall(memory)
         if key not in kept:
@@ -144,17 +148,50 @@ def _is_sound(kept: Hardware) -> bool:
 
 
 def available_device() -> str:
-    """The best kind of device that is there."""
-    if torch.cuda.is_available():
+    """The best kind of device that is there and computes."""
+    if torch.cuda.is_available() and not failure("cuda"):
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+@cache
+def failure(device: str) -> str:
+    """Why a device that is said to be there does not compute; nothing if it does, which is tried out once.
+
+    torch calls a card available that it has no kernels for, one that is too old for it above all, and one whose memory
+    others have filled.
+    """
+    try:
+        ones = torch.ones(8, 8, device=device)
+        if (ones @ ones).sum().item() == 8**3:
+            return ""
+        reason = "it adds up wrongly"
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+    card = torch.cuda.get_device_name() if device == "cuda" else device
+    return f"{card} does not compute with torch {torch.__version__}: {reason}"
+
+
 def _device(wanted: str) -> str:
-    there = available_device()
-    if wanted not in ("auto", "cpu", there):
-        raise FoldcraftError(f"{wanted} is not available here", "train.device", "use auto or cpu")
-    return there if wanted == "auto" else wanted
+    there = "cpu" if wanted == "cpu" else available_device()
+    broken = failure("cuda") if there != "cuda" and wanted != "cpu" and torch.cuda.is_available() else ""
+    if wanted not in ("auto", there):
+        raise FoldcraftError(broken or f"{wanted} is not available here", "train.device", "use auto or cpu")
+    if broken:
+        _warn(f"warning: {broken}; {there} is used")
+    return there
+
+
+@cache
+def _warn(text: str) -> None:
+    """Tell it once, whichever command it is and however quiet."""
+    logging.getLogger(__name__).warning(text)
+
+
+def tune(device: str) -> None:
+    """Let cudnn try out its ways and keep the fastest: every batch of a training has the same shape."""
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
 
 
 def _options(config: TrainConfig, device: str) -> tuple[list[Hardware], dict[str, str]]:
@@ -164,6 +201,7 @@ def _options(config: TrainConfig, device: str) -> tuple[list[Hardware], dict[str
         precisions = ["32-true"]
         if device == "cpu" and _has_bf16() is False:
             left_out["bf16"] = "not in this processor"
+        # What emulates bf16, as cards before Ampere do, is slower in it than in 32 bits, and fast in fp16.
         elif device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             precisions.append("16-mixed")
         else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -54,15 +55,25 @@ def sweep(
     An image is read once for all members that look at the same ones, prepared once for all that share a
     normalisation, and turned into a view once for all that look at it that way.
     """
+    begun = chain(_begun(members, rows, batch), [None])
+    for (places, looks), _ in pairwise(begun):  # the device has been told of the next batch before it is waited for
+        yield places, [look.cpu() for look in looks]
+        progress(places.stop - places.start)
+
+
+def _begun(members: Sequence[Member], rows: np.ndarray, batch: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     for first in range(0, len(rows), batch):
-        some = rows[first : first + batch]
-        seen = _SharedViews(some)
-        results = []
-        for member in members:
-            looks = [member.output(member.model, seen.of(member, name), member.hardware) for name in member.views]
-            results.append(torch.stack(looks).cpu())
-        yield slice(first, first + len(some)), results
-        progress(len(some))
+        places = slice(first, min(first + batch, len(rows)))
+        yield places, _looks(members, rows[places])
+
+
+def _looks(members: Sequence[Member], rows: np.ndarray) -> list[torch.Tensor]:
+    """What each member makes of one batch of rows (V, B, ·), left on its device."""
+    seen = _SharedViews(rows)
+    return [
+        torch.stack([member.output(member.model, seen.of(member, name), member.hardware) for name in member.views])
+        for member in members
+    ]
 
 
 class _SharedViews:

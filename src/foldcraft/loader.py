@@ -1,5 +1,7 @@
 """Batches: which rows, in which order, augmented with which seed, drawn by how many processes."""
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +17,10 @@ from foldcraft.config import AugmentConfig, ImagesConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.fingerprint import seed_from
 from foldcraft.images import ImageStore
+
+AHEAD = 4  # batches that each worker draws beforehand
+SHARED_MEMORY = "/dev/shm"
+MORE_SHARED_MEMORY = "give it more (docker run --shm-size=2g), or set a smaller train.workers or train.batch"
 
 
 class Batch(NamedTuple):
@@ -229,16 +235,57 @@ def _as_drawn(batch: Batch) -> Batch:
     return batch
 
 
-def train_loader(images: TrainImages, batches: EpochBatches, workers: int, pin: bool) -> DataLoader[Batch]:
-    """A loader over `batches`; set `batches.epoch` before each pass."""
+def _handed_over(batch: Batch | FoldcraftError) -> Batch | FoldcraftError:
+    """The batch in memory that processes share.
+
+    torch would put it there by itself, in a thread whose errors nobody hears: training would wait for ever.
+    """
+    if isinstance(batch, FoldcraftError):
+        return batch
+    try:
+        for tensor in batch:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        return FoldcraftError(f"full of batches that wait: {error}", SHARED_MEMORY, MORE_SHARED_MEMORY)
+    return batch
+
+
+def in_flight(workers: int, batch_bytes: int, room: float) -> tuple[int, int]:
+    """How many workers, and how many batches each may be ahead, so that all batches find room in shared memory.
+
+    As many workers as are asked for if there is room for one batch each, beside one that the net has and one that
+    waits for it.
+
+    Args:
+        batch_bytes: of one batch.
+        room: bytes.
+    """
+    batches = int(room // batch_bytes) - 2
+    workers = min(workers, max(0, batches))
+    return workers, min(AHEAD, batches // workers) if workers else 0
+
+
+def shared_room() -> float:
+    """Bytes of shared memory that a training may fill: half of what is free, as another may begin beside it."""
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except (OSError, AttributeError):  # not Linux, where it is a file system of a size of its own
+        return math.inf
+    return room.f_bavail * room.f_frsize / 2
+
+
+def train_loader(
+    images: TrainImages, batches: EpochBatches, workers: int, pin: bool, ahead: int = AHEAD
+) -> DataLoader[Batch]:
+    """A loader over `batches`; set `batches.epoch` before each pass. Each worker is `ahead` batches ahead."""
     return DataLoader(
         images,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_drawn,
+        collate_fn=_handed_over if workers else _as_drawn,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, so that the net's dropout does not depend on the number of workers
     )

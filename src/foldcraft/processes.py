@@ -43,9 +43,8 @@ class Processes:
         return total.item() / self.world
 
     def barrier(self) -> None:
-        """Wait until all are here."""
-        if self.world > 1:
-            dist.barrier()
+        """Wait until all are here; not by `dist.barrier`, which takes the GPU, of which several may have one."""
+        self.mean(0.0)
 
 
 def join() -> Processes:
@@ -53,6 +52,8 @@ def join() -> Processes:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Processes()
+    if torch.cuda.device_count():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))

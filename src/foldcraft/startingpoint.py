@@ -138,6 +138,7 @@ def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: Image
                 advance(len(some))
 
         finetune.adapt_batchnorm(model.to(chosen.device), batches())
+    model.cpu()  # where all that looks at the net expects it
 
 
 def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
