@@ -1,5 +1,7 @@
-# make demo   install what is missing, run the whole pipeline on a bundled data set in about a minute
-# make test   install what is missing, lint, run every test
+# make demo       install what is missing, run the whole pipeline on a bundled data set in about a minute
+# make test       install what is missing, lint, run every test but the slow ones
+# make test-fast  the tests of single parts, in a minute
+# make test-slow  faults, kills, browsers, several processes, real data
 # make fuzz     ten thousand odd files and settings
 # make nightly  the long forms of the tests that draw faults and odd files
 # make reference   rewrite what is generated from the settings
@@ -7,7 +9,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint fuzz nightly reference
+# A file's tests stay together on one of two processes, which share what the file trains; code is compiled once.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: install demo test test-fast test-slow lint fuzz nightly reference
 
 install: $(VENV)/.installed
 
@@ -25,7 +30,13 @@ lint: install
 	@$(BIN)/ruff format --check .
 
 test: install lint
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(PYTEST) -m "not slow"
+
+test-fast: install
+	@$(PYTEST) -m "not slow and not integration"
+
+test-slow: install
+	@$(PYTEST) -m slow
 
 fuzz: install
 	@FOLDCRAFT_FUZZ=10000 $(BIN)/python -m pytest tests/test_fuzz.py -n 0

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -9,22 +10,26 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# Tests run side by side, and what they start inherits it; read when NumPy and torch are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from foldcraft import cli
-from foldcraft.fit import Trainer
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ROOT.parent / "shared"  # real data and weights, where a checkout has them beside it
 DATA = Path(os.environ.get("FOLDCRAFT_DATA", BESIDE / "data"))
 WEIGHTS = Path(os.environ.get("FOLDCRAFT_WEIGHTS", BESIDE / "weights"))
 
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # thousands of flushed files need not wait for a disk
+
 sys.path.insert(0, str(ROOT / "src"))
-torch.set_num_threads(1)  # tests run side by side
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
@@ -38,6 +43,18 @@ train: {epochs: 2, batch: 8, workers: 0, device: cpu, precision: 32-true, memory
 tta: {views: [identity, hflip]}
 tracking: {wandb: "off"}
 """
+# Fixtures whose tests are marked by themselves: these run whole commands or train, that one is a browser.
+INTEGRATION, SLOW = {"command", "audited", "check", "home", "school", "trained"}, {"browser"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they use."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if used & INTEGRATION:
+            item.add_marker("integration")
+        if used & SLOW or item.get_closest_marker("real"):
+            item.add_marker("slow")
 
 
 def real_data(name: str) -> Path:
@@ -119,6 +136,7 @@ def shapes(workplace: Path) -> Path:
 @pytest.fixture
 def after_one_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
     """`with after_one_epoch():` a training is interrupted as by Ctrl-C when its second epoch begins."""
+    from foldcraft.fit import Trainer
 
     @contextmanager
     def interrupted() -> Iterator[None]:

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,25 @@ import pytest
 from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
-from foldcraft import auditreport, cli, competition, config, imagefacts, images, labelerrors, labelfindings, sheets
+from foldcraft import (
+    auditreport,
+    cli,
+    competition,
+    config,
+    imagefacts,
+    images,
+    labelerrors,
+    labelfindings,
+    leaks,
+    sheets,
+)
 from foldcraft.findings import Finding, Shown
 from foldcraft.sheets import Tile
 
 SIDE = 32
 ROWS = 66
 AUDIT = Path("runs/shapes/audit")
+FOREST = {"TREES": leaks.TREES, "REPEATS": leaks.REPEATS}
 
 
 def shape(seed: int) -> Image.Image:
@@ -68,6 +80,15 @@ def plant(folder: Path) -> dict[str, str]:
     train.loc[: len(FAULTS) - 1, "id"] = list(planted.values())
     train.to_csv(folder / "train.csv", index=False)
     return planted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees() -> Iterator[None]:
+    """Small forests, drawn seldom: `test_leaks.py` has them as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaks, "TREES", 4)
+        patch.setattr(leaks, "REPEATS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +324,13 @@ def test_a_label_that_file_sizes_give_away(sound: Path, command) -> None:
     found = summary()["label_leak"]
     assert found["severity"] == "serious"
     assert "bytes 1.00" in found["sentence"]
-    leaks = pd.read_csv(AUDIT / "leaks.csv")
-    assert leaks[(leaks["question"] == "label") & (leaks["by"] == "bytes")]["found"].item()
+    table = pd.read_csv(AUDIT / "leaks.csv")
+    assert table[(table["question"] == "label") & (table["by"] == "bytes")]["found"].item()
 
 
-def test_a_test_set_of_another_look(sound: Path, command) -> None:
+def test_a_test_set_of_another_look(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FOREST.items():
+        monkeypatch.setattr(leaks, name, value)
     for path in sorted(Path("input/shapes/test").iterdir()):
         images.decode(path).point(lambda value: 255 - value).save(path)
     audit(command, sound)

@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import resource
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -473,31 +475,24 @@ def test_a_second_process_on_a_fold_leaves_it_alone(split: Path, command: Comman
     fine(command("train", "--config", split, "--fold", "0", "train.epochs=1"))
 
 
-FULL_DISK = """
-import os, resource, signal, sys
-from pathlib import Path
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from foldcraft import cli
-import train
-for limit in (24_000, 200_000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+@contextmanager
+def no_file_larger_than(limit: int) -> Iterator[None]:
+    """Writing beyond `limit` bytes of a file fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        cli.run(train.main)
-    except SystemExit as end:
-        left = [path.name for pattern in ("*.tmp-*", "last.ckpt") for path in Path().rglob(pattern)]
-        print("ended", end.code, left, sorted(path.name.split("-")[0] for path in Path().rglob("*.npy")))
-"""
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk(split: Path, command: Command):
     """First there is no room for the image cache, then none for the checkpoint: nothing is left half-written."""
-    words = ["--config", str(split), "--fold", "0", "train.epochs=1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command_line = [sys.executable, "-c", FULL_DISK, *words]
-    done = subprocess.run(command_line, capture_output=True, text=True, env=environment, timeout=120)
-    ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
-    assert ends == ["ended 2 [] []", "ended 2 [] ['test', 'train']"], done.stdout + done.stderr
-    first, second = done.stderr.splitlines()
-    mistake(Outcome(2, "", first), "runs/shapes/cache", "cannot be written", "free some space")
-    mistake(Outcome(2, "", second), str(FOLD / "last.ckpt"), "cannot be written", "free some space")
-    assert "fold 0: done" in fine(command("train", *words)).out
+    words = ("train", "--config", split, "--fold", "0", "train.epochs=1")
+    for limit, named, written in ((24_000, "runs/shapes/cache", []), (200_000, FOLD / "last.ckpt", ["test", "train"])):
+        with no_file_larger_than(limit):
+            outcome = command(*words)
+        mistake(outcome, str(named), "cannot be written", "free some space")
+        assert not [path for pattern in ("*.tmp-*", "last.ckpt") for path in Path().rglob(pattern)]
+        assert sorted(path.name.split("-")[0] for path in Path().rglob("*.npy")) == written
+    assert "fold 0: done" in fine(command(*words)).out

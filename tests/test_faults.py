@@ -20,7 +20,7 @@ import pytest
 GROUND = Path(__file__).with_name("fault_ground.py")
 COUNT = int(os.environ.get("FOLDCRAFT_FAULTS", "30"))
 
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = pytest.mark.slow
 
 
 @cache

@@ -31,7 +31,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.xdist_group("processes")
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_and_resume(shapes: Path, command) -> None:
     command("split", "--config", shapes)
     run([sys.executable, *arguments(shapes, "one")])
@@ -63,7 +63,6 @@ def test_two_processes_learn_what_one_does_and_resume(shapes: Path, command) -> 
         np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
 
 
-@pytest.mark.xdist_group("processes")
 def test_folds_side_by_side_and_one_that_crashes(shapes: Path, command) -> None:
     command("split", "--config", shapes)
     blocked = Path("runs/shapes/tiny/fold1")

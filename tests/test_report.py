@@ -50,8 +50,6 @@ from foldcraft.predictions import Predictions
 from foldcraft.report import blocks, charts, evidence, gallery, page
 from foldcraft.workspace import Workspace
 
-pytestmark = pytest.mark.xdist_group("report")
-
 NASTY = "</script><script>window.hacked = 1</script>"
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 CONFIGS = ["configs/tiny.yaml", "configs/vit.yaml"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import draw_shape
 
 GROUND = Path(__file__).with_name("killing_ground.py")
@@ -15,6 +16,7 @@ train: {accumulate: 2}
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_ends_like_undisturbed(shapes: Path) -> None:
     config = shapes.with_name("demanding.yaml")
     config.write_text(f"extends: {shapes.name}\nexperiment: tiny\n{DEMANDING}")
