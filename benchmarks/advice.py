@@ -1,9 +1,11 @@
-"""Does the advice of `src/diagnose.py` pay? Its experiments, blended, against one net by its own config.
+"""Does the advice of `src/diagnose.py` pay? Against the advice of version 0.1, and against one net by its own config.
 
-For each seed of the folds all of it runs as a user types it, in a folder of its own: split, diagnose, train
-what is advised and the config itself, infer both. Scores are nested, as the ledger has them. CPU seconds are user and
-system time of the training commands; the diagnosis, whose features the advised probes use, is counted apart.
-A benchmark that was killed goes on where it was; what it had spent is lost from its seconds.
+For each seed of the folds all of it runs as a user types it, in a folder of its own: split, diagnose, train what is
+advised and the config itself, infer each. What is advised is the pool, and beside it a fine-tuning whose first fold is
+ahead of the pool; version 0.1 advised that fine-tuning and one probe on a few blocks of plain images. Scores are
+nested, as the ledger has them. CPU seconds are user and system time of the training commands; the diagnosis, whose
+features the probes use, is counted apart. A benchmark that was killed goes on where it was; what it had spent is lost
+from its seconds.
 
   python benchmarks/advice.py --config configs/signdigits/vit_tiny.yaml --seeds 1 2 3 4 5 --jobs 2 --folder runs/advice
 """
@@ -28,7 +30,14 @@ from foldcraft import config
 from foldcraft.advice import MARK
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = ("seed", "single", "advice", "", "CPU s single", "advised", "diagnosis", "members")
+SIDES = ("single", "version 0.1", "pool", "advice")
+COLUMNS = ("seed", *SIDES, *(f"s {side}" for side in SIDES), "s diagnosis", "fine-tuning goes on")
+OLD_PROBE = """extends: {path}
+backbone: {{name: {net}}}
+finetune: {{mode: linear_probe}}
+probe: {{stages: coarse, views: [identity], mirror: false, augmented: 0}}
+tta: {{views: [identity]}}
+"""
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,8 @@ class Place:
             shutil.copytree(ROOT / "configs", self.folder / "configs", dirs_exist_ok=True)
             (self.folder / "input").symlink_to(ROOT / "input")
 
-    def run(self, *words: str) -> None:
-        """A command of src/; its CPU seconds are added to those that it took before."""
+    def run(self, *words: str, may_say_no: bool = False) -> bool:
+        """A command of src/, and whether it exits with 0; its CPU seconds are added to those that it took before."""
         weights = os.environ.get("FOLDCRAFT_WEIGHTS", str(ROOT / "weights"))
         with open(self.folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
@@ -57,11 +66,12 @@ class Place:
                 preexec_fn=lambda: os.sched_setaffinity(0, {self.core}),
             )
             _, status, usage = os.wait4(child.pid, 0)
-        if status:
+        if status and not (may_say_no and os.waitstatus_to_exitcode(status) == 1):
             sys.exit(f"{' '.join(words)} failed: see {self.folder / 'log.txt'}")
         spent = self._spent()
         spent[" ".join(words)] = self.seconds(*words) + usage.ru_utime + usage.ru_stime
         (self.folder / "spent.json").write_text(json.dumps(spent, indent=1))
+        return not status
 
     def seconds(self, *words: str) -> float:
         """What a command took of the processor, in all."""
@@ -75,6 +85,13 @@ class Place:
         """Configs that the diagnosis wrote, seen from the folder."""
         files = sorted((self.folder / "configs" / competition).glob("*.yaml"))
         return [str(file.relative_to(self.folder)) for file in files if file.read_text().startswith(MARK)]
+
+    def old_probe(self, path: str, competition: str) -> str:
+        """The probe that version 0.1 put beside a fine-tuning: of the net with the best probe."""
+        measured = json.loads((self.folder / "runs" / competition / "diagnose" / "diagnosis.json").read_text())
+        file = self.folder / Path(path).with_name("old_probe.yaml")
+        file.write_text(OLD_PROBE.format(path=Path(path).name, net=measured["nets"][0]["name"]))
+        return str(file.relative_to(self.folder))
 
     def score(self, name: str, configs: Sequence[str]) -> float:
         """The nested score of a submission made of these."""
@@ -94,8 +111,8 @@ def repeat(path: str, seed: int, folds: str, home: Path, cores: SimpleQueue) -> 
 
 
 def played(path: str, competition: str, seed: int, folds: str, place: Place) -> dict[str, object]:
-    def train(config_file: str) -> tuple[str, ...]:
-        return "train", "--quiet", "--config", config_file, "--fold", folds
+    def train(config_file: str, which: str = folds) -> tuple[str, ...]:
+        return "train", "--quiet", "--config", config_file, "--fold", which
 
     place.prepare()
     if not (place.folder / "folds" / f"{competition}.csv").is_file():
@@ -104,18 +121,33 @@ def played(path: str, competition: str, seed: int, folds: str, place: Place) -> 
     if not place.advised(competition):
         place.run(*diagnosis)
     advised = place.advised(competition)
-    for each in [path, *advised]:
+    full = [each for each in advised if Path(each).stem.startswith("full_")]
+    pool = [each for each in advised if each not in full]
+    for each in pool:
         place.run(*train(each))
-    single, advice = place.score("single", [path]), place.score("advice", advised)
-    verdict = "better" if advice > single else "worse" if advice < single else "equal"
-    costs = (
-        place.seconds(*train(path)),
-        sum(place.seconds(*train(each)) for each in advised),
-        place.seconds(*diagnosis),
-    )
-    members = ", ".join(Path(each).stem for each in advised)
-    row = (seed, f"{single:.4f}", f"{advice:.4f}", verdict, *(f"{seconds:.0f}" for seconds in costs), members)
-    return dict(zip(COLUMNS, row, strict=True))
+    goes_on = [each for each in full if is_ahead(place, pool, each, train(each, "0"))]
+    old = place.old_probe(path, competition)
+    for each in [path, old, *full]:
+        place.run(*train(each))
+    made = {"single": [path], "version 0.1": [*full, old] if full else pool, "pool": pool, "advice": [*pool, *goes_on]}
+    scores = {side: place.score(side.replace(" ", ""), configs) for side, configs in made.items()}
+    spent = {side: sum(place.seconds(*train(each)) for each in configs) for side, configs in made.items()}
+    first = {each: place.seconds(*train(each, "0")) for each in full}
+    for side in ("version 0.1", "advice"):
+        spent[side] += sum(first.values())  # the first fold of what was given up was paid for as well
+    row = (seed, *(f"{scores[side]:.4f}" for side in SIDES), *(f"{spent[side]:.0f}" for side in SIDES))
+    said = "yes" if goes_on else "no" if full else "not advised"
+    return dict(zip(COLUMNS, (*row, f"{place.seconds(*diagnosis):.0f}", said), strict=True))
+
+
+def is_ahead(place: Place, pool: Sequence[str], net: str, first_fold: tuple[str, ...]) -> bool:
+    """Train a first fold and compare it with the pool's, once: later there would be more folds to compare."""
+    file = place.folder / f"ahead_{Path(net).stem}.txt"
+    if not file.is_file():
+        place.run(*first_fold)
+        joint = next((each for each in pool if Path(each).stem == "pool"), pool[0])
+        file.write_text(str(place.run("compare", joint, net, "--ahead", may_say_no=True)))
+    return file.read_text() == "True"
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def found() -> Diagnosis:
     counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(
-        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], [32, 64], Gap(0.01, 0.004), curve,
+        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], [16], Gap(0.01, 0.004), curve,
         Gap(0.05, 0.01), effects,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
     probe, pool = written(advice.pool[0], tmp_path), written(advice.pool[2], tmp_path)
     assert (probe.backbone.name, probe.probe_nets, pool.backbone.name, pool.probe_nets) == ("cnn", [], "cnn", ["vit"])
     for one in (probe, pool):
-        assert (one.images.size, one.probe_sizes, one.probe.mirror) == (64, [32, 64], True)
+        assert (one.images.size, one.probe_sizes, one.probe.mirror, one.augment.preset) == (16, [16], True, "light")
         assert (one.probe.views, one.tta.views) == (["identity"], ["identity"])
 
 

@@ -163,7 +163,7 @@ def _probes(found: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
 
 
 def _probe(found: Diagnosis, config: Config, names: list[str], used: list[str]) -> Advised:
-    """A probe that looks at an image once, with neither turns nor zooms: its second size sees what these would show."""
+    """A probe that learns from augmented copies, and looks at an image once: turns and zooms add time and no score."""
     first, *others = names
     net = next(net for net in found.nets if net.name == first)
     place = found.pool.index(first)
@@ -181,14 +181,13 @@ def _probe(found: Diagnosis, config: Config, names: list[str], used: list[str]) 
         "finetune": {"mode": "linear_probe"},
         "probe": {
             **({"nets": others} if others else {}),
-            "sizes": found.sizes,
+            **({"sizes": found.sizes} if len(found.sizes) > 1 else {}),
             "mirror": _mirrored(found, used),
             "views": ["identity"],
         },
     }
-    images = {**sections["images"], "size": max(found.sizes)}
-    images.pop("cache_size", None)
-    return Advised(POOL if others else f"probe_{first}", _text({**sections, "images": images}, why))
+    sections["augment"]["preset"] = "light"
+    return Advised(POOL if others else f"probe_{first}", _text(sections, why))
 
 
 def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:

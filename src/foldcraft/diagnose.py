@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import backbones, calibration, pool, probe, shift
+from foldcraft import backbones, calibration, probe, shift, startingpoint
 from foldcraft.audience import Audience
 from foldcraft.bootstrap import paired_difference
 from foldcraft.config import ProbeConfig
@@ -175,6 +175,13 @@ def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> 
     return {name: len(set(units[targets == k].tolist())) for k, name in enumerate(names)}
 
 
+def _source(work: Workspace) -> SourceNet:
+    """The net of a config, as a linear probe takes its features."""
+    mode = work.config.finetune.model_copy(update={"mode": "linear_probe"})
+    config = work.config.model_copy(update={"finetune": mode})
+    return SourceNet(*startingpoint.fresh_net(config, len(work.competition.classes)), config)
+
+
 class _Table:
     """Features of all backbones, as the pool will see images at its smallest size, with their labels."""
 
@@ -182,9 +189,8 @@ class _Table:
         self.work, self.audience = works[0], audience
         self.truth, self.fold = self.work.competition.targets, self.work.folds.fold
         self.units, self.metric = self.work.competition.units, self.work.competition.metric
-        sources = pool.sources(works)
+        self.sources = sources = [_source(work) for work in works]
         self.sizes = sources[0].config.probe_sizes
-        self.sources: list[SourceNet] = sources
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
         seen = [replace(work, config=source.config) for work, source in zip(works, sources, strict=True)]
         specs = [work.image_spec(source.blueprint) for work, source in zip(seen, sources, strict=True)]
