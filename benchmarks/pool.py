@@ -1,0 +1,216 @@
+"""Which features should the pool of frozen nets have? Ways on parts of real competitions, hidden groups set aside.
+
+For each competition, share and draw: a quarter of the groups is hidden, a share of the others is kept, five folds are
+made, every net gets a head of its own and all of them one together, and heads are blended one by one while the
+log-loss of their out-of-fold predictions falls, two at the least. The table has log-loss and macro F1, out of fold and
+on the hidden groups, where the five folds' answers are averaged. Finished cells are kept in the file and skipped.
+
+  FOLDCRAFT_WEIGHTS=weights python benchmarks/pool.py --config configs/signdigits/vit_tiny.yaml --shares .1 .3 1 \
+      --draws 0 1 2 --file runs/pool.jsonl
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from foldcraft import allocator, calibration, config, probe, startingpoint
+from foldcraft.audience import Audience
+from foldcraft.config import ProbeConfig
+from foldcraft.diagnose import some_groups
+from foldcraft.features import Stage
+from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.images import ImageStore
+from foldcraft.predictions import log_mean
+from foldcraft.probe import Rows
+from foldcraft.rundir import features_folder
+from foldcraft.startingpoint import SourceNet
+from foldcraft.workspace import Workspace
+
+NETS = ("vit_tiny_patch16_224", "mobilenetv1_100", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+LARGER = 1.4
+FOLDS, HIDDEN, FEWEST = 5, 4, 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a head learns from.
+
+    Attributes:
+        stages: as `probe.stages`.
+        sizes: how many, one or two.
+        mirror: "no", "mean" (averaged in, at the smaller size) or "rows" (learned from as well).
+        copies: augmented ones of each image.
+    """
+
+    stages: str = "all"
+    sizes: int = 1
+    mirror: str = "mean"
+    copies: int = 0
+
+
+WAYS = {
+    "four stages, mirror image as rows (version 0.1)": Way("coarse", mirror="rows"),
+    "every block": Way(mirror="no"),
+    "every block, mirror image averaged": Way(),
+    "the same, 1 copy": Way(copies=1),
+    "the same, 2 copies": Way(copies=2),
+    "two sizes, mirror image averaged": Way(sizes=2),
+    "two sizes, mirror image averaged, 1 copy": Way(sizes=2, copies=1),
+}
+
+
+class Table:
+    """Features of all nets for one competition, gathered when first asked for."""
+
+    def __init__(self, work: Workspace, nets: Sequence[str]) -> None:
+        self.mirrored = bool(work.config.augment.hflip)
+        size = work.config.images.size
+        self.sizes = [size, 32 * round(LARGER * size / 32)]
+        images = work.config.images.model_copy(update={"size": max(self.sizes)})
+        update = {
+            "images": images,
+            "finetune": work.config.finetune.model_copy(update={"mode": "linear_probe"}),
+            "probe": work.config.probe.model_copy(update={"sizes": self.sizes}),
+            "augment": work.config.augment.model_copy(update={"preset": "light"}),
+        }
+        self.work = replace(work, config=work.config.model_copy(update=update))
+        self.nets, self.stores = {}, {}
+        for name in nets:
+            own = startingpoint.config_for(self.work.config, name)
+            source = SourceNet(*startingpoint.fresh_net(own, len(work.competition.classes)), own)
+            spec = replace(self.work, config=own).image_spec(source.blueprint)
+            self.stores[name] = self.work.open_images([spec], Audience())[0][0]
+            self.nets[name] = {size: source.frozen(size) for size in self.sizes}
+
+    def of(self, name: str, size: int, views: Sequence[str]) -> list[np.ndarray]:
+        """Features (N, D) of a net, a view after the other."""
+        net: FrozenNet = self.nets[name][size]
+        store: ImageStore = self.stores[name]
+        wanted = [Wanted(net, "train", store, view) for view in views]
+        return gather(wanted, features_folder(self.work.config), Audience())
+
+    def parts(self, names: Sequence[str], way: Way) -> tuple[list[Stage], list[list[np.ndarray]]]:
+        """Stages of all parts, and for each part its arrays of rows that are learned from, the plain ones first."""
+        stages, parts = [], []
+        for name in names:
+            for place, size in enumerate(self.sizes[: way.sizes]):
+                plain = self.of(name, size, ["identity"])
+                if self.mirrored and way.mirror == "rows":
+                    plain += self.of(name, size, ["hflip"])
+                elif self.mirrored and way.mirror == "mean" and not place:
+                    both = [*plain, *self.of(name, size, ["hflip"])]
+                    plain = [np.mean(both, axis=0, dtype=np.float32).astype(np.float16)]
+                parts.append(plain + self.of(name, size, [f"draw{k}" for k in range(way.copies)]))
+                stages += [replace(stage, part=f"{name}@{size}") for stage in self.nets[name][size].stages]
+        return stages, parts
+
+
+def cell(work: Workspace, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that are kept, the fold of each, and hidden rows."""
+    targets, units = work.competition.targets, work.competition.units
+    splitter = StratifiedGroupKFold(HIDDEN, shuffle=True, random_state=draw)
+    rest, hidden = next(splitter.split(targets, targets, units))
+    if share < 1:
+        rest = rest[some_groups(units[rest], targets[rest], share, draw)]
+    fold = np.empty(len(rest), np.int64)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=draw).split(rest, targets[rest], units[rest])
+    for k, (_, rows) in enumerate(folds):
+        fold[rows] = k
+    return rest, fold, hidden
+
+
+Answers = tuple[np.ndarray, np.ndarray]  # log-probabilities out of fold and of the hidden rows
+
+
+def answers(
+    table: Table, names: Sequence[str], way: Way, kept: np.ndarray, fold: np.ndarray, hidden: np.ndarray
+) -> Answers:
+    """What one head over these nets says."""
+    stages, parts = table.parts(names, way)
+    truth, classes = table.work.competition.targets[kept], len(table.work.competition.classes)
+    learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
+    solved = probe.solve(Rows(tuple(stages), learned, learned[0], truth, fold, classes), ProbeConfig(stages=way.stages))
+    looks = 2 if table.mirrored and way.mirror == "rows" else 1  # the mirror image is predicted as well
+    seen = [[part[view][hidden] for part in parts] for view in range(looks)]
+    oof = np.empty((looks, len(kept), classes))
+    for k in range(FOLDS):
+        own = fold == k
+        oof[:, own] = solved.predict(k, [[part[own] for part in view] for view in learned[:looks]])
+    later = np.concatenate([solved.predict(k, seen) for k in range(FOLDS)])
+    return log_mean(oof), log_mean(later)
+
+
+def blended(members: Sequence[Answers], truth: np.ndarray) -> Answers:
+    """Taken one by one while the log-loss falls, two at the least."""
+    factors = [1 / calibration.fit_temperature(oof, truth) for oof, _ in members]
+    made = [tuple(log_softmax(part * f, axis=1) for part in one) for one, f in zip(members, factors, strict=True)]
+    chosen: list[int] = []
+    best = np.inf
+    while len(chosen) < len(made):
+        left = [k for k in range(len(made)) if k not in chosen]
+        losses = {k: calibration.log_loss(log_mean(np.stack([made[i][0] for i in [*chosen, k]])), truth) for k in left}
+        k = min(losses, key=lambda one: losses[one])
+        if losses[k] >= best and len(chosen) >= FEWEST:
+            break
+        best = min(best, losses[k])
+        chosen.append(k)
+    return log_mean(np.stack([made[k][0] for k in chosen])), log_mean(np.stack([made[k][1] for k in chosen]))
+
+
+def compare(table: Table, share: float, draw: int) -> Iterator[dict[str, object]]:
+    """One cell: a row for each way."""
+    kept, fold, hidden = cell(table.work, share, draw)
+    targets = table.work.competition.targets
+    for name, way in WAYS.items():
+        if len(kept) * (1 + way.copies) > probe.MOST_ROWS:
+            continue
+        alone = [answers(table, [net], way, kept, fold, hidden) for net in table.nets]
+        together = [answers(table, list(table.nets), way, kept, fold, hidden)] if way.stages == "all" else []
+        oof, later = blended([*alone, *together], targets[kept])
+        yield {"share": share, "draw": draw, "rows": len(kept), "way": name} | {
+            f"{where} {what}": float(score)
+            for where, said, rows in (("OOF", oof, kept), ("hidden", later, hidden))
+            for what, score in (
+                ("log-loss", calibration.log_loss(said, targets[rows])),
+                ("F1", f1_score(targets[rows], said.argmax(1), average="macro")),
+            )
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--nets", nargs="+", default=list(NETS))
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0])
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--file", type=Path, default=Path("runs/pool.jsonl"))
+    args = parser.parse_args()
+    allocator.keep_freed_memory()
+    work = Workspace.open(config.load(args.config))
+    table, name = Table(work, args.nets), work.competition.name
+    args.file.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
+    for share in args.shares:
+        for draw in args.draws:
+            if any((row["competition"], row["share"], row["draw"]) == (name, share, draw) for row in done):
+                continue
+            done += [{"competition": name, **row} for row in compare(table, share, draw)]
+            args.file.write_text("".join(json.dumps(row) + "\n" for row in done))
+    frame = pd.DataFrame(done)
+    scores = [column for column in frame if str(column).startswith(("OOF", "hidden"))]
+    print(frame.groupby(["competition", "share", "way"], sort=False)[scores].mean().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
