@@ -38,6 +38,7 @@ def test_drawn_faces_have_groups_rare_classes_copies_and_wrong_labels(tmp_path: 
     assert (train.groupby("person")["label"].apply(lambda labels: (labels == "right").sum()) != 5).sum() > 0
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("few_people")
 def test_they_are_the_same_each_time(tmp_path: Path) -> None:
     def digest(folder: Path) -> str:

@@ -104,10 +104,12 @@ def is_real(found: Comparison) -> bool:
     return found.best.is_real
 
 
+@pytest.mark.integration
 def test_equally_good_experiments_are_called_better_as_rarely_as_promised() -> None:
     assert 0.02 < share(400, lambda seed: simulated(seed, (0.8, 0.8)), is_real) < 0.08
 
 
+@pytest.mark.integration
 def test_rows_of_a_group_count_once() -> None:
     def by_row(seed: int) -> Answers:
         answers = simulated(seed, (0.8, 0.8), copies=4)
@@ -117,6 +119,7 @@ def test_rows_of_a_group_count_once() -> None:
     assert share(150, by_row, is_real) > 0.14
 
 
+@pytest.mark.integration
 def test_twenty_nulls_are_paid_for() -> None:
     """The best of twenty that are as good as the baseline: rarely called better, though some often would be alone."""
     found = [compare(simulated(seed, (0.8,) * 21), repeats=400, seed=seed) for seed in range(250)]
@@ -124,6 +127,7 @@ def test_twenty_nulls_are_paid_for() -> None:
     assert np.mean([any(other.value > 1.645 * other.error for other in each.others) for each in found]) > 0.25
 
 
+@pytest.mark.integration
 def test_the_best_of_twenty_shown_alone_is_paid_for_by_saying_so() -> None:
     def best(seed: int) -> Answers:
         answers = simulated(seed, (0.8,) * 21)

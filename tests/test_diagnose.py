@@ -182,6 +182,7 @@ def test_a_paired_difference_has_the_sign_of_the_better_one_whatever_the_metric(
     assert paired_difference(get("accuracy"), truth, good, good, groups) == (0, 0)
 
 
+@pytest.mark.integration
 def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     """Bars that lie or stand: a quarter turn makes one of the other, a mirror does not."""
     import pandas as pd

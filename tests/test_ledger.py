@@ -247,6 +247,7 @@ def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = F
     return submission.write(table, folder, name, entry(f"{judge(truth, model.oof):.5f}", metric=metric))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("metric", sorted(name for name, one in metrics.METRICS.items() if not one.classes))
 def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, models, metric: str) -> None:
     for order in (list(models), list(models)[::-1]):
@@ -255,6 +256,7 @@ def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, 
         assert not agreement.doubts(folder, in_ledger(folder))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "qwk", "log_loss", "roc_auc"])
 @pytest.mark.parametrize("which", ["logistic", "small"])
 def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models, metric: str, which: str) -> None:

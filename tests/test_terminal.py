@@ -87,6 +87,7 @@ def train(config: Path, *more: str) -> int:
     return the_command.main(["--config", str(config), "--fold", "0,1", *more])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("width", [40, 72, 120])
 def test_a_training_on_a_terminal_shows_a_bar_that_fits(shapes: Path, width: int) -> None:
     with screen(width) as seen:
@@ -107,6 +108,7 @@ def test_a_training_on_a_terminal_shows_a_bar_that_fits(shapes: Path, width: int
     assert [words[0] for words in last] == ["fold", "fold", "mean", "sd", "in"]
 
 
+@pytest.mark.integration
 def test_a_training_in_a_pipe_is_plain_lines_one_an_epoch(
     shapes: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -222,6 +224,7 @@ def test_texts_are_shown_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert "[/x] :cat:" in out
 
 
+@pytest.mark.integration
 def test_a_command_of_its_own_process_knows_a_pipe_from_a_terminal(shapes: Path) -> None:
     words = [sys.executable, str(ROOT / "src" / "split.py"), "--config", str(shapes)]
     piped = subprocess.run(words, capture_output=True, timeout=120)
