@@ -235,7 +235,7 @@ def _common(
         "preset": "medium",
         "hflip": 0.5 if "hflip" in used else 0.0,
         "vflip": 0.5 if "vflip" in used else 0.0,
-        "rot90": 0.5 if {"rot90", "rot180", "hflip", "vflip"} <= set(used) else 0.0,
+        "rot90": 0.5 if {"rot90", "hflip", "vflip"} <= set(used) else 0.0,
     }
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
