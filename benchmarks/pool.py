@@ -191,13 +191,14 @@ def compare(table: Table, share: float, draw: int) -> Iterator[dict[str, object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the config's")
     parser.add_argument("--nets", nargs="+", default=list(NETS))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0])
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--file", type=Path, default=Path("runs/pool.jsonl"))
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     allocator.keep_freed_memory()
-    work = Workspace.open(config.load(args.config))
+    work = Workspace.open(config.load(args.config, args.overrides))
     table, name = Table(work, args.nets), work.competition.name
     args.file.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
