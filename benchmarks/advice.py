@@ -2,7 +2,7 @@
 
 For each seed of the folds all of it runs as a user types it, in a folder of its own: split, diagnose, train what is
 advised and the config itself, infer each. What is advised is the pool, and beside it a fine-tuning whose first fold is
-ahead of the pool; version 0.1 advised that fine-tuning and one probe on a few blocks of plain images. Scores are
+not behind the pool; version 0.1 advised that fine-tuning and one probe on a few blocks of plain images. Scores are
 nested, as the ledger has them. CPU seconds are user and system time of the training commands; the diagnosis, whose
 features the probes use, is counted apart. A benchmark that was killed goes on where it was; what it had spent is lost
 from its seconds.
@@ -125,7 +125,7 @@ def played(path: str, competition: str, seed: int, folds: str, place: Place) -> 
     pool = [each for each in advised if each not in full]
     for each in pool:
         place.run(*train(each))
-    goes_on = [each for each in full if is_ahead(place, pool, each, train(each, "0"))]
+    goes_on = [each for each in full if keeps_up(place, pool, each, train(each, "0"))]
     old = place.old_probe(path, competition)
     for each in [path, old, *full]:
         place.run(*train(each))
@@ -140,13 +140,13 @@ def played(path: str, competition: str, seed: int, folds: str, place: Place) -> 
     return dict(zip(COLUMNS, (*row, f"{place.seconds(*diagnosis):.0f}", said), strict=True))
 
 
-def is_ahead(place: Place, pool: Sequence[str], net: str, first_fold: tuple[str, ...]) -> bool:
+def keeps_up(place: Place, pool: Sequence[str], net: str, first_fold: tuple[str, ...]) -> bool:
     """Train a first fold and compare it with the pool's, once: later there would be more folds to compare."""
-    file = place.folder / f"ahead_{Path(net).stem}.txt"
+    file = place.folder / f"keeps_up_{Path(net).stem}.txt"
     if not file.is_file():
         place.run(*first_fold)
         joint = next((each for each in pool if Path(each).stem == "pool"), pool[0])
-        file.write_text(str(place.run("compare", joint, net, "--ahead", may_say_no=True)))
+        file.write_text(str(place.run("compare", joint, net, "--not-behind", may_say_no=True)))
     return file.read_text() == "True"
 
 

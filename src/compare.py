@@ -6,7 +6,7 @@ Each is a run folder or a config; the first is the baseline.
   python src/compare.py configs/masks/probe.yaml configs/masks/mobilenet.yaml tta.views=[identity]
   python src/compare.py A BEST --tried 20             # the best of 20 that were tried
   python src/compare.py A B --accept && python src/infer.py --config B
-  python src/compare.py A B --ahead && python src/train.py --config B --fold all    # where B has fold 0 only
+  python src/compare.py A B --not-behind && python src/train.py --config B --fold all    # where B has fold 0 only
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         help="only say in one line whether the best is really better than the baseline; exit code 0 if so, else 1",
     )
     parser.add_argument(
-        "--ahead",
+        "--not-behind",
         action="store_true",
-        help="only say in one line whether the best has a better score than the baseline, real or not; exit code 0 if "
-        "so, else 1",
+        help="only say in one line whether the best scores at least as well as the baseline; exit code 0 if so, else 1",
     )
     args = parser.parse_intermixed_args(arguments)
     if args.tried is not None and args.tried < 1:
@@ -58,10 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     if args.accept:
         terminal.say(reason(answers, found))
         return 0 if found.best.is_real else NOT_ACCEPTED
-    if args.ahead:
+    if args.not_behind:
         best, folds = found.best, listing(sorted(set(answers.fold.tolist())))
         terminal.say(f"{best.name} {best.score:.4f}, {answers.names[0]} {found.baseline:.4f} on fold {folds}")
-        return 0 if best.value > 0 else NOT_ACCEPTED
+        return 0 if best.value >= 0 else NOT_ACCEPTED
     for line in heading(runs, answers):
         terminal.say(line)
     show_differences(answers, found, terminal)

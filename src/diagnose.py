@@ -140,15 +140,15 @@ def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
 
 
 def commands(pool: Sequence[Path], tried: Sequence[Path]) -> Iterator[str]:
-    """What to type, in order: the pool first, then a fold of each fine-tuning, and the others where it is ahead."""
+    """What to type, in order: the pool first, then a fold of each fine-tuning, and the others where it is not behind."""
     named = " ".join(map(str, pool))
     yield "first the pool, in minutes:"
     yield f"  python src/train.py --config {named} --fold all"
     yield f"  python src/infer.py --config {named}"
     for path in tried:
-        yield "then one fold of a fine-tuning, and the others only where it is ahead of the pool on the same rows:"
+        yield "then one fold of a fine-tuning, and the others where it is not behind the pool on the same rows:"
         yield f"  python src/train.py --config {path} --fold 0"
-        yield f"  python src/compare.py {pool[-1]} {path} --ahead && \\"
+        yield f"  python src/compare.py {pool[-1]} {path} --not-behind && \\"
         yield f"    python src/train.py --config {path} --fold all && \\"
         yield f"    python src/infer.py --config {named} {path}"
 

@@ -45,7 +45,7 @@ class Advice:
         amount, likeness: the lecture's two questions, answered by measurement.
         reasons: one line each.
         pool: experiments that cost seconds, to be run and blended first.
-        tried: fine-tunings, each worth going on with where its first fold is ahead of the pool.
+        tried: fine-tunings, each worth going on with where its first fold is not behind the pool's.
         keeps, breaks: views that keep the label, and views that do not or that cost score.
     """
 
