@@ -140,7 +140,7 @@ def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
 
 
 def commands(pool: Sequence[Path], tried: Sequence[Path]) -> Iterator[str]:
-    """What to type, in order: the pool first, then a fold of each fine-tuning, and the others where it is not behind."""
+    """What to type, in order: the pool, then a fold of each fine-tuning, and the others where it is not behind."""
     named = " ".join(map(str, pool))
     yield "first the pool, in minutes:"
     yield f"  python src/train.py --config {named} --fold all"
