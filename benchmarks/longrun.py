@@ -100,7 +100,7 @@ class Watch(Audience):
         self.seen: list[tuple[str, int]] = []
 
     def look(self, when: str) -> None:
-        self.seen.append((when, resident("VmRSS")))
+        self.seen.append((when, resident("RssAnon")))
 
     def started(self, plan: Plan, epochs_done: int) -> None:
         if self.trim:
@@ -128,11 +128,11 @@ def measure(what: str, way: str) -> list[tuple[str, int]]:
     for fold in range(work.folds.count) if what == "phases" else [0]:
         train_fold(work, fold, Processes(), watch)
         watch.look(f"end of fold {fold}")
-    return [*watch.seen, ("peak", resident("VmHWM"))]
+    return [*watch.seen, ("peak, with mapped files", resident("VmHWM"))]
 
 
 def resident(key: str) -> int:
-    """Bytes of this process in memory now ("VmRSS") or at most ("VmHWM")."""
+    """Bytes of this process in memory: its own now ("RssAnon"), or at most, mapped files included ("VmHWM")."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
