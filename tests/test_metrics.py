@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from sklearn import metrics as sk
 
-from foldcraft import metrics
+from foldcraft import bootstrap, metrics
 from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
@@ -197,7 +197,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(classes: int, rows: int, ri
 @pytest.mark.parametrize("cells", [1, 200, 2**18])
 def test_a_draw_is_the_score_of_the_rows_drawn(name: str, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted out with rows copied as often as their group is drawn; however few draws are held at once."""
-    monkeypatch.setattr(metrics, "CELLS", cells)
+    monkeypatch.setattr(bootstrap, "CELLS", cells)
     metric = metrics.get(name)
     classes = classes_for(name, 4)
     truth, a = guesses(3, rows=50, classes=classes)
