@@ -108,7 +108,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise OSError("no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    connect = socket.socket.connect
+
+    def only_here(self: socket.socket, address: object) -> None:
+        return connect(self, address) if self.family == socket.AF_UNIX else refuse()
+
+    monkeypatch.setattr(socket.socket, "connect", only_here)
     for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "caches"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "caches"))

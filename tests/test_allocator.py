@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 from foldcraft import allocator, imagefacts
@@ -82,11 +83,11 @@ def test_every_command_begins_with_it() -> None:
     assert commands == []
 
 
-class Counting(Dataset[int]):
+class Counting(Dataset[torch.Tensor]):
     """Its items are page faults of the process that draws them."""
 
-    def __getitems__(self, _: list[int]) -> list[int]:
-        return page_faults()
+    def __getitems__(self, _: list[int]) -> list[torch.Tensor]:
+        return [torch.tensor(count) for count in page_faults()]
 
 
 def by_loader(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -72,7 +72,7 @@ def test_a_card_that_emulates_bf16_is_tried_in_fp16(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     monkeypatch.setattr(hardware, "this_machine", str)
-    assert {option.precision for option in hardware._options(TrainConfig(), "cuda")} == {"32-true", half}
+    assert {option.precision for option in hardware._options(TrainConfig(), "cuda")[0]} == {"32-true", half}
 
 
 def test_32_bits_are_the_same_before_training_and_after(monkeypatch: pytest.MonkeyPatch) -> None:

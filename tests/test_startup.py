@@ -14,7 +14,7 @@ from conftest import CONFIG, ROOT, write_competition
 from foldcraft import config, tta, viewnames
 
 HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
-TWO = ["--config", "configs/digits/convnet.yaml", "configs/digits/mobilenet.yaml"]  # where src/demo.py looks for them
+TWO = ["--config", "configs/digits/probe.yaml", "configs/digits/finetune.yaml"]  # where src/demo.py looks for them
 ONE = TWO[:2]
 WORDS = {
     **dict.fromkeys(("audit", "board", "check", "diagnose", "preview", "split", "summary", "train"), ONE),
@@ -27,7 +27,7 @@ SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {train.
 
 # By name: the mistake, and what must be said of it.
 MISTAKES = {
-    "no config": "convnet.yaml",
+    "no config": "probe.yaml",
     "unknown key": "train.epoch",
     "no folder": "input/shapes",
     "no train.csv": "train.csv",
@@ -53,7 +53,7 @@ def place(folder: Path, mistake: str) -> Path:
     """A competition with two experiments and without folds, and a mistake in it."""
     (folder / "configs" / "digits").mkdir(parents=True)
     (folder / "space.yaml").write_text(SPACE)
-    for name in ("convnet", "mobilenet"):
+    for name in ("probe", "finetune"):
         (folder / "configs" / "digits" / f"{name}.yaml").write_text(CONFIG)
     write_competition(folder / "input" / "shapes", train=12, test=3)
     if mistake == "no config":

@@ -135,8 +135,8 @@ def test_gradients_are_those_of_a_direct_backward_and_leave_no_trace() -> None:
 
 
 def test_a_flaw_is_printed(look, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*_: object) -> tuple[nn.Module, Any]:
-        net, blueprint = whole(*_)
+    def build(*given: object, **named: object) -> tuple[nn.Module, Any]:
+        net, blueprint = whole(*given, **named)
         net.spare = nn.Linear(2, 2)
         return net, blueprint
 

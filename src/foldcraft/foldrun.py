@@ -92,11 +92,12 @@ def _other_settings(work: Workspace, folder: FoldFolder, what: str) -> Foldcraft
     before: dict[str, Any] = {}
     with suppress(FoldcraftError):  # what was changed cannot be told where that file is damaged
         before = folder.read_settings()
-    now = work.config.training_settings()
+    whole, counts = work.config.model_dump(mode="json"), work.config.training_settings()
+    now = {name: {key: whole[name][key] for key in keys} for name, keys in counts.items() if isinstance(keys, dict)}
     changed = [
         f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
         for section, values in now.items()
-        if isinstance(values, dict) and isinstance(before.get(section), dict)
+        if isinstance(before.get(section), dict)
         for key, value in values.items()
         if before[section].get(key) != value
     ]

@@ -48,14 +48,14 @@ def predict(members: Sequence[Member], rows: np.ndarray, progress: Progress = la
 
 
 def sweep(
-    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None, batch: int = BATCH
+    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None, batch: int | None = None
 ) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     """What each member makes of one batch of rows after another: places in `rows`, and (V, B, ·) for each member.
 
     An image is read once for all members that look at the same ones, prepared once for all that share a
     normalisation, and turned into a view once for all that look at it that way.
     """
-    begun = chain(_begun(members, rows, batch), [None])
+    begun = chain(_begun(members, rows, batch or BATCH), [None])
     for (places, looks), _ in pairwise(begun):  # the device has been told of the next batch before it is waited for
         yield places, [look.cpu() for look in looks]
         progress(places.stop - places.start)
