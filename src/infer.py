@@ -36,11 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         return enter_score(args)
     configs = cli.load_configs(args)
 
-    from foldcraft import submission
+    from foldcraft.files import check_file_name
     from foldcraft.members import open_members
 
     if args.name is not None:
-        submission.check_name(args.name)
+        check_file_name(args.name)
     members = open_members(configs)
     submit(members, args.name, cli.terminal(args), methods_named(args.method))
     return 0

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 from foldcraft.errors import FoldcraftError
 
+LONGEST_NAME = 200  # characters of a file's name
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write to a temporary file beside `path`, flush it to disk, rename it.
@@ -117,3 +119,13 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
         yield
     finally:
         lock.release()
+
+
+def check_file_name(name: str) -> None:
+    """See that a submission of that name lies in its folder.
+
+    Raises:
+        FoldcraftError: it would not.
+    """
+    if not name or name.startswith(".") or set("/\\") & set(name) or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise FoldcraftError(f"{name!r} is no name of a file", "--name", "use letters, digits, hyphens and underscores")

@@ -11,10 +11,8 @@ from foldcraft import agreement, ledger, sealed
 from foldcraft.agreement import Doubt
 from foldcraft.competition import Competition
 from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import locked, write_atomic
+from foldcraft.files import check_file_name, locked, write_atomic
 from foldcraft.predictions import is_normalised
-
-LONGEST = 200  # characters of a name
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
@@ -87,16 +85,6 @@ def check(frame: pd.DataFrame, competition: Competition) -> None:
         competition.classes.encode(frame[answers[0]].tolist())
 
 
-def check_name(name: str) -> None:
-    """See that a submission of that name lies in its folder.
-
-    Raises:
-        FoldcraftError: it would not.
-    """
-    if not name or name.startswith(".") or set("/\\") & set(name) or not name.isprintable() or len(name) > LONGEST:
-        raise FoldcraftError(f"{name!r} is no name of a file", "--name", "use letters, digits, hyphens and underscores")
-
-
 class Written(NamedTuple):
     """A submission on disk.
 
@@ -116,7 +104,7 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
     Args:
         entry: the ledger's columns beside file, time, public and private.
     """
-    check_name(name)
+    check_file_name(name)
     text = frame.to_csv(index=False, lineterminator="\n")
     with locked(ledger.lock_in(folder)):
         rows = ledger.read(ledger.path_in(folder))
