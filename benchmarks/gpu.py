@@ -835,9 +835,12 @@ def main() -> int:
                 limit = min(step.limit * args.minutes / 8, left)
                 result = carry_out(step, ground, ground.folder, limit, out / "gpu.log")
             else:
-                result = Result(step.run.__doc__ or "", [], 0.0, "no time was left for it")
+                result = Result(step.run.__doc__ or "", [], error="no time was left for it")
             results[step.name] = result
-            print(f"{step.name:12} {len(result.rows):3} rows {result.seconds:6.1f} s  {result.error or ''}", flush=True)
+            print(
+                f"{step.name:12} {len(result.rows):3} rows {result.seconds:6.1f} s {result.cpu_seconds:6.1f} s CPU  {result.error or ''}",
+                flush=True,
+            )
             write(out, ground, results)
         os.chdir(ROOT)
     return 1 if any(result.error for result in results.values()) else 0

@@ -29,12 +29,19 @@ class Step:
 
 @dataclass
 class Result:
-    """What became of a step."""
+    """What became of a step.
+
+    Attributes:
+        about: what it says of itself.
+        seconds, cpu_seconds: that it took, on the clock and of computing by it and the processes that it started.
+        error: why it ended early, if it did.
+    """
 
     about: str
     rows: list[Row]
-    seconds: float
-    error: str | None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    error: str | None = None
 
 
 def carry_out(step: Step, ground: Any, folder: Path, limit: float, log: Path) -> Result:
@@ -44,21 +51,22 @@ def carry_out(step: Step, ground: Any, folder: Path, limit: float, log: Path) ->
     child = os.fork()
     if not child:
         _be(step, ground, folder, rows, log)
-    ended, status = os.waitpid(child, os.WNOHANG)
+    ended, status, used = os.wait4(child, os.WNOHANG)
     while not ended and time.monotonic() < start + limit:
         time.sleep(0.05)
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, status, used = os.wait4(child, os.WNOHANG)
     error = None
     if not ended:
         end(child, *descendants(child))
-        os.waitpid(child, 0)
+        _, _, used = os.wait4(child, 0)
         error = f"stopped after {limit:.0f} s"
     elif code := os.waitstatus_to_exitcode(status):
         error = f"ended with exit code {code}"
     found = list(_read(rows))
     failed = [row["failed"] for row in found if "failed" in row]
     known = [row for row in found if "failed" not in row]
-    return Result(step.run.__doc__ or "", known, time.monotonic() - start, failed[0] if failed else error)
+    seconds, cpu_seconds = time.monotonic() - start, used.ru_utime + used.ru_stime
+    return Result(step.run.__doc__ or "", known, seconds, cpu_seconds, failed[0] if failed else error)
 
 
 def _read(rows: Path) -> Iterator[Row]:
@@ -119,7 +127,7 @@ def section(name: str, result: Result) -> str:
     """A step as Markdown."""
     columns = list(dict.fromkeys(key for row in result.rows for key in row))
     about = " ".join(result.about.split())
-    lines = [f"## {name}", "", f"{about} ({result.seconds:.0f} s)", ""]
+    lines = [f"## {name}", "", f"{about} ({result.seconds:.0f} s, processors {result.cpu_seconds:.0f} s)", ""]
     if result.error:
         lines += [f"**Failed**: {' '.join(result.error.split())}", ""]
     if columns:

@@ -103,6 +103,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for name in ROWS:
                 found[name].append(in_child(name, folder))
+                print(name, found[name][-1], file=sys.stderr, flush=True)
     show(found)
 
 
@@ -194,7 +195,7 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
         with Image.open(self.paths[row]) as image:
-            pixels = np.asarray(image.convert("RGB").resize((self.size, self.size), self.resample))
+            pixels = np.array(image.convert("RGB").resize((self.size, self.size), self.resample))
         tensor = torch.from_numpy(self.augment(pixels, row)).permute(2, 0, 1).float().div(255)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (tensor - mean) / std, int(self.targets[row])

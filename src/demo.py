@@ -7,6 +7,7 @@ true one at the end.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +78,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def announce(terminal: Terminal, step: str, command: str, named: Sequence[str]) -> None:
     """Say in plain words what comes, and how to run it by hand."""
-    number = list(WORDS).index(step) + 1
-    terminal.note(f"\n{number}/{len(WORDS)}  {WORDS[step]}\n$ python src/{command}.py --config {' '.join(named)}")
+    text = textwrap.fill(f"{list(WORDS).index(step) + 1}/{len(WORDS)}  {WORDS[step]}", 100)
+    terminal.note(f"\n{text}\n$ python src/{command}.py --config {' '.join(named)}")
 
 
 def page_of(config: Config) -> Path:

@@ -104,6 +104,7 @@ def by_pool(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @on_glibc
+@pytest.mark.integration
 @pytest.mark.parametrize("worker", [by_loader, by_pool])
 def test_workers_that_inherit_nothing(
     worker: Callable[[pytest.MonkeyPatch], list[int]], monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """Comparing experiments: planted differences are found, chance is not taken for one, and a user gets an answer."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -314,3 +315,15 @@ def test_a_mistake_is_one_line(leave_run, command, words: list[str], told: str) 
     assert done.code == 2
     assert told in done.err
     assert done.err.count("\n") == 1
+
+
+def test_not_behind_is_an_exit_code_and_a_line(leave_run, command) -> None:
+    """What the advice asks of a first fold: a score that is as good is enough, one that is lower is not."""
+    plain = leave_run("plain", 0.7, seed=3)
+    good, same = leave_run("good", 0.95, folds=(0,), seed=1), leave_run("same", 0.7, seed=3)
+    yes = command("compare", plain, good, "--not-behind")
+    assert (yes.code, yes.out.count("\n")) == (0, 1)
+    assert re.fullmatch(r"good 0\.[89]\d+, plain 0\.[67]\d+ on fold 0\n", yes.out)
+    assert command("compare", plain, same, "--not-behind").code == 0, "equal is not behind"
+    no = command("compare", good, plain, "--not-behind")
+    assert (no.code, no.out.count("\n")) == (1, 1)

@@ -242,6 +242,7 @@ def fake_gpu_trainer(monkeypatch: pytest.MonkeyPatch, model: nn.Module, **sectio
     return trainer
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "sections",
     [
@@ -273,3 +274,36 @@ def test_the_optimizer_takes_one_pass_on_a_gpu(scaled: bool, fused: bool | None)
     with FakeTensorMode():
         made = finetune.create_optimizer(on_fake_gpu(model), FinetuneConfig(), TrainConfig(), False, scaled)
     assert made.defaults["fused"] is fused
+
+
+@pytest.mark.parametrize(
+    ("epoch_takes", "writing_takes", "written"),
+    [(20.0, 1.0, [1, 2, 3, 4, 5]), (3.0, 1.0, [1, 5]), (0.01, 0.05, [1, 2, 3, 4, 5])],
+)
+def test_a_state_is_written_when_it_takes_a_tenth_of_the_time(
+    shapes: Path,
+    command,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch_takes: float,
+    writing_takes: float,
+    written: list[int],
+) -> None:
+    clock, epochs = [100.0], []
+    train_epoch, save_state = fit.Trainer.train_epoch, fit.checkpoint.save_state
+
+    def trains(trainer: fit.Trainer) -> float:
+        clock[0] += epoch_takes
+        return train_epoch(trainer)
+
+    def writes(path: Path, state: dict[str, Any]) -> None:
+        clock[0] += writing_takes
+        epochs.append(state["epoch"])
+        save_state(path, state)
+
+    monkeypatch.setattr(fit, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(fit.Trainer, "train_epoch", trains)
+    monkeypatch.setattr(fit.checkpoint, "save_state", writes)
+    command("split", "--config", shapes)
+    done = command("train", "--config", shapes, "--fold", "0", "train.epochs=5")
+    assert done.code == 0
+    assert epochs == written

@@ -85,6 +85,7 @@ def test_nothing_else_is_found(planted: tuple[pd.DataFrame, dict]):
     assert any("no frozen features" in note for note in found.attrs["notes"])
 
 
+@pytest.mark.integration
 def test_digits_written_by_many_hands_are_no_copies():
     digits = load_digits()
     grey = np.round(digits.images[:300] * (255 / 16)).astype(np.uint8)
@@ -95,6 +96,7 @@ def test_digits_written_by_many_hands_are_no_copies():
     assert found[["id_a", "id_b", "where", "kind"]].to_numpy().tolist() == [["7", "copy", "train-test", "flipped"]]
 
 
+@pytest.mark.integration
 def test_features_find_a_crop_that_pixels_do_not():
     scenes = np.stack([scene(seed) for seed in range(100)])
     far = enlarged(scenes[3][9:, 9:])

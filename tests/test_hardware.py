@@ -201,6 +201,7 @@ def test_free_memory_is_known_here_or_not_limited() -> None:
     assert hardware._free_memory("cpu") > 1e6
 
 
+@pytest.mark.integration
 def test_a_trial_leaves_net_and_random_states_as_they_are() -> None:
     net = timm.create_model("test_resnet", drop_rate=0.5).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}

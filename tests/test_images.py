@@ -404,6 +404,7 @@ def _child(paths: Sequence[Path], folder: Path, barrier, results) -> None:
     results.put(build_slowly(paths, folder, lambda: barrier.wait(60)))
 
 
+@pytest.mark.integration
 def test_two_processes_at_once_build_one_cache(tmp_path: Path):
     """The second waits for the first and decodes nothing itself."""
     paths, cache = write_scenes(tmp_path / "in", 20), tmp_path / "cache"

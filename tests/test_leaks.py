@@ -39,6 +39,7 @@ def found(table: pd.DataFrame, question: str) -> set[str]:
     return set(table[(table["question"] == question) & table["found"]]["by"])
 
 
+@pytest.mark.integration
 def test_sound_files_leak_nothing_but_their_look(facts: pd.DataFrame):
     table = leaks.of_metadata(facts, LABELS)
     assert list(table.columns) == leaks.COLUMNS
@@ -61,6 +62,7 @@ def leak_by_format(facts: pd.DataFrame) -> None:
     facts.loc[: ROWS - 1, "format"] = np.where(LABELS == 1, "JPEG", "PNG")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("plant", "field"), [(leak_by_size, "bytes"), (leak_by_order, "id number"), (leak_by_format, "format")]
 )
@@ -72,6 +74,7 @@ def test_a_leak_of_the_label_is_named(facts: pd.DataFrame, plant, field: str):
     assert single.loc[single["auc"].idxmax(), "by"] == field
 
 
+@pytest.mark.integration
 def test_a_field_that_tells_the_test_set_is_named(facts: pd.DataFrame):
     facts.loc[ROWS:, "has_exif"] = True
     table = leaks.of_metadata(facts, LABELS)
@@ -79,6 +82,7 @@ def test_a_field_that_tells_the_test_set_is_named(facts: pd.DataFrame):
     assert "has_exif" not in found(table, "label")
 
 
+@pytest.mark.integration
 def test_what_follows_from_the_group_is_no_leak(facts: pd.DataFrame):
     """Ten camera sizes, one for each of forty persons who have one label each: nothing that holds for a new person."""
     groups = np.arange(ROWS) // 10

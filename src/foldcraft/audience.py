@@ -35,7 +35,7 @@ class Audience:
         """So many more images have been learned from."""
 
     def epoch_ended(self, row: dict[str, float]) -> None:
-        """An epoch is over and its state is on disk; `row` is its line in the history.
+        """An epoch is over; `row` is its line in the history.
 
         Without `valid_loss` and `score` where the held-out images were not looked at.
         """

@@ -42,6 +42,8 @@ from foldcraft.recipe import Plan, plan
 from foldcraft.sam import uphill
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
+AT_ONCE = 0.1  # seconds of writing that are worth no thought
+APART = 10  # times as long as writing the state takes lies between two states
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Trainer:
         )
         self.loader = self._loader()
         self.epoch, self.seconds = 0, 0.0
+        self.written, self.writing = 0.0, 0.0  # when the last state was, and how long it took
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
         self.stopped = False
@@ -147,7 +150,7 @@ class Trainer:
         return train_loader(images, self.batches, fitting, self.hardware.device == "cuda", ahead)
 
     def run(self, state: dict[str, Any] | None) -> Fitted:
-        """Train to the end, from `state`, that of the last finished epoch, if there is one.
+        """Train to the end, from `state`, the last that was written at the end of an epoch, if there is one.
 
         Raises:
             FoldcraftError: the loss is not a number (the batch's ids are named); the state is damaged or of another
@@ -170,7 +173,7 @@ class Trainer:
         return self.epoch % self.config.train.validate_every == 0 or self.epoch == self.plan.epochs
 
     def run_epoch(self) -> None:
-        """Train for one epoch, judge it if it is its turn, write the state."""
+        """Train for one epoch, judge it and write the state if it is their turn."""
         start = time.perf_counter()
         torch.manual_seed(seed_from(self.config.seed, "net", self.epoch, self.processes.rank))
         loss = self.train_epoch()
@@ -289,9 +292,21 @@ class Trainer:
         self.history.append(row)
         if self.config.train.patience and "score" in row:
             self._keep_best(row["score"])
-        checkpoint.save_state(self.task.state_file, self.state())
+        self._write_state()
         write_atomic(self.task.history_file, pd.DataFrame(self.history).to_csv(index=False))
         self.audience.epoch_ended(row)
+
+    def _write_state(self) -> None:
+        """Write the state, unless that would take more than a tenth of the time.
+
+        A GPU is done with an epoch of a small data set long before the disk is with a large net's state.
+        """
+        start = time.perf_counter()
+        if not self.finished and self.writing > AT_ONCE and start < self.written + APART * self.writing:
+            return
+        checkpoint.save_state(self.task.state_file, self.state())
+        self.written = time.perf_counter()
+        self.writing = self.written - start
 
     def _keep_best(self, score: float) -> None:
         if self.best is None or self.task.metric.better(score, self.best["score"]):
