@@ -837,10 +837,8 @@ def main() -> int:
             else:
                 result = Result(step.run.__doc__ or "", [], error="no time was left for it")
             results[step.name] = result
-            print(
-                f"{step.name:12} {len(result.rows):3} rows {result.seconds:6.1f} s {result.cpu_seconds:6.1f} s CPU  {result.error or ''}",
-                flush=True,
-            )
+            took = f"{result.seconds:6.1f} s {result.cpu_seconds:6.1f} s CPU"
+            print(f"{step.name:12} {len(result.rows):3} rows {took}  {result.error or ''}", flush=True)
             write(out, ground, results)
         os.chdir(ROOT)
     return 1 if any(result.error for result in results.values()) else 0

@@ -62,7 +62,7 @@ CHAIN = [
     ["infer", *BOTH],
     ["infer", *BOTH, "--name", "more", "tta.views=[identity,hflip,vflip]"],
 ]
-# Reads weights and images of every fold, whatever a killed chain had come to: so a spoiled file cannot lie there unread.
+# Reads weights and images of every fold, whatever a killed chain had come to: no spoiled file lies there unread.
 LAST = ["infer", *BOTH, "--name", "most", "tta.views=[identity,hflip,vflip,rot180]"]
 STAGES = ("bare", "begun", "done")
 RUNS = Path("runs/digits")
