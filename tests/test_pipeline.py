@@ -57,6 +57,25 @@ def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
     assert list(pd.read_csv(fold / "history.csv")["epoch"]) == [1, 2]
 
 
+def test_one_command_trains_several_experiments(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    other = shapes.with_name("other.yaml")
+    other.write_text(f"extends: {shapes.name}\ntrain: {{epochs: 1}}\n")
+    wrong = shapes.with_name("wrong.yaml")
+    wrong.write_text(f"extends: {shapes.name}\ntrain: {{epoch: 1}}\n")
+
+    told = command("train", "--config", shapes, wrong, "--fold", "0")
+    assert told.code == 2
+    assert not list(Path("runs").rglob("manifest.json")), (
+        "a mistake in the last config is told before the first is trained"
+    )
+
+    assert command("train", "--config", shapes, other, "--fold", "0,2").code == 0
+    done = {str(file.parent.relative_to("runs/shapes")) for file in Path("runs").rglob("manifest.json")}
+    assert done == {"tiny/fold0", "tiny/fold2", "other/fold0", "other/fold2"}
+    assert command("infer", "--config", shapes, other).code == 0
+
+
 def test_infer_with_some_folds_says_so(shapes: Path, command) -> None:
     command("split", "--config", shapes)
     command("train", "--config", shapes, "--fold", "0")
