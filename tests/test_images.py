@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import pickle
+import struct
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import pytest
 from conftest import flipped
 from PIL import Image
 
-from foldcraft import images
+from foldcraft import decoding, images
+from foldcraft.decoding import UnreadableImage
 from foldcraft.errors import FoldcraftError
 from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
 
@@ -132,11 +135,134 @@ def test_sixteen_bits_are_scaled_by_the_brightest_value(tmp_path: Path, name: st
     assert difference(tmp_path / name, rgb, brightest) <= 1
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_transparent_sixteen_bit_colour_becomes_white(tmp_path: Path, name: str):
+def test_transparent_sixteen_bit_colour_becomes_white(tmp_path: Path):
     deep = np.dstack([scene()[..., ::-1], half_clear()]).astype(np.uint16) * 257
-    cv2.imwrite(str(tmp_path / name), deep)
-    assert difference(tmp_path / name, on_white(scene(), half_clear())) <= 1
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    assert difference(tmp_path / "a.png", on_white(scene(), half_clear())) <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_fourth_band_is_opacity_only_where_the_file_says_so(tmp_path: Path, kind: type):
+    """OpenCV writes TIFFs of four bands without saying what the fourth is; it may be infrared."""
+    times = {np.uint8: 1, np.uint16: 257, np.float32: 1}[kind]
+    bands = (np.dstack([scene()[..., ::-1], half_clear()]).astype(np.float64) * times).astype(kind)
+    cv2.imwrite(str(tmp_path / "a.tif"), bands)
+    assert difference(tmp_path / "a.tif", scene(), 255 * times) == 0
+    assert decoding.has_bands_left_out(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "L"])
+def test_twelve_bits_in_a_sixteen_bit_file_are_scaled_with_and_without_opacity(tmp_path: Path, mode: str):
+    rgb, alpha = (scene(), half_clear()) if "RGB" in mode else (grey_of(scene())[..., None], half_clear())
+    deep = np.rint(rgb * (4095 / 255)).astype(np.uint16)
+    write_png(tmp_path / "a.png", np.dstack([deep, alpha.astype(np.uint16) * 257]) if "A" in mode else deep)
+    expected = np.repeat(rgb, 3, axis=-1) if rgb.shape[-1] == 1 else rgb
+    expected = on_white(expected, alpha) if "A" in mode else expected
+    assert difference(tmp_path / "a.png", expected, 4095) <= 1
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    """16 bits in one to four bands (H, W, bands); Pillow writes none of them but grey, OpenCV no grey with opacity."""
+    height, width, bands = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+    )
+
+
+def chunk(name: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.ppm", "a.pgm", "a.jp2"])
+def test_twelve_bits_are_scaled_in_every_kind_of_file(tmp_path: Path, name: str):
+    """Of a PPM and a JPEG 2000 Pillow keeps but the high byte of 16 bits, whatever the data fill."""
+    rgb = np.asarray(Image.fromarray(scene()).resize((96, 64)))
+    rgb = grey_of(rgb) if name == "a.pgm" else rgb
+    deep = np.rint(rgb * (4095 / 255)).astype(np.uint16)
+    cv2.imwrite(
+        str(tmp_path / name),
+        deep[..., ::-1] if deep.ndim == 3 else deep,
+        [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000],
+    )
+    assert difference(tmp_path / name, rgb, 4095) <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [(np.float32, 0, 255), (np.int16, -1000, 3000), (np.float32, -1, 1), (np.float64, 0, 1)]
+)
+@pytest.mark.parametrize("bands", [1, 3])
+def test_floats_and_negative_values_are_scaled_between_two_bounds(
+    tmp_path: Path, kind: type, low: int, high: int, bands: int
+):
+    rgb = grey_of(scene()) if bands == 1 else scene()
+    values = (low + rgb / 255 * (high - low)).astype(kind)
+    cv2.imwrite(str(tmp_path / "a.tif"), values if bands == 1 else values[..., ::-1])
+    assert (
+        np.abs(
+            np.asarray(decode(tmp_path / "a.tif", high, None, low))[..., 0]
+            - (rgb if bands == 1 else rgb[..., 0]).astype(float)
+        ).max()
+        <= 1
+    )
+
+
+@pytest.mark.parametrize("orientation", [6, 7])
+def test_a_deep_image_is_turned_upright_as_any_other(tmp_path: Path, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.fromarray(scene()).transpose(
+        {6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}[orientation]
+    )
+    write_png(tmp_path / "a.png", np.asarray(turned).astype(np.uint16) * 257)
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk(b"eXIf", exif.tobytes()[6:]) + data[33:])
+    assert difference(tmp_path / "a.png", scene()) == 0
+
+
+# Odd files that are whole
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole(tmp_path: Path, progressive: bool, lacking: int):
+    Image.fromarray(scene()).save(tmp_path / "a.jpg", quality=95, progressive=progressive)
+    whole, data = np.asarray(decode(tmp_path / "a.jpg")), (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[:-lacking])
+    assert np.array_equal(np.asarray(decode(tmp_path / "a.jpg")), whole)
+    for lacking_pixels in (12, len(data) // 4):
+        (tmp_path / "a.jpg").write_bytes(data[:-lacking_pixels])
+        with pytest.raises(UnreadableImage, match="truncated"):
+            decode(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "extra", [chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * (2 << 20))), chunk(b"tEXt", b"a\0b")[:-1] + b"x"]
+)
+def test_what_a_png_says_beside_its_pixels_may_be_long_or_damaged(tmp_path: Path, extra: bytes):
+    Image.fromarray(scene()).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:33] + extra + data[33:])
+    assert difference(tmp_path / "a.png", scene()) == 0
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.jpg", "RGB"), ("a.png", "P"), ("a.tif", "L"), ("a.png", "RGBA")])
+def test_an_image_of_too_many_pixels_is_reduced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
+):
+    large = Image.fromarray(scene()).resize((960, 640))
+    large.convert(mode).save(tmp_path / name)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 200_000)
+    small = decode(tmp_path / name)
+    assert small.size == (480, 320)
+    expected = large.convert(mode).convert("RGB").resize((480, 320), Image.Resampling.BOX)
+    again = np.asarray(small).astype(float) - np.asarray(expected)
+    assert np.abs(again).mean() < 8
+    monkeypatch.setattr(decoding, "MOST_MEMORY", 100_000)
+    if name != "a.jpg":
+        with pytest.raises(UnreadableImage, match=r"960 x 640 pixels need .* save it smaller"):
+            decode(tmp_path / name)
 
 
 def test_brighter_than_the_brightest_value_is_white(tmp_path: Path):
@@ -194,6 +320,15 @@ def test_pad_keeps_the_aspect_between_black_bars():
     assert (square[:4] == 0).all()
     assert (square[4:20] == 255).all()
     assert (square[20:] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 700), (700, 1)])
+def test_of_a_thin_image_one_line_is_left_between_the_bars(size: tuple[int, int]):
+    square = make_square(Image.new("RGB", size, "white"), ImageSpec(32, "pad"))
+    lit = square[..., 0] == 255
+    assert lit.sum() == 32
+    assert lit.any(1 if size[0] == 1 else 0).all()
+    assert (square[~lit] == 0).all()
 
 
 def test_crop_keeps_the_centre():

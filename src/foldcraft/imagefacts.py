@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from foldcraft import allocator
+from foldcraft.decoding import KINDS, decode
 from foldcraft.files import write_atomic
-from foldcraft.images import KINDS, decode
 
 FORMAT = 1  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared

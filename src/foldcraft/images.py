@@ -1,34 +1,20 @@
 """Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
 
 import os
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from foldcraft import fingerprint, sealed
-from foldcraft.errors import FoldcraftError, listing, shorten
+from foldcraft.decoding import decode
+from foldcraft.errors import FoldcraftError, listing
 from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
-
-MOST_PIXELS = 200_000_000  # of an image; a file that promises more (a decompression bomb) is refused by its header
-MANY_PIXELS = 20_000_000  # images with more are decoded one at a time, for the sake of memory
-PIECE = 1 << 20  # values that are scaled at once
-# Pillow knows many more, some of them through other programs (PostScript through Ghostscript).
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000")
-
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above, and raises at twice as many
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-_one_large = threading.Lock()
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -58,115 +44,27 @@ class ImageSpec:
     max_value: float = 65535
 
 
-def decode(path: Path, max_value: float = 65535, at_least: int | None = None) -> Image.Image:
-    """The first frame of an image file as upright 8-bit RGB.
-
-    Grey becomes three equal channels, transparent pixels white, 16-bit values are scaled by `max_value`.
-    A JPEG may be decoded at a smaller scale as long as both sides stay `at_least` so long.
-
-    Raises:
-        UnreadableImage: the file is no image, is damaged, or has more than `MOST_PIXELS`.
-    """
-    try:
-        return _decode(path, max_value, at_least)
-    except Exception as error:  # decoders of damaged files raise errors of every kind
-        reason = shorten(" ".join(str(error).split()), 120) or type(error).__name__
-        raise UnreadableImage(reason) from error
-
-
-def _decode(path: Path, max_value: float, at_least: int | None) -> Image.Image:
-    try:
-        opened = Image.open(path, formats=KINDS)
-    except UnidentifiedImageError:
-        with _alone_if_large(_pixels_of_tiff(path)):
-            if image := _deep_colour(path, max_value):
-                return image
-        raise
-    with opened as image:
-        if not all(image.size):
-            raise ValueError("an image without pixels")
-        with _alone_if_large(image.width * image.height):
-            if image.mode == "RGB" and any(";16" in str(tile.args) for tile in image.tile):
-                image.load()  # tells of a truncated file
-                return _deep_colour(path, max_value) or image.convert("RGB")
-            if at_least is not None:
-                image.draft("RGB", (at_least, at_least))
-            return _to_rgb(_upright(image), max_value)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF data that are garbage say nothing of how it was held
-        return image
-
-
-def _alone_if_large(pixels: int) -> AbstractContextManager[object]:
-    return _one_large if pixels > MANY_PIXELS else nullcontext()
-
-
-def _pixels_of_tiff(path: Path) -> int:
-    """How many pixels a TIFF's header promises. Of what Pillow cannot decode, OpenCV gets nothing else to see.
-
-    Raises:
-        ValueError: it is no TIFF, or has too many.
-    """
-    with open(path, "rb") as stream:
-        if (start := stream.read(8))[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError("not an image of a known kind")
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
-        stream.seek(tags.next)
-        tags.load(stream)
-    pixels = int(tags[TiffImagePlugin.IMAGEWIDTH]) * int(tags[TiffImagePlugin.IMAGELENGTH])
-    if not 0 < pixels <= MOST_PIXELS:
-        raise ValueError(f"{pixels} pixels, and no more than {MOST_PIXELS} are decoded")
-    return pixels
-
-
-def _deep_colour(path: Path, max_value: float) -> Image.Image | None:
-    """16-bit colour, of which Pillow keeps the high byte only; None for anything else."""
-    data = np.fromfile(path, np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if data.size else None
-    return _scaled(pixels[..., ::-1], max_value) if pixels is not None and pixels.dtype == np.uint16 else None
-
-
-def _to_rgb(image: Image.Image, max_value: float) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float32)
-        return _scaled(values, 1.0 if image.mode == "F" and values.max() <= 1 else max_value).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scaled(values: np.ndarray, max_value: float) -> Image.Image:
-    """Values (H, W, ...) as bytes, in pieces: whole, a large image would be held several times as float64."""
-    scaled = np.empty(values.shape, np.uint8)
-    rows = max(1, PIECE // max(1, values[0].size))
-    for first in range(0, len(values), rows):
-        piece = slice(first, first + rows)
-        finite = np.nan_to_num(values[piece] * (255.0 / max_value), nan=0.0)
-        scaled[piece] = np.clip(np.rint(finite), 0, 255)
-    return Image.fromarray(scaled)
-
-
 def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
     """Resize an RGB image to uint8 (side, side, 3) by the policy of `spec`."""
     size, resample = (spec.side, spec.side), INTERPOLATIONS[spec.interpolation]
     if spec.resize == "squash":
         square = image.resize(size, resample)
     elif spec.resize == "pad":
-        square = ImageOps.pad(image, size, resample, color="black")
+        square = _padded(image, spec.side, resample)
     else:
         square = ImageOps.fit(image, size, resample)
     return np.asarray(square)
 
 
-class UnreadableImage(ValueError):
-    """An image that cannot be decoded; says why."""
+def _padded(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    """The whole image between black bars; of one that is too thin for the square a line of one pixel is left."""
+    long, short = max(image.size), min(image.size)
+    if round(short / long * side):
+        return ImageOps.pad(image, (side, side), resample, color="black")
+    line = image.resize((side, 1) if image.width == long else (1, side), resample)
+    square = Image.new("RGB", (side, side))
+    square.paste(line, ((side - line.width) // 2, (side - line.height) // 2))
+    return square
 
 
 class UnreadableImages(FoldcraftError):
