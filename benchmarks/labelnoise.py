@@ -99,7 +99,7 @@ def main() -> None:
     for path in args.configs:
         settings = config.load(path, args.overrides)
         tables, terminal = competition.read_tables(settings), Terminal()
-        facts = imagefacts.collect(tables, max_value=settings.images.max_value)
+        facts = imagefacts.collect(tables, bounds=settings.images.bounds)
         seen = audit.look(settings, tables, facts, terminal)
         for seed in range(args.repeats):
             rows += once(seen, args.share, seed)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from foldcraft import (
     cli,
     competition,
     config,
+    filefindings,
     imagefacts,
     images,
     labelerrors,
@@ -26,6 +28,7 @@ from foldcraft import (
 )
 from foldcraft.findings import Finding, Shown
 from foldcraft.sheets import Tile
+from foldcraft.workspace import with_scale
 
 SIDE = 32
 ROWS = 66
@@ -448,7 +451,7 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
         Image.new("RGB", (300, 100), colour).save(tmp_path / name)
     paths = {("train", name): tmp_path / name for name in ("a.png", "b.png", "bad.png")}
     strips = [[Shown("train", "a.png", "x" * 500), Shown("train", "b.png")], [Shown("train", "bad.png")]]
-    made = auditreport.draw(Finding("pairs", "info", 2, "", "", "", strips), paths)
+    made = auditreport.draw(Finding("pairs", "info", 2, "", "", "", strips), paths, (0, 65535))
     assert made.size == (
         2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP,
         2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP + 3 * sheets.LINE,
@@ -470,3 +473,19 @@ def test_two_audits_at_once(sound: Path, command) -> None:
         done = audit(command, sound)
     assert done.code == cli.MISTAKE
     assert "another audit is at work" in done.err
+
+
+def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
+    """Twelve bits are scaled by what all of them fill; a fourth band without a name is infrared as well as opacity."""
+    tables = competition.read_tables(config.load(sound))
+    for path in tables.train_paths[:9]:
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16).save(path)
+    tables.train_paths[20].write_bytes(cv2.imencode(".tif", np.zeros((SIDE, SIDE, 4), np.uint8))[1].tobytes())
+    settled, words = with_scale(config.load(sound), tables)
+    assert settled.images.bounds == (0, 4095)
+    facts = imagefacts.collect(tables, bounds=settled.images.bounds)
+    found = {finding.name: finding for finding in filefindings.find(facts, tables, words)}
+    assert "4095 white" in found["deep"].sentence
+    ((shown,),) = found["bands_left_out"].strips
+    assert shown.id == tables.train_ids[20]
+    assert facts["mean_g"][:9].min() > 10

@@ -15,7 +15,7 @@ import pytest
 from conftest import flipped
 from PIL import Image
 
-from foldcraft import decoding, images
+from foldcraft import decoding, depth, images
 from foldcraft.decoding import UnreadableImage
 from foldcraft.errors import FoldcraftError
 from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
@@ -219,6 +219,59 @@ def test_a_deep_image_is_turned_upright_as_any_other(tmp_path: Path, orientation
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:33] + chunk(b"eXIf", exif.tobytes()[6:]) + data[33:])
     assert difference(tmp_path / "a.png", scene()) == 0
+
+
+# One scale for all deep images
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "black", "white"),
+    [
+        (0, 4012, 0, 4095),
+        (12, 60000, 0, 65535),
+        (0, 255, 0, 255),
+        (0, 0.98, 0, 1),
+        (-0.001, 1.0001, 0, 1),
+        (0, 1100, 0, 4095),
+        (0, 20, 0, 20),
+        (0, 0.004, 0, 0.004),
+        (-1024, 3071, -1024, 3071),
+        (-0.99, 0.97, -1, 1),
+        (-60, -10, -60, -10),
+        (29000, 31000, 29000, 31000),
+        (0, 0, 0, 65535),
+        (0, 1e6, 0, 1e6),
+    ],
+)
+def test_bounds_that_values_are_typical_of(low: float, high: float, black: float, white: float):
+    assert depth.bounds(low, high) == (black, white)
+
+
+def test_the_scale_is_that_of_all_images_but_for_single_pixels(tmp_path: Path):
+    """One pixel beyond the others changes nothing, and NaN is no value."""
+    dark, bright = (np.random.default_rng(0).uniform(0, top, (32, 32)).astype(np.float32) for top in (0.2, 1))
+    bright[3, 3], dark[4, 4] = 1.4, np.nan
+    paths = [tmp_path / "dark.tif", tmp_path / "bright.tif", *write_scenes(tmp_path / "plain", 2)]
+    for path, values in zip(paths, (dark, bright), strict=False):
+        Image.fromarray(values).save(path)
+    found = depth.find(paths, tmp_path / "cache")
+    assert found
+    assert (found.black, found.white) == (0, 1)
+    assert "2 images have more than 8 bits" in found.words
+    assert len(found.words) < 300
+    assert depth.find(paths, tmp_path / "cache") == found
+    assert depth.find(paths[2:], tmp_path / "cache") is None
+
+
+@pytest.mark.parametrize(("black", "white", "grey"), [(-1000, 0, 128), (-2000, 0, 191), (0, 1000, 0)])
+def test_a_cache_holds_its_scale(tmp_path: Path, black: int, white: int, grey: int):
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((8, 8), -500, np.int16))
+    specs = [ImageSpec(8), ImageSpec(8, max_value=white, min_value=black)]
+    assert (open_stores([tmp_path / "a.tif"], specs, tmp_path, "train")[1][0] == grey).all()
+
+
+def test_caches_of_plain_images_are_named_as_ever():
+    assert images._key(["a"], ImageSpec(16)) == "4eac6a6c4f86be73"
 
 
 # Odd files that are whole

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import CONFIG, draw_shape, real_data, real_weights
+from PIL import Image
 
 from foldcraft import images, inference, predictions, tta
 from foldcraft.fit import Trainer
@@ -209,3 +211,26 @@ def test_real_backbone_learns_real_hands(workplace: Path, command, monkeypatch: 
 
     assert done.code == 0
     assert float(ledger().iloc[0]["nested"]) > 0.6, "chance is 0.1"
+
+
+def test_one_scale_for_all_deep_images_of_a_competition(shapes: Path, command) -> None:
+    """12 bits in 16-bit files: found, told, kept; later folds and brighter test images are scaled alike."""
+    pictures = sorted(Path("input/shapes").glob("t*/*.png"))
+    for path in pictures:
+        values = np.asarray(Image.open(path)).astype(np.uint16) * 16
+        Image.fromarray(values).save(path)
+    command("split", "--config", shapes)
+    said = command("train", "--config", shapes, "--fold", "0").out
+    assert "60 images have more than 8 bits a value" in said
+    assert "0 becomes black, 4095 white" in said
+    kept = yaml.safe_load(Path("runs/shapes/tiny/fold0/config.yaml").read_text())
+    assert (kept["images"]["min_value"], kept["images"]["max_value"]) == (None, 4095)
+    store = images.ImageStore.of(next(Path("runs/shapes/cache").glob("test-*.npy")))
+    assert store.pixels.mean() > 50, "as in images of 8 bits"
+    for path in pictures[-12:]:
+        Image.fromarray(np.asarray(Image.open(path)) * 8).save(path)
+    assert "0 becomes black, 4095 white" in command("train", "--config", shapes, "--fold", "1,2").out
+    other = command("train", "--config", shapes, "--fold", "1", "images.max_value=32767")
+    assert other.code == 2
+    assert "images.max_value was 4095.0, is 32767.0" in other.err
+    assert command("infer", "--config", shapes).code == 0

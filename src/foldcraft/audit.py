@@ -31,9 +31,9 @@ from foldcraft.findings import Finding, worst_first
 from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore
 from foldcraft.rundir import audit_folder, features_folder
-from foldcraft.workspace import Workspace
+from foldcraft.workspace import Workspace, scaled, with_scale
 
-SMALL = ImageSpec(64)  # as what copies are told by
+SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale
 
 
 @dataclass
@@ -42,12 +42,14 @@ class Audit:
 
     Attributes:
         tables: of the competition, those rows too whose image is missing.
+        bounds: what becomes black and what white in images of more than 8 bits.
         csvs: what is listed in full, by the name of the file.
         notes: how lines were drawn.
         skipped: what could not be looked for, and why.
     """
 
     tables: Tables
+    bounds: tuple[float, float]
     findings: list[Finding] = field(default_factory=list)
     csvs: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -81,9 +83,10 @@ class Seen:
 
 def run(config: Config, tables: Tables, audience: Audience) -> Audit:
     """Audit one competition, whose tables have been read."""
-    found = Audit(tables)
+    config, scale = with_scale(config, tables)
+    found = Audit(tables, config.images.bounds)
     facts = _facts(config, tables, audience)
-    found.findings += filefindings.find(facts, tables) + labelfindings.find(tables, config.folds.count)
+    found.findings += filefindings.find(facts, tables, scale) + labelfindings.find(tables, config.folds.count)
     found.csvs["files.csv"] = filefindings.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = labelfindings.table(tables)
     found.csvs["mixed_groups.csv"] = labelfindings.mixed_groups(tables)
@@ -104,7 +107,7 @@ def run(config: Config, tables: Tables, audience: Audience) -> Audit:
 def _facts(config: Config, tables: Tables, audience: Audience) -> pd.DataFrame:
     with audience.progress("looking at files", len(tables.train) + len(tables.test)) as advance:
         cache = audit_folder(config) / "facts.parquet"
-        return imagefacts.collect(tables, cache, advance, config.images.max_value)
+        return imagefacts.collect(tables, cache, advance, config.images.bounds)
 
 
 def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience) -> Seen:
@@ -122,7 +125,7 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience
     work = Workspace(config, data, made)
     model, blueprint = startingpoint.fresh_net(config, len(data.classes))
     net = FrozenNet.of(model, blueprint, config)
-    small, stores = work.open_images([SMALL, work.image_spec(blueprint)], audience)
+    small, stores = work.open_images([scaled(SMALL, config.images), work.image_spec(blueprint)], audience)
     wanted = [Wanted(net, part, store, "identity") for part, store in zip(("train", "test"), stores, strict=True)]
     train, test = gather_features(wanted, features_folder(config), audience)
     return Seen(work, facts[sound].reset_index(drop=True), net, train, test, small, frozen)

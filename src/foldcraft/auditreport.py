@@ -33,7 +33,7 @@ def write(audit: Audit, folder: Path, audience: Audience) -> None:
     drawn = [finding for finding in audit.findings if any(_path_exists(strip, paths) for strip in finding.strips)]
     with audience.progress("drawing contact sheets", len(drawn)) as advance:
         for finding in drawn:
-            sheets.save(draw(finding, paths), sheet_file(folder, finding))
+            sheets.save(draw(finding, paths, audit.bounds), sheet_file(folder, finding))
             advance(1)
     for old in set((folder / "sheets").glob("*.png")) - {sheet_file(folder, finding) for finding in drawn}:
         old.unlink()
@@ -45,13 +45,13 @@ def sheet_file(folder: Path, finding: Finding) -> Path:
     return folder / "sheets" / f"{finding.name}.png"
 
 
-def draw(finding: Finding, paths: Paths) -> Image.Image:
+def draw(finding: Finding, paths: Paths, bounds: tuple[float, float]) -> Image.Image:
     """The images of a finding, the worst first; what belongs together stands in a row, pairs four a row."""
     strips, left = [], MOST_TILES
     for strip in finding.strips:
         if left <= 0:
             break
-        strips.append([_tile(shown, paths) for shown in strip[: min(left, 2 * COLUMNS)]])
+        strips.append([_tile(shown, paths, bounds) for shown in strip[: min(left, 2 * COLUMNS)]])
         left -= len(strips[-1])
     if len({len(strip) for strip in strips}) == 1 and COLUMNS % len(strips[0]) == 0:  # single images, or pairs
         return sheets.sheet(sheets.in_rows([tile for strip in strips for tile in strip], COLUMNS))
@@ -99,6 +99,6 @@ def _path_exists(strip: list[Shown], paths: Paths) -> bool:
     return any(paths[shown.part, shown.id].is_file() for shown in strip)
 
 
-def _tile(shown: Shown, paths: Paths) -> Tile:
+def _tile(shown: Shown, paths: Paths, bounds: tuple[float, float]) -> Tile:
     name = shown.id if shown.part == "train" else f"test {shown.id}"
-    return Tile(sheets.thumbnail(paths[shown.part, shown.id]), [name, shown.note] if shown.note else [name])
+    return Tile(sheets.thumbnail(paths[shown.part, shown.id], bounds), [name, shown.note] if shown.note else [name])

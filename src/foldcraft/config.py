@@ -83,7 +83,21 @@ class ImagesConfig(Section):
         description="how an image becomes square: squash (whole image, new aspect), pad (whole image, black bars), "
         "crop (centre only, by the weights' own crop_pct)",
     )
-    max_value: float = Field(65535, gt=0, description="brightest value of 16-bit images; 4095 for 12-bit data")
+    min_value: float | None = Field(
+        None,
+        description="value that becomes black in images of more than 8 bits; left out: 0, or the least where there are "
+        "negative ones",
+    )
+    max_value: float | Literal["auto"] = Field(
+        "auto",
+        description="value that becomes white in images of more than 8 bits (4095 for 12 bits); auto: found once, by "
+        "looking at all images of the competition, and kept in the run",
+    )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What becomes black and what white in images of more than 8 bits; where it is not found yet, all 16 bits."""
+        return self.min_value or 0.0, 65535.0 if self.max_value == "auto" else self.max_value
 
 
 class AugmentConfig(Section):
@@ -374,6 +388,10 @@ class Config(Section):
         apart = {"experiment", "runs", "folds", "tta", "tracking"} | (set() if self.soup else {"soup"})
         settings = self.model_dump(mode="json", exclude=apart)
         settings["competition"] = {"name": self.competition.name}
+        if self.images.max_value == "auto":  # of images of 8 bits nothing depends on it; said as it always was
+            settings["images"]["max_value"] = 65535.0
+        if self.images.min_value is None:
+            del settings["images"]["min_value"]
         for machine in ("workers", "device", "precision", "memory_format"):
             del settings["train"][machine]
         if not self.train.patience:  # then nothing depends on what is seen on the way
@@ -418,9 +436,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         made = Config.model_validate(values).settled()
     except ValidationError as error:
         raise FoldcraftError(*_explain(error), where=path) from None
+    _check_images(made.images)
     _check_distill(made)
     _check_probe(made)
     return made
+
+
+def _check_images(images: ImagesConfig) -> None:
+    """See that white is brighter than black."""
+    black, white = images.bounds
+    if images.max_value != "auto" and white <= black:
+        raise FoldcraftError(f"{white:g} is not above images.min_value = {black:g}", "images.max_value")
 
 
 def _check_probe(config: Config) -> None:

@@ -22,12 +22,18 @@ FLAT = 2.0  # standard deviation of the grey values of an image that shows nothi
 FAINT, FAINTISH = 15.0, 80.0  # grey values from black, or from white, that are little in any data set, or may be
 SMALLEST = 8  # pixels a side
 COMMON_MODES = ("RGB", "L")
+DEEP = "look at it with `python src/preview.py`; where it does not suit, set images.min_value and images.max_value"
 
 
-def find(facts: pd.DataFrame, tables: Tables) -> list[Finding]:
-    """All that the facts of the files (`imagefacts.collect`) say."""
+def find(facts: pd.DataFrame, tables: Tables, scale: Sequence[str] = ()) -> list[Finding]:
+    """All that the facts of the files (`imagefacts.collect`) say.
+
+    Args:
+        scale: what there is to say of how images of more than 8 bits are scaled.
+    """
     sound = facts[facts["problem"] == ""]
     found = [*_broken(facts), *_odd_kinds(sound), *_odd_sizes(sound), *_odd_pixels(sound), _unlisted(tables)]
+    found += [Finding("deep", "info", len(scale), words, DEEP, TABLE) for words in scale]
     return [finding for finding in found if finding]
 
 
@@ -110,8 +116,15 @@ def _odd_kinds(sound: pd.DataFrame) -> Iterator[Finding | None]:
         "info" if set(others["mode"]) <= set(COMMON_MODES) else "warning",
         others,
         f"are {listing(modes.index[1:].tolist())} where most are {main}",
-        "all become RGB; look whether that is right (alpha turns white, 16-bit needs images.max_value), and whether "
-        "the mode goes with the label",
+        "all become RGB; look whether that is right (alpha turns white), and whether the mode goes with the label",
+        lambda row: row["mode"],
+    )
+    yield _finding(
+        "bands_left_out",
+        "warning",
+        sound[sound["bands_left_out"]],
+        "have bands that the file calls neither colour nor opacity",
+        "only the first three are used (of two the first); write out those that are meant as RGB",
         lambda row: row["mode"],
     )
     yield _finding(
@@ -163,7 +176,7 @@ def _odd_pixels(sound: pd.DataFrame) -> Iterator[Finding | None]:
         ("very_bright", 255 - grey + 2 * spread, "are very bright all over"),
     ):
         unlike_others = (edge < FAINTISH) & (robust_distance(edge, FAINT) < -UNLIKELY)
-        mend = f"{look}; if all 16-bit images are dark, set images.max_value to their brightest value"
+        mend = f"{look}; if all images of more than 8 bits are dark, lower images.max_value"
         yield _finding(name, "info", _by(sound, -edge, ((edge < FAINT) | unlike_others) & ~flat), what, mend)
     # Of an image of little contrast all edges are low, however sharp they are.
     sharpness = sound["sharpness"].to_numpy()

@@ -18,16 +18,18 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from foldcraft import allocator
-from foldcraft.decoding import KINDS, decode
+from foldcraft.decoding import KINDS, decode, has_bands_left_out
 from foldcraft.files import write_atomic
 
-FORMAT = 1  # raise it when a fact would come out differently
+FORMAT = 2  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared
 ORIENTATION = 0x0112
 PIECE = 64  # files that a process looks at in one go
 WORTH_PROCESSES = 2000  # files; fewer are looked at before other processes have started
 MOST_FRAMES = 1000
 Progress = Callable[[int], object]
+Bounds = tuple[float, float]
+ALL_BITS: Bounds = (0.0, 65535.0)
 
 COLUMNS: dict[str, object] = {
     "width": -1,
@@ -37,6 +39,7 @@ COLUMNS: dict[str, object] = {
     "exif_orientation": 1,
     "has_exif": False,
     "frames": 0,
+    "bands_left_out": False,
     "mean_r": np.nan,
     "mean_g": np.nan,
     "mean_b": np.nan,
@@ -62,19 +65,19 @@ class Pictures(Protocol):
 
 
 def collect(
-    pictures: Pictures, cache: Path | None = None, progress: Progress = lambda done: None, max_value: float = 65535
+    pictures: Pictures, cache: Path | None = None, progress: Progress = lambda done: None, bounds: Bounds = ALL_BITS
 ) -> pd.DataFrame:
     """One row an image file, training rows first, in their order; a bad file is a row with its `problem`.
 
     Columns: part ("train" or "test"), id, path, bytes, width and height as stored, Pillow's mode and format,
-    exif_orientation (1: upright), has_exif, frames, mean_r, mean_g, mean_b (0 to 255), std (of the grey values),
-    sharpness (variance of the Laplacian, at most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none;
-    "missing", "empty", or what the decoder says).
+    exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours nor opacity), mean_r,
+    mean_g, mean_b (0 to 255), std (of the grey values), sharpness (variance of the Laplacian, at most `LOOKED_AT`
+    pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder says).
 
     Args:
         cache: a file where facts are remembered with a file's size and time; only what has changed is looked at again.
         progress: called with numbers of files that are done.
-        max_value: value of a 16-bit image that becomes white.
+        bounds: values of an image of more than 8 bits that become black and white.
     """
     parts = [("train", pictures.train_ids, pictures.train_paths), ("test", pictures.test_ids, pictures.test_paths)]
     rows = pd.DataFrame(
@@ -85,18 +88,18 @@ def collect(
         ],
         columns=["part", "id", *STAMP],
     )
-    known = _remembered(cache, max_value)
+    known = _remembered(cache, bounds)
     found = rows.merge(known, "left", STAMP, validate="many_to_one")
     new = np.flatnonzero(found["problem"].isna())
     progress(len(rows) - len(new))
     paths = [Path(path) for path in rows["path"].iloc[new]]
-    looks = list(_look_at(paths, max_value, progress))
+    looks = list(_look_at(paths, bounds, progress))
     for column, nothing in COLUMNS.items():
         values = found[column].to_numpy(dtype=object).copy()
         values[new] = [look[column] for look in looks]
         found[column] = values.astype(str) if isinstance(nothing, str) else values.astype(type(nothing))
     if cache and len(new):
-        _remember(cache, found, max_value)
+        _remember(cache, found, bounds)
     return found.drop(columns="mtime")
 
 
@@ -108,7 +111,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _look_at(paths: Sequence[Path], max_value: float, progress: Progress) -> Iterator[dict[str, Any]]:
+def _look_at(paths: Sequence[Path], bounds: Bounds, progress: Progress) -> Iterator[dict[str, Any]]:
     """Facts of many files, in order, by as many processes as there are cores; so many at a time."""
     cores = os.cpu_count() or 1
     if len(paths) < WORTH_PROCESSES:
@@ -119,16 +122,16 @@ def _look_at(paths: Sequence[Path], max_value: float, progress: Progress) -> Ite
         pieces = [paths[first : first + PIECE] for first in range(0, len(paths), PIECE)]
         for first in range(0, len(pieces), 4 * cores):
             wave = pieces[first : first + 4 * cores]
-            for looks in pool.map(_look_at_piece, wave, [max_value] * len(wave)):
+            for looks in pool.map(_look_at_piece, wave, [bounds] * len(wave)):
                 progress(len(looks))
                 yield from looks
 
 
-def _look_at_piece(paths: Sequence[Path], max_value: float) -> list[dict[str, Any]]:
-    return [look(path, max_value) for path in paths]
+def _look_at_piece(paths: Sequence[Path], bounds: Bounds) -> list[dict[str, Any]]:
+    return [look(path, bounds) for path in paths]
 
 
-def look(path: Path, max_value: float = 65535) -> dict[str, Any]:
+def look(path: Path, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
     """The facts of one file (`COLUMNS`); whatever is wrong with it is told in `problem`."""
     facts = dict(COLUMNS)
     if not path.is_file():
@@ -139,7 +142,9 @@ def look(path: Path, max_value: float = 65535) -> dict[str, Any]:
             return {**facts, "problem": "empty"}
         with suppress(UnidentifiedImageError):  # OpenCV reads some kinds that Pillow does not
             facts |= _header(path)
-        image = decode(path, max_value, at_least=LOOKED_AT)
+            facts["bands_left_out"] = has_bands_left_out(path)
+        black, white = bounds
+        image = decode(path, white, LOOKED_AT, black)
         if facts["width"] < 0:
             facts |= {"width": image.width, "height": image.height, "frames": 1}
         facts |= _pixels(image)
@@ -176,7 +181,7 @@ def _pixels(image: Image.Image) -> dict[str, Any]:
     return {"mean_r": red, "mean_g": green, "mean_b": blue, "std": float(grey.std()), "sharpness": sharpness}
 
 
-def _remembered(cache: Path | None, max_value: float) -> pd.DataFrame:
+def _remembered(cache: Path | None, bounds: Bounds) -> pd.DataFrame:
     """What is known of files that were looked at before; a damaged or older file is made again."""
     empty = pd.DataFrame({name: pd.Series(dtype=object) for name in [*STAMP, *COLUMNS]})
     empty = empty.astype({"bytes": "int64", "mtime": "int64"})
@@ -185,18 +190,18 @@ def _remembered(cache: Path | None, max_value: float) -> pd.DataFrame:
         table = pq.read_table(data, page_checksum_verification=True) if data else None
     except (OSError, pa.ArrowException):
         return empty
-    if table is None or (table.schema.metadata or {}).get(b"foldcraft") != _version(max_value):
+    if table is None or (table.schema.metadata or {}).get(b"foldcraft") != _version(bounds):
         return empty
     return table.to_pandas()
 
 
-def _remember(cache: Path, found: pd.DataFrame, max_value: float) -> None:
+def _remember(cache: Path, found: pd.DataFrame, bounds: Bounds) -> None:
     known = found[found["bytes"] >= 0].drop_duplicates("path")[[*STAMP, *COLUMNS]]
     table = pa.Table.from_pandas(known, preserve_index=False)
     stream = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"foldcraft": _version(max_value)}), stream, write_page_checksum=True)
+    pq.write_table(table.replace_schema_metadata({"foldcraft": _version(bounds)}), stream, write_page_checksum=True)
     write_atomic(cache, stream.getvalue())
 
 
-def _version(max_value: float) -> bytes:
-    return f"facts {FORMAT} {max_value:g}".encode()
+def _version(bounds: Bounds) -> bytes:
+    return f"facts {FORMAT} {bounds[0]:g} {bounds[1]:g}".encode()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from foldcraft import fingerprint, sealed
-from foldcraft.decoding import decode
+from foldcraft.decoding import decode, has_bands_left_out
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
@@ -22,6 +23,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MAY_HAVE_BANDS = (".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx")  # beside colours and opacity
 DRAFT = 1024  # a JPEG is decoded no smaller than this, whatever is built from it
 FORMAT = 2  # raise it when the pixels of a cache would come out differently
 Progress = Callable[[int], object]
@@ -35,13 +37,15 @@ class ImageSpec:
         side: side of the square in pixels.
         resize: "squash", "pad" or "crop".
         interpolation: a key of `INTERPOLATIONS`.
-        max_value: value of a 16-bit image that becomes white.
+        max_value: value of an image of more than 8 bits that becomes white.
+        min_value: the one that becomes black.
     """
 
     side: int
     resize: str = "squash"
     interpolation: str = "bicubic"
     max_value: float = 65535
+    min_value: float = 0
 
 
 def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
@@ -184,7 +188,10 @@ def _open(
 
 
 def _key(content: Sequence[str], spec: ImageSpec) -> str:
-    return fingerprint.of_values([FORMAT, list(content), asdict(spec)])
+    look = asdict(spec)
+    if not spec.min_value:  # said as before there was one, so that caches stay valid
+        del look["min_value"]
+    return fingerprint.of_values([FORMAT, list(content), look])
 
 
 def _content(paths: Sequence[Path], folder: Path) -> list[str]:
@@ -196,10 +203,12 @@ def _content(paths: Sequence[Path], folder: Path) -> list[str]:
         stat = path.stat()
         # ctime is nobody's to set: an image replaced by one of the same size and time is noticed by it.
         key, stamp = os.path.abspath(path), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        if index.get(key, [])[:-1] != stamp:
+        entry, odd = index.get(key, []), path.suffix.lower() in MAY_HAVE_BANDS
+        if entry[:3] != stamp or odd != (len(entry) == 5):
             index[key] = [*stamp, fingerprint.of_file(path)]
+            index[key] += [_leaves_bands_out(path)] if odd else []
             changed = True
-        digests.append(index[key][-1])
+        digests.append(index[key][3] + ("-bands" if index[key][4:] == [True] else ""))
     if changed:
         sealed.write_json(index_file, index)
     return digests
@@ -210,7 +219,14 @@ def _remembered(index_file: Path) -> dict[str, list[Any]]:
         index = sealed.read_json(index_file)
     except (OSError, ValueError):
         return {}
-    return {key: entry for key, entry in index.items() if isinstance(entry, list) and len(entry) == 4}
+    return {key: entry for key, entry in index.items() if isinstance(entry, list) and len(entry) in (4, 5)}
+
+
+def _leaves_bands_out(path: Path) -> bool:
+    """Are there bands that are no opacity? Caches that show them as such lie about, and may not be taken."""
+    with suppress(Exception):  # what is wrong with a file is told when it is decoded
+        return has_bands_left_out(path)
+    return False
 
 
 def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Progress) -> None:
@@ -234,14 +250,15 @@ def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Prog
 
 
 def _decode_all(paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], progress: Progress) -> None:
-    groups: dict[tuple[float, int | None], list[ImageSpec]] = {}
+    groups: dict[tuple[float, int | None, float], list[ImageSpec]] = {}
     for spec in writers:
-        groups.setdefault((spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None), []).append(spec)
+        look = (spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None, spec.min_value)
+        groups.setdefault(look, []).append(spec)
 
     def work(row: int) -> str | None:
         try:
-            for (max_value, at_least), specs in groups.items():
-                image = decode(paths[row], max_value, at_least)
+            for look, specs in groups.items():
+                image = decode(paths[row], *look)
                 for spec in specs:
                     writers[spec].put(row, make_square(image, spec))
         except (OSError, ValueError, MemoryError) as error:

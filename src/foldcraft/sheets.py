@@ -58,11 +58,11 @@ def enlarged(image: Image.Image) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def thumbnail(path: Path, side: int = THUMBNAIL) -> Image.Image:
+def thumbnail(path: Path, bounds: tuple[float, float], side: int = THUMBNAIL) -> Image.Image:
     """A file's image, whole, in a square of grey; a crossed square where it cannot be read."""
     square = Image.new("RGB", (side, side), "lightgrey")
     try:
-        image = decode(path, at_least=2 * side)
+        image = decode(path, bounds[1], 2 * side, bounds[0])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         pen = ImageDraw.Draw(square)
         pen.line((0, 0, side, side), fill="grey")

@@ -225,7 +225,7 @@ class Mirror:
         from foldcraft.scorecard import Scorecard
 
         card = Scorecard.of(oof, config.tta.views or [], competition.read(config))
-        return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.max_value)
+        return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds)
 
     def _log_fold(self, run: Any, folder: FoldFolder) -> None:
         run.log({"fold": folder.fold, "fold_score": folder.read_manifest()["score"]})
@@ -255,7 +255,7 @@ class Mirror:
             summary = summary_of(card, [folder.read_manifest() for folder in folders])
             run.log({"mean": summary["mean"], "oof": summary["oof"]})  # what a sweep looks at must be in the history
             run.summary.update(summary)
-            run.log(wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.max_value))
+            run.log(wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds))
             if config.tracking.artifacts != "off":
                 keeper = wandb_artifacts.Keeper(self.wandb, run)
                 for folder in folders:

@@ -13,12 +13,12 @@ MOST_CURVES = 10
 COLUMNS = ["image", "id", "truth", "predicted", "P(truth)", "P(predicted)"]
 
 
-def panels(wandb: Any, card: Scorecard, mistakes: int, max_value: float) -> dict[str, Any]:
+def panels(wandb: Any, card: Scorecard, mistakes: int, bounds: tuple[float, float]) -> dict[str, Any]:
     """All of them, by the names they have in W&B.
 
     Args:
         mistakes: how many are shown; 0: none, and no image is read.
-        max_value: brightest value of 16-bit images.
+        bounds: what becomes black and what white in images of more than 8 bits.
     """
     truth, predicted, names = card.labels(MOST_CLASSES)
     made = {
@@ -28,7 +28,7 @@ def panels(wandb: Any, card: Scorecard, mistakes: int, max_value: float) -> dict
         "precision_recall": _curves(wandb, card),
     }
     if mistakes:
-        made["mistakes"] = _mistakes(wandb, card, mistakes, max_value)
+        made["mistakes"] = _mistakes(wandb, card, mistakes, bounds)
     return made
 
 
@@ -47,11 +47,11 @@ def _curves(wandb: Any, card: Scorecard) -> Any:
     )
 
 
-def _mistakes(wandb: Any, card: Scorecard, most: int, max_value: float) -> Any:
+def _mistakes(wandb: Any, card: Scorecard, most: int, bounds: tuple[float, float]) -> Any:
     table, names = wandb.Table(columns=COLUMNS), card.competition.classes.names
     for place in card.worst(most):
         row, truth, said = card.rows[place], card.truth[place], card.predicted[place]
-        picture = images.decode(card.competition.train_paths[row], max_value)
+        picture = images.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
         picture.thumbnail((SIDE, SIDE))
         table.add_data(
             wandb.Image(picture, file_type="jpg"),

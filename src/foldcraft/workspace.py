@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft import competition, fingerprint, folds, lineage, viewnames
+from foldcraft import competition, depth, fingerprint, folds, lineage, viewnames
 from foldcraft.audience import Audience
 from foldcraft.competition import Competition
-from foldcraft.config import Config
+from foldcraft.config import Config, ImagesConfig
+from foldcraft.decoding import BRIGHTEST
 from foldcraft.errors import FoldcraftError
 from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
 from foldcraft.predictions import Origin
-from foldcraft.rundir import cache_folder
+from foldcraft.rundir import FoldFolder, cache_folder, experiment_folder, fold_configs
 
 if TYPE_CHECKING:
     from foldcraft.backbones import Blueprint
+    from foldcraft.imagefacts import Pictures
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """An experiment's settings with the data and folds they are for."""
+    """An experiment's settings with the data and folds they are for.
+
+    Attributes:
+        notes: what was found out about the images, said when they are opened.
+    """
 
     config: Config
     competition: Competition
     folds: Folds
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, config: Config) -> Workspace:
@@ -42,7 +51,9 @@ class Workspace:
             for name in names:
                 viewnames.steps(name, where)
         data = competition.read(config)
-        return cls(config, data, folds.read(config.folds_file, data))
+        made = folds.read(config.folds_file, data)
+        settled, words = with_scale(config, data)
+        return cls(settled, data, made, words)
 
     def identity(self, fold: int) -> str:
         """Digest of everything that decides what a trained fold is, but for the pixels.
@@ -81,7 +92,7 @@ class Workspace:
         side = images.cache_size or needed
         if side < images.size:
             raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
-        return ImageSpec(side, images.resize, blueprint.interpolation, images.max_value)
+        return scaled(ImageSpec(side, images.resize, blueprint.interpolation), images)
 
     @cached_property
     def test_rows(self) -> np.ndarray:
@@ -94,6 +105,7 @@ class Workspace:
         Raises:
             UnreadableImages: some cannot be decoded; those of both parts are named.
         """
+        self._tell(audience)
         parts, problems = [], []
         for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
             with audience.progress(f"decoding {name} images", len(paths)) as advance:
@@ -104,3 +116,52 @@ class Workspace:
         if problems:
             raise UnreadableImages(problems)
         return list(zip(*parts, strict=True))
+
+    def _tell(self, audience: Audience) -> None:
+        """Say the notes, once."""
+        for note in self.notes[len(self._told) :]:
+            audience.say(note)
+            self._told.append(note)
+
+    @cached_property
+    def _told(self) -> list[str]:
+        return []
+
+
+def scaled(spec: ImageSpec, images: ImagesConfig) -> ImageSpec:
+    """The spec with the bounds between which deep images are scaled."""
+    black, white = images.bounds
+    return replace(spec, min_value=black, max_value=BRIGHTEST if white == BRIGHTEST else white)
+
+
+def with_scale(config: Config, pictures: Pictures) -> tuple[Config, tuple[str, ...]]:
+    """The config with the scale of the deep images written out, and what there is to say of it.
+
+    Where it is left to be found it is that of the experiment's folds, if some have begun: they, other folds and other
+    test images must be scaled alike. Else all images of the competition are looked at.
+    """
+    images = config.images
+    if images.max_value != "auto":
+        return config, ()
+    for file in fold_configs(experiment_folder(config)):
+        with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
+            kept = FoldFolder(file.parent, -1).read_settings().get("images", {})
+            if "min_value" in kept:
+                return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
+    found = depth.find([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
+    if found is None:
+        return config, ()
+    black = found.black if images.min_value is None else images.min_value
+    return _with_bounds(config, black, found.white), (found.words,)
+
+
+def _told_scale(config: Config, kept: dict[str, Any], file: Path) -> tuple[Config, tuple[str, ...]]:
+    own = config.images.min_value
+    black, white = (kept["min_value"] or 0.0) if own is None else own, float(kept["max_value"])
+    words = f"deep images are scaled as in {file.parent}: {black:g} becomes black, {white:g} white"
+    return _with_bounds(config, black, white), (words,)
+
+
+def _with_bounds(config: Config, black: float, white: float) -> Config:
+    bounds = {"min_value": black or None, "max_value": white}
+    return config.model_copy(update={"images": config.images.model_copy(update=bounds)})

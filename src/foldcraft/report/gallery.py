@@ -106,7 +106,8 @@ def _card(seen: Evidence, case: Case, heat: np.ndarray | None) -> Card:
 
 def small(path: Path, settings: ImagesConfig) -> Image.Image:
     """What the net sees of an image file, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
-    image = images.decode(path, settings.max_value, SIDE)
+    black, white = settings.bounds
+    image = images.decode(path, white, SIDE, black)
     if settings.resize == "squash":
         image.thumbnail((SIDE, SIDE))
         return image

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from foldcraft import competition
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.workspace import Workspace
+from foldcraft.workspace import Workspace, with_scale
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,5 @@ def read(config: Config) -> Opened:
         from foldcraft import splitting
 
         data = competition.read(config)
-        return Opened(Workspace(config, data, splitting.make(data, config.folds)), str(error))
+        settled, notes = with_scale(config, data)
+        return Opened(Workspace(settled, data, splitting.make(data, settled.folds), notes), str(error))

@@ -71,7 +71,7 @@ def pairs_hold(subject: Subject) -> Finding:
     wrong_labels = wrong_images = seen = 0
     for row, image, target in _drawn(subject, rows):
         at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
-        decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least)
+        decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least, spec.min_value)
         wanted = centre(pictures.make_square(decoded, spec), config.images)
         wrong_images += not np.array_equal(image, wanted)
         wrong_labels += data.classes.names[target] != labels[data.train_ids[row]]

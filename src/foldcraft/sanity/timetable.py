@@ -200,6 +200,6 @@ def _decoding(subject: Subject) -> float:
 
     def work() -> None:
         for path in paths:
-            pictures.make_square(pictures.decode(path, spec.max_value, at_least), spec)
+            pictures.make_square(pictures.decode(path, spec.max_value, at_least, spec.min_value), spec)
 
     return _timed(work) / len(paths)

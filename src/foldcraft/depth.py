@@ -1,0 +1,156 @@
+"""One scale for a whole data set of images of more than 8 bits, found by looking at their values."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldcraft import sealed
+from foldcraft.decoding import BRIGHTEST, UnreadableImage, deep_values, is_deep
+from foldcraft.errors import FoldcraftError
+
+FORMAT = 1  # raise it when a look would come out differently
+INDEX = "depth.json"
+MOST_LOOKS = 1000  # deep images whose values are looked at, spread over all of them
+MOST_VALUES = 1 << 22  # of one image
+TYPICAL = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits, and of shares
+SLACK = 1.02  # of a largest value: what resampling adds to it
+PLAIN = (b"\xff\xd8", b"GIF8", b"BM", b"RIFF")  # how files of 8 bits a value begin
+
+
+@dataclass(frozen=True)
+class Look:
+    """Between which values an image lies, but for one in a thousand at either end."""
+
+    low: float
+    high: float
+    is_float: bool
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What becomes black and what white in the deep images of a data set.
+
+    Attributes:
+        words: how it was found, in one line.
+    """
+
+    black: float
+    white: float
+    words: str
+
+
+def find(paths: Iterable[Path], folder: Path) -> Scale | None:
+    """The scale of those images among `paths` that have more than 8 bits a value; None where there are none.
+
+    What was seen is remembered in `folder`, so that a file is looked at again only when it has changed.
+    """
+    index_file = folder / INDEX
+    known = _remembered(index_file)
+    seen = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    new = [path for path, stamp in seen.items() if stamp and known.get(os.path.abspath(path), [])[:3] != stamp]
+    known |= {os.path.abspath(path): [*seen[path], _is_deep(path)] for path in new}
+    deep = [path for path, stamp in seen.items() if stamp and known[os.path.abspath(path)][3]]
+    chosen = [deep[place] for place in np.linspace(0, len(deep) - 1, min(len(deep), MOST_LOOKS)).astype(int)]
+    unseen = [path for path in chosen if len(known[os.path.abspath(path)]) == 4]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, look in zip(unseen, pool.map(_look, unseen), strict=True):
+            known[os.path.abspath(path)].append([look.low, look.high, look.is_float] if look else None)
+    if new or unseen:
+        with suppress(FoldcraftError):  # a folder that may not be written to; it is looked at again next time
+            sealed.write_json(index_file, {"format": FORMAT, "images": known})
+    looks = [Look(*found) for path in chosen if (found := known[os.path.abspath(path)][4])]
+    return _scale(looks, len(deep)) if looks else None
+
+
+def _remembered(index_file: Path) -> dict[str, list[Any]]:
+    try:
+        index = sealed.read_json(index_file)
+        return dict(index["images"]) if index["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _is_deep(path: Path) -> bool:
+    """Has the image more than 8 bits a value? Of the usual kinds the first bytes tell; one that is none has not."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(32)
+        if start.startswith(PLAIN):
+            return False
+        if start.startswith(b"\x89PNG"):
+            return start[24:25] == b"\x10"
+        return is_deep(path)
+    except Exception:  # whatever is wrong with it is told when it is decoded
+        return False
+
+
+def _look(path: Path) -> Look | None:
+    try:
+        values = deep_values(path)
+    except (UnreadableImage, OSError, MemoryError):
+        return None
+    return None if values is None else look_at(values)
+
+
+def look_at(values: np.ndarray) -> Look | None:
+    """Between which values an image lies; None where it has none that are numbers."""
+    step = int(np.ceil(np.sqrt(max(1, values.size / MOST_VALUES))))
+    flat = values[::step, ::step].ravel()
+    flat = flat[np.isfinite(flat)]
+    if not flat.size:
+        return None
+    apart = min(max(2, flat.size // 1000), flat.size // 100)  # of an image of a hundred values none
+    ordered = np.partition(flat, [apart, flat.size - 1 - apart])
+    low, high = ordered[apart], ordered[flat.size - 1 - apart]
+    return Look(float(low), float(high), np.issubdtype(values.dtype, np.floating))
+
+
+def _scale(looks: Sequence[Look], count: int) -> Scale:
+    low, high = min(look.low for look in looks), max(look.high for look in looks)
+    black, white = bounds(low, high)
+    words = (
+        f"{count:,} images have more than 8 bits a value, from {low:g} to {high:g}: {black:g} becomes black, {white:g} "
+        "white in all of them; images.min_value and images.max_value set other bounds"
+    )
+    tops = [max((look.high for look in looks if look.is_float is kind), default=None) for kind in (True, False)]
+    if None not in tops and bounds(0, tops[0])[1] != bounds(0, tops[1])[1]:
+        words += f"; warning: floats end at {tops[0]:g} and whole numbers at {tops[1]:g}, write them alike"
+    return Scale(black, white, words)
+
+
+def bounds(low: float, high: float) -> tuple[float, float]:
+    """What becomes black and what white where all values lie between `low` and `high`.
+
+    Values from nought up fill the range that their white is typical of, so that other images of the same source are
+    scaled alike; negative ones, and such as are far from nought, have only their own range.
+    """
+    if high <= low:
+        return 0.0, _white(high)
+    if low < -(SLACK - 1) * max(high, 0.0):
+        return (-1.0, 1.0) if -SLACK <= low < -0.5 and high <= SLACK else (_short(low), _short(high))
+    return (_short(low), _short(high)) if low > high / 2 else (0.0, _white(high))
+
+
+def _white(high: float) -> float:
+    for typical in TYPICAL:
+        if high <= SLACK * typical:
+            return typical if high > typical / 4.1 else _short(high) if high > 0 else float(BRIGHTEST)
+    return _short(high)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
