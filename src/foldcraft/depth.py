@@ -61,7 +61,7 @@ def find(paths: Iterable[Path], folder: Path) -> Scale | None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, look in zip(unseen, pool.map(_look, unseen), strict=True):
             known[os.path.abspath(path)].append([look.low, look.high, look.is_float] if look else None)
-    if new or unseen:
+    if unseen or (new and folder.is_dir()):  # plain images alone are no reason to make a folder
         with suppress(FoldcraftError):  # a folder that may not be written to; it is looked at again next time
             sealed.write_json(index_file, {"format": FORMAT, "images": known})
     looks = [Look(*found) for path in chosen if (found := known[os.path.abspath(path)][4])]
