@@ -27,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
 
     terminal = cli.terminal(args)
     data = competition.read(config)
+    for note in data.image_notes:
+        terminal.say(note)
     copies = copies_found(config, data)
     if config.folds_file.exists():
         made = folds.read(config.folds_file, data)

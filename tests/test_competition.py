@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from foldcraft import backbones, decoding, imagepaths
 from foldcraft.competition import Competition, read
-from foldcraft.config import Config
+from foldcraft.config import Config, load
 from foldcraft.errors import FoldcraftError
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
@@ -135,6 +136,78 @@ def test_an_id_finds_its_image(folder: Path, row_id: str, file: str):
     data = open_it(folder)
     assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
     assert data.test_paths == (folder / "test" / file,)
+
+
+@pytest.mark.parametrize(
+    ("row_id", "file"),
+    [
+        ("one.jpg", "one.JPG"),
+        ("One", "one.png"),
+        ("caf\u00e9", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("deep\\one.png", "deep/one.png"),
+        ("deep\\One", "Deep/one.PNG"),
+        ("one", "one.jp2"),
+        ("one", "one.jfif"),
+        ("one", "one.jpe"),
+        ("one", "one.ppm"),
+    ],
+)
+def test_another_spelling_finds_its_image_and_says_so(folder: Path, row_id: str, file: str):
+    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", f"id\n{row_id}\n")
+    for part in ("train", "test"):
+        path = folder / part / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    data = open_it(folder)
+    assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
+    assert data.test_paths == (folder / "test" / file,)
+    assert "competition.image: 1 image found under another spelling" in data.image_notes[0]
+    assert "test" in data.image_notes[1]
+
+
+def test_another_spelling_is_not_guessed_where_it_could_be_two(folder: Path):
+    """`A` and `a` have one file between them, `B` has two."""
+    for name in ("a.png", "b.png"):
+        (folder / "train" / name).unlink()
+    draw(folder / "train" / "a.PNG", folder / "train" / "b.Png", folder / "train" / "b.pnG")
+    write_tables(folder, "id,label\nA,x\na.png,y\nB.png,x\n", "id\na\n")
+    with pytest.raises(FoldcraftError, match=r"3 images are missing: train/A, train/a\.png, train/B\.png"):
+        open_it(folder)
+
+
+def test_of_a_missing_image_the_nearest_is_named(folder: Path):
+    (folder / "train").rename(folder / "moved")
+    (folder / "train").mkdir()
+    (folder / "moved").rename(folder / "train" / "train")
+    with pytest.raises(FoldcraftError, match=r"4 images are missing: .*for train/a there is train/train/a\.png: mend"):
+        open_it(folder)
+    with pytest.raises(FoldcraftError, match=r"there is no folder images, only test, train"):
+        open_it(folder, image="images/{id}x.png")
+    (folder / "test" / "a.png").rename(folder / "test" / "imga.png")
+    with pytest.raises(FoldcraftError, match=r"nearest to test/img_a is test/imga\.png"):
+        open_it(folder, image="train/train/{id}", test_image="test/img_{id}")
+
+
+def test_backslashes_do_not_lead_out_of_the_folder(folder: Path):
+    write_tables(folder, "id,label\n..\\..\\a,x\nb,y\n", "id\na\n")
+    with pytest.raises(FoldcraftError, match="leave the input folder"):
+        open_it(folder)
+
+
+def test_every_kind_that_is_read_has_its_extensions(folder: Path):
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decoding.KINDS}
+    assert known == {*imagepaths.IMAGE_SUFFIXES, *imagepaths.RARE_SUFFIXES}
+
+
+def test_the_home_folder_may_be_written_short(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("FOLDCRAFT_WEIGHTS", "~/weights")
+    assert config(Path("~/data")).folder == folder / "data"
+    assert backbones.weights_folder() == folder / "weights"
+    (folder / "base.yaml").write_text("{experiment: e, runs: ~/runs, competition: {name: x}, backbone: {name: y}}")
+    (folder / "own.yaml").write_text("extends: ~/base.yaml")
+    assert load(Path("~/own.yaml")).runs == folder / "runs"
 
 
 def test_what_is_no_image_does_not_count(folder: Path):

@@ -83,6 +83,8 @@ class Seen:
 
 def run(config: Config, tables: Tables, audience: Audience) -> Audit:
     """Audit one competition, whose tables have been read."""
+    for note in tables.image_notes:
+        audience.say(note)
     config, scale = with_scale(config, tables)
     found = Audit(tables, config.images.bounds)
     facts = _facts(config, tables, audience)

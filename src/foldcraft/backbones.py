@@ -82,7 +82,7 @@ class Blueprint:
 
 def weights_folder() -> Path:
     """Where local pretrained weights are looked for."""
-    return Path(os.environ.get("FOLDCRAFT_WEIGHTS", "weights"))
+    return Path(os.path.expanduser(os.environ.get("FOLDCRAFT_WEIGHTS", "weights")))
 
 
 def local_names() -> list[str]:

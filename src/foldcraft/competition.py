@@ -11,14 +11,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, fingerprint, metrics
+from foldcraft import bundled, fingerprint, imagepaths, metrics
 from foldcraft.config import CompetitionConfig, Config
 from foldcraft.errors import FoldcraftError, listing, suggest
 from foldcraft.metrics import Metric
 from foldcraft.targets import Classes
 
 FIELD = re.compile(r"\{([^{}]*)\}")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Competition:
     test_paths: tuple[Path, ...]
     sample: pd.DataFrame
     id_column: str
+    image_notes: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,6 +63,7 @@ class Tables:
         train, test, sample: the CSVs as text.
         train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
         missing: what the templates ask for and the folder lacks.
+        image_notes: what there is to say of how files were found, a line each.
     """
 
     names: CompetitionConfig
@@ -73,6 +74,7 @@ class Tables:
     train_paths: tuple[Path, ...]
     test_paths: tuple[Path, ...]
     missing: tuple[str, ...]
+    image_notes: tuple[str, ...] = ()
 
     @property
     def train_ids(self) -> np.ndarray:
@@ -122,6 +124,7 @@ class Tables:
             test_paths=self.test_paths,
             sample=self.sample,
             id_column=self.names.id,
+            image_notes=self.image_notes,
         )
 
 
@@ -136,7 +139,8 @@ def read(config: Config) -> Competition:
     tables = read_tables(config)
     competition = tables.competition()
     if tables.missing:
-        mend = "mend the files, or competition.image and competition.test_image"
+        nearest = imagepaths.Folder(tables.folder).nearest(tables.missing[0])
+        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and competition.test_image"
         what = f"{len(tables.missing)} images are missing: {listing(tables.missing, 1000)}"
         raise FoldcraftError(what, tables.folder, mend)
     return competition
@@ -165,8 +169,8 @@ def read_tables(config: Config) -> Tables:
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
     parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
-    (train_paths, test_paths), missing = _find_images(folder, parts, names.follow_links)
-    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing)
+    (train_paths, test_paths), missing, notes = _find_images(folder, parts, names.follow_links)
+    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes)
 
 
 def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -237,23 +241,24 @@ def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionCo
 
 def _find_images(
     folder: Path, parts: dict[str, tuple[str, pd.DataFrame]], follow_links: bool
-) -> tuple[list[tuple[Path, ...]], tuple[str, ...]]:
-    """The image of every row of each part (template and rows, by the template's key), and the names of missing ones.
+) -> tuple[list[tuple[Path, ...]], tuple[str, ...], tuple[str, ...]]:
+    """The image of every row of each part (template and rows, by the template's key), the names of missing ones, notes.
 
     An extension that a template leaves out is looked up in the folder.
     """
     wanted = {key: _image_names(template, rows, key) for key, (template, rows) in parts.items()}
     for key, names in wanted.items():
-        _check_inside(names, key)
-    stems = _by_stem({(folder / name).parent for names in wanted.values() for name in names})
-    found, missing = [], []
+        _check_inside([*names, *map(imagepaths.with_slashes, names)], key)
+    files = imagepaths.Folder(folder)
+    found, missing, notes = [], [], []
     for key, names in wanted.items():
-        paths = [_resolve(folder / name, stems) for name in names]
-        missing += [name for name, path in zip(names, paths, strict=True) if path is None]
-        found.append(tuple(path or folder / name for name, path in zip(names, paths, strict=True)))
+        look = files.find(names)
+        missing += [name for name, path in zip(names, look.paths, strict=True) if path is None]
+        notes += [imagepaths.describe(look.respelled, folder, key)] if look.respelled else []
+        found.append(tuple(path or folder / name for name, path in zip(names, look.paths, strict=True)))
         if not follow_links:
             _check_links(folder, found[-1], key)
-    return found, tuple(missing)
+    return found, tuple(missing), tuple(notes)
 
 
 def _check_inside(names: Sequence[str], key: str) -> None:
@@ -289,24 +294,3 @@ def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
         raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
     columns = {field: rows[field].tolist() for field in fields}
     return [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]
-
-
-def _by_stem(folders: set[Path]) -> dict[Path, list[Path]]:
-    """Image files by their path without extension."""
-    found: dict[Path, list[Path]] = {}
-    for folder in folders:
-        for path in sorted(filter(os.path.isfile, folder.iterdir())) if os.path.isdir(folder) else []:
-            found.setdefault(path, []).append(path)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                found.setdefault(path.with_suffix(""), []).append(path)
-    return found
-
-
-def _resolve(path: Path, stems: dict[Path, list[Path]]) -> Path | None:
-    candidates = stems.get(path, [])
-    if path in candidates:
-        return path
-    if len(candidates) > 1:
-        names = listing([candidate.name for candidate in candidates])
-        raise FoldcraftError(f"could be any of {names}", path, "put the extension into the image path template")
-    return candidates[0] if candidates else None

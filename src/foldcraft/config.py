@@ -20,6 +20,7 @@ from foldcraft.files import check_readable
 GENERATIONS = 20  # of files that extend each other
 MOST_TOLD = 10  # mistakes of a config, in one line
 Probability = Annotated[float, Field(ge=0, le=1)]
+FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -37,7 +38,7 @@ def _once(names: list[str]) -> list[str]:
 
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
-    folder: Path | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
+    folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
     bundled: Literal["digits", "masks"] | None = Field(
         None, description="a data set that needs no download, written to the folder when that is missing"
     )
@@ -319,7 +320,7 @@ class Config(Section):
     """Everything that makes an experiment."""
 
     experiment: Name = Field(description="name of the experiment; left out: the config file's name")
-    runs: Path = Field(Path("runs"), description="folder that runs are kept in")
+    runs: FilePath = Field(Path("runs"), description="folder that runs are kept in")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random in training")
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
@@ -427,11 +428,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             of `distill` that do not go together.
     """
     try:
-        settings = OmegaConf.merge(_read(Path(path), (), {}), _read_overrides(overrides))
+        path = Path(os.path.expanduser(path))
+        settings = OmegaConf.merge(_read(path, (), {}), _read_overrides(overrides))
         values = OmegaConf.to_container(settings)
     except (OmegaConfBaseException, RecursionError) as error:
         raise FoldcraftError(str(error), path) from None
-    values.setdefault("experiment", Path(path).stem)
+    values.setdefault("experiment", path.stem)
     try:
         made = Config.model_validate(values).settled()
     except ValidationError as error:
@@ -521,7 +523,7 @@ def _read_anew(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]
         raise FoldcraftError("'extends' is neither a path nor a list of paths", path)
     merged = OmegaConf.create({})
     for parent in parents:
-        merged = OmegaConf.merge(merged, _read(path.parent / str(parent), seen, known))
+        merged = OmegaConf.merge(merged, _read(path.parent / os.path.expanduser(str(parent)), seen, known))
     try:
         return OmegaConf.merge(merged, own)
     except (OmegaConfBaseException, RecursionError) as error:

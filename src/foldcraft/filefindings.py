@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from foldcraft.competition import IMAGE_SUFFIXES, Tables
+from foldcraft.competition import Tables
 from foldcraft.errors import listing
 from foldcraft.findings import Finding, Severity, Shown
+from foldcraft.imagepaths import IMAGE_SUFFIXES
 
 TABLE = "files.csv"
 FAR = 6.0  # robust standard deviations beyond which a size is extreme

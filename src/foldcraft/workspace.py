@@ -53,7 +53,7 @@ class Workspace:
         data = competition.read(config)
         made = folds.read(config.folds_file, data)
         settled, words = with_scale(config, data)
-        return cls(settled, data, made, words)
+        return cls(settled, data, made, (*data.image_notes, *words))
 
     def identity(self, fold: int) -> str:
         """Digest of everything that decides what a trained fold is, but for the pixels.

@@ -40,4 +40,6 @@ def read(config: Config) -> Opened:
 
         data = competition.read(config)
         settled, notes = with_scale(config, data)
-        return Opened(Workspace(settled, data, splitting.make(data, settled.folds), notes), str(error))
+        return Opened(
+            Workspace(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes)), str(error)
+        )
