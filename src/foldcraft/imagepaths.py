@@ -126,9 +126,10 @@ class Folder:
         if not os.path.isdir(folder):
             names = [path.name for path in self._entries(self.path) if os.path.isdir(path)]
             return f"there is no folder {wanted.parent}, only {listing(names, 5)}" if names else ""
-        names = [path.name for path in self._files(folder)[:MOST_NAMES]]
+        files = self._files(folder)[:MOST_NAMES]
+        names = {(path.name if wanted.suffix else path.stem): path.name for path in files}
         close = get_close_matches(wanted.name, names, 1, 0.7)
-        return f"nearest to {name} is {wanted.parent / close[0]}" if close else ""
+        return f"nearest to {name} is {wanted.parent / names[close[0]]}" if close else ""
 
     @cached_property
     def _everywhere(self) -> dict[str, list[Path]]:
