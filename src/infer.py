@@ -85,6 +85,8 @@ def submit(
     _warn_of_gaps(members, terminal)
     blending.complete(members, terminal)
     result = blending.combine(members, methods)
+    if len(result.blind):
+        members[0].work.tell_unreadable(result.blind.tolist(), terminal)
     _show(result, terminal)
     frame = submission.make(competition, competition.test_ids, result.test)
     submission.check(frame, competition)

@@ -263,7 +263,7 @@ def test_targets_are_probabilities_in_their_shares(
     log_probs = torch.tensor(logits).log_softmax(1)
     rows = work.folds.train_rows(0)
 
-    lesson = teaching.lesson(work, 0, Answers(log_probs.numpy(), np.empty((0, 3), np.float32)), None)
+    lesson = teaching.lesson(work, 0, Answers(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen())
 
     assert np.isnan(lesson.targets[work.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
     labels = np.eye(3)[work.competition.targets[rows]]
@@ -286,9 +286,9 @@ def shared_work(school: Path) -> Iterator[Workspace]:
 def test_only_test_images_that_the_teachers_are_sure_of(place: Path) -> None:
     test = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.85, 0.05], [0.9, 0.06, 0.04]], np.float32)).repeat(4, axis=0)
 
-    def taught(*words: str) -> Lesson:
+    def taught(*words: str, unreadable: tuple[int, ...] = ()) -> Lesson:
         work = workspace(*STUDENT, "distill.share=0", "distill.pseudo=0.25", *words)
-        return teaching.lesson(work, 0, Answers(np.empty((0, 3), np.float32), test), None)
+        return teaching.lesson(work, 0, Answers(np.empty((0, 3), np.float32), test), unseen(*unreadable))
 
     some = taught("distill.confidence=0.8", "distill.temperature=4")  # softening does not change who is sure
     assert some.rows.tolist() == list(range(4, 12))
@@ -297,10 +297,16 @@ def test_only_test_images_that_the_teachers_are_sure_of(place: Path) -> None:
     softer = np.exp(test[4:] / 4)
     np.testing.assert_allclose(some.targets[48:], softer / softer.sum(1, keepdims=True), rtol=1e-5)
     assert len(taught().rows) == 12
+    assert taught(unreadable=(5,)).rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert taught("distill.hard=true").targets[48:].argmax(1).tolist() == [0] * 4 + [1] * 4 + [0] * 4
     assert set(np.unique(taught("distill.hard=true").targets[48:])) == {0.0, 1.0}
     with pytest.raises(FoldcraftError, match=r"distill\.confidence: .* the most is 0\.900"):
         taught("distill.confidence=0.95")
+
+
+def unseen(*rows: int) -> ImageStore:
+    """Test images that nobody looks at, of which some could not be read."""
+    return ImageStore(np.empty((0, 8, 8, 3), np.uint8), Path(), unreadable=dict.fromkeys(rows, "damaged"))
 
 
 def made_up(rows: int, guests: int, share: float) -> Lesson:

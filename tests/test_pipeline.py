@@ -234,3 +234,58 @@ def test_one_scale_for_all_deep_images_of_a_competition(shapes: Path, command) -
     assert other.code == 2
     assert "images.max_value was 4095.0, is 32767.0" in other.err
     assert command("infer", "--config", shapes).code == 0
+
+
+def test_a_test_image_that_cannot_be_read_gets_the_frequencies_of_the_classes(shapes: Path, command) -> None:
+    """One is damaged and one gone; in every view, fold and submission they have what is known without an image."""
+    train, sample = Path("input/shapes/train.csv"), Path("input/shapes/sample_submission.csv")
+    rows = pd.read_csv(train, dtype=str)
+    rows.drop(index=rows.index[rows["label"] == "dot"][:8]).to_csv(train, index=False)
+    frame = pd.read_csv(sample, dtype=str)[["id"]].assign(bar=0.2, cross=0.3, dot=0.5)
+    frame.to_csv(sample, index=False)
+    damaged, gone = Path("input/shapes/test/050.png"), Path("input/shapes/test/055.png")
+    whole = {path: path.read_bytes() for path in (damaged, gone)}
+    damaged.write_bytes(whole[damaged][:100])
+    words = ["--config", shapes, "competition.metric=log_loss"]
+    command("split", *words)
+    stopped = command("train", *words, "--fold", "0")
+    assert stopped.code == 2
+    assert "images.on_error=baseline gives those test images the frequencies" in stopped.err
+    gone.unlink()
+
+    spared = [*words, "images.on_error=baseline"]
+    trained = command("train", *spared, "--fold", "all")
+    assert trained.code == 0, trained.err
+    assert trained.out.count("2 of 12 test images cannot be read") == 1
+    assert "050.png, 055.png" in trained.out
+    known = predictions.read(Path("runs/shapes/tiny/fold0/test.parquet"))
+    learned = rows.set_index("id").loc[sorted(set(pd.read_csv(train, dtype=str)["id"]))]
+    assert known.baseline == ("050.png", "055.png")
+    assert np.allclose(np.exp(known.of_rows(np.array(["055.png"]))).sum(-1), 1)
+    assert np.ptp(known.of_rows(np.array(["050.png", "055.png"])), axis=(0, 1)).max() == 0
+
+    def submitted(name: str) -> pd.DataFrame:
+        return pd.read_csv(f"submissions/{name}.csv").set_index("id")
+
+    said = command("infer", *spared, "--name", "first")
+    assert said.out.count("2 of 12 test images cannot be read") == 1
+    for row in ("050.png", "055.png"):
+        assert np.allclose(submitted("first").loc[row], learned["label"].value_counts(normalize=True).sort_index())
+    assert "images.on_error=baseline" in command("infer", *words, "--name", "second").err
+
+    for path, content in whole.items():
+        path.write_bytes(content)
+    said = command("infer", *words, "--name", "second")
+    assert said.code == 0, said.err
+    assert "cannot be read" not in said.out
+    changed = (submitted("first") != submitted("second")).any(axis=1)
+    assert sorted(changed.index[changed]) == ["050.png", "055.png"]
+
+
+def test_training_images_stop_whatever_becomes_of_test_images(shapes: Path, command) -> None:
+    for part, name in (("train", "001.png"), ("test", "050.png")):
+        Path(f"input/shapes/{part}/{name}").write_bytes(b"no picture")
+    command("split", "--config", shapes)
+    stopped = command("train", "--config", shapes, "--fold", "0", "images.on_error=baseline")
+    assert stopped.code == 2
+    assert "1 images cannot be read: input/shapes/train/001.png" in stopped.err

@@ -1,13 +1,14 @@
 """What the experiments of a submission have not predicted yet, and all that they have predicted, blended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from foldcraft import hardware, nested, predictions
 from foldcraft.audience import Audience
+from foldcraft.decoding import UnreadableImage, decode
 from foldcraft.ensemble import Method
 from foldcraft.files import locked, remove_leftovers
 from foldcraft.foldmodel import FoldModel, with_views
@@ -30,6 +31,7 @@ class Combined:
         views: of each member.
         verdict: what was fitted, how it scores, and which way to blend is used.
         test: log-probabilities of the test set (N, K).
+        blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
     """
 
     ids: np.ndarray
@@ -37,6 +39,7 @@ class Combined:
     views: list[tuple[str, ...]]
     verdict: Verdict
     test: np.ndarray
+    blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     @property
     def folds(self) -> list[int]:
@@ -81,11 +84,27 @@ def _gaps(member: MemberRuns, fold: int) -> list[Gap]:
         ("test", folder.test, work.competition.test_ids),
     ):
         known = _readable(path)
-        fits = known is not None and np.array_equal(known.ids, rows)
+        fits = known is not None and np.array_equal(known.ids, rows) and _stays(work, known)
         missing = tuple(view for view in member.views if not fits or view not in known.views)
         if missing:
             gaps.append((member, fold, part, missing))
     return gaps
+
+
+def _stays(work: Workspace, known: Predictions) -> bool:
+    """May rows stay without an image: is that wanted, and is there still none of them that can be read?"""
+    if known.baseline and work.config.images.on_error == "stop":
+        return False
+    path_of = dict(zip(work.competition.test_ids.tolist(), work.competition.test_paths, strict=True))
+    return not any(_can_be_read(path_of[row]) for row in known.baseline)
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        decode(path)
+    except (UnreadableImage, OSError, MemoryError):
+        return False
+    return True
 
 
 def _readable(path: Path) -> Predictions | None:
@@ -120,7 +139,7 @@ def _predict_tests(
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
         folder = member.folder(fold)
-        _add(folder, folder.test, models[member.name, fold].as_test(views, log_probs))
+        _add(folder, folder.test, models[member.name, fold].as_test(views, log_probs, stores[member.name][1]))
 
 
 def _add(folder: FoldFolder, path: Path, new: Predictions) -> None:
@@ -148,7 +167,12 @@ def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = No
     known = [Member(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
     verdict = nested.judge(known, truth, methods)
     asked = [Member(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
-    return Combined(ids, truth, [m.views for m in members], verdict, verdict.chosen.plan.apply(asked))
+    answers = verdict.chosen.plan.apply(asked)
+    data = members[0].work.competition
+    # No calibration, weight or rule is for rows that nothing is known of.
+    blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
+    answers[blind] = predictions.log_frequencies(data.targets, len(data.classes))
+    return Combined(ids, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])
 
 
 def truth_of(work: Workspace, ids: np.ndarray) -> Truth:

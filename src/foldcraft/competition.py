@@ -138,12 +138,21 @@ def read(config: Config) -> Competition:
     """
     tables = read_tables(config)
     competition = tables.competition()
-    if tables.missing:
-        nearest = imagepaths.Folder(tables.folder).nearest(tables.missing[0])
+    if missing := _missing(tables, config):
+        nearest = imagepaths.Folder(tables.folder).nearest(missing[0])
         mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and competition.test_image"
-        what = f"{len(tables.missing)} images are missing: {listing(tables.missing, 1000)}"
-        raise FoldcraftError(what, tables.folder, mend)
+        if all(map(os.path.isfile, tables.train_paths)):
+            mend += ", or set images.on_error=baseline, which spares some test images"
+        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing, 1000)}", tables.folder, mend)
     return competition
+
+
+def _missing(tables: Tables, config: Config) -> tuple[str, ...]:
+    """What may not be missing: all images, or some test image and those for training."""
+    if config.images.on_error == "stop" or not any(map(os.path.isfile, tables.test_paths)):
+        return tables.missing
+    gone = {path for path in tables.train_paths if not os.path.isfile(path)}
+    return tuple(name for name in tables.missing if tables.folder / name in gone)
 
 
 def read_tables(config: Config) -> Tables:

@@ -95,6 +95,12 @@ class ImagesConfig(Section):
         "looking at all images of the competition, and kept in the run",
     )
 
+    on_error: Literal["stop", "baseline"] = Field(
+        "stop",
+        description="what becomes of test images that cannot be read: stop, or baseline (they get the frequencies of "
+        "the classes in training, and are listed); training images always stop",
+    )
+
     @property
     def bounds(self) -> tuple[float, float]:
         """What becomes black and what white in images of more than 8 bits; where it is not found yet, all 16 bits."""
@@ -393,6 +399,7 @@ class Config(Section):
             settings["images"]["max_value"] = 65535.0
         if self.images.min_value is None:
             del settings["images"]["min_value"]
+        del settings["images"]["on_error"]  # it is about test images
         for machine in ("workers", "device", "precision", "memory_format"):
             del settings["train"][machine]
         if not self.train.patience:  # then nothing depends on what is seen on the way

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from foldcraft import checkpoint, fingerprint
+from foldcraft import checkpoint, fingerprint, predictions
 from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.errors import FoldcraftError
@@ -77,17 +77,23 @@ class FoldModel:
         rows = self.work.test_rows
         with audience.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
-        return self.as_test(tuple(views), log_probs)
+        return self.as_test(tuple(views), log_probs, store)
 
-    def as_test(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
-        """Test predictions that were computed together with those of other models."""
-        origin = self.work.origin(self.fold, self.weights, test=True)
-        return Predictions(self.work.competition.test_ids, views, log_probs, origin)
+    def as_test(self, views: tuple[str, ...], log_probs: np.ndarray, store: ImageStore) -> Predictions:
+        """Test predictions that were computed elsewhere; of images that could not be read, the classes' frequencies."""
+        origin, data = self.work.origin(self.fold, self.weights, test=True), self.work.competition
+        rows = list(store.unreadable)
+        learned = data.targets[self.work.folds.train_rows(self.fold)]  # those of others must not reach a student
+        log_probs = log_probs.copy()
+        log_probs[:, rows] = predictions.log_frequencies(learned, len(data.classes))
+        return Predictions(data.test_ids, views, log_probs, origin, tuple(data.test_ids[rows].tolist()))
 
 
 def with_views(known: Predictions | None, new: Predictions) -> Predictions:
     """`new` views beside those `known` before, where both are by the same model for the same rows."""
     if known is None or known.origin != new.origin or not np.array_equal(known.ids, new.ids):
+        return new
+    if known.baseline != new.baseline:  # an image has been mended since
         return new
     kept = [name for name in known.views if name not in new.views]
     log_probs = np.concatenate([known.log_probs[[known.views.index(name) for name in kept]], new.log_probs])

@@ -104,7 +104,7 @@ def _predictions(
         oof = runner.as_oof(tuple(views), outcome.oof)
     if outcome.test is None:
         return oof, runner.predict_test(outcome.images, views, audience)
-    return oof, runner.as_test(tuple(views), outcome.test)
+    return oof, runner.as_test(tuple(views), outcome.test, outcome.images)
 
 
 def _git_commit() -> str | None:

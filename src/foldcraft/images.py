@@ -1,10 +1,10 @@
 """Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ INTERPOLATIONS = {
 }
 MAY_HAVE_BANDS = (".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx")  # beside colours and opacity
 DRAFT = 1024  # a JPEG is decoded no smaller than this, whatever is built from it
+UNREADABLE = "unreadable.json"
+GONE = "no such file"
 FORMAT = 2  # raise it when the pixels of a cache would come out differently
 Progress = Callable[[int], object]
 
@@ -78,10 +80,9 @@ class UnreadableImages(FoldcraftError):
         problems: each with its path and the reason.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], mend: str = "mend the files or drop their rows") -> None:
         self.problems = list(problems)
-        what = f"{len(problems)} images cannot be read: {listing(self.problems, 1000)}"
-        super().__init__(what, mend="mend the files or drop their rows")
+        super().__init__(f"{len(problems)} images cannot be read: {listing(self.problems, 1000)}", mend=mend)
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,13 @@ class ImageStore:
     Attributes:
         pixels: all of them (N, side, side, 3), unchecked; a read-only map of a file.
         rows: the same with a checksum a row; left out: rows are taken as they are.
+        unreadable: rows whose image could not be read, and why; they are black.
     """
 
     pixels: np.ndarray
     path: Path
     rows: RowFile | None = None
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path) -> "ImageStore":
@@ -130,7 +133,7 @@ class ImageStore:
     def __setstate__(self, state: tuple[Path, bool]) -> None:
         path, checked = state
         mine = ImageStore.of(path) if checked else ImageStore(np.lib.format.open_memmap(path, mode="r"), path)
-        for name in ("pixels", "path", "rows"):
+        for name in ("pixels", "path", "rows", "unreadable"):
             object.__setattr__(self, name, getattr(mine, name))
 
 
@@ -141,6 +144,7 @@ def open_stores(
     name: str,
     progress: Progress = lambda done: None,
     say: Callable[[str], object] = lambda text: None,
+    spare: bool = False,
 ) -> list[ImageStore]:
     """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
 
@@ -152,20 +156,74 @@ def open_stores(
         name: first part of the files' names, for people ("train", "test").
         progress: called with 1 after each decoded image.
         say: told of a file that is made again.
+        spare: rows whose image cannot be read are black, and noted in the stores.
 
     Raises:
-        FoldcraftError: images that cannot be read, all of them named; a full disk.
+        FoldcraftError: images that cannot be read, all of them named, unless they are spared; a full disk.
     """
-    content = _content(paths, folder)
-    targets = {spec: folder / f"{name}-{spec.side}-{spec.resize}-{_key(content, spec)}.npy" for spec in specs}
-    stores = {spec: _open(targets[spec], len(paths), spec) for spec in specs}
+    wanted = _Wanted(paths, tuple(dict.fromkeys(specs)), folder, name, _content(paths, folder, spare), spare)
+    stores = wanted.stores(lambda text: None)
     if None in stores.values():
         with locked(folder / f"{name}.lock"):
-            stores = {spec: store or _open(targets[spec], len(paths), spec, say) for spec, store in stores.items()}
-            if missing := {spec: targets[spec] for spec, store in stores.items() if store is None}:
-                _build(paths, missing, progress)
-                stores |= {spec: ImageStore.of(target) for spec, target in missing.items()}
+            stores = wanted.stores(say)
+            if missing := [spec for spec, store in stores.items() if store is None]:
+                wanted.build(missing, progress)
+                stores = wanted.stores(say)
     return [store for store in (stores[spec] for spec in specs) if store is not None]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Images of a competition's part, and the stores that there are to be of them.
+
+    Attributes:
+        content: digest of each file.
+        spare: are images that cannot be read allowed?
+    """
+
+    paths: Sequence[Path]
+    specs: tuple[ImageSpec, ...]
+    folder: Path
+    name: str
+    content: list[str]
+    spare: bool
+
+    def stores(self, say: Callable[[str], object]) -> dict[ImageSpec, ImageStore | None]:
+        """The stores that are there."""
+        unreadable = self._unreadable()
+        found = {spec: _open(self._target(spec, unreadable), len(self.paths), spec, say) for spec in self.specs}
+        return {spec: store and replace(store, unreadable=unreadable) for spec, store in found.items()}
+
+    def build(self, specs: Sequence[ImageSpec], progress: Progress) -> None:
+        """Make those that are not, with one decode an image; note the images that could not be read."""
+        before = self._unreadable()
+        targets = {spec: self._target(spec, before) for spec in specs}
+        problems = _build(self.paths, targets, progress, self.spare, lambda spec, found: self._target(spec, found))
+        if problems != before:
+            kept = {self.content[row]: reason for row, reason in problems.items() if self.content[row] != GONE}
+            known = _known_unreadable(self.folder) | kept
+            sealed.write_json(self.folder / UNREADABLE, {"format": FORMAT, "images": known})
+
+    def _unreadable(self) -> dict[int, str]:
+        if not self.spare:
+            return {}
+        known = _known_unreadable(self.folder) | {GONE: "it is not there"}
+        return {row: known[digest] for row, digest in enumerate(self.content) if digest in known}
+
+    def _target(self, spec: ImageSpec, unreadable: Iterable[int]) -> Path:
+        """Named after what is in it: where an image could not be read, nothing is."""
+        rows = set(unreadable)
+        content = [UNREADABLE if row in rows else digest for row, digest in enumerate(self.content)]
+        return self.folder / f"{self.name}-{spec.side}-{spec.resize}-{_key(content, spec)}.npy"
+
+
+def _known_unreadable(folder: Path) -> dict[str, str]:
+    """Why images could not be read, by their digests."""
+    try:
+        known = sealed.read_json(folder / UNREADABLE)
+        return dict(known["images"]) if known["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _open(
@@ -194,12 +252,19 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
     return fingerprint.of_values([FORMAT, list(content), look])
 
 
-def _content(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Digest of each file, remembered with its size and times so that a file is read again only when it has changed."""
+def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[str]:
+    """Digest of each file, remembered with its size and times so that a file is read again only when it has changed.
+
+    Args:
+        spare: a file that is not there has a word in place of its digest.
+    """
     index_file = folder / "content.json"
     index = _remembered(index_file)
     digests, changed = [], False
     for path in paths:
+        if spare and not path.is_file():
+            digests.append(GONE)
+            continue
         stat = path.stat()
         # ctime is nobody's to set: an image replaced by one of the same size and time is noticed by it.
         key, stamp = os.path.abspath(path), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
@@ -229,8 +294,21 @@ def _leaves_bands_out(path: Path) -> bool:
     return False
 
 
-def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Progress) -> None:
-    """Decode every image once and write it to all targets; they appear only when all are whole."""
+def _build(
+    paths: Sequence[Path],
+    targets: dict[ImageSpec, Path],
+    progress: Progress,
+    spare: bool,
+    name: Callable[[ImageSpec, Iterable[int]], Path],
+) -> dict[int, str]:
+    """Decode every image once and write it to all targets; they appear only when all are whole.
+
+    Args:
+        name: of the file of a spec where some rows could not be read.
+
+    Returns:
+        Those rows, and why.
+    """
     temporary: dict[ImageSpec, Path] = {}
     writers: dict[ImageSpec, RowWriter] = {}
     try:
@@ -238,10 +316,11 @@ def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Prog
             remove_leftovers(target.parent, target.name)
             temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
             writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, 3))
-        _decode_all(paths, writers, progress)
-        for spec, target in targets.items():
+        problems = _decode_all(paths, writers, progress, spare)
+        for spec in targets:
             writers[spec].close()
-            os.replace(temporary[spec], target)
+            os.replace(temporary[spec], name(spec, problems))
+        return problems
     except OSError as error:
         raise cannot_write(error.filename2 or next(iter(targets.values())).parent, error) from error
     finally:
@@ -249,7 +328,10 @@ def _build(paths: Sequence[Path], targets: dict[ImageSpec, Path], progress: Prog
             path.unlink(missing_ok=True)
 
 
-def _decode_all(paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], progress: Progress) -> None:
+def _decode_all(
+    paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], progress: Progress, spare: bool
+) -> dict[int, str]:
+    """Write every image to all writers; rows whose image cannot be read, and why."""
     groups: dict[tuple[float, int | None, float], list[ImageSpec]] = {}
     for spec in writers:
         look = (spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None, spec.min_value)
@@ -262,14 +344,18 @@ def _decode_all(paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], prog
                 for spec in specs:
                     writers[spec].put(row, make_square(image, spec))
         except (OSError, ValueError, MemoryError) as error:
-            return f"{paths[row]} ({error})"
+            return str(error) if paths[row].is_file() else "it is not there"
         return None
 
-    problems = []
+    problems = {}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
-        for problem in pool.map(work, range(len(paths))):
+        for row, problem in enumerate(pool.map(work, range(len(paths)))):
             if problem:
-                problems.append(problem)
+                problems[row] = problem
             progress(1)
-    if problems:
-        raise UnreadableImages(problems)
+    if problems and (not spare or len(problems) == len(paths)):
+        raise UnreadableImages([f"{paths[row]} ({reason})" for row, reason in problems.items()])
+    for row in problems:
+        for spec, writer in writers.items():
+            writer.put(row, np.zeros((spec.side, spec.side, 3), np.uint8))
+    return problems

@@ -15,6 +15,7 @@ from foldcraft import sealed
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import parse_json, read_bytes, write_atomic
 
+BASELINE = "baseline"
 COLUMN = "logp:"  # before the label, so that a class may be called "id"
 
 
@@ -47,12 +48,14 @@ class Predictions:
         ids: (N,) text.
         views: names of the V views.
         log_probs: float32 (V, N, K).
+        baseline: ids of the rows whose image could not be read; what stands there knows no image.
     """
 
     ids: np.ndarray
     views: tuple[str, ...]
     log_probs: np.ndarray
     origin: Origin
+    baseline: tuple[str, ...] = ()
 
     def of_views(self, views: Sequence[str]) -> np.ndarray:
         """Log-probabilities (V, N, K) of some views, in that order.
@@ -78,6 +81,12 @@ class Predictions:
         return log_mean(self.of_views(views))
 
 
+def log_frequencies(targets: np.ndarray, classes: int) -> np.ndarray:
+    """What is known of a row without its image (K,): how frequent the classes are; one that is absent, half a row."""
+    counts = np.bincount(targets, minlength=classes)
+    return np.log(np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum())
+
+
 def log_mean(log_probs: np.ndarray) -> np.ndarray:
     """Mean of log-probabilities (M, ..., K) over M, normalised again: the geometric mean of the members."""
     return log_softmax(log_probs.mean(0, dtype=np.float64), axis=-1)
@@ -92,7 +101,7 @@ def write(path: Path, predictions: Predictions) -> None:
     }
     flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
     columns |= {f"{COLUMN}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
-    origin = json.dumps(asdict(predictions.origin))
+    origin = json.dumps(asdict(predictions.origin) | ({BASELINE: predictions.baseline} if predictions.baseline else {}))
     metadata = {"foldcraft": origin, sealed.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
     table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
@@ -114,6 +123,7 @@ def read(path: Path) -> Predictions:
         table = pq.read_table(io.BytesIO(read_bytes(path)))
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         origin = parse_json(metadata["foldcraft"])
+        baseline = tuple(map(str, origin.pop(BASELINE, ())))
         origin = Origin(**{**origin, "classes": tuple(origin["classes"])})
         flat = np.stack([table[f"{COLUMN}{name}"].to_numpy() for name in origin.classes], axis=1)
         if flat.dtype != np.float32 or not isinstance(origin.fold, int):
@@ -130,7 +140,7 @@ def read(path: Path) -> Predictions:
         raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
     if not same_order:
         raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")
-    return Predictions(ids, views, log_probs, origin)
+    return Predictions(ids, views, log_probs, origin, baseline)
 
 
 def check_same(a: Predictions, b: Predictions) -> None:
@@ -173,7 +183,8 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
         if not np.array_equal(parts[0].ids, part.ids):
             raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
     log_probs = log_mean(np.stack([part.of_views(views) for part in parts]))
-    return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1))
+    baseline = tuple(dict.fromkeys(row for part in parts for row in part.baseline))
+    return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1), baseline)
 
 
 def is_normalised(log_probs: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ somebody chose by OOF scores, `train.lr: auto`, and of a closed-form head its st
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,7 +172,7 @@ def lesson(work: Workspace, fold: int, answers: Answers, test: ImageStore) -> Le
     targets[rows] = np.eye(len(data.classes), dtype=np.float32)[data.targets[rows]]
     if wanted.share:
         targets[rows] = (1 - wanted.share) * targets[rows] + wanted.share * soften(answers.train, wanted)
-    chosen = _confident(answers.test, wanted)
+    chosen = _confident(answers.test, wanted, test.unreadable)
     targets = np.concatenate([targets, soften(answers.test[chosen], wanted)])
     return Lesson(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
 
@@ -184,11 +184,12 @@ def soften(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
     return softmax(log_probs / np.float32(wanted.temperature), axis=1).astype(np.float32)
 
 
-def _confident(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
+def _confident(log_probs: np.ndarray, wanted: DistillConfig, unreadable: Collection[int]) -> np.ndarray:
     """Rows (M,) of the test images whose likeliest class has the wanted probability, before any temperature."""
     if not len(log_probs):
         return np.arange(0)
     surest = np.exp(log_probs.max(1))
+    surest[list(unreadable)] = -1  # nobody is sure of what nobody has seen
     chosen = np.flatnonzero(surest >= wanted.confidence)
     if not len(chosen):
         raise FoldcraftError(

@@ -16,7 +16,7 @@ from foldcraft.audience import Audience
 from foldcraft.competition import Competition
 from foldcraft.config import Config, ImagesConfig
 from foldcraft.decoding import BRIGHTEST
-from foldcraft.errors import FoldcraftError
+from foldcraft.errors import FoldcraftError, listing, shorten
 from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
 from foldcraft.predictions import Origin
@@ -25,6 +25,15 @@ from foldcraft.rundir import FoldFolder, cache_folder, experiment_folder, fold_c
 if TYPE_CHECKING:
     from foldcraft.backbones import Blueprint
     from foldcraft.imagefacts import Pictures
+
+
+# What to do about images that cannot be read, by the parts of the data that they are of.
+SPARE = "images.on_error=baseline gives those test images the frequencies of the classes"
+MENDS = {
+    ("train",): "mend the files or drop their rows",
+    ("test",): f"mend the files; {SPARE}",
+    ("train", "test"): f"mend the files or drop the rows of training images; {SPARE}",
+}
 
 
 @dataclass(frozen=True)
@@ -106,26 +115,41 @@ class Workspace:
             UnreadableImages: some cannot be decoded; those of both parts are named.
         """
         self._tell(audience)
-        parts, problems = [], []
+        parts, problems, folder = [], {}, cache_folder(self.config)
         for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
+            spare = name == "test" and self.config.images.on_error == "baseline"
             with audience.progress(f"decoding {name} images", len(paths)) as advance:
                 try:
-                    parts.append(open_stores(paths, specs, cache_folder(self.config), name, advance, audience.say))
+                    parts.append(open_stores(paths, specs, folder, name, advance, audience.say, spare))
                 except UnreadableImages as error:
-                    problems += error.problems
+                    problems[name] = error.problems
         if problems:
-            raise UnreadableImages(problems)
+            raise UnreadableImages([*problems.get("train", []), *problems.get("test", [])], MENDS[*problems])
+        if parts[1] and (rows := list(parts[1][0].unreadable)):
+            self.tell_unreadable(self.competition.test_ids[rows].tolist(), audience)
         return list(zip(*parts, strict=True))
+
+    def tell_unreadable(self, names: Sequence[str], audience: Audience) -> None:
+        """Say, once, which test images have the baseline's answer."""
+        words = (
+            f"warning: {len(names)} of {len(self.test_rows)} test images cannot be read and get the frequencies of the "
+            f"classes (images.on_error=baseline): {listing([shorten(name, 20) for name in names], 5)}"
+        )
+        self._tell_once(words, audience)
 
     def _tell(self, audience: Audience) -> None:
         """Say the notes, once."""
-        for note in self.notes[len(self._told) :]:
+        for note in self.notes:
+            self._tell_once(note, audience)
+
+    def _tell_once(self, note: str, audience: Audience) -> None:
+        if note not in self._told:
             audience.say(note)
-            self._told.append(note)
+            self._told.add(note)
 
     @cached_property
-    def _told(self) -> list[str]:
-        return []
+    def _told(self) -> set[str]:
+        return set()
 
 
 def scaled(spec: ImageSpec, images: ImagesConfig) -> ImageSpec:
