@@ -151,6 +151,35 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(tmp_path: Path, ki
     assert decoding.has_bands_left_out(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_a_tiff_says_what_its_fourth_band_is(tmp_path: Path, kind: type, extra: int):
+    """0: nothing is said; 1: opacity that the colours are multiplied by already; 2: opacity."""
+    share = half_clear()[..., None] / 255 if extra == 1 else 1
+    bands = np.dstack([np.rint(scene().astype(float) * share), half_clear()]) * (257 if kind is np.uint16 else 1)
+    write_tiff(tmp_path / "a.tif", bands.astype(kind), extra)
+    expected = on_white(scene(), half_clear()) if extra else scene()
+    assert difference(tmp_path / "a.tif", expected) <= 2
+
+
+def write_tiff(path: Path, values: np.ndarray, extra: int) -> None:
+    """Four bands (H, W, 4), of which the last is what `extra` says."""
+    height, width, bands = values.shape
+    data, bits = values.tobytes(), 8 * values.itemsize
+    entries, beside = [], b""
+    start = 8 + 2 + 12 * 11 + 4
+    for tag, kind, found in [
+        *[(256, "I", [width]), (257, "I", [height]), (258, "H", [bits] * bands), (259, "H", [1]), (262, "H", [2])],
+        *[(273, "I", [start + 16]), (277, "H", [bands]), (278, "I", [height]), (279, "I", [len(data)])],
+        *[(338, "H", [extra]), (339, "H", [1] * bands)],
+    ]:
+        raw = struct.pack(f"<{len(found)}{kind}", *found)
+        if len(raw) > 4:
+            beside, raw = beside + raw, struct.pack("<I", start + len(beside))
+        entries.append(struct.pack("<HHI", tag, {"H": 3, "I": 4}[kind], len(found)) + raw.ljust(4, b"\0"))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 11) + b"".join(entries) + b"\0" * 4 + beside + data)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "L"])
 def test_twelve_bits_in_a_sixteen_bit_file_are_scaled_with_and_without_opacity(tmp_path: Path, mode: str):
     rgb, alpha = (scene(), half_clear()) if "RGB" in mode else (grey_of(scene())[..., None], half_clear())

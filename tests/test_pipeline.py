@@ -13,8 +13,10 @@ from conftest import CONFIG, draw_shape, real_data, real_weights
 from PIL import Image
 
 from foldcraft import images, inference, predictions, tta
+from foldcraft.config import Config, load
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
+from foldcraft.workspace import Workspace
 
 LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
 
@@ -234,6 +236,14 @@ def test_one_scale_for_all_deep_images_of_a_competition(shapes: Path, command) -
     assert other.code == 2
     assert "images.max_value was 4095.0, is 32767.0" in other.err
     assert command("infer", "--config", shapes).code == 0
+
+    def before_scales_were_found(settings: Config) -> Config:
+        return settings.model_copy(update={"images": settings.images.model_copy(update={"max_value": 65535.0})})
+
+    older, path = before_scales_were_found(load(shapes)), Path("runs/shapes/old/fold0/config.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text(older.to_yaml().replace("  min_value: null\n", ""))
+    assert Workspace.open(load(shapes, ["experiment=old"])).config.images.bounds == (0, 65535)
 
 
 def test_a_test_image_that_cannot_be_read_gets_the_frequencies_of_the_classes(shapes: Path, command) -> None:

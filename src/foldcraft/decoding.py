@@ -287,12 +287,18 @@ def _start(source: Path | bytes, length: int) -> bytes:
 def _deep(image: Image.Image | None, source: Path | bytes) -> Deep | None:
     """The values of an image of more than 8 bits; None for any other. No image: one that Pillow does not know."""
     if image is None:
-        return _by_opencv(source, _extra_is_alpha(_tags_of_tiff(source)), 1)
+        tags = _tags_of_tiff(source)
+        deep = _by_opencv(source, _extra_is_alpha(tags), 1, _is_multiplied(tags))
+        if deep and deep.values.dtype == np.uint8 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8:
+            raise ValueError("a TIFF with bands of more than 8 bits that are neither grey nor RGB; write it as one")
+        return deep
     if _is_deep_colour(image, source):
+        has_alpha = _declares_alpha(image)
         if image.format != "JPEG2000":
             image.load()  # tells of a truncated file
         turn = image.getexif().get(ORIENTATION, 1) if image.format == "PNG" else 1  # others OpenCV turns itself
-        return _by_opencv(source, _declares_alpha(image), turn)
+        multiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_multiplied(image.tag_v2)
+        return _by_opencv(source, has_alpha, turn, multiplied)
     if not _is_deep_grey(image):
         return None
     image.load()
@@ -300,7 +306,7 @@ def _deep(image: Image.Image | None, source: Path | bytes) -> Deep | None:
     return Deep(np.asarray(image), None, turn)
 
 
-def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int) -> Deep | None:
+def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int, multiplied: bool) -> Deep | None:
     data = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
     pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if pixels is None:
@@ -311,12 +317,24 @@ def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int) -> Deep 
     if pixels.shape[2] == 4 and has_alpha:
         whole = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
         alpha = pixels[..., 3] / np.float32(whole)
-    return Deep(pixels[..., 2::-1] if pixels.shape[2] >= 3 else pixels[..., 0], alpha, orientation)
+    colours = pixels[..., 2::-1] if pixels.shape[2] >= 3 else pixels[..., 0]
+    if alpha is not None and multiplied:
+        colours = colours / np.maximum(alpha, 1 / 65535)[..., None]
+    return Deep(colours, alpha, orientation)
 
 
 def _extra_is_alpha(tags: Any) -> bool:
+    return bool({1, 2} & set(_extra_samples(tags)))
+
+
+def _is_multiplied(tags: Any) -> bool:
+    """Are the colours multiplied by the opacity already?"""
+    return 1 in _extra_samples(tags)
+
+
+def _extra_samples(tags: Any) -> tuple[int, ...]:
     extra = tags.get(EXTRA_SAMPLES, ())
-    return bool({1, 2} & set(extra if isinstance(extra, tuple) else (extra,)))
+    return extra if isinstance(extra, tuple) else (extra,)
 
 
 def _tags_of_tiff(source: Path | bytes) -> Any:

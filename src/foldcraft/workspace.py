@@ -167,21 +167,25 @@ def with_scale(config: Config, pictures: Pictures) -> tuple[Config, tuple[str, .
     images = config.images
     if images.max_value != "auto":
         return config, ()
+    older: tuple[dict[str, Any], Path] | None = None  # from before scales were looked for
     for file in fold_configs(experiment_folder(config)):
         with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
             kept = FoldFolder(file.parent, -1).read_settings().get("images", {})
             if "min_value" in kept:
                 return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
+            older = (kept, file)
     found = depth.find([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
     if found is None:
         return config, ()
+    if older and not found.black and found.white > 1:  # whole numbers were scaled by it in all images alike
+        return _told_scale(config, *older)
     black = found.black if images.min_value is None else images.min_value
     return _with_bounds(config, black, found.white), (found.words,)
 
 
 def _told_scale(config: Config, kept: dict[str, Any], file: Path) -> tuple[Config, tuple[str, ...]]:
     own = config.images.min_value
-    black, white = (kept["min_value"] or 0.0) if own is None else own, float(kept["max_value"])
+    black, white = (kept.get("min_value") or 0.0) if own is None else own, float(kept["max_value"])
     words = f"deep images are scaled as in {file.parent}: {black:g} becomes black, {white:g} white"
     return _with_bounds(config, black, white), (words,)
 
