@@ -18,6 +18,7 @@ from foldcraft.metrics import Metric
 from foldcraft.targets import Classes
 
 FIELD = re.compile(r"\{([^{}]*)\}")
+PARTS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -48,6 +49,10 @@ class Competition:
     def test_fingerprint(self) -> str:
         """Digest of the test ids."""
         return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
+
+    def paths(self, part: str) -> tuple[Path, ...]:
+        """Where the images of a part, "train" or "test", lie or should lie, one a row."""
+        return self.train_paths if part == "train" else self.test_paths
 
     @property
     def units(self) -> np.ndarray:
@@ -116,7 +121,7 @@ class Tables:
             classes=classes,
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
-            groups=self.groups,
+            groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
@@ -125,8 +130,33 @@ class Tables:
         )
 
 
-def read(config: Config) -> Competition:
+def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Path]) -> np.ndarray | None:
+    """The groups (N,) with all rows of one file in one of them; as they are where each row has a file of its own.
+
+    Of the names of groups, or of ids where there are no groups, the one that sorts first stays.
+    """
+    if len(set(paths)) == len(paths):
+        return groups
+    names = ids if groups is None else groups
+    parent = dict(zip(names.tolist(), names.tolist(), strict=True))
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name] = parent[parent[name]]
+        return name
+
+    first: dict[Path, str] = {}
+    for name, path in zip(names.tolist(), paths, strict=True):
+        both = sorted((root(first.setdefault(path, name)), root(name)))
+        parent[both[1]] = both[0]
+    return np.array([root(name) for name in names.tolist()])
+
+
+def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
     """Read and check a competition folder.
+
+    Args:
+        images_of: parts whose images must be there.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
@@ -136,10 +166,21 @@ def read(config: Config) -> Competition:
     tables = read_tables(config)
     competition = tables.competition()
     if tables.missing:
-        mend = "mend the files, or competition.image and competition.test_image"
-        what = f"{len(tables.missing)} images are missing: {listing(tables.missing, 1000)}"
-        raise FoldcraftError(what, tables.folder, mend)
+        check_images(competition, tables.folder, images_of)
     return competition
+
+
+def check_images(competition: Competition, folder: Path, parts: Sequence[str] = PARTS) -> None:
+    """See that the images of some parts are there.
+
+    Raises:
+        FoldcraftError: some are not; all are named at once.
+    """
+    missing = [path for part in parts for path in competition.paths(part) if not path.is_file()]
+    if missing:
+        names = [str(path.relative_to(folder)) for path in missing]
+        mend = "mend the files, or competition.image and competition.test_image"
+        raise FoldcraftError(f"{len(names)} images are missing: {listing(names, 1000)}", folder, mend)
 
 
 def read_tables(config: Config) -> Tables:

@@ -63,13 +63,13 @@ class FoldsConfig(Section):
     count: int = Field(5, ge=2, le=50, description="number of folds")
     scheme: Literal["auto", "stratified", "stratified_group", "plain"] = Field(
         "auto",
-        description="auto: stratified_group where there is a group column or copies are merged, else stratified",
+        description="auto, stratified: classes in equal shares; plain: classes play no part; groups and merged copies "
+        "stay whole under each",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the split")
     merge_duplicates: Literal["auto"] | bool = Field(
         "auto",
-        description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run and the scheme "
-        "knows groups",
+        description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run",
     )
 
 
