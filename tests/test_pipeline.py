@@ -1,6 +1,7 @@
 """The life of a competition: train, infer, change one's mind, submit; as a user does it."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -317,3 +318,28 @@ def test_each_experiment_looks_at_its_own_images(learned: Path, command) -> None
     blank = second.of_views(["vflip"])[0]
     assert np.allclose(blank, blank[:1], atol=1e-5), "blank images are all alike"
     assert not np.allclose(first.of_views(["vflip"])[0], blank, atol=1e-2)
+
+
+def test_models_are_used_where_they_may_only_be_read(learned: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained runs as a data set of a notebook, new test rows, and a folder beside them that may be written to."""
+    Path("given").mkdir()
+    shutil.move("runs", "given/runs")
+    shutil.rmtree("given/runs/shapes/cache")
+    for name in ("test", "sample_submission"):
+        pd.read_csv(f"input/shapes/{name}.csv", dtype=str)[:7].to_csv(f"input/shapes/{name}.csv", index=False)
+    before = {file: file.stat().st_mtime_ns for file in Path("given").rglob("*")}
+    access = os.access
+    forbidden = str(Path("given").absolute())
+    monkeypatch.setattr(os, "access", lambda at, how: not os.path.abspath(at).startswith(forbidden) and access(at, how))
+
+    done = command("infer", "--config", learned, "runs=given/runs")
+
+    assert done.code == 0, done.err
+    assert "given/runs may only be read: caches and predictions go to scratch" in done.out
+    assert {file: file.stat().st_mtime_ns for file in Path("given").rglob("*")} == before
+    assert len(submitted()) == 7
+    again = command("infer", "--config", learned, "runs=given/runs")
+    assert "may only be read" not in again.out, "all is predicted"
+    assert "the same as" in again.out
+    told = command("infer", "--config", learned, "runs=elsewhere")
+    assert (told.code, "set runs=FOLDER that holds it" in told.err) == (2, True)

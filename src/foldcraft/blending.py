@@ -16,7 +16,7 @@ from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, hardware_file
+from foldcraft.rundir import FoldFolder, hardware_file, written_folder
 from foldcraft.workspace import Workspace
 
 
@@ -55,6 +55,11 @@ def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
     wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, audience)]
     if not wanted:
         return
+    for config in (
+        member.work.config for member in members if written_folder(member.work.config).parent != member.work.config.runs
+    ):
+        audience.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
+        break
     models = {}
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
@@ -65,7 +70,7 @@ def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
     stores = _open_stores("train", held_out, models, audience)
     for member, fold, _, views in held_out:
         model, folder = models[member.name, fold], member.folder(fold)
-        _add(folder, folder.oof, model.predict_oof(stores[member.name], views, audience))
+        _add(folder, "oof", model.predict_oof(stores[member.name], views, audience))
     _predict_tests(tests, models, _open_stores("test", tests, models, audience), audience)
 
 
@@ -126,14 +131,16 @@ def _predict_tests(
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
         folder = member.folder(fold)
-        _add(folder, folder.test, models[member.name, fold].as_test(views, log_probs))
+        _add(folder, "test", models[member.name, fold].as_test(views, log_probs))
 
 
-def _add(folder: FoldFolder, path: Path, new: Predictions) -> None:
+def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
     """Put new views beside those that are there; of two processes that do so at once neither loses any."""
-    with locked(folder.lock):
-        remove_leftovers(folder.path, path.name)
-        predictions.write(path, with_views(_readable(path), new))
+    with locked(folder.written.lock):
+        known = _readable(folder.oof if part == "oof" else folder.test)
+        path = folder.written.oof if part == "oof" else folder.written.test
+        remove_leftovers(path.parent, path.name)
+        predictions.write(path, with_views(known, new))
 
 
 def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = None) -> Combined:

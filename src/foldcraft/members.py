@@ -51,7 +51,7 @@ class MemberRuns:
 
     def folder(self, fold: int) -> FoldFolder:
         """Where the fold lies."""
-        return FoldFolder(self.home / f"fold{fold}", fold)
+        return FoldFolder.within(self.home, self.work.config, fold)
 
     def check_done(self) -> None:
         """Make sure that there are finished folds.
@@ -61,7 +61,9 @@ class MemberRuns:
         """
         if not self.done_folds:
             raise FoldcraftError(
-                "no fold is trained yet", self.home, "run `python src/train.py --fold all` with the same --config"
+                "no fold is trained yet",
+                self.home,
+                "run `python src/train.py --fold all` with the same --config, or set runs=FOLDER that holds it",
             )
 
     def check(self) -> None:
