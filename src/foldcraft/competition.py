@@ -18,6 +18,7 @@ from foldcraft.metrics import Metric
 from foldcraft.targets import Classes
 
 FIELD = re.compile(r"\{([^{}]*)\}")
+PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Competition:
     def test_fingerprint(self) -> str:
         """Digest of the test ids."""
         return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
+
+    def paths(self, part: str) -> tuple[Path, ...]:
+        """Where the images of a part, "train" or "test", lie or should lie, one a row."""
+        return self.train_paths if part == "train" else self.test_paths
 
     @property
     def units(self) -> np.ndarray:
@@ -118,7 +123,7 @@ class Tables:
             classes=classes,
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
-            groups=self.groups,
+            groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
@@ -128,8 +133,33 @@ class Tables:
         )
 
 
-def read(config: Config) -> Competition:
+def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Path]) -> np.ndarray | None:
+    """The groups (N,) with all rows of one file in one of them; as they are where each row has a file of its own.
+
+    Of the names of groups, or of ids where there are no groups, the one that sorts first stays.
+    """
+    if len(set(paths)) == len(paths):
+        return groups
+    names = ids if groups is None else groups
+    parent = dict(zip(names.tolist(), names.tolist(), strict=True))
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name] = parent[parent[name]]
+        return name
+
+    first: dict[Path, str] = {}
+    for name, path in zip(names.tolist(), paths, strict=True):
+        both = sorted((root(first.setdefault(path, name)), root(name)))
+        parent[both[1]] = both[0]
+    return np.array([root(name) for name in names.tolist()])
+
+
+def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
     """Read and check a competition folder.
+
+    Args:
+        images_of: parts whose images must be there.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
@@ -138,21 +168,29 @@ def read(config: Config) -> Competition:
     """
     tables = read_tables(config)
     competition = tables.competition()
-    if missing := _missing(tables, config):
-        nearest = imagepaths.Folder(tables.folder).nearest(missing[0])
-        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and competition.test_image"
-        if all(map(os.path.isfile, tables.train_paths)):
-            mend += ", or set images.on_error=baseline, which spares some test images"
-        raise FoldcraftError(f"{len(missing)} images are missing: {listing(missing, 1000)}", tables.folder, mend)
+    if tables.missing:
+        check_images(competition, tables.folder, images_of, config.images.on_error == "baseline")
     return competition
 
 
-def _missing(tables: Tables, config: Config) -> tuple[str, ...]:
-    """What may not be missing: all images, or some test image and those for training."""
-    if config.images.on_error == "stop" or not any(map(os.path.isfile, tables.test_paths)):
-        return tables.missing
-    gone = {path for path in tables.train_paths if not os.path.isfile(path)}
-    return tuple(name for name in tables.missing if tables.folder / name in gone)
+def check_images(competition: Competition, folder: Path, parts: Sequence[str] = PARTS, spare: bool = False) -> None:
+    """See that the images of some parts are there.
+
+    Args:
+        spare: test images may be missing, but not all of them.
+
+    Raises:
+        FoldcraftError: some are not; all are named at once, and the nearest to the first.
+    """
+    missing = {part: [path for path in competition.paths(part) if not path.is_file()] for part in parts}
+    if spare and len(missing.get("test", ())) < len(competition.test_paths):
+        missing.pop("test", None)
+    if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
+        nearest = imagepaths.Folder(folder).nearest(names[0])
+        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and competition.test_image"
+        if not missing.get("train"):
+            mend += ", or set images.on_error=baseline, which spares some test images"
+        raise FoldcraftError(f"{len(names)} images are missing: {listing(names, 1000)}", folder, mend)
 
 
 def read_tables(config: Config) -> Tables:

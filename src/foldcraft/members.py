@@ -51,7 +51,7 @@ class MemberRuns:
 
     def folder(self, fold: int) -> FoldFolder:
         """Where the fold lies."""
-        return FoldFolder(self.home / f"fold{fold}", fold)
+        return FoldFolder.within(self.home, self.work.config, fold)
 
     def check_done(self) -> None:
         """Make sure that there are finished folds.
@@ -61,7 +61,9 @@ class MemberRuns:
         """
         if not self.done_folds:
             raise FoldcraftError(
-                "no fold is trained yet", self.home, "run `python src/train.py --fold all` with the same --config"
+                "no fold is trained yet",
+                self.home,
+                "run `python src/train.py --fold all` with the same --config, or set runs=FOLDER that holds it",
             )
 
     def check(self) -> None:
@@ -71,13 +73,15 @@ class MemberRuns:
             FoldcraftError: there are none, or they are not.
         """
         self.check_done()
-        for fold in self.done_folds:
-            if self.folder(fold).read_manifest().get("identity") != self.work.identity(fold):
+        manifests = {fold: self.folder(fold).read_manifest() for fold in self.done_folds}
+        for fold, manifest in manifests.items():
+            if manifest.get("identity") != self.work.identity(fold):
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",
                     self.folder(fold).path,
                     "repeat the key=value words it was trained with, or restore the config",
                 )
+        self.work.check_images(manifests)
 
     def oof(self) -> list[Predictions]:
         """Out-of-fold predictions of each finished fold."""
@@ -89,7 +93,7 @@ class MemberRuns:
 
 
 def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
-    """The experiments of the configs.
+    """The experiments of the configs; their images need not be there.
 
     Raises:
         FoldcraftError: they are of different competitions, one comes twice, or one has no finished fold.
@@ -99,7 +103,7 @@ def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
         raise FoldcraftError("these experiments are of different competitions", "--config")
     if len(set(names)) < len(names):
         raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
-    members = [MemberRuns(Workspace.open(config)) for config in configs]
+    members = [MemberRuns(Workspace.open(config, images_of=())) for config in configs]
     for member in members:
         member.check()
     return members

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from foldcraft.config import Config, ImagesConfig
 from foldcraft.decoding import BRIGHTEST
 from foldcraft.errors import FoldcraftError, listing, shorten
 from foldcraft.folds import Folds
-from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
+from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.predictions import Origin
 from foldcraft.rundir import FoldFolder, cache_folder, experiment_folder, fold_configs
 
@@ -50,8 +51,11 @@ class Workspace:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, config: Config) -> Workspace:
+    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS) -> Workspace:
         """Read competition and folds.
+
+        Args:
+            images_of: parts whose images must be there; those of others are asked for when they are opened.
 
         Raises:
             FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
@@ -59,7 +63,7 @@ class Workspace:
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
                 viewnames.steps(name, where)
-        data = competition.read(config)
+        data = competition.read(config, images_of)
         made = folds.read(config.folds_file, data)
         settled, words = with_scale(config, data)
         return cls(settled, data, made, (*data.image_notes, *words))
@@ -88,11 +92,48 @@ class Workspace:
     def _taught_by(self) -> dict[int, dict[str, str]]:
         return {}
 
-    def origin(self, fold: int, weights: str, test: bool = False) -> Origin:
+    @cached_property
+    def train_images(self) -> str:
+        """Digest of the training images, in the order of their rows: the same names may hold other pictures.
+
+        "" where some are not there.
+        """
+        return self._content("train")
+
+    @cached_property
+    def test_images(self) -> str:
+        """Digest of the test images, as of the training images."""
+        return self._content("test")
+
+    def _content(self, part: str) -> str:
+        paths = self.competition.paths(part)
+        spare = part == "test" and self._spares_tests
+        whole = spare or all(map(os.path.isfile, paths))
+        return content_of(paths, cache_folder(self.config), spare) if whole else ""
+
+    def check_images(self, trained: Mapping[int, Mapping[str, Any]]) -> None:
+        """See that folds learned from the training images that are there now.
+
+        Args:
+            trained: manifests, by fold.
+
+        Raises:
+            FoldcraftError: some did not.
+        """
+        noted = {fold: manifest.get("fingerprints", {}).get("train_images") for fold, manifest in trained.items()}
+        now = self.train_images if any(noted.values()) else ""
+        if others := [fold for fold, images in noted.items() if now and images and images != now]:
+            raise FoldcraftError(
+                f"fold {listing(others)} learned from other training images than lie there now",
+                experiment_folder(self.config),
+                "put those images back, or delete these folds and train them again",
+            )
+
+    def origin(self, fold: int, weights: str, test: bool = False, images: str = "") -> Origin:
         """What predictions of that fold's model say of themselves."""
         data = self.competition.test_fingerprint if test else self.competition.fingerprint
         names = self.competition.classes.names
-        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights)
+        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights, images)
 
     def image_spec(self, blueprint: Blueprint) -> ImageSpec:
         """How images are cached for a net; images cut to their centre keep the margin that its weights expect."""
@@ -112,22 +153,45 @@ class Workspace:
         """Decoded training and test images for each spec.
 
         Raises:
+            FoldcraftError: some are missing.
             UnreadableImages: some cannot be decoded; those of both parts are named.
         """
-        self._tell(audience)
-        parts, problems, folder = [], {}, cache_folder(self.config)
-        for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
-            spare = name == "test" and self.config.images.on_error == "baseline"
-            with audience.progress(f"decoding {name} images", len(paths)) as advance:
-                try:
-                    parts.append(open_stores(paths, specs, folder, name, advance, audience.say, spare))
-                except UnreadableImages as error:
-                    problems[name] = error.problems
+        stores, problems = [], {}
+        for part in competition.PARTS:
+            try:
+                stores.append(self.open_part(part, specs, audience))
+            except UnreadableImages as error:
+                problems[part] = error.problems
         if problems:
             raise UnreadableImages([*problems.get("train", []), *problems.get("test", [])], MENDS[*problems])
-        if parts[1] and (rows := list(parts[1][0].unreadable)):
+        return list(zip(*stores, strict=True))
+
+    def open_part(self, part: str, specs: Sequence[ImageSpec], audience: Audience) -> list[ImageStore]:
+        """Decoded images of a part, "train" or "test", for each spec.
+
+        Raises:
+            FoldcraftError: some are missing.
+            UnreadableImages: some cannot be decoded.
+        """
+        self._tell(audience)
+        competition.check_images(self.competition, self.config.folder, [part], self._spares_tests)
+        paths, spare, folder = (
+            self.competition.paths(part),
+            part == "test" and self._spares_tests,
+            cache_folder(self.config),
+        )
+        try:
+            with audience.progress(f"decoding {part} images", len(paths)) as advance:
+                stores = open_stores(paths, specs, folder, part, advance, audience.say, spare)
+        except UnreadableImages as error:
+            raise UnreadableImages(error.problems, MENDS[part,]) from None
+        if stores and (rows := list(stores[0].unreadable)):
             self.tell_unreadable(self.competition.test_ids[rows].tolist(), audience)
-        return list(zip(*parts, strict=True))
+        return stores
+
+    @property
+    def _spares_tests(self) -> bool:
+        return self.config.images.on_error == "baseline"
 
     def tell_unreadable(self, names: Sequence[str], audience: Audience) -> None:
         """Say, once, which test images have the baseline's answer."""
