@@ -486,6 +486,7 @@ def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
     facts = imagefacts.collect(tables, bounds=settled.images.bounds)
     found = {finding.name: finding for finding in filefindings.find(facts, tables, words)}
     assert "4095 white" in found["deep"].sentence
+    assert found["deep"].count == 9
     ((shown,),) = found["bands_left_out"].strips
     assert shown.id == tables.train_ids[20]
     assert facts["mean_g"][:9].min() > 10

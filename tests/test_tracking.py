@@ -280,7 +280,7 @@ def test_curves_of_classes_that_a_fold_lacks_are_not_shifted() -> None:
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.4, 0.6], [0.0, 0.3, 0.7]])
     card = Scorecard(Namespace(classes=Namespace(names=labels), targets=truth), np.arange(4), probabilities)
 
-    made = wandb_panels.panels(wandb, card, 0, 65535)["precision_recall"]
+    made = wandb_panels.panels(wandb, card, 0, (0, 65535))["precision_recall"]
 
     curve = pd.DataFrame(made.table.data, columns=made.table.columns)
     assert set(curve["class"]) == {"a", "c"}

@@ -34,7 +34,7 @@ def find(facts: pd.DataFrame, tables: Tables, scale: Sequence[str] = ()) -> list
     """
     sound = facts[facts["problem"] == ""]
     found = [*_broken(facts), *_odd_kinds(sound), *_odd_sizes(sound), *_odd_pixels(sound), _unlisted(tables)]
-    found += [Finding("deep", "info", len(scale), words, DEEP, TABLE) for words in scale]
+    found += [Finding("deep", "info", int(sound["deep"].sum()), words, DEEP, TABLE) for words in scale]
     return [finding for finding in found if finding]
 
 

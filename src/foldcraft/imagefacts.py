@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from foldcraft import allocator
-from foldcraft.decoding import KINDS, decode, has_bands_left_out
+from foldcraft.decoding import KINDS, decode, has_bands_left_out, is_deep
 from foldcraft.files import write_atomic
 
 FORMAT = 2  # raise it when a fact would come out differently
@@ -40,6 +40,7 @@ COLUMNS: dict[str, object] = {
     "has_exif": False,
     "frames": 0,
     "bands_left_out": False,
+    "deep": False,
     "mean_r": np.nan,
     "mean_g": np.nan,
     "mean_b": np.nan,
@@ -70,9 +71,9 @@ def collect(
     """One row an image file, training rows first, in their order; a bad file is a row with its `problem`.
 
     Columns: part ("train" or "test"), id, path, bytes, width and height as stored, Pillow's mode and format,
-    exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours nor opacity), mean_r,
-    mean_g, mean_b (0 to 255), std (of the grey values), sharpness (variance of the Laplacian, at most `LOOKED_AT`
-    pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder says).
+    exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours nor opacity), deep (more
+    than 8 bits), mean_r, mean_g, mean_b (0 to 255), std (of the grey values), sharpness (variance of the Laplacian, at
+    most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder says).
 
     Args:
         cache: a file where facts are remembered with a file's size and time; only what has changed is looked at again.
@@ -142,7 +143,7 @@ def look(path: Path, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
             return {**facts, "problem": "empty"}
         with suppress(UnidentifiedImageError):  # OpenCV reads some kinds that Pillow does not
             facts |= _header(path)
-            facts["bands_left_out"] = has_bands_left_out(path)
+            facts |= {"bands_left_out": has_bands_left_out(path), "deep": is_deep(path)}
         black, white = bounds
         image = decode(path, white, LOOKED_AT, black)
         if facts["width"] < 0:
