@@ -73,7 +73,8 @@ def collect(
     Columns: part ("train" or "test"), id, path, bytes, width and height as stored, Pillow's mode and format,
     exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours nor opacity), deep (more
     than 8 bits), mean_r, mean_g, mean_b (0 to 255), std (of the grey values), sharpness (variance of the Laplacian, at
-    most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder says).
+    most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder
+    says).
 
     Args:
         cache: a file where facts are remembered with a file's size and time; only what has changed is looked at again.
