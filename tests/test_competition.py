@@ -205,7 +205,7 @@ def test_all_missing_images_are_named_at_once(folder: Path):
         ("id,label\n", "no rows"),
         ("", "not a readable CSV"),
         ("id,lable\na,x\n", "no column 'label', did you mean 'lable'"),
-        ('id,label\na,"x\n', "not a readable CSV"),
+        ('id,label\na,"x\n', 'a quote in line 2 (a,"x) is never closed'),
         ("id,label,label\na,x,y\nb,y,x\n", "more than one column is called 'label'"),
         ("id,label\na,x,1\nb,y,1\n", "not a readable CSV"),
         ("id,note,label\na,1,x\nb,1\n", "'label' is empty in line 3"),
@@ -217,6 +217,44 @@ def test_a_table_that_is_not_sound_is_named(folder: Path, train: str, message: s
     with pytest.raises(FoldcraftError, match=r"train\.csv") as error:
         open_it(folder)
     assert message in str(error.value)
+
+
+def noted(folder: Path, **lines: str) -> Path:
+    """A table of 60 rows with a free-text column, some of whose lines (line4: of the file) are others."""
+    rows = ["id,label,note", *(f"a{row:02d},{'xy'[row % 2]},plain" for row in range(60))]
+    for name, text in lines.items():
+        rows[int(name.removeprefix("line")) - 1] = text
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+    draw(*(folder / "train" / f"a{row:02d}.png" for row in range(60)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"line5": 'a03,y,"blurred', "line11": 'a09,y,tape 3"'},
+        {"line5": 'a03,y,"blurred', "line6": 'a04,x,tape 3"'},
+        {"line5": 'a03,y,"blurred, a bit', "line11": 'a09,y,tape 3"'},
+        {"line5": 'a03,y,"blurred', "line11": 'a09,y,"taped"'},
+        {"line5": 'a03,y,"blurred'},
+        {"line5": '"a03,y,plain', "line11": 'a09,y,tape 3"'},
+        {"line3": 'a01,y,"two\nhonest lines"', "line5": 'a03,y,"blurred', "line11": 'a09,y,tape 3"'},
+    ],
+    ids=["far", "near", "commas", "before a quoted cell", "never closed", "in the id", "after a line break"],
+)
+def test_a_quote_that_swallows_rows_is_refused(folder: Path, lines: dict[str, str]):
+    line = 6 if "line3" in lines else 5
+    with pytest.raises(FoldcraftError, match=rf"train\.csv: a quote in line {line} \(\"?a03") as error:
+        open_it(noted(folder, **lines))
+    assert len(str(error.value)) < 300 + len(str(folder))
+
+
+@pytest.mark.parametrize(
+    "note",
+    ['tape 3"', 'blurred "much', '"two\nlines"', '"a, b\nc, d, e\n\nf"', '"said ""a\nb"" twice"', "'single", "“curly"],
+)
+def test_honest_quotes_lose_no_row(folder: Path, note: str):
+    assert len(open_it(noted(folder, line5=f"a03,y,{note}")).train_ids) == 60
 
 
 def test_a_table_in_another_encoding_is_named(folder: Path):

@@ -1,6 +1,5 @@
 """A competition folder: which rows there are, what they are labelled, where their images lie."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, fingerprint, metrics
+from foldcraft import bundled, csvfile, fingerprint, metrics
 from foldcraft.config import CompetitionConfig, Config
 from foldcraft.errors import FoldcraftError, listing, suggest
 from foldcraft.metrics import Metric
@@ -173,7 +172,7 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFram
     """A CSV as text: "07" stays "07", "NA" stays "NA"."""
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
-    frame = _parse_csv(path)
+    frame = csvfile.read(path, id_column)
     for column in [id_column, *columns]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
@@ -189,21 +188,6 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFram
     if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
         raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
     return frame
-
-
-def _parse_csv(path: Path) -> pd.DataFrame:
-    """The table as it stands: pandas' own reading of a header would rename twins, and shift cells that are too many."""
-    try:
-        data = path.read_bytes()
-        if b"\0" in data:
-            raise ValueError("it holds NUL bytes, as UTF-16 and damaged files do")
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
-    except (ValueError, OSError) as error:
-        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
-    header = table.iloc[0].tolist()
-    if twins := sorted({name for name in header if header.count(name) > 1}):
-        raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")
-    return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
 
 
 def _classes(labels: Sequence[str], column: str, path: Path) -> Classes:
