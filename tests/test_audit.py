@@ -275,6 +275,32 @@ def test_groups_with_mixed_labels(sound: Path) -> None:
     assert Shown("train", "000.png", "bar") in found.strips[0]
 
 
+def test_groups_that_look_alike_or_are_missing(sound: Path, command) -> None:
+    """Audit and split say so, and a missing group is none that a fold could hold."""
+
+    def grouped(train: pd.DataFrame) -> pd.DataFrame:
+        group = [f"P{row // 2:02d}" for row in range(len(train))]
+        group[1] = "p00 "
+        return train.assign(group=["nan" if row >= 24 else name for row, name in enumerate(group)])
+
+    edit(grouped)
+    found = of_labels(sound, "competition.group=group")
+    alike, missing = found["group_look_alikes"], found["missing_groups"]
+    assert (alike.severity, missing.severity, missing.count) == ("serious", "warning", 24)
+    assert "'P00' (1 rows) and 'p00 ' (1 rows)" in alike.sentence
+    assert "24 of 48 rows have no group ('nan'): each stands by itself" in missing.sentence
+    said = command("split", "--config", sound, "competition.group=group").out.splitlines()
+    assert sum(alike.sentence in line for line in said) == sum(missing.sentence in line for line in said) == 1
+    rows = pd.read_csv("folds/shapes.csv", comment="#")["fold"].value_counts()
+    assert rows.max() < 24, "rows without a group lie in all folds"
+
+
+def test_a_group_that_is_larger_than_a_fold_is_told(sound: Path) -> None:
+    edit(lambda train: train.assign(group=[f"g{row // 2}" if row < 24 else "unknown" for row in range(len(train))]))
+    large = of_labels(sound, "competition.group=group")["large_group"]
+    assert large.sentence.startswith("group 'unknown' holds 24 of 48 rows, more than a fold")
+
+
 def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:
     edit(lambda test: test.assign(label=["star", *["bar"] * (len(test) - 1)]), "test")
     edit(lambda sample: sample[["id"]].assign(bar=0, cros=0, dot=0), "sample_submission")

@@ -10,6 +10,7 @@ from PIL import Image
 from foldcraft.competition import Competition, read
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
+from foldcraft.fingerprint import of_rows
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
 
@@ -93,7 +94,7 @@ def test_ids_labels_and_groups_stay_text(folder: Path):
     assert data.train_ids.tolist() == ["007", "7", "1e3", "null", "True"]
     assert labels_of(data) == ["07", "NA", "None", "7", "nan"]
     assert data.groups is not None
-    assert data.groups.tolist() == ["NA", "1.0", "1", "true", "NULL"]
+    assert data.groups.tolist() == ["no group: 007", "1.0", "1", "true", "no group: True"], "NA and NULL are no groups"
     assert data.test_ids.tolist() == ["007", "7"]
     assert data.sample["id"].tolist() == ["007", "7"]
 
@@ -289,6 +290,16 @@ def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder:
     assert fingerprint(table.assign(group=["g", "g", "h", "i"])) != first
     assert fingerprint(table[:3]) != first
     assert fingerprint(table, group=None) != first
+
+
+@pytest.mark.parametrize("nothing", ["nan", "", " ", "NaN", "n/a", "None", "<NA>"])
+def test_a_row_whose_group_is_missing_stands_by_itself(folder: Path, nothing: str):
+    write_tables(folder, f"id,label,group\na,x,{nothing}\nb,y,{nothing}\nc,x,p\nd,y,p\n", "id\na\n")
+    data = open_it(folder, group="group")
+    assert len(set(data.units.tolist())) == 3
+    assert data.units[2] == data.units[3] == "p"
+    as_before = [("a", "x", nothing), ("b", "y", nothing), ("c", "x", "p"), ("d", "y", "p")]
+    assert data.fingerprint == of_rows(as_before), "folds and runs of these rows are still theirs"
 
 
 def test_without_groups_every_row_stands_for_itself(folder: Path):

@@ -86,6 +86,7 @@ def run(config: Config, tables: Tables, audience: Audience) -> Audit:
     found.findings += filefindings.find(facts, tables) + labelfindings.find(tables, config.folds.count)
     found.csvs["files.csv"] = filefindings.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = labelfindings.table(tables)
+    found.csvs[labelfindings.NAMES_TABLE] = labelfindings.group_names(tables)
     found.csvs["mixed_groups.csv"] = labelfindings.mixed_groups(tables)
     try:
         seen = look(config, tables, facts, audience)

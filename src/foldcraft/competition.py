@@ -17,12 +17,18 @@ from foldcraft.metrics import Metric
 from foldcraft.targets import Classes
 
 FIELD = re.compile(r"\{([^{}]*)\}")
+NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 @dataclass(frozen=True)
 class Competition:
-    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row."""
+    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row.
+
+    Attributes:
+        groups: of the training rows; one whose group is missing has a group of its own.
+        written_groups: as the table has them, where they differ.
+    """
 
     name: str
     metric: Metric
@@ -35,11 +41,12 @@ class Competition:
     test_paths: tuple[Path, ...]
     sample: pd.DataFrame
     id_column: str
+    written_groups: np.ndarray | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of training ids, labels and groups: what folds and OOF predictions are made for."""
-        groups = self.groups if self.groups is not None else self.train_ids
+        """Digest of training ids, labels and groups as written: what folds and OOF predictions are made for."""
+        groups = self.units if self.written_groups is None else self.written_groups
         labels = self.classes.decode(self.targets)
         return fingerprint.of_rows(zip(self.train_ids.tolist(), labels, groups.tolist(), strict=True))
 
@@ -89,9 +96,25 @@ class Tables:
         return self.train[self.names.target].to_numpy(dtype=str)
 
     @property
+    def written_groups(self) -> np.ndarray | None:
+        """Groups of the training rows (N,) as they are written, where there is such a column."""
+        return self.train[self.names.group].fillna("").to_numpy(dtype=str) if self.names.group else None
+
+    @property
+    def has_group(self) -> np.ndarray:
+        """Which training rows (N,) have a group; an empty cell, or one that says "nan", is none."""
+        written = self.written_groups
+        cells = written.tolist() if written is not None else [""] * len(self.train)
+        return np.array([cell.strip().casefold() not in NO_GROUP for cell in cells], dtype=bool)
+
+    @property
     def groups(self) -> np.ndarray | None:
-        """Groups of the training rows (N,), where there is such a column."""
-        return self.train[self.names.group].to_numpy(dtype=str) if self.names.group else None
+        """Groups of the training rows (N,), where there is such a column; a row without one is a group by itself."""
+        written = self.written_groups
+        if written is None or self.has_group.all():
+            return written
+        pairs = zip(written.tolist(), self.train_ids.tolist(), self.has_group, strict=True)
+        return np.array([group if there else f"no group: {row}" for group, row, there in pairs], dtype=str)
 
     def only(self, train: np.ndarray, test: np.ndarray) -> "Tables":
         """The rows that two masks, (N,) and (M,), keep."""
@@ -116,6 +139,7 @@ class Tables:
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
             groups=self.groups,
+            written_groups=None if self.has_group.all() else self.written_groups,
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
@@ -132,7 +156,15 @@ def read(config: Config) -> Competition:
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
     """
-    tables = read_tables(config)
+    return whole(read_tables(config))
+
+
+def whole(tables: Tables) -> Competition:
+    """The competition of tables none of whose images is missing.
+
+    Raises:
+        FoldcraftError: images are missing; or as `Tables.competition`.
+    """
     competition = tables.competition()
     if tables.missing:
         mend = "mend the files, or competition.image and competition.test_image"
@@ -159,7 +191,7 @@ def read_tables(config: Config) -> Tables:
         _check_inside([getattr(names, key)], f"competition.{key}")
         if not names.follow_links:
             _check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
-    train = _read_csv(folder / names.train, names.id, [names.target, *([names.group] if names.group else [])])
+    train = _read_csv(folder / names.train, names.id, [names.target], [names.group] if names.group else [])
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
@@ -168,18 +200,19 @@ def read_tables(config: Config) -> Tables:
     return Tables(names, folder, train, test, sample, train_paths, test_paths, missing)
 
 
-def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as text: "07" stays "07", "NA" stays "NA"."""
+def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
     frame = csvfile.read(path, id_column)
-    for column in [id_column, *columns]:
+    for column in [id_column, *columns, *gappy]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
             raise FoldcraftError(
                 f"no column {column!r}, {known}", path, "name the column in the config's 'competition'"
             )
-        if empty := [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]:
+        empty = [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]
+        if empty and column not in gappy:
             raise FoldcraftError(
                 f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows"
             )
