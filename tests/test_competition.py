@@ -276,6 +276,45 @@ def test_a_metric_for_two_classes_refuses_three(folder: Path):
         open_it(folder, metric="f1")
 
 
+@pytest.mark.parametrize(
+    ("labels", "order", "names"),
+    [
+        ("10 2 1 11", None, "1 2 10 11"),
+        ("-1 1 0.5 1e1", None, "-1 0.5 1 1e1"),
+        ("10 2 none 1", None, "1 10 2 none"),
+        ("mild none severe fair", ["none", "mild", "fair", "severe"], "none mild fair severe"),
+        ("2 10 1 3", [3, 10, 2, 1], "3 10 2 1"),
+    ],
+)
+def test_classes_stand_in_the_order_of_their_values(folder: Path, labels: str, order: list | None, names: str):
+    rows = zip("abcd", labels.split(), strict=True)
+    write_tables(folder, "id,label\n" + "".join(f"{row},{label}\n" for row, label in rows), "id\na\n")
+    assert open_it(folder, order=order).classes.names == tuple(names.split())
+
+
+def test_qwk_counts_the_distance_between_grades(folder: Path):
+    """To say 10 where it is 2 is one grade off; by alphabet it would be two."""
+    write_tables(folder, "id,label\na,1\nb,2\nc,10\nd,11\n", "id\na\n")
+    data = open_it(folder, metric="qwk")
+    said = np.eye(4)[data.classes.encode(["1", "10", "10", "11"])]
+    assert data.metric(data.targets, said) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (None, "competition.order: qwk needs the order of the labels, and they are no numbers: x, y; name all"),
+        (["x"], "competition.order: lacks y; name each label of train.csv once"),
+        (["x", "y", "z"], "competition.order: has z, which no row has"),
+    ],
+)
+def test_grades_in_words_need_an_order(folder: Path, order: list | None, message: str):
+    with pytest.raises(FoldcraftError) as error:
+        open_it(folder, metric="qwk", order=order)
+    assert str(error.value).startswith(message)
+    assert open_it(folder, metric="qwk", order=["y", "x"]).classes.names == ("y", "x")
+
+
 def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder: Path):
     table = pd.read_csv(folder / "train.csv", dtype=str).assign(group=["g", "g", "h", "h"])
 

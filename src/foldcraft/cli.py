@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import allocator, config
+from foldcraft import allocator, config, streams
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
 from foldcraft.files import cannot_write
@@ -101,6 +101,7 @@ def parse_folds(text: str, count: int) -> list[int]:
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
+    streams.make_patient()
     try:
         allocator.keep_freed_memory()
         code = main(sys.argv[1:])
@@ -117,6 +118,8 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         code = 130
+    finally:
+        streams.flush()
     sys.exit(code)
 
 

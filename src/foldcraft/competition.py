@@ -14,7 +14,7 @@ from foldcraft import bundled, csvfile, fingerprint, metrics
 from foldcraft.config import CompetitionConfig, Config
 from foldcraft.errors import FoldcraftError, listing, suggest
 from foldcraft.metrics import Metric
-from foldcraft.targets import Classes
+from foldcraft.targets import Classes, are_numbers
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
@@ -131,10 +131,10 @@ class Tables:
             FoldcraftError: a single class, or more than the metric is made for.
         """
         where = self.folder / self.names.train
-        classes = _classes(self.labels.tolist(), self.names.target, where)
+        classes = _classes(self.labels.tolist(), self.names, where)
         return Competition(
             name=self.names.name,
-            metric=_metric(self.names.metric, classes),
+            metric=_metric(self.names, classes),
             classes=classes,
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
@@ -223,15 +223,29 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequenc
     return frame
 
 
-def _classes(labels: Sequence[str], column: str, path: Path) -> Classes:
+def _classes(labels: Sequence[str], names: CompetitionConfig, path: Path) -> Classes:
     classes = Classes.of(labels)
     if len(classes) < 2:
-        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {column!r}", path)
-    return classes
+        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
+    if names.order is None:
+        return classes
+    lacking = [name for name in classes.names if name not in names.order]
+    extra = [name for name in names.order if name not in classes.names]
+    if lacking or extra:
+        parts = [f"lacks {listing(lacking, 3)}"] if lacking else []
+        parts += [f"has {listing(extra, 3)}, which no row has"] if extra else []
+        raise FoldcraftError(" and ".join(parts), "competition.order", f"name each label of {path.name} once")
+    return Classes(tuple(names.order))
 
 
-def _metric(name: str, classes: Classes) -> Metric:
-    metric = metrics.get(name)
+def _metric(names: CompetitionConfig, classes: Classes) -> Metric:
+    name, metric = names.metric, metrics.get(names.metric)
+    if name == "qwk" and names.order is None and not are_numbers(classes.names):
+        raise FoldcraftError(
+            f"qwk needs the order of the labels, and they are no numbers: {listing(classes.names, 5)}",
+            "competition.order",
+            "name all of them from the least to the most: order: [none, mild, severe]",
+        )
     if metric.classes not in (None, len(classes)):
         raise FoldcraftError(
             f"{name} is made for {metric.classes} classes, there are {len(classes)}",

@@ -66,6 +66,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
 
 def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
+    work.check_classes(manifest.get("classes"), folder.path)
     if manifest.get("identity") != work.identity(folder.fold):
         raise _other_settings(work, folder, "a finished fold")
     if work.config.distill.pseudo and manifest["fingerprints"]["test"] != work.competition.test_fingerprint:

@@ -36,11 +36,17 @@ def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callabl
 
 def _run(command: Sequence[str], slot: int, jobs: int, say: Callable[[str], object]) -> int:
     share = share_of_cores(slot, jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(share)), "PYTHONUNBUFFERED": "1"}
+    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
     if gpus := torch.cuda.device_count():
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(gpus)[slot % gpus]
     process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
     )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, share)

@@ -72,7 +72,9 @@ class MemberRuns:
         """
         self.check_done()
         for fold in self.done_folds:
-            if self.folder(fold).read_manifest().get("identity") != self.work.identity(fold):
+            manifest = self.folder(fold).read_manifest()
+            self.work.check_classes(manifest.get("classes"), self.folder(fold).path)
+            if manifest.get("identity") != self.work.identity(fold):
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",
                     self.folder(fold).path,
