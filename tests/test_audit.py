@@ -231,6 +231,8 @@ def test_labels_that_look_alike(sound: Path, command) -> None:
         ("big cat", "big_cat"),
         ("07", "7"),
         ("7.0", "7"),
+        ("-0", "0"),
+        ("0" + "7" * 5000, "7" * 5000),
         ("é", "é"),
         ("a\u200bb", "ab"),
     ],
@@ -299,6 +301,14 @@ def test_a_group_that_is_larger_than_a_fold_is_told(sound: Path) -> None:
     edit(lambda train: train.assign(group=[f"g{row // 2}" if row < 24 else "unknown" for row in range(len(train))]))
     large = of_labels(sound, "competition.group=group")["large_group"]
     assert large.sentence.startswith("group 'unknown' holds 24 of 48 rows, more than a fold")
+
+
+def test_an_audit_without_any_training_image_has_findings(sound: Path, command) -> None:
+    for image in Path("input/shapes/train").iterdir():
+        image.unlink()
+    done = audit(command, sound)
+    assert (done.code, summary()["missing"]["count"]) == (0, 48)
+    assert "not looked at: duplicates, leaks, hidden groups and wrong labels: input/shapes: no image of the" in done.out
 
 
 def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:

@@ -116,8 +116,9 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience
     """
     sound = (facts["problem"] == "").to_numpy()
     readable = tables.only(sound[: len(tables.train)], sound[len(tables.train) :])
-    if not len(readable.test):
-        raise FoldcraftError("no image of the test set can be read", tables.folder)
+    for part, paths in (("training", readable.train_paths), ("test", readable.test_paths)):
+        if not paths:
+            raise FoldcraftError(f"no image of the {part} set can be read", tables.folder)
     data = readable.competition()
     made, frozen = _folds(config, data)
     work = Workspace(config, data, made)

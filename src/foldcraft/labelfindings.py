@@ -62,8 +62,9 @@ def skeleton(name: str) -> str:
     """A name without what is easily overlooked: case, accents, spaces, dashes, invisible signs, foreign twins of
     letters, and the zeros of a number ("07", "7.0")."""
     text = name.strip()
-    if re.fullmatch(r"[+-]?\d+(\.0*)?", text):
-        return str(int(text.partition(".")[0]))
+    if number := re.fullmatch(r"([+-]?)(\d+)(\.0*)?", text, re.ASCII):
+        digits = number[2].lstrip("0")
+        return f"{number[1].strip('+') if digits else ''}{digits or '0'}"
     kinds = [(sign, unicodedata.category(sign)) for sign in unicodedata.normalize("NFKD", text)]
     letters = [" " if kind in SPACES else sign for sign, kind in kinds if kind[0] not in "CM" or kind == "Cc"]
     return " ".join("".join(letters).split()).casefold().translate(TWINS)
