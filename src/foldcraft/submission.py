@@ -127,13 +127,13 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
     check_file_name(name)
     text = frame.to_csv(index=False, lineterminator="\n")
     with locked(ledger.lock_in(folder)):
-        rows = ledger.read(ledger.path_in(folder))
+        rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
         path, is_new = _free_name(folder, name, text, dict(zip(rows["file"], rows["content"], strict=True)))
         if is_new:
             write_atomic(path, text)
         entered = {"file": path.name, "content": sealed.checksum(text), **entry}
         ledger.enter(ledger.path_in(folder), entered, is_new)
-        rows = ledger.read(ledger.path_in(folder))
+        rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
     found = agreement.doubts(folder, comparable, only=path.name)
     return Written(path, is_new, found[0] if found else None)
