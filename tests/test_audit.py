@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,16 @@ def test_an_audit_without_any_training_image_has_findings(sound: Path, command) 
     done = audit(command, sound)
     assert (done.code, summary()["missing"]["count"]) == (0, 48)
     assert "not looked at: duplicates, leaks, hidden groups and wrong labels: input/shapes: no image of the" in done.out
+
+
+def test_a_killed_process_of_an_audit_is_one_line(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly\nwhile the future was running")
+
+    monkeypatch.setattr(imagefacts, "_look_at", killed)
+    done = audit(command, sound)
+    assert done.code == 2
+    assert done.err == "error: a process that worked for this one was killed; the machine's memory may be full\n"
 
 
 def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:

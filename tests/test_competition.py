@@ -258,6 +258,31 @@ def test_honest_quotes_lose_no_row(folder: Path, note: str):
     assert len(open_it(noted(folder, line5=f"a03,y,{note}")).train_ids) == 60
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"target": "pixl9"}, ["no column 'pixl9', did you mean 'pixel", "train.csv"]),
+        ({"id": "ImageID"}, ["no column 'ImageID', known: age, ", "and 779 more", "train.csv"]),
+        ({"image": "train/{file}"}, ["no column for {file}; known: label, pixel1, ", "and 779 more"]),
+    ],
+)
+def test_a_mistake_about_columns_is_short_and_names_the_closest_first(folder: Path, settings: dict, told: list[str]):
+    names = ["age", *(f"pixel{number}" for number in range(1, 785))]
+    rows = "".join(f"{row},{label}{',0' * 785}\n" for row, label in ROWS)
+    write_tables(folder, f"id,label,{','.join(names)}\n{rows}", "id\na\n")
+    with pytest.raises(FoldcraftError) as error:
+        open_it(folder, **settings)
+    assert all(word in str(error.value) for word in told), str(error.value)
+    assert len(str(error.value)) < 300 + len(str(folder))
+
+
+def test_of_many_missing_images_a_few_are_named(folder: Path):
+    write_tables(folder, "id,label\n" + "".join(f"{'n' * 90}{row},{row % 2}\n" for row in range(500)), "id\na\n")
+    with pytest.raises(FoldcraftError, match=r"500 images are missing.*and 495 more.*audit\.py lists") as error:
+        open_it(folder)
+    assert len(str(error.value)) < 600
+
+
 def test_a_table_in_another_encoding_is_named(folder: Path):
     (folder / "train.csv").write_bytes("id,label\na,é\nb,x\n".encode("latin-1"))
     with pytest.raises(FoldcraftError, match=r"train\.csv: not a readable CSV.*UTF-8"):

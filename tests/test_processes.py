@@ -1,6 +1,7 @@
 """One fold on several processes, and several folds side by side."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,3 +77,15 @@ def test_folds_side_by_side_and_one_that_crashes(shapes: Path, command) -> None:
     assert "[2] fold 2: done" in done.out
     assert "damaged checkpoint" in done.out
     assert "folds that failed: 1" in done.out
+
+
+def test_a_fold_that_is_killed_is_told_and_no_success(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, cores: set[int]) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(os, "sched_setaffinity", kill)  # a child is killed as soon as it is there
+    command("split", "--config", shapes)
+    done = command("train", "--config", shapes, "--fold", "0,1", "--jobs", "2")
+    assert done.code == 128 + signal.SIGKILL
+    assert "warning: fold 1 was killed by signal 9; the machine's memory may be full" in done.out
+    assert "folds that failed: 0, 1" in done.out

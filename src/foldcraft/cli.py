@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from foldcraft import allocator, config, streams
 from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.errors import FoldcraftError, shorten
 from foldcraft.files import cannot_write
 
 if TYPE_CHECKING:
@@ -130,9 +130,13 @@ def _machine_trouble(error: RuntimeError) -> FoldcraftError | None:
         what = ". ".join(said.split(". ")[:2])  # "CUDA out of memory. Tried to allocate 9 GiB", and advice after it
         return FoldcraftError(what, "train.batch", "halve it, or images.size, or set train.accumulate=2")
     if said.startswith("DataLoader worker"):
-        return FoldcraftError(
-            f"{said} Is the machine's memory full?", "train.workers", "use fewer; the same command goes on"
-        )
+        mend = "the machine's memory may be full: use fewer; the same command goes on"
+        return FoldcraftError(said.rstrip(". "), "train.workers", mend)
+    if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
+        return FoldcraftError("a process that worked for this one was killed", mend="the machine's memory may be full")
+    if type(error).__name__.startswith("Dist") or "gloo" in said or "NCCL" in said:
+        what = f"another process of this training has ended, or cannot be reached: {shorten(said, 120)}"
+        return FoldcraftError(what, "torchrun", "what it said stands above; the same command goes on")
     return None
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from foldcraft import bundled, csvfile, fingerprint, metrics
 from foldcraft.config import CompetitionConfig, Config
-from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.metrics import Metric
 from foldcraft.targets import Classes, are_numbers
 
@@ -167,8 +167,8 @@ def whole(tables: Tables) -> Competition:
     """
     competition = tables.competition()
     if tables.missing:
-        mend = "mend the files, or competition.image and competition.test_image"
-        what = f"{len(tables.missing)} images are missing: {listing(tables.missing, 1000)}"
+        mend = "mend the files, or competition.image and competition.test_image; src/audit.py lists them all"
+        what = f"{len(tables.missing)} images are missing: {listing([shorten(one, 60) for one in tables.missing], 5)}"
         raise FoldcraftError(what, tables.folder, mend)
     return competition
 
@@ -317,7 +317,7 @@ def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
     if set("{}") & set(FIELD.sub("", template)):
         raise FoldcraftError(f"{template!r} has a brace without its other half", key)
     if unknown := [field for field in fields if field not in rows.columns]:
-        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
+        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, suggest(unknown[0], list(map(str, rows.columns))))
     columns = {field: rows[field].tolist() for field in fields}
     return [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]
 
