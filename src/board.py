@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.workspace import Workspace
 
-    work = Workspace.open(config)
+    work = Workspace.open(config, images_of=())
     folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)
 
     from foldcraft import ranking

@@ -6,7 +6,8 @@ one fold (folds.merge_duplicates).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from foldcraft.competition import Competition
     from foldcraft.config import Config
+    from foldcraft.folds import Folds
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,14 +49,38 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(f"wrote {config.folds_file}; keep it in git")
         if made.duplicates:
             terminal.say(f"{len(copies)} images in {copies.nunique()} clusters of copies stay together")
+    if shared := sum(count > 1 for count in Counter(data.train_paths).values()):
+        terminal.say(f"{shared} image files have several rows each; the rows of a file stay together, as a group does")
     balance = folds.balance(made, data)
     title = f"{data.name}: {made.count} folds, {made.scheme}, seed {made.seed}"
     rows = [(name, *counts) for name, counts in zip(balance.index, balance.to_numpy(), strict=True)]
     terminal.table(title, ["", *balance.columns], rows)
-    for name, counts in balance.iloc[2:].iterrows():
-        if len(empty := counts.index[counts == 0]):
-            terminal.say(f"warning: no row of class {name!r} in {', '.join(empty)}")
+    for line in warnings(made, data, balance):
+        terminal.say(f"warning: {line}")
     return 0
+
+
+def warnings(made: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[str]:
+    """What is wrong with folds that can be used all the same."""
+    from foldcraft import folds
+    from foldcraft.errors import listing
+
+    if torn := folds.torn_groups(made, data):
+        yield (
+            f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
+            "(earlier runs will not blend with new ones)"
+        )
+    rare = balance.iloc[2:]
+    absent = rare[(rare == 0).any(axis=1)]
+    lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
+    if lines:
+        yield f"no row of class {listing(lines, 5)}"
+    whole = [name for name, counts in absent.iterrows() if (counts.iloc[:-1] == counts["all"]).any()]
+    if whole:
+        yield (
+            f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "
+            "on it never saw it; use fewer folds, or merge classes"
+        )
 
 
 def copies_found(config: Config, data: Competition) -> pd.Series:
@@ -71,8 +97,7 @@ def copies_found(config: Config, data: Competition) -> pd.Series:
     wanted, path = config.folds.merge_duplicates, duplicates_file(config)
     if wanted is True and not path.is_file():
         raise FoldcraftError("no audit yet", path, "run `python src/audit.py` first, with the same --config")
-    groups_known = config.folds.scheme in ("auto", "stratified_group")
-    if not path.is_file() or wanted is False or (wanted == "auto" and not groups_known):
+    if not path.is_file() or wanted is False:
         return pd.Series(dtype=object)
     return duplicates.clusters(duplicates.read(path, data.train_ids.tolist()))
 

@@ -391,22 +391,72 @@ def clock(dice: random.Random, whole: Path, calm: dict[str, str], stage: str) ->
     return said + differences(calm) + lost(before, [])
 
 
+def replaced(dice: random.Random, whole: Path, calm: dict[str, str], stage: str) -> list[str]:
+    """Another picture under an image's name, until it is told; then the old one again."""
+    part = dice.choice(["train", "test"])
+    picture = dice.choice(sorted(Path(f"input/digits/{part}").iterdir()))
+    old, before = picture.read_bytes(), work_done()
+    Image.new("L", (8, 8), dice.randrange(256)).save(picture)
+    NOTES.append(f"another picture: {picture}")
+    code, out, err = call(["infer", *BOTH, "--name", "other"])
+    for file in Path("submissions").glob("other*.csv"):
+        file.unlink()
+    shutil.copy2(whole / stage / "submissions" / "ledger.csv", "submissions/ledger.csv")
+    told = "the test images are others now" in out if part == "test" else "learned from other training images" in err
+    wrong = [] if told and code == (0 if part == "test" else 2) else [f"passes without a word: {code} {out} {err}"]
+    picture.write_bytes(old)
+    said = finish(whole / stage)
+    return wrong + said + differences(calm) + lost(before, [])
+
+
+def read_only(dice: random.Random, whole: Path, calm: dict[str, str], stage: str) -> list[str]:
+    """Runs that may not be written to, as a data set's; the submission is the same, then they may be again."""
+    name = dice.choice([["more", "tta.views=[identity,hflip,vflip]"], ["digits_tiny_student"]])
+    before = {file: file.stat().st_mtime_ns for file in Path("runs").rglob("*")}
+
+    def locked_up() -> list[str]:
+        access, opened, held = os.access, io.open, os.path.abspath("runs")
+        os.access = lambda at, how, **more: not os.path.abspath(at).startswith(held) and access(at, how, **more)
+
+        def guarded(at: object, mode: str = "r", *args: object, **named: object) -> object:
+            if isinstance(at, str | Path) and os.path.abspath(at).startswith(held) and set(mode) & set("wax+"):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(at))
+            return opened(at, mode, *args, **named)  # type: ignore[call-overload]
+
+        builtins.open = io.open = guarded  # type: ignore[assignment]
+        code, _, err = call(["infer", *BOTH, "--name", *name])
+        return [] if code == 0 else [f"infer: {err}"]
+
+    wrong = wait(fork(locked_up))
+    if {file: file.stat().st_mtime_ns for file in Path("runs").rglob("*")} != before:
+        wrong.append("something was written to runs")
+    file = f"submissions/{name[0]}.csv"
+    wrong += [] if outcome().get(file) == calm[file] else [f"{file} is not as undisturbed"]
+    shutil.rmtree("scratch", ignore_errors=True)
+    return wrong + finish(whole / stage) + differences(calm)
+
+
 # How they are played
 
 NOTES: list[str] = []
 KINDS = ["damage", "damage", "kill", "damage", "full disk", "damage", "unreadable", "damage", "two at once", "damage"]
 RARER = {3: "clock", 5: "several", 7: "kill and damage"}  # every third round these take such a place
+NEWER = {1: "replaced", 9: "read only"}  # and these every second round
 
 
 def kind_of(number: int) -> str:
     turn, place = divmod(number, len(KINDS))
+    if place in NEWER and turn % 2:
+        return NEWER[place]
     return RARER[place] if place in RARER and turn % 3 == [*RARER].index(place) else KINDS[place]
 
 
 def play(number: int, whole: Path, calm: dict[str, str], seconds: dict[str, float]) -> list[str]:
     """Fault `number`; what is wrong with what came of it."""
     dice, kind = random.Random(number), kind_of(number)
-    stage = ["begun", "done"][number % 2] if kind != "two at once" else STAGES[number // 10 % 2]
+    stage = (
+        ["begun", "done"][number % 2 or kind in NEWER.values()] if kind != "two at once" else STAGES[number // 10 % 2]
+    )
     if kind in ("kill", "full disk"):
         stage = STAGES[number // 10 % 3]
     NOTES.append(f"{kind} at stage {stage}")
@@ -427,6 +477,7 @@ def play(number: int, whole: Path, calm: dict[str, str], seconds: dict[str, floa
     if kind == "kill":
         return kill(dice, whole, calm, stage, seconds[stage])
     other = {"full disk": full_disk, "unreadable": unreadable, "two at once": two_at_once, "clock": clock}
+    other |= {"replaced": replaced, "read only": read_only}
     return other[kind](dice, whole, calm, stage)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foldcraft import folds, metrics, splitting
-from foldcraft.competition import Competition
+from foldcraft.competition import Competition, with_shared_files
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.targets import Classes
@@ -179,7 +179,6 @@ def test_balance_adds_up(drawn: tuple[Competition, int]):
 @pytest.mark.parametrize(
     ("labels", "groups", "asked", "message"),
     [
-        ("xxxxxyy", None, {"count": 3}, "class 'y' (2)"),
         ("xy", None, {"count": 3, "scheme": "plain"}, "fewer rows than the 3 folds"),
         ("xyxyxy", "aabbbb", {"count": 3}, "fewer groups than the 3 folds"),
         ("xyxyxy", None, {"count": 3, "scheme": "stratified_group"}, "competition.group"),
@@ -192,9 +191,66 @@ def test_a_split_that_cannot_be_made_is_refused(labels: str, groups: str | None,
     assert message in str(error.value)
 
 
-def test_plain_folds_take_a_class_with_fewer_rows_than_folds():
-    data = competition(list("xxxxxy"))
-    check_partition(splitting.make(data, FoldsConfig(count=3, scheme="plain")), data)
+@pytest.mark.parametrize("scheme", ["auto", "stratified", "plain"])
+@pytest.mark.parametrize("labels", ["xxxxxy", "aabbccddee"])
+def test_rare_classes_are_no_obstacle(labels: str, scheme: str):
+    data = competition(list(labels))
+    check_partition(splitting.make(data, FoldsConfig(count=3, scheme=scheme)), data)
+
+
+@pytest.mark.parametrize("scheme", ["auto", "stratified", "stratified_group", "plain"])
+def test_every_scheme_keeps_groups_whole(scheme: str):
+    """Twenty groups of three, and a class of two rows, which cannot be in each of five folds."""
+    groups = [f"g{row // 3}" for row in range(60)]
+    data = competition(["rare" if row in (4, 40) else "xy"[row % 2] for row in range(60)], groups)
+    made = splitting.make(data, FoldsConfig(count=5, scheme=scheme))
+    check_partition(made, data)
+    assert folds.torn_groups(made, data) == 0
+
+
+@QUICK
+@given(st.integers(2, 8), st.integers(0, 3), st.data())
+def test_no_fold_is_empty_where_there_are_as_many_groups_as_folds(count: int, more: int, drawn: st.DataObject):
+    sizes = drawn.draw(st.lists(st.integers(1, 30), min_size=count + more, max_size=count + more))
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    labels = drawn.draw(st.lists(st.sampled_from("xxxxy"), min_size=len(groups), max_size=len(groups)))
+    data = competition([*labels[:-1], "z"], groups)
+    made = splitting.make(data, FoldsConfig(count=count, seed=drawn.draw(st.integers(0, 9))))
+    check_partition(made, data)
+    assert folds.torn_groups(made, data) == 0
+
+
+def test_five_groups_fill_five_folds():
+    sizes = [50, 1, 1, 1, 50]
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    data = competition(["xy"[row % 2] for row in range(len(groups))], groups)
+    for seed in range(10):
+        assert sorted(np.bincount(splitting.make(data, FoldsConfig(count=5, seed=seed)).fold)) == sorted(sizes)
+
+
+def test_rows_of_one_file_are_a_group(shapes: Path, command):
+    """Twenty photos with three labels each, as hosts of several questions a photo write them."""
+    table = pd.read_csv("input/shapes/train.csv", dtype=str)
+    table["photo"] = [f"{row % 16:03d}.png" for row in range(48)]
+    table["id"] = [f"{name}-{row // 16}" for row, name in enumerate(table["photo"])]
+    table.to_csv("input/shapes/train.csv", index=False)
+    words = ["--config", shapes, "competition.image=train/{photo}", "competition.test_image=test/{id}"]
+    done = command("split", *words)
+    assert done.code == 0, done.err
+    assert "16 image files have several rows each; the rows of a file stay together" in done.out
+    made = pd.read_csv("folds/shapes.csv", skiprows=1, dtype={"id": str})
+    assert made["fold"].groupby(made["id"].str[:3]).nunique().eq(1).all()
+    again = table.sample(frac=1, random_state=0)
+    again.to_csv("input/shapes/train.csv", index=False)
+    assert "is there and fits" in command("split", *words).out, "the order of rows does not matter"
+
+
+def test_rows_of_one_file_join_their_groups():
+    groups, ids = np.array(["c", "b", "b", "a", "d"]), np.array(list("12345"))
+    paths = [Path(name) for name in ("p", "q", "p", "r", "r")]
+    assert with_shared_files(groups, ids, paths).tolist() == ["b", "b", "b", "a", "a"]
+    assert with_shared_files(None, ids, paths).tolist() == ["1", "2", "1", "4", "4"]
+    assert with_shared_files(groups, ids, [Path(name) for name in "pqrst"]) is groups
 
 
 @pytest.fixture

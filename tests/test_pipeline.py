@@ -1,7 +1,9 @@
 """The life of a competition: train, infer, change one's mind, submit; as a user does it."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CONFIG, draw_shape, real_data, real_weights
+from PIL import Image
 
 from foldcraft import images, inference, predictions, tta
 from foldcraft.fit import Trainer
@@ -150,7 +153,7 @@ def test_one_decode_an_image_for_all_models_and_views(shapes: Path, command, mon
 
     assert done.code == 0
     assert "greedy" in done.out
-    assert len(decoded) == len(set(decoded)) == 60, "48 training and 12 test images, each once for both sizes"
+    assert len(decoded) == len(set(decoded)) == 12, "the test images, each once for both sizes"
     made = [name for name in looked if name == "hflip"]
     assert len(made) <= 6, "two folds of one experiment share their views"  # 4 to open the configs, 2 sizes
 
@@ -223,3 +226,134 @@ def test_real_backbone_learns_real_hands(workplace: Path, command, monkeypatch: 
 
     assert done.code == 0
     assert float(ledger().iloc[0]["nested"]) > 0.6, "chance is 0.1"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a trained experiment leaves it for the others."""
+    return tmp_path_factory.mktemp("learned") / "all"
+
+
+@pytest.fixture
+def learned(shapes: Path, kept: Path, command) -> Path:
+    """The drawn competition, learned well in all folds and submitted; its config."""
+    if kept.is_dir():
+        shutil.copytree(kept, ".", dirs_exist_ok=True)
+        return shapes
+    shapes.write_text(CONFIG.replace("epochs: 2", "epochs: 8, lr: 0.005, label_smoothing: 0").replace("light", "none"))
+    for words in (["split"], ["train", "--fold", "all"], ["infer"]):
+        assert command(*words, "--config", shapes).code == 0
+    shutil.copytree(".", kept)
+    return shapes
+
+
+def submitted() -> dict[str, str]:
+    """The last submission: one of other content has another name."""
+    return pd.read_csv(Path("submissions") / ledger()["file"].iloc[-1], dtype=str).set_index("id")["label"].to_dict()
+
+
+def test_other_pictures_under_the_same_names_are_predicted_anew(learned: Path, command) -> None:
+    before = submitted()
+    first, second = next((a, b) for a in before for b in before if before[a] != before[b])
+    test = Path("input/shapes/test")
+    a, b = (next(test.glob(f"{Path(name).stem}.*")) for name in (first, second))
+    a.rename("kept"), b.rename(a), Path("kept").rename(b)
+
+    done = command("infer", "--config", learned)
+
+    assert "tiny, fold 0: the test images are others now; they are predicted anew" in done.out
+    now = submitted()
+    assert (now[first], now[second]) == (before[second], before[first])
+    assert {name: now[name] for name in now if name not in (first, second)} == {
+        name: before[name] for name in before if name not in (first, second)
+    }
+    assert "predicted anew" not in command("infer", "--config", learned).out
+
+
+def test_a_corrected_template_is_predicted_anew(shapes: Path, command) -> None:
+    blank = Path("input/shapes/thumbs")
+    shutil.copytree("input/shapes/test", blank)
+    for file in blank.iterdir():
+        Image.new("RGB", (16, 16)).save(file)
+    wrong = [*LEARNING, "competition.test_image=thumbs/{id}"]
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0", *wrong)
+    command("infer", "--config", shapes, *wrong)
+    assert len(set(submitted().values())) == 1, "all of them are blank"
+
+    command("train", "--config", shapes, "--fold", "1", *LEARNING)
+    done = command("infer", "--config", shapes, *LEARNING)
+
+    assert "fold 0: the test images are others now" in done.out
+    assert "fold 1: the test images" not in done.out
+    truth = {name: ("bar", "cross", "dot")[int(name[:3]) % 3] for name in submitted()}
+    assert np.mean([submitted()[name] == truth[name] for name in truth]) > 0.8
+
+
+def test_other_training_pictures_name_the_folds_that_learned_from_the_old_ones(learned: Path, command) -> None:
+    shutil.rmtree("runs/shapes/tiny/fold2")
+    picture = sorted(Path("input/shapes/train").iterdir())[0]
+    kept = picture.read_bytes()
+    Image.new("RGB", (16, 16), "red").save(picture)
+    for words in (["train", "--fold", "0"], ["train", "--fold", "2"], ["infer"]):
+        told = command(*words, "--config", learned)
+        assert told.code == 2, words
+        assert "fold 0, 1 learned from other training images than lie there now" in told.err
+        assert "delete these folds and train them again" in told.err
+    picture.write_bytes(kept)
+    assert command("infer", "--config", learned).code == 0
+
+
+def test_inference_needs_test_images_alone(learned: Path, command) -> None:
+    shutil.rmtree("input/shapes/train")
+    before = submitted()
+    picture = sorted(Path("input/shapes/test").iterdir())[0]
+    Image.open(picture).rotate(90).save(picture)
+    done = command("infer", "--config", learned)
+    assert done.code == 0, done.err
+    assert "predicted anew" in done.out
+    assert len(submitted()) == len(before)
+    told = command("infer", "--config", learned, "tta.views=[vflip]")
+    assert told.code == 2
+    assert "48 images are missing: train/" in told.err
+
+
+def test_each_experiment_looks_at_its_own_images(learned: Path, command) -> None:
+    """Of two experiments of the same rows the second has a template of its own."""
+    shutil.copytree("input/shapes/test", "input/shapes/upside")
+    for file in Path("input/shapes/upside").iterdir():
+        Image.new("RGB", (16, 16)).save(file)
+    other = learned.with_name("other.yaml")
+    other.write_text(f"extends: {learned.name}\ncompetition: {{test_image: 'upside/{{id}}'}}\n")
+    command("train", "--config", other, "--fold", "all")
+    both = ["--config", learned, other, "tta.views=[vflip]"]
+    assert command("infer", *both).code == 0
+    first, second = (predictions.read(Path(f"runs/shapes/{name}/fold0/test.parquet")) for name in ("tiny", "other"))
+    blank = second.of_views(["vflip"])[0]
+    assert np.allclose(blank, blank[:1], atol=1e-5), "blank images are all alike"
+    assert not np.allclose(first.of_views(["vflip"])[0], blank, atol=1e-2)
+
+
+def test_models_are_used_where_they_may_only_be_read(learned: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained runs as a data set of a notebook, new test rows, and a folder beside them that may be written to."""
+    Path("given").mkdir()
+    shutil.move("runs", "given/runs")
+    shutil.rmtree("given/runs/shapes/cache")
+    for name in ("test", "sample_submission"):
+        pd.read_csv(f"input/shapes/{name}.csv", dtype=str)[:7].to_csv(f"input/shapes/{name}.csv", index=False)
+    before = {file: file.stat().st_mtime_ns for file in Path("given").rglob("*")}
+    access = os.access
+    forbidden = str(Path("given").absolute())
+    monkeypatch.setattr(os, "access", lambda at, how: not os.path.abspath(at).startswith(forbidden) and access(at, how))
+
+    done = command("infer", "--config", learned, "runs=given/runs")
+
+    assert done.code == 0, done.err
+    assert "given/runs may only be read: caches and predictions go to scratch" in done.out
+    assert {file: file.stat().st_mtime_ns for file in Path("given").rglob("*")} == before
+    assert len(submitted()) == 7
+    again = command("infer", "--config", learned, "runs=given/runs")
+    assert "may only be read" not in again.out, "all is predicted"
+    assert "the same as" in again.out
+    told = command("infer", "--config", learned, "runs=elsewhere")
+    assert (told.code, "set runs=FOLDER that holds it" in told.err) == (2, True)

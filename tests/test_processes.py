@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from foldcraft.files import locked
+
 SOURCE = Path(__file__).parents[1] / "src"
+TRAIN = str(SOURCE / "train.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 # No BatchNorm and no dropout, whose results depend on how a batch is shared out.
 NET = ["backbone.name=test_vit", "images.size=160", "train.epochs=3", "augment.mixup=0.4", "train.lr=0.0005"]
@@ -89,3 +93,56 @@ def test_a_fold_that_is_killed_is_told_and_no_success(shapes: Path, command, mon
     assert done.code == 128 + signal.SIGKILL
     assert "warning: fold 1 was killed by signal 9; the machine's memory may be full" in done.out
     assert "folds that failed: 0, 1" in done.out
+
+
+def children_of(process: int) -> list[int]:
+    said = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True).stdout
+    return [int(line) for line in said.split()]
+
+
+def is_alive(process: int) -> bool:
+    """Whether it runs; one that has ended stays listed until its new parent looks."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(happened: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (done := happened()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_folds_side_by_side_end_with_their_parent(shapes: Path, command, how: signal.Signals) -> None:
+    """However it ends, its children and their workers end too, and leave no lock behind."""
+    command("split", "--config", shapes)
+    words = ["--config", str(shapes), "--fold", "0,1", "--jobs", "2", "train.epochs=400", "train.workers=1"]
+    parent = subprocess.Popen([sys.executable, TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun = [Path(f"runs/shapes/tiny/fold{fold}/last.ckpt") for fold in (0, 1)]
+    assert wait_for(lambda: all(file.is_file() for file in begun), 90)
+    family = children_of(parent.pid)
+    family += [worker for child in family for worker in children_of(child)]
+    assert len(family) >= 4
+    parent.send_signal(how)
+    parent.wait(10)
+    assert wait_for(lambda: not any(map(is_alive, family)), 3)
+    for fold in (0, 1):
+        with locked(Path(f"runs/shapes/tiny/fold{fold}/.lock"), wait=False):
+            pass
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_training_that_is_killed(shapes: Path, command) -> None:
+    command("split", "--config", shapes)
+    words = ["--config", str(shapes), "--fold", "0", "train.epochs=400", "train.workers=2"]
+    training = subprocess.Popen([sys.executable, TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert wait_for(Path("runs/shapes/tiny/fold0/last.ckpt").is_file, 90)
+    workers = children_of(training.pid)
+    assert len(workers) >= 2
+    training.kill()
+    training.wait(10)
+    assert wait_for(lambda: not any(map(is_alive, workers)), 1)

@@ -16,7 +16,7 @@ from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, hardware_file
+from foldcraft.rundir import FoldFolder, hardware_file, written_folder
 from foldcraft.workspace import Workspace
 
 
@@ -51,37 +51,45 @@ class Combined:
 
 
 def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
-    """Predict what the finished folds have not predicted yet (new views, another test set); one decode an image."""
-    wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold)]
+    """Predict what the finished folds have not predicted yet: new views, other test images; one decode an image."""
+    wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, audience)]
     if not wanted:
         return
+    for config in (
+        member.work.config for member in members if written_folder(member.work.config).parent != member.work.config.runs
+    ):
+        audience.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
+        break
     models = {}
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
             config = member.work.config
             chosen = hardware.for_inference(config.train, hardware_file(config))
             models[member.name, fold] = FoldModel.load(member.work, member.folder(fold), chosen)
-    stores = _open_stores(members, models, audience)
-    for member, fold, part, views in wanted:
-        if part == "oof":
-            model, folder = models[member.name, fold], member.folder(fold)
-            _add(folder, folder.oof, model.predict_oof(stores[member.name][0], views, audience))
-    _predict_tests([task for task in wanted if task[2] == "test"], models, stores, audience)
+    held_out, tests = ([task for task in wanted if task[2] == part] for part in ("oof", "test"))
+    stores = _open_stores("train", held_out, models, audience)
+    for member, fold, _, views in held_out:
+        model, folder = models[member.name, fold], member.folder(fold)
+        _add(folder, "oof", model.predict_oof(stores[member.name], views, audience))
+    _predict_tests(tests, models, _open_stores("test", tests, models, audience), audience)
 
 
 Gap = tuple[MemberRuns, int, str, tuple[str, ...]]
 
 
-def _gaps(member: MemberRuns, fold: int) -> list[Gap]:
+def _gaps(member: MemberRuns, fold: int, audience: Audience) -> list[Gap]:
     """What a fold lacks: (member, fold, "oof" or "test", views)."""
     gaps: list[Gap] = []
     folder, work = member.folder(fold), member.work
-    for part, path, rows in (
-        ("oof", folder.oof, work.competition.train_ids[work.folds.valid_rows(fold)]),
-        ("test", folder.test, work.competition.test_ids),
+    for part, path, rows, images in (
+        ("oof", folder.oof, work.competition.train_ids[work.folds.valid_rows(fold)], work.train_images),
+        ("test", folder.test, work.competition.test_ids, work.test_images),
     ):
         known = _readable(path)
         fits = known is not None and np.array_equal(known.ids, rows)
+        if fits and images and known.origin.images not in ("", images):
+            audience.say(f"{member.name}, fold {fold}: the {part} images are others now; they are predicted anew")
+            fits = False
         missing = tuple(view for view in member.views if not fits or view not in known.views)
         if missing:
             gaps.append((member, fold, part, missing))
@@ -93,41 +101,46 @@ def _readable(path: Path) -> Predictions | None:
 
 
 def _open_stores(
-    members: Sequence[MemberRuns], models: dict[tuple[str, int], FoldModel], audience: Audience
-) -> dict[str, tuple[ImageStore, ImageStore]]:
-    """Images as each member wants them; whatever is not cached yet is made with one decode an image."""
-    specs = {}
-    for member in members:
-        blueprints = [model.blueprint for (name, _), model in models.items() if name == member.name]
-        if blueprints:
-            specs[member.name] = member.work.image_spec(blueprints[0])
-    different = list(dict.fromkeys(specs.values()))
-    stores = dict(zip(different, members[0].work.open_images(different, audience), strict=True))
-    return {name: stores[spec] for name, spec in specs.items()}
+    part: str, tasks: Sequence[Gap], models: dict[tuple[str, int], FoldModel], audience: Audience
+) -> dict[str, ImageStore]:
+    """Images of a part as each member wants them; whatever is not cached yet is made with one decode an image."""
+    if not tasks:
+        return {}
+    stores: dict[str, ImageStore] = {}
+    for paths in dict.fromkeys(member.work.competition.paths(part) for member, *_ in tasks):
+        members = {task[0].name: task for task in tasks if task[0].work.competition.paths(part) == paths}
+        works = {name: member.work for name, (member, *_) in members.items()}
+        specs = {name: works[name].image_spec(models[name, fold].blueprint) for name, (_, fold, *_) in members.items()}
+        different = list(dict.fromkeys(specs.values()))
+        opened = dict(zip(different, next(iter(works.values())).open_part(part, different, audience), strict=True))
+        stores |= {name: opened[spec] for name, spec in specs.items()}
+    return stores
 
 
 def _predict_tests(
     tasks: Sequence[Gap],
     models: dict[tuple[str, int], FoldModel],
-    stores: dict[str, tuple[ImageStore, ImageStore]],
+    stores: dict[str, ImageStore],
     audience: Audience,
 ) -> None:
     if not tasks:
         return
     rows = tasks[0][0].work.test_rows
-    members = [models[member.name, fold].member(stores[member.name][1], views) for member, fold, _, views in tasks]
+    members = [models[member.name, fold].member(stores[member.name], views) for member, fold, _, views in tasks]
     with audience.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
         folder = member.folder(fold)
-        _add(folder, folder.test, models[member.name, fold].as_test(views, log_probs))
+        _add(folder, "test", models[member.name, fold].as_test(views, log_probs))
 
 
-def _add(folder: FoldFolder, path: Path, new: Predictions) -> None:
+def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
     """Put new views beside those that are there; of two processes that do so at once neither loses any."""
-    with locked(folder.lock):
-        remove_leftovers(folder.path, path.name)
-        predictions.write(path, with_views(_readable(path), new))
+    with locked(folder.written.lock):
+        known = _readable(folder.oof if part == "oof" else folder.test)
+        path = folder.written.oof if part == "oof" else folder.written.test
+        remove_leftovers(path.parent, path.name)
+        predictions.write(path, with_views(known, new))
 
 
 def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = None) -> Combined:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import allocator, config, streams
+from foldcraft import allocator, config, lifeline, streams
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, shorten
 from foldcraft.files import cannot_write
@@ -103,6 +103,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
     streams.make_patient()
     try:
+        lifeline.watch()
         allocator.keep_freed_memory()
         code = main(sys.argv[1:])
     except FoldcraftError as error:

@@ -18,6 +18,7 @@ from foldcraft.targets import Classes, are_numbers
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
+PARTS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -54,6 +55,10 @@ class Competition:
     def test_fingerprint(self) -> str:
         """Digest of the test ids."""
         return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
+
+    def paths(self, part: str) -> tuple[Path, ...]:
+        """Where the images of a part, "train" or "test", lie or should lie, one a row."""
+        return self.train_paths if part == "train" else self.test_paths
 
     @property
     def units(self) -> np.ndarray:
@@ -116,6 +121,12 @@ class Tables:
         pairs = zip(written.tolist(), self.train_ids.tolist(), self.has_group, strict=True)
         return np.array([group if there else f"no group: {row}" for group, row, there in pairs], dtype=str)
 
+    def _groups_to_tell_by(self) -> np.ndarray | None:
+        """What the fingerprint is of where groups are missing: what was once taken for groups all the same."""
+        if self.has_group.all():
+            return None
+        return with_shared_files(self.written_groups, self.train_ids, self.train_paths)
+
     def only(self, train: np.ndarray, test: np.ndarray) -> "Tables":
         """The rows that two masks, (N,) and (M,), keep."""
         paths = [path for path, kept in zip(self.train_paths, train, strict=True) if kept]
@@ -138,8 +149,8 @@ class Tables:
             classes=classes,
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
-            groups=self.groups,
-            written_groups=None if self.has_group.all() else self.written_groups,
+            groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
+            written_groups=self._groups_to_tell_by(),
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
@@ -148,29 +159,66 @@ class Tables:
         )
 
 
-def read(config: Config) -> Competition:
+def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Path]) -> np.ndarray | None:
+    """The groups (N,) with all rows of one file in one of them; as they are where each row has a file of its own.
+
+    Of the names of groups, or of ids where there are no groups, the one that sorts first stays.
+    """
+    if len(set(paths)) == len(paths):
+        return groups
+    names = ids if groups is None else groups
+    parent = dict(zip(names.tolist(), names.tolist(), strict=True))
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name] = parent[parent[name]]
+        return name
+
+    first: dict[Path, str] = {}
+    for name, path in zip(names.tolist(), paths, strict=True):
+        both = sorted((root(first.setdefault(path, name)), root(name)))
+        parent[both[1]] = both[0]
+    return np.array([root(name) for name in names.tolist()])
+
+
+def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
     """Read and check a competition folder.
+
+    Args:
+        images_of: parts whose images must be there.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
     """
-    return whole(read_tables(config))
+    return whole(read_tables(config), images_of)
 
 
-def whole(tables: Tables) -> Competition:
-    """The competition of tables none of whose images is missing.
+def whole(tables: Tables, images_of: Sequence[str] = PARTS) -> Competition:
+    """The competition of tables none of whose images, of some parts, is missing.
 
     Raises:
         FoldcraftError: images are missing; or as `Tables.competition`.
     """
     competition = tables.competition()
     if tables.missing:
-        mend = "mend the files, or competition.image and competition.test_image; src/audit.py lists them all"
-        what = f"{len(tables.missing)} images are missing: {listing([shorten(one, 60) for one in tables.missing], 5)}"
-        raise FoldcraftError(what, tables.folder, mend)
+        check_images(competition, tables.folder, images_of)
     return competition
+
+
+def check_images(competition: Competition, folder: Path, parts: Sequence[str] = PARTS) -> None:
+    """See that the images of some parts are there.
+
+    Raises:
+        FoldcraftError: some are not; how many, and the first of them.
+    """
+    missing = [path for part in parts for path in competition.paths(part) if not path.is_file()]
+    if missing:
+        names = [str(path.relative_to(folder)) for path in missing]
+        mend = "mend the files, or competition.image and competition.test_image; src/audit.py lists them all"
+        what = f"{len(names)} images are missing: {listing([shorten(name, 60) for name in names], 5)}"
+        raise FoldcraftError(what, folder, mend)
 
 
 def read_tables(config: Config) -> Tables:

@@ -77,13 +77,13 @@ class FoldsConfig(Section):
     count: int = Field(5, ge=2, le=50, description="number of folds")
     scheme: Literal["auto", "stratified", "stratified_group", "plain"] = Field(
         "auto",
-        description="auto: stratified_group where there is a group column or copies are merged, else stratified",
+        description="auto, stratified: classes in equal shares; plain: classes play no part; groups and merged copies "
+        "stay whole under each",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the split")
     merge_duplicates: Literal["auto"] | bool = Field(
         "auto",
-        description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run and the scheme "
-        "knows groups",
+        description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run",
     )
 
 
@@ -320,6 +320,9 @@ class Config(Section):
 
     experiment: Name = Field(description="name of the experiment; left out: the config file's name")
     runs: Path = Field(Path("runs"), description="folder that runs are kept in")
+    scratch: Path = Field(
+        Path("scratch"), description="folder for caches and predictions where `runs` may only be read, as a data set is"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything random in training")
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
@@ -385,7 +388,7 @@ class Config(Section):
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what a trained fold is, as plain values; where and how it runs is left out."""
-        apart = {"experiment", "runs", "folds", "tta", "tracking"} | (set() if self.soup else {"soup"})
+        apart = {"experiment", "runs", "scratch", "folds", "tta", "tracking"} | (set() if self.soup else {"soup"})
         settings = self.model_dump(mode="json", exclude=apart)
         settings["competition"] = {"name": self.competition.name}
         for machine in ("workers", "device", "precision", "memory_format"):

@@ -94,6 +94,12 @@ def _remedy(error: OSError, usual: str) -> str:
     return f"{'move it away' if in_the_way else usual}, then run again"
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files may be written into a folder, or it may be made where it is not there."""
+    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path())
+    return os.access(there, os.W_OK)
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Delete temporary files of `name` that a killed process left in `folder`. Call it only while holding the lock."""
     for leftover in folder.glob(f"{name}.tmp-*"):

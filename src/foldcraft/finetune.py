@@ -204,12 +204,24 @@ def train_mode(model: nn.Module, finetune: FinetuneConfig) -> None:
     have not thawed yet.
     """
     model.train()
-    follow = finetune.batchnorm == "train" and finetune.mode in ("full", "norm")
-    before = _before(model, finetune.freeze_until)
+    learning = learning_norms(model, finetune)
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
-            frozen = name in before or not all(value.requires_grad for value in module.parameters(recurse=False))
-            module.train(follow and not frozen)
+            module.train(name in learning)
+
+
+def learning_norms(model: nn.Module, finetune: FinetuneConfig) -> list[str]:
+    """Names of the BatchNorms whose statistics follow the batches."""
+    if finetune.batchnorm != "train" or finetune.mode not in ("full", "norm"):
+        return []
+    before = _before(model, finetune.freeze_until)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and name not in before
+        and all(value.requires_grad for value in module.parameters(recurse=False))
+    ]
 
 
 def adapt_batchnorm(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:

@@ -419,6 +419,33 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
+def check_parts(config: Config, model: nn.Module, rows: int, world: int) -> None:
+    """See that the parts of a batch are not too small to be learned from.
+
+    Args:
+        model: as its training finds it.
+        rows: that are learned from.
+        world: processes that share a batch.
+
+    Raises:
+        FoldcraftError: there are more parts than images, or BatchNorm would learn from single images.
+    """
+    train, batch = config.train, min(config.train.batch, rows) // world
+    if train.accumulate > batch:
+        raise FoldcraftError(
+            f"{train.accumulate} parts of a batch of {counted(batch, 'image')}",
+            "train.accumulate",
+            "use no more parts than images",
+        )
+    learns = finetune.learning_norms(model, config.finetune)
+    if learns and batch // train.accumulate < 2:
+        raise FoldcraftError(
+            "BatchNorm learns from the spread within a part of a batch, and a part is a single image",
+            "train.accumulate" if train.accumulate > 1 else "train.batch",
+            "let parts (batch / accumulate) be 2 or more images, or set finetune.batchnorm=frozen",
+        )
+
+
 def _check(config: Config, model: nn.Module, hardware: Hardware, processes: Processes) -> None:
     if config.train.rdrop:
         check_draws(model, config.images.size)

@@ -62,14 +62,15 @@ class FoldModel:
     def as_oof(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
         """Out-of-fold predictions that were computed elsewhere."""
         ids = self.work.competition.train_ids[self.work.folds.valid_rows(self.fold)]
-        return Predictions(ids, views, log_probs, self.work.origin(self.fold, self.weights))
+        origin = self.work.origin(self.fold, self.weights, images=self.work.train_images)
+        return Predictions(ids, views, log_probs, origin)
 
     def predict_learned(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
         """Predictions of the rows this fold's model was trained on: to teach others with, not to judge it by."""
         rows = self.work.folds.train_rows(self.fold)
         with audience.progress(f"fold {self.fold}: answers of {self.work.config.experiment}", len(rows)) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
-        origin = self.work.origin(self.fold, self.weights)
+        origin = self.work.origin(self.fold, self.weights, images=self.work.train_images)
         return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
 
     def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
@@ -81,13 +82,13 @@ class FoldModel:
 
     def as_test(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
         """Test predictions that were computed together with those of other models."""
-        origin = self.work.origin(self.fold, self.weights, test=True)
+        origin = self.work.origin(self.fold, self.weights, test=True, images=self.work.test_images)
         return Predictions(self.work.competition.test_ids, views, log_probs, origin)
 
 
 def with_views(known: Predictions | None, new: Predictions) -> Predictions:
     """`new` views beside those `known` before, where both are by the same model for the same rows."""
-    if known is None or known.origin != new.origin or not np.array_equal(known.ids, new.ids):
+    if known is None or not known.origin.is_like(new.origin) or not np.array_equal(known.ids, new.ids):
         return new
     kept = [name for name in known.views if name not in new.views]
     log_probs = np.concatenate([known.log_probs[[known.views.index(name) for name in kept]], new.log_probs])

@@ -79,6 +79,8 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
             "test": work.competition.test_fingerprint,
             "folds": work.folds.fingerprint,
             "images": outcome.train.path.stem,
+            "train_images": work.train_images,
+            "test_images": work.test_images,
             "pretrained": ", ".join(one.weights for one in (outcome.blueprint, *outcome.blueprint.others)),
             "model": oof.origin.weights,
             "oof": fingerprint.of_file(folder.oof),

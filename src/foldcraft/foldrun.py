@@ -26,7 +26,7 @@ from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.features import FeaturePool, ProbeNet
 from foldcraft.files import locked, remove_leftovers, write_atomic
-from foldcraft.fit import Fitted, Task, Trainer
+from foldcraft.fit import Fitted, Task, Trainer, check_parts
 from foldcraft.foldresult import Outcome, finish
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
@@ -55,6 +55,7 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
         locked(folder.lock, wait=False, busy="another process is at this fold") if processes.is_first else nullcontext()
     )
     with lock:
+        work.check_images(_finished(work))
         if processes.from_first(lambda: folder.is_done):
             manifest = _check_done(work, folder)
             if processes.is_first:
@@ -64,12 +65,26 @@ def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audie
         return _train(work, folder, processes, audience)
 
 
+def _finished(work: Workspace) -> dict[int, dict[str, Any]]:
+    """Manifests of the experiment's finished folds; one that cannot be read is told of when its fold's turn comes."""
+    found = {}
+    for folder in (FoldFolder.of(work.config, fold) for fold in range(work.folds.count)):
+        with suppress(FoldcraftError):
+            if folder.is_done:
+                found[folder.fold] = folder.read_manifest()
+    return found
+
+
 def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
     work.check_classes(manifest.get("classes"), folder.path)
     if manifest.get("identity") != work.identity(folder.fold):
         raise _other_settings(work, folder, "a finished fold")
-    if work.config.distill.pseudo and manifest["fingerprints"]["test"] != work.competition.test_fingerprint:
+    made_for = manifest["fingerprints"]
+    others = made_for["test"] != work.competition.test_fingerprint or (
+        made_for.get("test_images", work.test_images) not in ("", work.test_images)
+    )
+    if work.config.distill.pseudo and others:
         raise FoldcraftError(
             "has learned from other test images", folder.path, "set experiment=NEWNAME, or delete that folder"
         )
@@ -197,6 +212,7 @@ def _adapt(
     audience: Audience,
 ) -> Outcome:
     """Train the net, or as much of it as the mode says, from its closed-form head."""
+    check_parts(work.config, start.model, len(work.folds.train_rows(folder.fold)), processes.world)
     chosen = _hardware(work, state, start.model, processes)
     training = Training(work, folder, start, chosen, processes)
     if work.config.train.lr == "auto":

@@ -52,6 +52,13 @@ def straddling(folds: Folds, clusters: pd.Series) -> int:
     return int((fold.groupby(clusters.to_numpy()).nunique() > 1).sum())
 
 
+def torn_groups(folds: Folds, competition: Competition) -> int:
+    """How many groups have rows in several folds."""
+    if competition.groups is None:
+        return 0
+    return int((pd.Series(folds.fold).groupby(competition.groups).nunique() > 1).sum())
+
+
 def write(folds: Folds, path: Path) -> None:
     """Write `id,fold` under a header line that says what the folds were made for."""
     header = {

@@ -289,6 +289,11 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
     return fingerprint.of_values([FORMAT, list(content), asdict(spec)])
 
 
+def content_of(paths: Sequence[Path], folder: Path) -> str:
+    """Digest of what the files hold, in their order, whatever they are called; `folder` is that of the caches."""
+    return fingerprint.of_values(_content(paths, folder))
+
+
 def _content(paths: Sequence[Path], folder: Path) -> list[str]:
     """Digest of each file, remembered with its size and times so that a file is read again only when it has changed."""
     index_file = folder / "content.json"

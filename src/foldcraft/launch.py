@@ -9,6 +9,7 @@ from queue import SimpleQueue
 
 import torch
 
+from foldcraft import lifeline
 from foldcraft.hardware import cores
 
 
@@ -19,6 +20,7 @@ def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callabl
         commands: arguments for Python, by fold.
         say: takes each line that a command prints, with its fold before it.
     """
+    running: set[subprocess.Popen[str]] = set()
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(jobs):
         slots.put(slot)
@@ -26,22 +28,35 @@ def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callabl
     def work(fold: int) -> int:
         slot = slots.get()
         try:
-            return _run(commands[fold], slot, jobs, lambda line: say(f"[{fold}] {line}"))
+            process = _start(commands[fold], slot, jobs)
+            running.add(process)
+            assert process.stdout is not None
+            for line in process.stdout:
+                say(f"[{fold}] {line.rstrip()}")
+            return process.wait()
         finally:
             slots.put(slot)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return dict(zip(commands, pool.map(work, commands), strict=True))
+        try:
+            return dict(zip(commands, pool.map(work, commands), strict=True))
+        except BaseException:  # Ctrl-C reaches all of them on a terminal, and this one alone where `kill -INT` sends it
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
 
 
-def _run(command: Sequence[str], slot: int, jobs: int, say: Callable[[str], object]) -> int:
+def _start(command: Sequence[str], slot: int, jobs: int) -> "subprocess.Popen[str]":
+    """A process on its share of the machine, which ends when this one does."""
     share = share_of_cores(slot, jobs)
-    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", lifeline.MARK: "stdin"}
     environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
     if gpus := torch.cuda.device_count():
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(gpus)[slot % gpus]
     process = subprocess.Popen(
         [sys.executable, *command],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -50,10 +65,7 @@ def _run(command: Sequence[str], slot: int, jobs: int, say: Callable[[str], obje
     )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, share)
-    assert process.stdout is not None
-    for line in process.stdout:
-        say(line.rstrip())
-    return process.wait()
+    return process
 
 
 def _visible_gpus(count: int) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from foldcraft import allocator
+from foldcraft import allocator, lifeline
 from foldcraft.augment import Augment, centre
 from foldcraft.config import AugmentConfig, ImagesConfig
 from foldcraft.errors import FoldcraftError
@@ -292,6 +292,7 @@ def train_loader(
 
 
 def _start_worker(_: int) -> None:
+    lifeline.end_with_parent()
     allocator.keep_freed_memory()  # inherited by a fork, not by the processes that newer Pythons start
     torch.set_num_threads(1)
 

@@ -51,7 +51,7 @@ class MemberRuns:
 
     def folder(self, fold: int) -> FoldFolder:
         """Where the fold lies."""
-        return FoldFolder(self.home / f"fold{fold}", fold)
+        return FoldFolder.within(self.home, self.work.config, fold)
 
     def check_done(self) -> None:
         """Make sure that there are finished folds.
@@ -61,7 +61,9 @@ class MemberRuns:
         """
         if not self.done_folds:
             raise FoldcraftError(
-                "no fold is trained yet", self.home, "run `python src/train.py --fold all` with the same --config"
+                "no fold is trained yet",
+                self.home,
+                "run `python src/train.py --fold all` with the same --config, or set runs=FOLDER that holds it",
             )
 
     def check(self) -> None:
@@ -71,8 +73,8 @@ class MemberRuns:
             FoldcraftError: there are none, or they are not.
         """
         self.check_done()
-        for fold in self.done_folds:
-            manifest = self.folder(fold).read_manifest()
+        manifests = {fold: self.folder(fold).read_manifest() for fold in self.done_folds}
+        for fold, manifest in manifests.items():
             self.work.check_classes(manifest.get("classes"), self.folder(fold).path)
             if manifest.get("identity") != self.work.identity(fold):
                 raise FoldcraftError(
@@ -80,6 +82,7 @@ class MemberRuns:
                     self.folder(fold).path,
                     "repeat the key=value words it was trained with, or restore the config",
                 )
+        self.work.check_images(manifests)
 
     def oof(self) -> list[Predictions]:
         """Out-of-fold predictions of each finished fold."""
@@ -91,7 +94,7 @@ class MemberRuns:
 
 
 def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
-    """The experiments of the configs.
+    """The experiments of the configs; their images need not be there.
 
     Raises:
         FoldcraftError: they are of different competitions, one comes twice, or one has no finished fold.
@@ -101,7 +104,7 @@ def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
         raise FoldcraftError("these experiments are of different competitions", "--config")
     if len(set(names)) < len(names):
         raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
-    members = [MemberRuns(Workspace.open(config)) for config in configs]
+    members = [MemberRuns(Workspace.open(config, images_of=())) for config in configs]
     for member in members:
         member.check()
     return members

@@ -26,6 +26,8 @@ class Origin:
         data: fingerprint of the training rows (OOF) or test ids (test).
         folds: fingerprint of the folds.
         weights: fingerprint of the model's weights.
+        images: digest of all training images (OOF) or test images (test); "" where it was not noted. Experiments may
+            look at different images of the same rows, the folds of one may not.
     """
 
     experiment: str
@@ -34,6 +36,12 @@ class Origin:
     data: str
     folds: str
     weights: str
+    images: str = ""
+
+    def is_like(self, other: "Origin") -> bool:
+        """Is all that both note the same?"""
+        known = self.images and other.images
+        return self == other if known else replace(self, images="") == replace(other, images="")
 
     def __str__(self) -> str:
         return f"{self.experiment} (fold {self.fold})" if self.fold >= 0 else self.experiment
@@ -147,14 +155,22 @@ def check_same(a: Predictions, b: Predictions) -> None:
             )
 
 
+def _check_folds(parts: Sequence[Predictions]) -> None:
+    """Make sure that predictions by the folds of one experiment belong together."""
+    for part in parts[1:]:
+        check_same(parts[0], part)
+    if len({part.origin.images for part in parts} - {""}) > 1:
+        who = " and ".join(str(part.origin) for part in parts)
+        raise FoldcraftError(f"{who} have seen different images", mend="train these folds again on the same images")
+
+
 def join_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:
     """One experiment's OOF predictions from those of its folds: each row predicted by the model that never saw it.
 
     Raises:
         FoldcraftError: parts do not belong together, or share a row.
     """
-    for part in parts[1:]:
-        check_same(parts[0], part)
+    _check_folds(parts)
     ids = np.concatenate([part.ids for part in parts])
     if len(set(ids.tolist())) < len(ids):
         raise FoldcraftError("OOF predictions of two folds share rows", parts[0].origin.experiment)
@@ -168,8 +184,8 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
     Raises:
         FoldcraftError: parts do not belong together, or are of other rows.
     """
+    _check_folds(parts)
     for part in parts[1:]:
-        check_same(parts[0], part)
         if not np.array_equal(parts[0].ids, part.ids):
             raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
     log_probs = log_mean(np.stack([part.of_views(views) for part in parts]))

@@ -236,7 +236,9 @@ def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
     for fold in one.manifests:
         path, rows = one.fold(fold).oof, work.folds.valid_rows(fold)
         given = predictions.read(path)
-        origin = replace(given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights)
+        origin = replace(
+            given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights, images=""
+        )
         if origin != wanted or sorted(given.ids.tolist()) != sorted(data.train_ids[rows].tolist()):
             raise FoldcraftError("are predictions of other rows than the fold's", path, "delete the fold's folder")
         place = {row: number for number, row in enumerate(given.ids.tolist())}

@@ -11,20 +11,40 @@ from yaml import YAMLError
 from foldcraft import plainyaml, sealed
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError
-from foldcraft.files import read_bytes
+from foldcraft.files import is_writable, read_bytes
 
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """`runs/<competition>/<experiment>/fold<k>/`."""
+    """`runs/<competition>/<experiment>/fold<k>/`.
+
+    Attributes:
+        beside: folder for predictions that are added, where this one may only be read.
+    """
 
     path: Path
     fold: int
+    beside: Path | None = None
 
     @classmethod
     def of(cls, config: Config, fold: int) -> "FoldFolder":
         """The folder of that fold; it need not exist."""
-        return cls(experiment_folder(config) / f"fold{fold}", fold)
+        return cls.within(experiment_folder(config), config, fold)
+
+    @classmethod
+    def within(cls, home: Path, config: Config, fold: int) -> "FoldFolder":
+        """The fold's folder among those of its experiment, which lie in `home`."""
+        beside = None if is_writable(home) else config.scratch / config.competition.name / config.experiment
+        return cls(home / f"fold{fold}", fold, beside / f"fold{fold}" if beside else None)
+
+    @property
+    def written(self) -> "FoldFolder":
+        """Where predictions are added: this folder, or the one beside it where this one may only be read."""
+        return FoldFolder(self.beside, self.fold) if self.beside else self
+
+    def _newest(self, name: str) -> Path:
+        added = self.beside / name if self.beside else None
+        return added if added and added.is_file() else self.path / name
 
     def of_other(self, experiment: str) -> "FoldFolder":
         """The same fold of another experiment."""
@@ -48,11 +68,11 @@ class FoldFolder:
 
     @property
     def oof(self) -> Path:
-        return self.path / "oof.parquet"
+        return self._newest("oof.parquet")
 
     @property
     def test(self) -> Path:
-        return self.path / "test.parquet"
+        return self._newest("test.parquet")
 
     @property
     def manifest(self) -> Path:
@@ -106,6 +126,11 @@ def experiment_folder(config: Config) -> Path:
     return config.runs / config.competition.name / config.experiment
 
 
+def written_folder(config: Config) -> Path:
+    """Where what can be made again is written: `runs/<competition>`, or in `scratch` where `runs` may only be read."""
+    return (config.runs if is_writable(config.runs) else config.scratch) / config.competition.name
+
+
 def fold_configs(folder: Path) -> list[Path]:
     """The settings of each finished fold in an experiment's folder; where none is finished, of those that began."""
     files = sorted(folder.glob("fold*/config.yaml"))
@@ -124,32 +149,32 @@ def lr_file(config: Config) -> Path:
 
 def diagnosis_file(config: Config) -> Path:
     """Where the diagnosis of a competition is kept."""
-    return config.runs / config.competition.name / "diagnose" / "diagnosis.json"
+    return written_folder(config) / "diagnose" / "diagnosis.json"
 
 
 def study_folder(config: Config, name: str) -> Path:
     """Where what a study has found of a competition is kept: "audit", "diagnose", "check"."""
-    return config.runs / config.competition.name / name
+    return written_folder(config) / name
 
 
 def report_file(config: Config) -> Path:
     """Where the page about a competition's experiments lies."""
-    return config.runs / config.competition.name / "report.html"
+    return written_folder(config) / "report.html"
 
 
 def features_folder(config: Config) -> Path:
     """Where the frozen features of a competition's images lie."""
-    return config.runs / config.competition.name / "features"
+    return written_folder(config) / "features"
 
 
 def cache_folder(config: Config) -> Path:
     """Where the decoded images of a competition lie."""
-    return config.runs / config.competition.name / "cache"
+    return written_folder(config) / "cache"
 
 
 def audit_folder(config: Config) -> Path:
     """Where the audit of a competition is kept."""
-    return config.runs / config.competition.name / "audit"
+    return written_folder(config) / "audit"
 
 
 def duplicates_file(config: Config) -> Path:
@@ -159,4 +184,4 @@ def duplicates_file(config: Config) -> Path:
 
 def check_file(config: Config) -> Path:
     """Where what was found about an experiment's code is kept."""
-    return config.runs / config.competition.name / "check" / f"{config.experiment}.json"
+    return written_folder(config) / "check" / f"{config.experiment}.json"

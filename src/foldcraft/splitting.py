@@ -9,48 +9,82 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from foldcraft import fingerprint
 from foldcraft.competition import Competition
 from foldcraft.config import FoldsConfig
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.errors import FoldcraftError
 from foldcraft.folds import Folds
+
+# By scheme, and whether there are groups.
+SPLITTERS = {
+    ("stratified", False): StratifiedKFold,
+    ("stratified_group", True): StratifiedGroupKFold,
+    ("plain", False): KFold,
+    ("plain", True): GroupKFold,
+}
 
 
 def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | None = None) -> Folds:
-    """Split the training rows.
+    """Split the training rows; under every scheme groups stay whole, and no fold is empty.
 
     Args:
         clusters: cluster by training id; ids of one cluster stay in one fold, with all of their groups.
 
     Raises:
-        FoldcraftError: a class has fewer rows than there are folds; groups are asked for and there are none, or there
-            are fewer groups than folds; clusters are given and the scheme knows no groups.
+        FoldcraftError: there are fewer rows, or groups, than folds; groups are asked for and there are none.
     """
     merged = clusters is not None and len(clusters) > 0
     groups = merged_groups(competition, clusters) if merged else competition.groups
-    scheme = config.scheme
-    if scheme == "auto":
-        scheme = "stratified" if groups is None else "stratified_group"
-    if merged and scheme != "stratified_group":
-        raise FoldcraftError(
-            f"{scheme} folds keep no copies together", "folds.merge_duplicates", "use folds.scheme=auto or false here"
-        )
-    if groups is None and scheme == "stratified_group":
+    if groups is None and config.scheme == "stratified_group":
         raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
-    _check_counts(competition, config.count, scheme, groups)
-    splitter = {"stratified": StratifiedKFold, "stratified_group": StratifiedGroupKFold, "plain": KFold}[scheme]
+    _check_counts(competition, config.count, groups)
+    scheme = _scheme(competition, config, groups is not None)
     fold = np.full(len(competition.targets), -1)
-    with warnings.catch_warnings():  # classes with fewer groups than folds are told by `balance`
+    with warnings.catch_warnings():  # rare classes are told by `balance`
         warnings.simplefilter("ignore", UserWarning)
+        splitter = SPLITTERS[scheme, groups is not None]
         parts = splitter(n_splits=config.count, shuffle=True, random_state=config.seed).split(
             competition.targets, competition.targets, groups
         )
         for number, (_, rows) in enumerate(parts):
             fold[rows] = number
+    if groups is not None:
+        fold = _none_empty(fold, groups, competition.targets, config.count)
     digest = fingerprint.of_rows(zip(clusters.index, clusters, strict=True)) if merged else ""
     return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint, digest)
+
+
+def _scheme(competition: Competition, config: FoldsConfig, grouped: bool) -> str:
+    """What the scheme means for these rows; where every class has fewer rows than folds nothing can be stratified."""
+    if config.scheme == "plain" or np.bincount(competition.targets).max() < config.count:
+        return "plain"
+    return "stratified_group" if grouped else "stratified"
+
+
+def _none_empty(fold: np.ndarray, groups: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+    """The folds (N,) without an empty one, which `StratifiedGroupKFold` may leave where there are few groups.
+
+    Each empty fold gets a group of the fold with the most groups: the one that leaves classes spread most evenly.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    of_group = np.zeros(len(names), dtype=fold.dtype)
+    of_group[group] = fold
+    rows = np.zeros((len(names), targets.max() + 1))
+    np.add.at(rows, (group, targets), 1)
+    for empty in np.setdiff1d(np.arange(count), of_group):
+        fullest = np.bincount(of_group, minlength=count).argmax()
+
+        def uneven(one: int, empty: int = empty) -> float:
+            moved = of_group.copy()
+            moved[one] = empty
+            spread = np.zeros((count, rows.shape[1]))
+            np.add.at(spread, moved, rows)
+            return float((spread.std(0) / rows.sum(0).clip(1)).sum())
+
+        of_group[min(np.flatnonzero(of_group == fullest).tolist(), key=uneven)] = empty
+    return of_group[group]
 
 
 def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
@@ -65,16 +99,8 @@ def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
     return units[pd.Series(unit).groupby(part).transform("min").to_numpy()]
 
 
-def _check_counts(competition: Competition, count: int, scheme: str, groups: np.ndarray | None) -> None:
-    rows = np.bincount(competition.targets, minlength=len(competition.classes))
-    small = [f"{name!r} ({n})" for name, n in zip(competition.classes.names, rows, strict=True) if n < count]
-    if scheme != "plain" and small:
-        raise FoldcraftError(
-            f"fewer rows than the {count} folds in class {listing(small)}",
-            "folds.count",
-            "use fewer folds, merge classes, or folds.scheme=plain",
-        )
-    if groups is not None and scheme == "stratified_group" and len(np.unique(groups)) < count:
+def _check_counts(competition: Competition, count: int, groups: np.ndarray | None) -> None:
+    if groups is not None and len(np.unique(groups)) < count:
         raise FoldcraftError(f"fewer groups than the {count} folds", "folds.count", "use fewer folds")
     if len(competition.targets) < count:
         raise FoldcraftError(f"fewer rows than the {count} folds", "folds.count", "use fewer folds")

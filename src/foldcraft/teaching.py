@@ -78,7 +78,7 @@ def _of_train(teacher: Teacher, work: Workspace, audience: Audience) -> Predicti
     model = FoldModel.load(theirs, teacher.folder, chosen)
     if model.weights != teacher.model:
         raise FoldcraftError("was trained again just now", teacher.folder.path, "run the same command again")
-    store, _ = theirs.open_images([theirs.image_spec(model.blueprint)], audience)[0]
+    store = theirs.open_part("train", [theirs.image_spec(model.blueprint)], audience)[0]
     return _views_of(teacher, model.predict_learned(store, theirs.config.tta.views, audience))
 
 
@@ -86,8 +86,10 @@ def _of_test(teacher: Teacher, work: Workspace) -> Predictions:
     """As the teacher's fold has written them down."""
     file = teacher.folder.test
     found = predictions.read(file)
-    expected = replace(work.origin(teacher.folder.fold, teacher.model, test=True), experiment=teacher.name)
-    if found.origin.data != expected.data:
+    expected = replace(
+        work.origin(teacher.folder.fold, teacher.model, test=True, images=work.test_images), experiment=teacher.name
+    )
+    if found.origin.data != expected.data or found.origin.images not in ("", expected.images):
         raise FoldcraftError(
             "are of other test images", file, f"run `python src/infer.py` with the config of {teacher.name}"
         )

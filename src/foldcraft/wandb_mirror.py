@@ -224,7 +224,7 @@ class Mirror:
         from foldcraft import competition, wandb_panels
         from foldcraft.scorecard import Scorecard
 
-        card = Scorecard.of(oof, config.tta.views or [], competition.read(config))
+        card = Scorecard.of(oof, config.tta.views or [], competition.read(config, images_of=()))
         return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.max_value)
 
     def _log_fold(self, run: Any, folder: FoldFolder) -> None:
@@ -238,7 +238,7 @@ class Mirror:
         home = experiment_folder(config)
         marker = home / "wandb.json"
         with locked(home / ".wandb.lock"):  # the folds of several processes may end together
-            data = competition.read(config)
+            data = competition.read(config, images_of=())
             numbers = range(folds.read(config.folds_file, data).count)
             folders = [FoldFolder.of(config, fold) for fold in numbers]
             if not all(folder.is_done for folder in folders):

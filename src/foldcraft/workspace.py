@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from foldcraft.competition import Competition
 from foldcraft.config import Config
 from foldcraft.errors import FoldcraftError, listing
 from foldcraft.folds import Folds
-from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, open_stores
+from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.predictions import Origin
-from foldcraft.rundir import cache_folder
+from foldcraft.rundir import cache_folder, experiment_folder
 
 if TYPE_CHECKING:
     from foldcraft.backbones import Blueprint
@@ -32,8 +33,11 @@ class Workspace:
     folds: Folds
 
     @classmethod
-    def open(cls, config: Config) -> Workspace:
+    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS) -> Workspace:
         """Read competition and folds.
+
+        Args:
+            images_of: parts whose images must be there; those of others are asked for when they are opened.
 
         Raises:
             FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
@@ -41,7 +45,7 @@ class Workspace:
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
                 viewnames.steps(name, where)
-        data = competition.read(config)
+        data = competition.read(config, images_of)
         return cls(config, data, folds.read(config.folds_file, data))
 
     def identity(self, fold: int) -> str:
@@ -83,11 +87,46 @@ class Workspace:
     def _taught_by(self) -> dict[int, dict[str, str]]:
         return {}
 
-    def origin(self, fold: int, weights: str, test: bool = False) -> Origin:
+    @cached_property
+    def train_images(self) -> str:
+        """Digest of the training images, in the order of their rows: the same names may hold other pictures.
+
+        "" where some are not there.
+        """
+        return self._content("train")
+
+    @cached_property
+    def test_images(self) -> str:
+        """Digest of the test images, as of the training images."""
+        return self._content("test")
+
+    def _content(self, part: str) -> str:
+        paths = self.competition.paths(part)
+        return content_of(paths, cache_folder(self.config)) if all(map(os.path.isfile, paths)) else ""
+
+    def check_images(self, trained: Mapping[int, Mapping[str, Any]]) -> None:
+        """See that folds learned from the training images that are there now.
+
+        Args:
+            trained: manifests, by fold.
+
+        Raises:
+            FoldcraftError: some did not.
+        """
+        noted = {fold: manifest.get("fingerprints", {}).get("train_images") for fold, manifest in trained.items()}
+        now = self.train_images if any(noted.values()) else ""
+        if others := [fold for fold, images in noted.items() if now and images and images != now]:
+            raise FoldcraftError(
+                f"fold {listing(others)} learned from other training images than lie there now",
+                experiment_folder(self.config),
+                "put those images back, or delete these folds and train them again",
+            )
+
+    def origin(self, fold: int, weights: str, test: bool = False, images: str = "") -> Origin:
         """What predictions of that fold's model say of themselves."""
         data = self.competition.test_fingerprint if test else self.competition.fingerprint
         names = self.competition.classes.names
-        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights)
+        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights, images)
 
     def image_spec(self, blueprint: Blueprint) -> ImageSpec:
         """How images are cached for a net; images cut to their centre keep the margin that its weights expect."""
@@ -107,15 +146,27 @@ class Workspace:
         """Decoded training and test images for each spec.
 
         Raises:
+            FoldcraftError: some are missing.
             UnreadableImages: some cannot be decoded; those of both parts are named.
         """
-        parts, problems = [], []
-        for name, paths in (("train", self.competition.train_paths), ("test", self.competition.test_paths)):
-            with audience.progress(f"decoding {name} images", len(paths)) as advance:
-                try:
-                    parts.append(open_stores(paths, specs, cache_folder(self.config), name, advance, audience.say))
-                except UnreadableImages as error:
-                    problems += error.problems
+        stores, problems = [], []
+        for part in competition.PARTS:
+            try:
+                stores.append(self.open_part(part, specs, audience))
+            except UnreadableImages as error:
+                problems += error.problems
         if problems:
             raise UnreadableImages(problems)
-        return list(zip(*parts, strict=True))
+        return list(zip(*stores, strict=True))
+
+    def open_part(self, part: str, specs: Sequence[ImageSpec], audience: Audience) -> list[ImageStore]:
+        """Decoded images of a part, "train" or "test", for each spec.
+
+        Raises:
+            FoldcraftError: some are missing.
+            UnreadableImages: some cannot be decoded.
+        """
+        competition.check_images(self.competition, self.config.folder, [part])
+        paths = self.competition.paths(part)
+        with audience.progress(f"decoding {part} images", len(paths)) as advance:
+            return open_stores(paths, specs, cache_folder(self.config), part, advance, audience.say)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from foldcraft import images as pictures
 from foldcraft.augment import centre
-from foldcraft.folds import Folds
+from foldcraft.folds import torn_groups
 from foldcraft.sanity.finding import Finding, verdict
 from foldcraft.sanity.subject import Subject
 
@@ -14,12 +14,12 @@ SOME = 32  # images that are decoded anew
 
 def folds_hold(subject: Subject) -> Finding:
     """No group in two folds, no row learned from and judged on, no id twice, made for these data."""
-    mend = "delete the file and run `python src/split.py` with folds.scheme=auto; runs on the old folds are void"
+    mend = "delete the file and run `python src/split.py` again; runs on the old folds are void"
     if subject.folds_problem:
         return verdict(False, subject.folds_problem, mend)
     split, data = subject.whole.folds, subject.whole.competition
     problems = _id_problems(subject)
-    torn = _torn_groups(split, data.groups)
+    torn = torn_groups(split, data)
     both = sum(len(np.intersect1d(split.train_rows(k), split.valid_rows(k))) for k in range(split.count))
     judged = np.concatenate([split.valid_rows(k) for k in range(split.count)])
     problems += [f"{torn} groups lie in several folds"] if torn else []
@@ -40,13 +40,6 @@ def _id_problems(subject: Subject) -> list[str]:
     problems = [f"{ids.duplicated().sum()} ids stand twice in the file"] if ids.duplicated().any() else []
     apart = len(set(ids) ^ set(ours.tolist()))
     return [*problems, f"{apart} ids differ from the training rows'"] if apart else problems
-
-
-def _torn_groups(split: Folds, groups: np.ndarray | None) -> int:
-    """Number of groups with rows in more than one fold."""
-    if groups is None:
-        return 0
-    return int((pd.Series(split.fold).groupby(groups).nunique() > 1).sum())
 
 
 def _strangers(subject: Subject) -> int:
