@@ -54,9 +54,13 @@ def main(arguments: Sequence[str]) -> int:
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))
-    show(found, terminal)
-    tell(advice, terminal)
-    save(advice, args.configs or Path("configs") / config.competition.name, terminal)
+    try:
+        advised = save(advice, args.configs or Path("configs") / config.competition.name)
+    finally:
+        show(found, terminal)
+        tell(advice, terminal)
+    for line in commands(*advised):
+        terminal.say(line)
     terminal.say(f"all numbers: {diagnosis_file(config)}")
     return 0
 
@@ -117,8 +121,8 @@ def tell(advice: Advice, terminal: Terminal) -> None:
         terminal.say(f"- {reason}")
 
 
-def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
-    """Write the configs and say what to run.
+def save(advice: Advice, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write the configs of the pool, and those that are to be tried; where they are.
 
     Raises:
         FoldcraftError: a config of that name was written by somebody else.
@@ -135,8 +139,7 @@ def save(advice: Advice, folder: Path, terminal: Terminal) -> None:
             )
     for path, text in {**pool, **tried}.items():
         write_atomic(path, text)
-    for line in commands(list(pool), list(tried)):
-        terminal.say(line)
+    return list(pool), list(tried)
 
 
 def commands(pool: Sequence[Path], tried: Sequence[Path]) -> Iterator[str]:

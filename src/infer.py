@@ -85,9 +85,6 @@ def submit(
     _warn_of_gaps(members, terminal)
     blending.complete(members, terminal)
     result = blending.combine(members, methods)
-    if len(result.blind):
-        members[0].work.tell_unreadable(result.blind.tolist(), terminal)
-    _show(result, terminal)
     frame = submission.make(competition, competition.test_ids, result.test)
     submission.check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
@@ -104,6 +101,11 @@ def submit(
         "rows": len(result.ids),
     }
     path, is_new, doubt = submission.write(frame, SUBMISSIONS, name, entry)
+    if len(result.blind):
+        members[0].work.tell_unreadable(result.blind.tolist(), terminal)
+    _show(result, terminal)
+    if meaning := submission.meaning(competition):
+        terminal.say(meaning)
     verb = "wrote" if is_new else "the same as"
     terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")
     if doubt:

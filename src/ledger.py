@@ -2,6 +2,7 @@
 
 python src/ledger.py
 python src/infer.py --score digits_finetune public=0.981      # enters a leaderboard score
+python src/ledger.py --take digits_finetune                   # a row that a spreadsheet has changed is right as it is
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ SUBMISSIONS = Path("submissions")
 def main(arguments: Sequence[str]) -> int:
     parser = cli.bare_parser(__doc__)
     parser.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
+    parser.add_argument("--take", nargs="+", metavar="FILE", help="take the rows of these submissions as they now are")
     args = parser.parse_args(arguments)
 
     from foldcraft import ledger
 
-    rows = ledger.read(ledger.path_in(SUBMISSIONS))
-    if rows.empty:
+    path, terminal = ledger.path_in(SUBMISSIONS), cli.terminal(args)
+    if args.take:
+        for line in ledger.take(SUBMISSIONS, args.take):
+            terminal.say(line)
+        return 0
+    rows = ledger.sound(path) if args.competition is None else ledger.read(path, args.competition)
+    if rows.empty and ledger.read(path).empty:
         raise FoldcraftError("no submission yet", SUBMISSIONS, "`python src/infer.py` writes one")
     if args.competition is not None:
         known = sorted(set(rows["competition"]) - {""})
@@ -40,11 +47,12 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft import standing
 
-    terminal = cli.terminal(args)
     for part in standing.read(SUBMISSIONS, rows):
         show(part, terminal)
         for line in standing.findings(part):
             terminal.say(line)
+    if args.competition is None:
+        ledger.read(path)  # those that are not shown have a row that has changed, which is told now
     return 0
 
 

@@ -47,18 +47,20 @@ def main(arguments: Sequence[str]) -> int:
     pot = soup.open_pot(gathered, terminal)
     warn_of_gaps(pot, terminal)
     tasted = tasting.taste(pot)
-    show(pot, tasted, terminal)
     chosen = tasted.soup
+    if is_written := chosen is not None and (chosen.gain.is_real or args.keep):
+        command = shlex.join(["python", "src/soup.py", *arguments])
+        write(pot, chosen, tasted.best, args.name, target, command)
+    show(pot, tasted, terminal)
     if chosen is None:
         terminal.say("no soup is written: every mean of weights is worse than the best single experiment")
-        return 0
-    if not (chosen.gain.is_real or args.keep):
+    elif not is_written:
         terminal.say(
             f"no soup is written: the {chosen.name}'s gain is not real ({told(chosen.gain)}); --keep writes it"
         )
-        return 0
-    command = shlex.join(["python", "src/soup.py", *arguments])
-    write(pot, chosen, tasted.best, args.name, target, command, terminal)
+    else:
+        blend = f"blend it: python src/infer.py --config {target}"
+        terminal.say(f"wrote {target} and the folds of {args.name}, the {chosen.name}; {blend}")
     return 0
 
 
@@ -139,7 +141,7 @@ def told(gain: Gain) -> str:
     )
 
 
-def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command: str, terminal: Terminal) -> None:
+def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command: str) -> None:
     """Write the soup's run folder, then the config that the other commands take."""
     from foldcraft import tasting
     from foldcraft.files import write_atomic
@@ -154,9 +156,6 @@ def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command:
         f"of them {best.score:.4f} and {best.loss:.4f}.\n"
     )
     write_atomic(target, comment + made.to_yaml())
-    terminal.say(
-        f"wrote {target} and the folds of {name}, the {taste.name}; blend it: python src/infer.py --config {target}"
-    )
 
 
 if __name__ == "__main__":

@@ -25,12 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     args = cli.parser(__doc__).parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft import competition, folds
+    from foldcraft import competition, folds, labelfindings
 
     terminal = cli.terminal(args)
-    data = competition.read(config)
+    tables = competition.read_tables(config)
+    data = competition.whole(tables, config)
     for note in data.image_notes:
         terminal.say(note)
+    for finding in labelfindings.of_names(tables, config.folds.count):
+        terminal.say(f"warning: {finding.sentence}; {finding.mend}")
     copies = copies_found(config, data)
     if config.folds_file.exists():
         made = folds.read(config.folds_file, data)

@@ -37,11 +37,12 @@ def main(arguments: Sequence[str]) -> int:
     terminal = cli.terminal(args)
     classes = competition.read(config).classes.names
     seen = look(config, len(classes))
-    tell(seen, config, args.depth, terminal)
     if args.json:
         about = {"experiment": config.experiment, "settings": config.training_settings(), "classes": classes}
         content = {**about, "peak_lr": peak_lr(config), **asdict(seen)}
         write_atomic(Path(args.json), json.dumps(content, indent=1, allow_nan=False))
+    tell(seen, config, args.depth, terminal)
+    if args.json:
         terminal.say(f"wrote {args.json}")
     return 0
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from foldcraft import cli
 from foldcraft.errors import FoldcraftError
 
+KILLED = 128  # and the signal's number: what a shell says of a process that was killed
+
 if TYPE_CHECKING:
     from foldcraft.processes import Processes
     from foldcraft.terminal import Terminal
@@ -115,10 +117,13 @@ def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int
     trained = {fold: FoldFolder.of(work.config, fold).read_manifest() for fold in chosen if not codes[fold]}
     if trained:
         show(work, trained, terminal)
+    for fold, code in codes.items():
+        if code < 0:
+            terminal.say(f"warning: fold {fold} was killed by signal {-code}; the machine's memory may be full")
     failed = [fold for fold, code in codes.items() if code]
     if failed:
         terminal.say(f"warning: folds that failed: {', '.join(map(str, failed))}; the same command goes on with them")
-    return max(codes.values())
+    return max(code if code >= 0 else KILLED - code for code in codes.values())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -234,6 +235,8 @@ def test_labels_that_look_alike(sound: Path, command) -> None:
         ("big cat", "big_cat"),
         ("07", "7"),
         ("7.0", "7"),
+        ("-0", "0"),
+        ("0" + "7" * 5000, "7" * 5000),
         ("é", "é"),
         ("a\u200bb", "ab"),
     ],
@@ -276,6 +279,50 @@ def test_groups_with_mixed_labels(sound: Path) -> None:
         {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
     ]
     assert Shown("train", "000.png", "bar") in found.strips[0]
+
+
+def test_groups_that_look_alike_or_are_missing(sound: Path, command) -> None:
+    """Audit and split say so, and a missing group is none that a fold could hold."""
+
+    def grouped(train: pd.DataFrame) -> pd.DataFrame:
+        group = [f"P{row // 2:02d}" for row in range(len(train))]
+        group[1] = "p00 "
+        return train.assign(group=["nan" if row >= 24 else name for row, name in enumerate(group)])
+
+    edit(grouped)
+    found = of_labels(sound, "competition.group=group")
+    alike, missing = found["group_look_alikes"], found["missing_groups"]
+    assert (alike.severity, missing.severity, missing.count) == ("serious", "warning", 24)
+    assert "'P00' (1 rows) and 'p00 ' (1 rows)" in alike.sentence
+    assert "24 of 48 rows have no group ('nan'): each stands by itself" in missing.sentence
+    said = command("split", "--config", sound, "competition.group=group").out.splitlines()
+    assert sum(alike.sentence in line for line in said) == sum(missing.sentence in line for line in said) == 1
+    rows = pd.read_csv("folds/shapes.csv", comment="#")["fold"].value_counts()
+    assert rows.max() < 24, "rows without a group lie in all folds"
+
+
+def test_a_group_that_is_larger_than_a_fold_is_told(sound: Path) -> None:
+    edit(lambda train: train.assign(group=[f"g{row // 2}" if row < 24 else "unknown" for row in range(len(train))]))
+    large = of_labels(sound, "competition.group=group")["large_group"]
+    assert large.sentence.startswith("group 'unknown' holds 24 of 48 rows, more than a fold")
+
+
+def test_an_audit_without_any_training_image_has_findings(sound: Path, command) -> None:
+    for image in Path("input/shapes/train").iterdir():
+        image.unlink()
+    done = audit(command, sound)
+    assert (done.code, summary()["missing"]["count"]) == (0, 48)
+    assert "not looked at: duplicates, leaks, hidden groups and wrong labels: input/shapes: no image of the" in done.out
+
+
+def test_a_killed_process_of_an_audit_is_one_line(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly\nwhile the future was running")
+
+    monkeypatch.setattr(imagefacts, "_look_at", killed)
+    done = audit(command, sound)
+    assert done.code == 2
+    assert done.err == "error: a process that worked for this one was killed; the machine's memory may be full\n"
 
 
 def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:

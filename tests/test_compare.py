@@ -310,7 +310,7 @@ def test_a_config_that_is_not_what_was_trained_is_refused(leave_run, command) ->
 def test_a_mistake_is_one_line(leave_run, command, words: list[str], told: str) -> None:
     leave_run("plain", 0.7, folds=(0,))
     leave_run("good", 0.7, folds=(1, 2))
-    Path("configs/accuracy.yaml").write_text(CONFIG.replace("metric: accuracy", "metric: qwk"))
+    Path("configs/accuracy.yaml").write_text(CONFIG.replace("metric: accuracy", "metric: log_loss"))
     done = command("compare", *words)
     assert done.code == 2
     assert told in done.err

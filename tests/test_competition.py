@@ -11,6 +11,7 @@ from foldcraft import backbones, decoding, imagepaths
 from foldcraft.competition import Competition, read
 from foldcraft.config import Config, load
 from foldcraft.errors import FoldcraftError
+from foldcraft.fingerprint import of_rows
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
 
@@ -94,7 +95,7 @@ def test_ids_labels_and_groups_stay_text(folder: Path):
     assert data.train_ids.tolist() == ["007", "7", "1e3", "null", "True"]
     assert labels_of(data) == ["07", "NA", "None", "7", "nan"]
     assert data.groups is not None
-    assert data.groups.tolist() == ["NA", "1.0", "1", "true", "NULL"]
+    assert data.groups.tolist() == ["no group: 007", "1.0", "1", "true", "no group: True"], "NA and NULL are no groups"
     assert data.test_ids.tolist() == ["007", "7"]
     assert data.sample["id"].tolist() == ["007", "7"]
 
@@ -278,7 +279,7 @@ def test_all_missing_images_are_named_at_once(folder: Path):
         ("id,label\n", "no rows"),
         ("", "not a readable CSV"),
         ("id,lable\na,x\n", "no column 'label', did you mean 'lable'"),
-        ('id,label\na,"x\n', "not a readable CSV"),
+        ('id,label\na,"x\n', 'a quote in line 2 (a,"x) is never closed'),
         ("id,label,label\na,x,y\nb,y,x\n", "more than one column is called 'label'"),
         ("id,label\na,x,1\nb,y,1\n", "not a readable CSV"),
         ("id,note,label\na,1,x\nb,1\n", "'label' is empty in line 3"),
@@ -290,6 +291,69 @@ def test_a_table_that_is_not_sound_is_named(folder: Path, train: str, message: s
     with pytest.raises(FoldcraftError, match=r"train\.csv") as error:
         open_it(folder)
     assert message in str(error.value)
+
+
+def noted(folder: Path, **lines: str) -> Path:
+    """A table of 60 rows with a free-text column, some of whose lines (line4: of the file) are others."""
+    rows = ["id,label,note", *(f"a{row:02d},{'xy'[row % 2]},plain" for row in range(60))]
+    for name, text in lines.items():
+        rows[int(name.removeprefix("line")) - 1] = text
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+    draw(*(folder / "train" / f"a{row:02d}.png" for row in range(60)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"line5": 'a03,y,"blurred', "line11": 'a09,y,tape 3"'},
+        {"line5": 'a03,y,"blurred', "line6": 'a04,x,tape 3"'},
+        {"line5": 'a03,y,"blurred, a bit', "line11": 'a09,y,tape 3"'},
+        {"line5": 'a03,y,"blurred', "line11": 'a09,y,"taped"'},
+        {"line5": 'a03,y,"blurred'},
+        {"line5": '"a03,y,plain', "line11": 'a09,y,tape 3"'},
+        {"line3": 'a01,y,"two\nhonest lines"', "line5": 'a03,y,"blurred', "line11": 'a09,y,tape 3"'},
+    ],
+    ids=["far", "near", "commas", "before a quoted cell", "never closed", "in the id", "after a line break"],
+)
+def test_a_quote_that_swallows_rows_is_refused(folder: Path, lines: dict[str, str]):
+    line = 6 if "line3" in lines else 5
+    with pytest.raises(FoldcraftError, match=rf"train\.csv: a quote in line {line} \(\"?a03") as error:
+        open_it(noted(folder, **lines))
+    assert len(str(error.value)) < 300 + len(str(folder))
+
+
+@pytest.mark.parametrize(
+    "note",
+    ['tape 3"', 'blurred "much', '"two\nlines"', '"a, b\nc, d, e\n\nf"', '"said ""a\nb"" twice"', "'single", "“curly"],
+)
+def test_honest_quotes_lose_no_row(folder: Path, note: str):
+    assert len(open_it(noted(folder, line5=f"a03,y,{note}")).train_ids) == 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"target": "pixl9"}, ["no column 'pixl9', did you mean 'pixel", "train.csv"]),
+        ({"id": "ImageID"}, ["no column 'ImageID', known: age, ", "and 779 more", "train.csv"]),
+        ({"image": "train/{file}"}, ["no column for {file}; known: label, pixel1, ", "and 779 more"]),
+    ],
+)
+def test_a_mistake_about_columns_is_short_and_names_the_closest_first(folder: Path, settings: dict, told: list[str]):
+    names = ["age", *(f"pixel{number}" for number in range(1, 785))]
+    rows = "".join(f"{row},{label}{',0' * 785}\n" for row, label in ROWS)
+    write_tables(folder, f"id,label,{','.join(names)}\n{rows}", "id\na\n")
+    with pytest.raises(FoldcraftError) as error:
+        open_it(folder, **settings)
+    assert all(word in str(error.value) for word in told), str(error.value)
+    assert len(str(error.value)) < 300 + len(str(folder))
+
+
+def test_of_many_missing_images_a_few_are_named(folder: Path):
+    write_tables(folder, "id,label\n" + "".join(f"{'n' * 90}{row},{row % 2}\n" for row in range(500)), "id\na\n")
+    with pytest.raises(FoldcraftError, match=r"500 images are missing.*and 495 more.*audit\.py lists") as error:
+        open_it(folder)
+    assert len(str(error.value)) < 600
 
 
 def test_a_table_in_another_encoding_is_named(folder: Path):
@@ -310,6 +374,45 @@ def test_a_metric_for_two_classes_refuses_three(folder: Path):
         open_it(folder, metric="f1")
 
 
+@pytest.mark.parametrize(
+    ("labels", "order", "names"),
+    [
+        ("10 2 1 11", None, "1 2 10 11"),
+        ("-1 1 0.5 1e1", None, "-1 0.5 1 1e1"),
+        ("10 2 none 1", None, "1 10 2 none"),
+        ("mild none severe fair", ["none", "mild", "fair", "severe"], "none mild fair severe"),
+        ("2 10 1 3", [3, 10, 2, 1], "3 10 2 1"),
+    ],
+)
+def test_classes_stand_in_the_order_of_their_values(folder: Path, labels: str, order: list | None, names: str):
+    rows = zip("abcd", labels.split(), strict=True)
+    write_tables(folder, "id,label\n" + "".join(f"{row},{label}\n" for row, label in rows), "id\na\n")
+    assert open_it(folder, order=order).classes.names == tuple(names.split())
+
+
+def test_qwk_counts_the_distance_between_grades(folder: Path):
+    """To say 10 where it is 2 is one grade off; by alphabet it would be two."""
+    write_tables(folder, "id,label\na,1\nb,2\nc,10\nd,11\n", "id\na\n")
+    data = open_it(folder, metric="qwk")
+    said = np.eye(4)[data.classes.encode(["1", "10", "10", "11"])]
+    assert data.metric(data.targets, said) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (None, "competition.order: qwk needs the order of the labels, and they are no numbers: x, y; name all"),
+        (["x"], "competition.order: lacks y; name each label of train.csv once"),
+        (["x", "y", "z"], "competition.order: has z, which no row has"),
+    ],
+)
+def test_grades_in_words_need_an_order(folder: Path, order: list | None, message: str):
+    with pytest.raises(FoldcraftError) as error:
+        open_it(folder, metric="qwk", order=order)
+    assert str(error.value).startswith(message)
+    assert open_it(folder, metric="qwk", order=["y", "x"]).classes.names == ("y", "x")
+
+
 def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder: Path):
     table = pd.read_csv(folder / "train.csv", dtype=str).assign(group=["g", "g", "h", "h"])
 
@@ -324,6 +427,16 @@ def test_the_fingerprint_knows_ids_labels_and_groups_but_not_their_order(folder:
     assert fingerprint(table.assign(group=["g", "g", "h", "i"])) != first
     assert fingerprint(table[:3]) != first
     assert fingerprint(table, group=None) != first
+
+
+@pytest.mark.parametrize("nothing", ["nan", "", " ", "NaN", "n/a", "None", "<NA>"])
+def test_a_row_whose_group_is_missing_stands_by_itself(folder: Path, nothing: str):
+    write_tables(folder, f"id,label,group\na,x,{nothing}\nb,y,{nothing}\nc,x,p\nd,y,p\n", "id\na\n")
+    data = open_it(folder, group="group")
+    assert len(set(data.units.tolist())) == 3
+    assert data.units[2] == data.units[3] == "p"
+    as_before = [("a", "x", nothing), ("b", "y", nothing), ("c", "x", "p"), ("d", "y", "p")]
+    assert data.fingerprint == of_rows(as_before), "folds and runs of these rows are still theirs"
 
 
 def test_without_groups_every_row_stands_for_itself(folder: Path):

@@ -95,6 +95,7 @@ def test_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has 1.00 GiB free.\nmore", "train.batch: CUDA out of"),
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "train.workers: DataLoader worker (pid 7)"),
+        ("[pair.cc:5] gloo: Connection closed by peer [::1]:5", "torchrun: another process of this training has ended"),
     ],
 )
 def test_a_machine_that_is_too_small_is_told_in_one_line(

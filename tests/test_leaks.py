@@ -150,3 +150,12 @@ def test_features_propose_what_is_nearest_both_ways():
     assert len(proposed) > 50
     assert (proposed.nunique() == 1).mean() > 0.95
     assert "uncertain" in made.says
+
+
+def test_ids_may_end_in_more_digits_than_a_number_has() -> None:
+    """They tell the label by their order, as small ones do."""
+    labels = np.repeat(["a", "b"], 30)
+    for ids in ([f"x{row:02d}" for row in range(60)], [f"x{'7' * 400}{row:02d}" for row in range(60)]):
+        facts = pd.DataFrame({"part": "train", "id": ids, "bytes": np.arange(60) % 7})
+        found = leaks.of_metadata(facts, labels).set_index("by")
+        assert found.loc["id number", "auc"] > 0.95

@@ -19,7 +19,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import agreement, ledger, metrics, predictions, standing, submission
+from foldcraft import agreement, ledger, metrics, predictions, sealed, standing, submission
 from foldcraft.agreement import Answers
 from foldcraft.errors import FoldcraftError
 
@@ -80,7 +80,7 @@ def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> Non
     kept = tmp_path / "ledger.csv"
     whole = kept.read_text()
     kept.write_text(whole.replace("0.90", "0.98"))
-    with pytest.raises(FoldcraftError, match=r"ledger\.csv: the row of mine\.csv has changed .*'check'"):
+    with pytest.raises(FoldcraftError, match=r"ledger\.csv: the row of mine\.csv has changed .*--take mine\.csv"):
         submission.write(frame("dot"), tmp_path, "other", entry("0.92"))
     assert not (tmp_path / "other.csv").exists()
     rows = pd.read_csv(kept, dtype=str, keep_default_na=False)
@@ -93,6 +93,66 @@ def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> Non
     path.unlink()
     assert submission.write(frame(), tmp_path, "mine", entry("0.90")).path == path
     assert len(in_ledger(tmp_path)) == 1, "it is the same as before"
+
+
+def by_spreadsheet(path: Path, separator: str, comma: str, encoding: str) -> None:
+    """Save the ledger as a spreadsheet does: numbers without zeros at their end, dates as it likes them."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in ("nested", "nested_low", "nested_high", "optimistic", "weights", "rows", "public"):
+        rows[column] = [f"{float(cell):g}".replace(".", comma) if cell else "" for cell in rows[column]]
+    rows["time"] = "1/2/26 3:04"
+    rows["check"] = [cell.lstrip("0") if cell.isdecimal() else cell for cell in rows["check"]]
+    text = rows.to_csv(index=False, sep=separator, lineterminator="\r\n") + separator * (len(rows.columns) - 1) + "\r\n"
+    path.write_bytes(text.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("separator", "comma", "encoding"), [(",", ".", "utf-8-sig"), (";", ",", "cp1252"), ("\t", ".", "utf-8")]
+)
+def test_a_spreadsheet_may_have_saved_the_ledger(tmp_path: Path, separator: str, comma: str, encoding: str) -> None:
+    numbers = {"nested_low": "-0.10000", "nested_high": "0.95000", "optimistic": "1.00000", "weights": "1.000"}
+    for place in range(40):  # some of the checksums look like numbers
+        submission.write(frame(), tmp_path, f"s{place}", entry("-0.07250", rows=48 + place, **numbers)).path.unlink()
+    ledger.fill(tmp_path, "s3", {"public": "0.870"})
+    by_spreadsheet(tmp_path / "ledger.csv", separator, comma, encoding)
+    rows = in_ledger(tmp_path)
+    assert len(rows) == 40
+    assert set(rows["nested"]) == {"-0.0725"}
+    assert rows["public"][3] == "0.87"
+    submission.write(frame("dot"), tmp_path, "next", entry())
+    assert (tmp_path / "ledger.csv").read_text().startswith("file,time,competition,")
+    assert len(in_ledger(tmp_path)) == 41
+
+
+def test_a_ledger_from_before_numbers_counted_as_numbers_may_have_been_in_a_spreadsheet(tmp_path: Path) -> None:
+    about = ["a.csv", "2026-01-02 03:04:05", "shapes", "a"]
+    cells = [*about, "1.000", "qwk", "-0.07250", "-0.10000", "0.95000", "1.00000"]
+    check = sealed.checksum(*cells, "48", "abc")[:8]
+    saved = [*about, "1", "qwk", "-0.0725", "-0.1", "0.95", "1", "48", "", "", "abc", check]
+    header = ",".join([*ledger.COLUMNS, ledger.CHECK])
+    for row in ([*cells, "48", "", "", "abc", check], saved):
+        (tmp_path / "ledger.csv").write_text(f"{header}\n{','.join(row)}\n")
+        assert float(in_ledger(tmp_path)["nested"][0]) == -0.0725
+
+
+def test_one_competitions_row_never_blocks_another_and_can_be_taken(workplace: Path, command: Command) -> None:
+    folder = workplace / "submissions"
+    submission.write(frame(), folder, "mine", entry("0.90"))
+    submission.write(frame("dot"), folder, "other", entry("0.91", competition="faces"))
+    kept = folder / "ledger.csv"
+    kept.write_text(kept.read_text().replace("0.91", "0.98"))
+    assert submission.write(frame("cross"), folder, "more", entry("0.92")).is_new
+    ledger.fill(folder, "mine", {"public": "0.8"})
+    with pytest.raises(FoldcraftError, match="the row of other"):
+        submission.write(frame("cross"), folder, "faces_b", entry("0.92", competition="faces"))
+    with pytest.raises(FoldcraftError, match="the row of other"):
+        ledger.fill(folder, "other", {"public": "0.8"})
+    shown = command("ledger")
+    assert (shown.code, "mine.csv" in shown.out, "other.csv" in shown.out) == (2, True, False)
+    assert "python src/ledger.py --take other.csv" in shown.err
+    assert command("ledger", "--competition", "shapes").code == 0
+    assert command("ledger", "--take", "other").out == "other.csv: taken as it is\n"
+    assert in_ledger(folder)["nested"].tolist() == ["0.90", "0.98", "0.92"]
 
 
 def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:

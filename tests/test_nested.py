@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax
 
 from foldcraft import nested, ttachoice
-from foldcraft.ensemble import Best, Greedy, Mean, Stacking
+from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
 from foldcraft.metrics import get
 from foldcraft.nested import Member, Truth, judge
 
@@ -102,6 +102,71 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
     assert any("over the likeliest class" in line for line in uneven.words)
+
+
+def drawn(targets: np.ndarray, margin: np.ndarray, noise: float) -> np.ndarray:
+    """Log-probabilities whose evidence for the truth is `margin` (N,)."""
+    evidence = np.random.default_rng(len(targets)).normal(0, noise, (len(targets), CLASSES))
+    evidence[np.arange(len(targets)), targets] += margin
+    return log_softmax(evidence, axis=1)
+
+
+def test_a_rule_that_is_really_worse_is_not_used() -> None:
+    """Grades at both ends only: the class of least expected distance lies between, where no row is."""
+    rng, rows = np.random.default_rng(0), 1500
+    sure, targets = rng.uniform(0.5, 0.8, rows), rng.choice([0, 4], rows)
+    said = np.where(rng.random(rows) < sure, targets, 4 - targets)
+    chances = np.full((rows, 5), 0.005)
+    chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
+    log_probs = log_softmax(np.log(chances), axis=1)
+    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"))
+    verdict = judge([Member("one", ("identity",), log_probs[None])], truth)
+    assert verdict.chosen.plan.rule.name == "argmax"
+    assert verdict.chosen.name == "best single"
+    assert verdict.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
+    assert verdict.words[-1].startswith("least expected distance gains -0.")
+    assert verdict.words[-1].endswith("over the likeliest class, and is not used")
+
+
+def test_a_blend_that_is_really_worse_is_not_used() -> None:
+    """The second way has the better log-loss, by being surer where it is right, and fewer right answers."""
+    rng, rows = np.random.default_rng(0), 600
+    targets = rng.integers(0, CLASSES, rows)
+    often, seldom = (np.where(rng.random(rows) < share, high, -0.1) for share, high in ((0.75, 0.3), (0.6, 5.0)))
+    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+
+    class First(Best):
+        name, member = "first", 0
+
+        def combine(self, found: Calibrated) -> Combination:
+            return found.combined(LogPool, np.array(found.used) == self.member)
+
+    class Second(First):
+        name, member = "second", 1
+
+    members = [
+        Member(n, ("identity",), drawn(targets, m, 0.01)[None]) for n, m in (("often", often), ("seldom", seldom))
+    ]
+    verdict = judge(members, truth, [First(), Second()])
+    assert "second" in verdict.words[0]
+    assert verdict.words[1].startswith("second gains -0.1")
+    assert verdict.chosen.name == "first"
+    assert verdict.chosen.score.value == pytest.approx((often > 0).mean(), abs=0.01)
+
+
+def test_views_that_are_really_worse_are_not_used() -> None:
+    """The other view is sure of a third of the rows, which pays in log-loss, and turns many of the rest."""
+    rng, rows = np.random.default_rng(1), 900
+    targets = rng.integers(0, CLASSES, rows)
+    as_it_is = drawn(targets, np.full(rows, 0.3), 0.3)
+    other = drawn(targets, np.where(rng.random(rows) < 0.7, -0.4, 5.0), 0.3)
+    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+    verdict = judge([Member("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
+    value, error = verdict.views_gain[0]
+    assert value < -2 * error
+    assert verdict.chosen.plan.views == verdict.members[0].plan.views == ((1.0, 0.0),)
+    assert verdict.chosen.score.value == pytest.approx(get("accuracy")(targets, np.exp(as_it_is)))
+    assert verdict.words == ["views are really worse than the image as it is, and are not used: one"]
 
 
 def test_ways_are_compared_with_the_rules_that_suit_them() -> None:

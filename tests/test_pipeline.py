@@ -63,6 +63,20 @@ def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
     assert list(pd.read_csv(fold / "history.csv")["epoch"]) == [1, 2]
 
 
+def test_an_experiment_keeps_the_order_of_its_classes(shapes: Path, command) -> None:
+    """What was trained when 10 came before 2 is refused now, and goes on where the config names that order."""
+    for name in ("train", "sample_submission"):
+        table = pd.read_csv(f"input/shapes/{name}.csv", dtype=str).replace({"bar": "1", "cross": "10", "dot": "2"})
+        table.to_csv(f"input/shapes/{name}.csv", index=False)
+    command("split", "--config", shapes)
+    assert command("train", "--config", shapes, "--fold", "0", "competition.order=[1,10,2]", "train.epochs=1").code == 0
+    for words in (["infer"], ["train", "--fold", "0"]):
+        done = command(*words, "--config", shapes, "train.epochs=1")
+        assert done.code == 2
+        assert "was trained for classes in the order 1, 10, 2, which now is 1, 2, 10; set competition.order" in done.err
+    assert command("infer", "--config", shapes, "train.epochs=1", "competition.order=[1,10,2]").code == 0
+
+
 def test_one_command_trains_several_experiments(shapes: Path, command) -> None:
     command("split", "--config", shapes)
     other = shapes.with_name("other.yaml")

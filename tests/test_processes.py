@@ -83,6 +83,18 @@ def test_folds_side_by_side_and_one_that_crashes(shapes: Path, command) -> None:
     assert "folds that failed: 1" in done.out
 
 
+def test_a_fold_that_is_killed_is_told_and_no_success(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, cores: set[int]) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(os, "sched_setaffinity", kill)  # a child is killed as soon as it is there
+    command("split", "--config", shapes)
+    done = command("train", "--config", shapes, "--fold", "0,1", "--jobs", "2")
+    assert done.code == 128 + signal.SIGKILL
+    assert "warning: fold 1 was killed by signal 9; the machine's memory may be full" in done.out
+    assert "folds that failed: 0, 1" in done.out
+
+
 def children_of(process: int) -> list[int]:
     said = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True).stdout
     return [int(line) for line in said.split()]

@@ -76,6 +76,21 @@ def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
 
 
 @pytest.mark.parametrize(
+    ("column", "place", "said"),
+    [
+        ("defect", 0, "column 'defect' holds the probability of 'defect'"),
+        ("OK", 1, "column 'OK' holds the probability of 'ok'"),
+        ("target", 1, "'target' holds the probability of 'ok', the second class; competition.order=[ok,defect] asks"),
+    ],
+)
+def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, place: int, said: str) -> None:
+    data = competition(pd.DataFrame({"id": TEST, column: "0.5"}), "roc_auc", ("defect", "ok"))
+    made = submission.make(data, np.array(TEST), log_probs(2))
+    np.testing.assert_allclose(made[column].to_numpy(float), np.exp(log_probs(2)[:, place]))
+    assert said in submission.meaning(data)
+
+
+@pytest.mark.parametrize(
     ("sample", "metric"),
     [
         (pd.DataFrame({"id": TEST, "label": "bar", "comment": "-"}), "accuracy"),

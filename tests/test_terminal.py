@@ -224,6 +224,46 @@ def test_texts_are_shown_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     assert "[/x] :cat:" in out
 
 
+def broken_pipe() -> io.TextIOWrapper:
+    """A stream whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w", encoding="utf-8")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["latin-1", "cp932", "ascii", "closed", "left"])
+def test_no_stdout_stops_a_submission(
+    shapes: Path, kind: str, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("split", "--config", shapes)
+    command("train", "--config", shapes, "--fold", "0", "finetune.mode=linear_probe")
+    printed = io.BytesIO()
+    stream = {"closed": lambda: None, "left": broken_pipe}.get(kind, lambda: io.TextIOWrapper(printed, encoding=kind))
+    for words in (["board"], ["infer", "finetune.mode=linear_probe"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream())
+            done = command(words[0], "--config", shapes, *words[1:])
+            if kind not in ("closed", "left"):
+                sys.stdout.detach()
+        assert (done.code, done.err) == (0, "")
+    assert Path("submissions/shapes_tiny.csv").is_file()
+    if kind == "ascii":
+        assert re.search(r"0\.\d{4}-[01]\.\d{4} ", printed.getvalue().decode("ascii")), "an interval, its dash replaced"
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0 1 2"])
+def test_a_file_never_takes_the_place_of_a_closed_stdout(tmp_path: Path, closed: str) -> None:
+    """What a library prints would land in it."""
+    code = (
+        "import os; from foldcraft import streams; streams.make_patient(); "
+        f"file = open({str(tmp_path / 'kept')!r}, 'wb', 0); os.write(1, b'noise'); os.write(2, b'noise'); print('x')"
+    )
+    shut = " ".join(f"{number}>&-" for number in closed.split())
+    subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {shut}', sys.executable, code], cwd=ROOT / "src", check=True)
+    assert (tmp_path / "kept").read_bytes() == b""
+
+
 @pytest.mark.integration
 def test_a_command_of_its_own_process_knows_a_pipe_from_a_terminal(shapes: Path) -> None:
     words = [sys.executable, str(ROOT / "src" / "split.py"), "--config", str(shapes)]

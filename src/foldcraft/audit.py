@@ -91,6 +91,7 @@ def run(config: Config, tables: Tables, audience: Audience) -> Audit:
     found.findings += filefindings.find(facts, tables, scale) + labelfindings.find(tables, config.folds.count)
     found.csvs["files.csv"] = filefindings.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = labelfindings.table(tables)
+    found.csvs[labelfindings.NAMES_TABLE] = labelfindings.group_names(tables)
     found.csvs["mixed_groups.csv"] = labelfindings.mixed_groups(tables)
     try:
         seen = look(config, tables, facts, audience)
@@ -120,8 +121,9 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience
     """
     sound = (facts["problem"] == "").to_numpy()
     readable = tables.only(sound[: len(tables.train)], sound[len(tables.train) :])
-    if not len(readable.test):
-        raise FoldcraftError("no image of the test set can be read", tables.folder)
+    for part, paths in (("training", readable.train_paths), ("test", readable.test_paths)):
+        if not paths:
+            raise FoldcraftError(f"no image of the {part} set can be read", tables.folder)
     data = readable.competition()
     made, frozen = _folds(config, data)
     work = Workspace(config, data, made)

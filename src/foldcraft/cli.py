@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import allocator, config, lifeline
+from foldcraft import allocator, config, lifeline, streams
 from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.errors import FoldcraftError, shorten
 from foldcraft.files import cannot_write
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def parse_folds(text: str, count: int) -> list[int]:
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
+    streams.make_patient()
     try:
         lifeline.watch()
         allocator.keep_freed_memory()
@@ -118,6 +119,8 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         code = 130
+    finally:
+        streams.flush()
     sys.exit(code)
 
 
@@ -128,9 +131,13 @@ def _machine_trouble(error: RuntimeError) -> FoldcraftError | None:
         what = ". ".join(said.split(". ")[:2])  # "CUDA out of memory. Tried to allocate 9 GiB", and advice after it
         return FoldcraftError(what, "train.batch", "halve it, or images.size, or set train.accumulate=2")
     if said.startswith("DataLoader worker"):
-        return FoldcraftError(
-            f"{said} Is the machine's memory full?", "train.workers", "use fewer; the same command goes on"
-        )
+        mend = "the machine's memory may be full: use fewer; the same command goes on"
+        return FoldcraftError(said.rstrip(". "), "train.workers", mend)
+    if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
+        return FoldcraftError("a process that worked for this one was killed", mend="the machine's memory may be full")
+    if type(error).__name__.startswith("Dist") or "gloo" in said or "NCCL" in said:
+        what = f"another process of this training has ended, or cannot be reached: {shorten(said, 120)}"
+        return FoldcraftError(what, "torchrun", "what it said stands above; the same command goes on")
     return None
 
 

@@ -129,9 +129,10 @@ def gather(runs: Sequence[Run]) -> Answers:
         if not run.member.moved_to:  # a run folder brings its own settings
             run.member.check()
     data = runs[0].member.work.competition
-    if joined[0].origin.data != data.fingerprint:
+    if (joined[0].origin.data, joined[0].origin.classes) != (data.fingerprint, data.classes.names):
         folder = runs[0].member.work.config.folder
-        raise FoldcraftError("ids, labels or groups have changed since these experiments were trained", folder)
+        what = "ids, labels, groups or the order of classes have changed since these experiments were trained"
+        raise FoldcraftError(what, folder)
     place = {row: number for number, row in enumerate(data.train_ids.tolist())}
     rows = np.array([place[row] for row in ids.tolist()])
     fold_of = {row: part.origin.fold for part in parts[0] for row in part.ids.tolist()}

@@ -1,6 +1,5 @@
 """A competition folder: which rows there are, what they are labelled, where their images lie."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -11,19 +10,25 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, fingerprint, imagepaths, metrics
+from foldcraft import bundled, csvfile, fingerprint, imagepaths, metrics
 from foldcraft.config import CompetitionConfig, Config
-from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.metrics import Metric
-from foldcraft.targets import Classes
+from foldcraft.targets import Classes, are_numbers
 
 FIELD = re.compile(r"\{([^{}]*)\}")
+NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
 PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Competition:
-    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row."""
+    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row.
+
+    Attributes:
+        groups: of the training rows; one whose group is missing has a group of its own.
+        written_groups: as the table has them, where they differ.
+    """
 
     name: str
     metric: Metric
@@ -37,11 +42,12 @@ class Competition:
     sample: pd.DataFrame
     id_column: str
     image_notes: tuple[str, ...] = ()
+    written_groups: np.ndarray | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of training ids, labels and groups: what folds and OOF predictions are made for."""
-        groups = self.groups if self.groups is not None else self.train_ids
+        """Digest of training ids, labels and groups as written: what folds and OOF predictions are made for."""
+        groups = self.units if self.written_groups is None else self.written_groups
         labels = self.classes.decode(self.targets)
         return fingerprint.of_rows(zip(self.train_ids.tolist(), labels, groups.tolist(), strict=True))
 
@@ -97,9 +103,31 @@ class Tables:
         return self.train[self.names.target].to_numpy(dtype=str)
 
     @property
+    def written_groups(self) -> np.ndarray | None:
+        """Groups of the training rows (N,) as they are written, where there is such a column."""
+        return self.train[self.names.group].fillna("").to_numpy(dtype=str) if self.names.group else None
+
+    @property
+    def has_group(self) -> np.ndarray:
+        """Which training rows (N,) have a group; an empty cell, or one that says "nan", is none."""
+        written = self.written_groups
+        cells = written.tolist() if written is not None else [""] * len(self.train)
+        return np.array([cell.strip().casefold() not in NO_GROUP for cell in cells], dtype=bool)
+
+    @property
     def groups(self) -> np.ndarray | None:
-        """Groups of the training rows (N,), where there is such a column."""
-        return self.train[self.names.group].to_numpy(dtype=str) if self.names.group else None
+        """Groups of the training rows (N,), where there is such a column; a row without one is a group by itself."""
+        written = self.written_groups
+        if written is None or self.has_group.all():
+            return written
+        pairs = zip(written.tolist(), self.train_ids.tolist(), self.has_group, strict=True)
+        return np.array([group if there else f"no group: {row}" for group, row, there in pairs], dtype=str)
+
+    def _groups_to_tell_by(self) -> np.ndarray | None:
+        """What the fingerprint is of where groups are missing: what was once taken for groups all the same."""
+        if self.has_group.all():
+            return None
+        return with_shared_files(self.written_groups, self.train_ids, self.train_paths)
 
     def only(self, train: np.ndarray, test: np.ndarray) -> "Tables":
         """The rows that two masks, (N,) and (M,), keep."""
@@ -116,14 +144,15 @@ class Tables:
             FoldcraftError: a single class, or more than the metric is made for.
         """
         where = self.folder / self.names.train
-        classes = _classes(self.labels.tolist(), self.names.target, where)
+        classes = _classes(self.labels.tolist(), self.names, where)
         return Competition(
             name=self.names.name,
-            metric=_metric(self.names.metric, classes),
+            metric=_metric(self.names, classes),
             classes=classes,
             train_ids=self.train_ids,
             targets=classes.encode(self.labels.tolist()),
             groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
+            written_groups=self._groups_to_tell_by(),
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
@@ -166,7 +195,15 @@ def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
     """
-    tables = read_tables(config)
+    return whole(read_tables(config), config, images_of)
+
+
+def whole(tables: Tables, config: Config, images_of: Sequence[str] = PARTS) -> Competition:
+    """The competition of tables none of whose images, of some parts, is missing.
+
+    Raises:
+        FoldcraftError: images are missing; or as `Tables.competition`.
+    """
     competition = tables.competition()
     if tables.missing:
         check_images(competition, tables.folder, images_of, config.images.on_error == "baseline")
@@ -180,17 +217,18 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         spare: test images may be missing, but not all of them.
 
     Raises:
-        FoldcraftError: some are not; all are named at once, and the nearest to the first.
+        FoldcraftError: some are not; how many, the first of them, and what is nearest to the first.
     """
     missing = {part: [path for path in competition.paths(part) if not path.is_file()] for part in parts}
     if spare and len(missing.get("test", ())) < len(competition.test_paths):
         missing.pop("test", None)
     if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
         nearest = imagepaths.Folder(folder).nearest(names[0])
-        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and competition.test_image"
+        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and test_image; src/audit.py lists all"
         if not missing.get("train"):
             mend += ", or set images.on_error=baseline, which spares some test images"
-        raise FoldcraftError(f"{len(names)} images are missing: {listing(names, 1000)}", folder, mend)
+        what = f"{len(names)} images are missing: {listing([shorten(name, 40) for name in names], 3)}"
+        raise FoldcraftError(what, folder, mend)
 
 
 def read_tables(config: Config) -> Tables:
@@ -211,7 +249,7 @@ def read_tables(config: Config) -> Tables:
         _check_inside([getattr(names, key)], f"competition.{key}")
         if not names.follow_links:
             _check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
-    train = _read_csv(folder / names.train, names.id, [names.target, *([names.group] if names.group else [])])
+    train = _read_csv(folder / names.train, names.id, [names.target], [names.group] if names.group else [])
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
@@ -220,18 +258,19 @@ def read_tables(config: Config) -> Tables:
     return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes)
 
 
-def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as text: "07" stays "07", "NA" stays "NA"."""
+def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
-    frame = _parse_csv(path)
-    for column in [id_column, *columns]:
+    frame = csvfile.read(path, id_column)
+    for column in [id_column, *columns, *gappy]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
             raise FoldcraftError(
                 f"no column {column!r}, {known}", path, "name the column in the config's 'competition'"
             )
-        if empty := [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]:
+        empty = [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]
+        if empty and column not in gappy:
             raise FoldcraftError(
                 f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows"
             )
@@ -242,30 +281,29 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str]) -> pd.DataFram
     return frame
 
 
-def _parse_csv(path: Path) -> pd.DataFrame:
-    """The table as it stands: pandas' own reading of a header would rename twins, and shift cells that are too many."""
-    try:
-        data = path.read_bytes()
-        if b"\0" in data:
-            raise ValueError("it holds NUL bytes, as UTF-16 and damaged files do")
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
-    except (ValueError, OSError) as error:
-        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
-    header = table.iloc[0].tolist()
-    if twins := sorted({name for name in header if header.count(name) > 1}):
-        raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")
-    return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
-
-
-def _classes(labels: Sequence[str], column: str, path: Path) -> Classes:
+def _classes(labels: Sequence[str], names: CompetitionConfig, path: Path) -> Classes:
     classes = Classes.of(labels)
     if len(classes) < 2:
-        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {column!r}", path)
-    return classes
+        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
+    if names.order is None:
+        return classes
+    lacking = [name for name in classes.names if name not in names.order]
+    extra = [name for name in names.order if name not in classes.names]
+    if lacking or extra:
+        parts = [f"lacks {listing(lacking, 3)}"] if lacking else []
+        parts += [f"has {listing(extra, 3)}, which no row has"] if extra else []
+        raise FoldcraftError(" and ".join(parts), "competition.order", f"name each label of {path.name} once")
+    return Classes(tuple(names.order))
 
 
-def _metric(name: str, classes: Classes) -> Metric:
-    metric = metrics.get(name)
+def _metric(names: CompetitionConfig, classes: Classes) -> Metric:
+    name, metric = names.metric, metrics.get(names.metric)
+    if name == "qwk" and names.order is None and not are_numbers(classes.names):
+        raise FoldcraftError(
+            f"qwk needs the order of the labels, and they are no numbers: {listing(classes.names, 5)}",
+            "competition.order",
+            "name all of them from the least to the most: order: [none, mild, severe]",
+        )
     if metric.classes not in (None, len(classes)):
         raise FoldcraftError(
             f"{name} is made for {metric.classes} classes, there are {len(classes)}",
@@ -338,6 +376,6 @@ def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
     if set("{}") & set(FIELD.sub("", template)):
         raise FoldcraftError(f"{template!r} has a brace without its other half", key)
     if unknown := [field for field in fields if field not in rows.columns]:
-        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, f"columns: {listing(list(rows.columns))}")
+        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, suggest(unknown[0], list(map(str, rows.columns))))
     columns = {field: rows[field].tolist() for field in fields}
     return [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]

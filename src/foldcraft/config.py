@@ -36,6 +36,15 @@ def _once(names: list[str]) -> list[str]:
     return names
 
 
+def _as_text(labels: Any) -> Any:
+    """Labels as the table has them; YAML takes 10 for a number, and no for false."""
+    if not isinstance(labels, list):
+        return labels
+    if any(label is None or isinstance(label, bool) for label in labels):
+        raise ValueError("put quotes around no, yes, on, off, true, false and null")
+    return [str(label) for label in labels]
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -47,6 +56,11 @@ class CompetitionConfig(Section):
     sample: str = Field("sample_submission.csv", description="the host's sample submission: ids, order, columns, types")
     id: str = Field("id", description="column that names a row; read as text")
     target: str = Field("label", description="column with the label of a training row; read as text")
+    order: Annotated[list[str], BeforeValidator(_as_text), AfterValidator(_once)] | None = Field(
+        None,
+        description="all labels from the least to the most, as qwk needs them; the last of two is the positive one; "
+        "left out: numbers by value, else words by alphabet",
+    )
     group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
     image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
     test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
@@ -55,7 +69,7 @@ class CompetitionConfig(Section):
     )
     metric: str = Field(
         "macro_f1",
-        description="accuracy, balanced_accuracy, f1 (of the second of two classes in sorted order), log_loss, "
+        description="accuracy, balanced_accuracy, f1 (of the last of two classes in order), log_loss, "
         "macro_f1, qwk, roc_auc or weighted_f1",
     )
 

@@ -1,10 +1,12 @@
 """A user's mistake, told in one line: what is wrong, where, and how to mend it."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 LONGEST_WORD = 300  # of a message; what is in the files that it is about may be of any length
 LONGEST = 100_000
+CLOSE = 0.7  # likeness from which a name may be a slip of another; "age" has .6 of "ImageID"
+MOST_KNOWN, LONGEST_KNOWN = 8, 30  # names that a mistake lists, and characters of each
 
 
 class FoldcraftError(Exception):
@@ -35,11 +37,22 @@ def shorten(text: str, most: int) -> str:
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
-    """A 'did you mean' for `word`, or the list of what is known."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(shorten(name, LONGEST_WORD) for name in known)}"
+    """A 'did you mean' for `word`, or what is known; of many the closest to it, and how many more there are."""
+    close = closest(word, known)[:1]
+    if close and _likeness(word, close[0]) >= CLOSE:
+        return f"did you mean {shorten(close[0], LONGEST_WORD)!r}?"
+    names = closest(word, known) if len(known) > MOST_KNOWN else known
+    return f"known: {listing([shorten(name, LONGEST_KNOWN) for name in names], MOST_KNOWN)}"
+
+
+def closest(word: str, known: Sequence[str]) -> list[str]:
+    """All names, those that are most like `word` first."""
+    return sorted(known, key=lambda name: -_likeness(word, name))
+
+
+def _likeness(a: str, b: str) -> float:
+    """From 0 to 1; capitals do not matter."""
+    return SequenceMatcher(None, a.casefold()[:LONGEST_WORD], b.casefold()[:LONGEST_WORD]).ratio()
 
 
 def listing(items: Sequence[object], most: int = 10) -> str:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from foldcraft import lora
 from foldcraft.backbones import head_names
 from foldcraft.config import FinetuneConfig, TrainConfig
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.errors import FoldcraftError, listing, suggest
 
 # Layer-wise decay of the learning rate: deeper layers of a pretrained net hold more general features and change less.
 # Transformers are customarily given more decay than CNNs (BEiT, arXiv 2106.08254; ConvNeXt, arXiv 2201.03545).
@@ -116,8 +116,9 @@ def _before(model: nn.Module, point: str | None) -> set[str]:
     modules = dict(model.named_modules())
     if point not in modules or not any(True for _ in modules[point].parameters()):
         known = list(parts(model))
-        # Where nothing is close to it, `suggest` lists them itself.
-        advice = dict.fromkeys([suggest(point, known), f"known: {', '.join(known)}"])
+        close = suggest(point, known)
+        parts_known = f"known: {listing(known, 20)}"  # in the net's order
+        advice = [close, parts_known] if close.startswith("did") else [parts_known]
         raise FoldcraftError(
             f"{type(model).__name__} has no module {point!r}", "finetune.freeze_until", "; ".join(advice)
         )

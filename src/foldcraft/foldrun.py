@@ -77,6 +77,7 @@ def _finished(work: Workspace) -> dict[int, dict[str, Any]]:
 
 def _check_done(work: Workspace, folder: FoldFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
+    work.check_classes(manifest.get("classes"), folder.path)
     if manifest.get("identity") != work.identity(folder.fold):
         raise _other_settings(work, folder, "a finished fold")
     made_for = manifest["fingerprints"]

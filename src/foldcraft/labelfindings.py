@@ -13,6 +13,7 @@ from foldcraft.findings import Finding, Shown
 
 TABLE = "labels.csv"
 GROUPS_TABLE = "mixed_groups.csv"
+NAMES_TABLE = "group_names.csv"
 FEW = 10  # rows, or groups, of a class that say little about it
 SPACES = ("Zs", "Zl", "Zp", "Pd", "Pc", "Cc")  # Unicode categories of what parts words: spaces, dashes, underscores
 RARE_MIX = 0.1  # share of the groups up to which a mixed one is an exception
@@ -28,8 +29,13 @@ def find(tables: Tables, folds: int) -> list[Finding]:
     Args:
         folds: how many folds there are to be.
     """
-    found = [*_look_alikes(tables), *_rare(tables, folds), _mixed(tables), *_elsewhere(tables)]
+    found = [*of_names(tables, folds), *_rare(tables, folds), _mixed(tables), *_elsewhere(tables)]
     return [finding for finding in found if finding]
+
+
+def of_names(tables: Tables, folds: int) -> list[Finding]:
+    """What the names of labels and groups say by themselves."""
+    return [*_look_alikes(tables), *_group_names(tables), *_group_sizes(tables, folds)]
 
 
 def table(tables: Tables) -> pd.DataFrame:
@@ -56,8 +62,9 @@ def skeleton(name: str) -> str:
     """A name without what is easily overlooked: case, accents, spaces, dashes, invisible signs, foreign twins of
     letters, and the zeros of a number ("07", "7.0")."""
     text = name.strip()
-    if re.fullmatch(r"[+-]?\d+(\.0*)?", text):
-        return str(int(text.partition(".")[0]))
+    if number := re.fullmatch(r"([+-]?)(\d+)(\.0*)?", text, re.ASCII):
+        digits = number[2].lstrip("0")
+        return f"{number[1].strip('+') if digits else ''}{digits or '0'}"
     kinds = [(sign, unicodedata.category(sign)) for sign in unicodedata.normalize("NFKD", text)]
     letters = [" " if kind in SPACES else sign for sign, kind in kinds if kind[0] not in "CM" or kind == "Cc"]
     return " ".join("".join(letters).split()).casefold().translate(TWINS)
@@ -78,22 +85,77 @@ def mixed_groups(tables: Tables) -> pd.DataFrame:
     return pd.DataFrame([row[1:] for row in sorted(made)], columns=["group", "rows", "labels"])
 
 
+def group_names(tables: Tables) -> pd.DataFrame:
+    """One row a group as it is written: rows, whether it is one, and the groups that its name looks like."""
+    if tables.written_groups is None:
+        return pd.DataFrame({"group": [], "rows": [], "is_group": [], "looks_like": []})
+    frame = pd.DataFrame({"group": tables.written_groups, "is_group": tables.has_group})
+    counts = frame.groupby("group", sort=True)["is_group"].agg(rows="size", is_group="first").reset_index()
+    twins = look_alikes(counts["group"][counts["is_group"]].tolist())
+    alike = {name: [other for other in names if other != name] for names in twins for name in names}
+    return counts.assign(looks_like=[";".join(alike.get(name, [])) for name in counts["group"]])
+
+
 def _look_alikes(tables: Tables) -> Iterator[Finding]:
-    alike = look_alikes(sorted(set(tables.labels.tolist())))
+    yield from _alike(tables, tables.labels, ("look_alikes", "labels", "classes", TABLE))
+
+
+def _group_names(tables: Tables) -> Iterator[Finding]:
+    """Groups that look alike, and rows without one."""
+    if tables.written_groups is None:
+        return
+    there = tables.has_group
+    groups = np.where(there, tables.written_groups, "")
+    yield from _alike(tables, groups, ("group_look_alikes", "groups", "groups", NAMES_TABLE))
+    if without := int((~there).sum()):
+        said = sorted({repr(cell) for cell in tables.written_groups[~there].tolist()})
+        yield Finding(
+            "missing_groups",
+            "warning",
+            without,
+            f"{without} of {len(there)} rows have no {tables.names.group} ({listing(said, 3)}): "
+            "each stands by itself, and may be in any fold",
+            f"fill in {tables.names.group} in {tables.names.train} where rows belong together",
+            NAMES_TABLE,
+            [_some(tables, ~there)],
+        )
+
+
+def _group_sizes(tables: Tables, folds: int) -> Iterator[Finding]:
+    """A group that is larger than a fold: a word for what is not known ("unknown", "0") is one more often than not."""
+    if tables.groups is None or len(sizes := pd.Series(tables.groups).value_counts()) < 2:
+        return
+    group, size = str(sizes.index[0]), int(sizes.iloc[0])
+    if size * folds > len(tables.train) and size > 2 * sizes.iloc[1]:
+        yield Finding(
+            "large_group",
+            "warning",
+            size,
+            f"group {group!r} holds {size} of {len(tables.train)} rows, more than a fold, and all of them are in one",
+            f"see whether it is one; if it stands for rows without one, empty these cells in {tables.names.train}",
+            NAMES_TABLE,
+            [_some(tables, tables.groups == group, group=True)],
+        )
+
+
+def _alike(tables: Tables, cells: np.ndarray, words: tuple[str, str, str, str]) -> Iterator[Finding]:
+    """Names among `cells` (N,) that look alike; `words`: the finding, what they name, what they count as, the table."""
+    finding, things, counted_as, table = words
+    alike = look_alikes(sorted(set(cells.tolist()) - {""}))
     if not alike:
         return
-    rows = pd.Series(tables.labels).value_counts()
-    told = listing([" and ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in alike])
+    rows = pd.Series(cells).value_counts()
+    told = listing([" and ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in alike], 5)
     # Where letters themselves are what is recognised, "a" and "A" are two classes.
     signs = all(len(name) == 1 for names in alike for name in names)
     yield Finding(
-        "look_alikes",
+        finding,
         "warning" if signs else "serious",
         len(alike),
-        f"labels that look alike count as several classes: {told}",
+        f"{things} that look alike count as several {counted_as}: {told}",
         f"write them alike in {tables.names.train}, unless they are meant to differ",
-        TABLE,
-        [_some(tables, tables.labels == name, repr(name)) for names in alike for name in names],
+        table,
+        [_some(tables, cells == name, repr(name)) for names in alike for name in names],
     )
 
 

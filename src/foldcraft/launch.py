@@ -50,7 +50,8 @@ def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callabl
 def _start(command: Sequence[str], slot: int, jobs: int) -> "subprocess.Popen[str]":
     """A process on its share of the machine, which ends when this one does."""
     share = share_of_cores(slot, jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(share)), "PYTHONUNBUFFERED": "1", lifeline.MARK: "stdin"}
+    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", lifeline.MARK: "stdin"}
+    environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
     if gpus := torch.cuda.device_count():
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(gpus)[slot % gpus]
     process = subprocess.Popen(
@@ -58,7 +59,8 @@ def _start(command: Sequence[str], slot: int, jobs: int) -> "subprocess.Popen[st
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environment,
     )
     if hasattr(os, "sched_setaffinity"):

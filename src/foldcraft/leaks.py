@@ -31,6 +31,7 @@ FOLDS = 5
 REPEATS = 6  # of what chance would give
 TREES = 20
 SHOWN = 12  # ids that give it away most
+EXACT = 7  # digits of a number that 32-bit floats, which trees compare, hold
 AUC = metrics.get("roc_auc")
 COLUMNS = ["question", "by", "kind", "auc", "low", "high", "chance", "found", "ids"]
 
@@ -148,7 +149,7 @@ def _fields(facts: pd.DataFrame) -> pd.DataFrame:
     """The fields as numbers, those left out that are the same everywhere."""
     table = pd.DataFrame(index=facts.index)
     table["place"] = facts.groupby("part").cumcount()
-    table["id number"] = pd.to_numeric(facts["id"].astype(str).str.extract(r"(\d+)\D*$")[0], errors="coerce")
+    table["id number"] = _numbers(facts["id"].astype(str).str.extract(r"([0-9]+)\D*$")[0])
     table["id length"] = facts["id"].astype(str).str.len()
     for name in [*FIELDS["file"], *FIELDS["look"]]:
         if name in facts:
@@ -157,6 +158,15 @@ def _fields(facts: pd.DataFrame) -> pd.DataFrame:
         table["aspect"] = facts["width"] / facts["height"].where(facts["height"] > 0)
     table = table.astype(float)
     return table[[name for name in table if table[name].nunique() > 1]].reset_index(drop=True)
+
+
+def _numbers(digits: pd.Series) -> pd.Series:
+    """Numbers (N,), NaN where there are none; their ranks where some are too large to be told apart as floats."""
+    stripped = digits.str.lstrip("0")
+    longest = int(stripped.str.len().max()) if digits.notna().any() else 0
+    if longest <= EXACT:
+        return pd.to_numeric(digits)
+    return stripped.str.zfill(longest).rank(method="dense")
 
 
 def _units(ids: np.ndarray, trains: np.ndarray, groups: Sequence[object] | None) -> np.ndarray:

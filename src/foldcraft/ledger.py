@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -36,6 +36,8 @@ COLUMNS = [
 ]
 BOARDS = ("public", "private")
 CHECK = "check"  # last column of the file: a checksum of a row's other columns but for the boards, which are the user's
+NUMBERS = ("nested", "nested_low", "nested_high", "optimistic", "rows")
+DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)\s*$"
 FOLDS = Path("folds")
 
 # Ledgers were once written without a competition, and with one kind of score: weights fitted on other folds.
@@ -56,19 +58,40 @@ def lock_in(submissions: Path) -> Path:
     return submissions / ".lock"
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, competition: str | None = None) -> pd.DataFrame:
     """All submissions so far, every column as text; an older ledger as if it had been written today.
 
+    Args:
+        competition: whose rows must be as they were written; rows of others that are not are left out. None: all.
+
     Raises:
-        FoldcraftError: the file is not a ledger, or a row has changed since it was written.
+        FoldcraftError: the file is not a ledger, or such a row has changed since it was written.
     """
+    rows = _load(path)
+    changed = rows[rows[CHECK] != ""]
+    for row in changed.itertuples():
+        if competition in (None, row.competition):
+            raise _has_changed(path, row.file)
+    return rows.drop(changed.index)[COLUMNS].reset_index(drop=True)
+
+
+def sound(path: Path) -> pd.DataFrame:
+    """The submissions of those competitions of which no row has changed since it was written."""
+    rows = _load(path)
+    changed = rows["competition"][rows[CHECK] != ""]
+    return rows[~rows["competition"].isin(changed)][COLUMNS].reset_index(drop=True)
+
+
+def _has_changed(path: Path, file: str) -> FoldcraftError:
+    mend = f"restore it, or take it as it is: python src/ledger.py --take {file}"
+    return FoldcraftError(f"the row of {file} has changed since it was written", path, mend)
+
+
+def _load(path: Path) -> pd.DataFrame:
+    """All rows and the column `CHECK`: a row's checksum as found where it does not fit, else empty."""
     if not path.exists() or os.path.getsize(path) == 0:
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
-    check_readable(path)
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise FoldcraftError(f"not a readable ledger: {error}", path, "mend or rename it") from None
+        return pd.DataFrame(columns=[*COLUMNS, CHECK], dtype=str)
+    rows = _parse(path)
     if list(rows.columns) == _OLD_COLUMNS:
         known = sorted(file.stem for file in FOLDS.glob("*.csv"))
         guessed = [competition_of(file, known) for file in rows["file"]]
@@ -77,20 +100,64 @@ def read(path: Path) -> pd.DataFrame:
     rows = rows.assign(**{name: "" for name in ("content", CHECK) if name not in rows})
     if list(rows.columns) != [*COLUMNS, CHECK]:
         raise FoldcraftError("columns are not those of a ledger", path, "mend or rename it")
-    if changed := [file for file, fits in zip(rows["file"], _fitting(rows), strict=True) if not fits]:
-        mend = f"restore it, or empty its column {CHECK!r} to take the row as it is"
-        raise FoldcraftError(f"the row of {changed[0]} has changed since it was written", path, mend)
-    return rows[COLUMNS].copy()
+    for column in (*NUMBERS, *BOARDS):
+        rows[column] = rows[column].str.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
+    return rows.assign(**{CHECK: ["" if _fits(row) else row[CHECK] for row in rows.to_dict("records")]})
 
 
-def _fitting(rows: pd.DataFrame) -> list[bool]:
-    return [found in ("", made) for found, made in zip(rows[CHECK], _checks(rows), strict=True)]
+def _parse(path: Path) -> pd.DataFrame:
+    """The table, as it was written or as a spreadsheet has saved it: other separators, another encoding."""
+    check_readable(path)
+    try:
+        data = path.read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252", "replace")  # what that spoils does not fit its row's checksum
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        rows = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
+    except (ValueError, OSError) as error:
+        raise FoldcraftError(f"not a readable ledger: {error}", path, "mend or rename it") from None
+    return rows[(rows != "").any(axis=1)].reset_index(drop=True)
 
 
-def _checks(rows: pd.DataFrame) -> list[str]:
-    """The checksum of each row."""
-    lasting = rows[[column for column in COLUMNS if column not in BOARDS]]
-    return [sealed.checksum(*cells)[:8] for cells in lasting.itertuples(index=False, name=None)]
+def _fits(row: Mapping[str, str]) -> bool:
+    """Is a row what was written? One without a checksum is taken as it is."""
+    found = row[CHECK]
+    return not found or any(_plain(found.casefold()) == _plain(made) for made in (_check(row), *_older_checks(row)))
+
+
+def _check(row: Mapping[str, str]) -> str:
+    """The checksum of a row: numbers count by their value, and the time, which spreadsheets write anew, not at all."""
+    return sealed.checksum(*(_plain(row[column]) for column in COLUMNS if column not in ("time", *BOARDS)))[:8]
+
+
+def _older_checks(row: Mapping[str, str]) -> Iterator[str]:
+    """Checksums as they once were, of the text, and of the text that the numbers once were."""
+    for digits in (None, 5):
+        cells = {column: row[column] for column in COLUMNS if column not in BOARDS}
+        if digits:
+            cells |= {column: _with_digits(row[column], digits) for column in NUMBERS if column != "rows"}
+            cells["weights"] = _with_digits(row["weights"], 3)
+        yield sealed.checksum(*cells.values())[:8]
+
+
+def _with_digits(cell: str, digits: int) -> str:
+    values = [_value(word) for word in cell.split()]
+    return cell if None in values else " ".join(f"{value:.{digits}f}" for value in values)
+
+
+def _plain(cell: str) -> str:
+    """A cell with each number in it written in one way."""
+    values = [(word, _value(word)) for word in cell.split()]
+    return " ".join(word if value is None else repr(value) for word, value in values)
+
+
+def _value(word: str) -> float | None:
+    try:
+        return float(re.sub(DECIMAL_COMMA, r"\1.\2", word))
+    except ValueError:
+        return None
 
 
 def competition_of(file: str, known: Sequence[str]) -> str:
@@ -106,19 +173,36 @@ def enter(path: Path, entry: Mapping[str, object], is_new: bool) -> None:
     Args:
         entry: every column but time, public and private.
     """
-    rows = read(path)
+    rows = _load(path)
     there = rows[rows["file"] == entry["file"]]
     if len(there) and (not is_new or there["content"].iloc[-1] == entry["content"]):
         return
-    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", **entry}
-    rows.loc[len(rows)] = [str(row[column]) for column in COLUMNS]
+    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", CHECK: "", **entry}
+    rows.loc[len(rows)] = [str(row[column]) for column in (*COLUMNS, CHECK)]
     _write(path, rows)
 
 
 def _write(path: Path, rows: pd.DataFrame) -> None:
+    """Write all rows; one that has changed keeps the checksum that does not fit it."""
     stream = io.StringIO()
-    rows.assign(**{CHECK: _checks(rows)}).to_csv(stream, index=False, lineterminator="\n")
+    checks = [row[CHECK] or _check(row) for row in rows.to_dict("records")]
+    rows.assign(**{CHECK: checks}).to_csv(stream, index=False, lineterminator="\n")
     write_atomic(path, stream.getvalue())
+
+
+def take(submissions: Path, files: Sequence[str]) -> list[str]:
+    """Take the rows of some submissions as they now are; a line for each.
+
+    Raises:
+        FoldcraftError: no such submission.
+    """
+    with locked(lock_in(submissions)):
+        rows = _load(path_in(submissions))
+        names = [_name(submissions, file, rows["file"].tolist()) for file in files]
+        told = {name: (rows[CHECK][rows["file"] == name] != "").any() for name in names}
+        rows.loc[rows["file"].isin(names), CHECK] = ""
+        _write(path_in(submissions), rows)
+    return [f"{name}: {'taken as it is' if changed else 'was as it was written'}" for name, changed in told.items()]
 
 
 def fill(submissions: Path, file: str, scores: Mapping[str, str]) -> list[str]:
@@ -135,9 +219,11 @@ def fill(submissions: Path, file: str, scores: Mapping[str, str]) -> list[str]:
         FoldcraftError: no such submission; no score; a score that is no number, or that the metric cannot have.
     """
     with locked(lock_in(submissions)):
-        rows = read(path_in(submissions))
+        rows = _load(path_in(submissions))
         name = _name(submissions, file, rows["file"].tolist())
         place = rows.index[rows["file"] == name][-1]  # a deleted submission may have had the name before
+        if rows.loc[place, CHECK]:
+            raise _has_changed(path_in(submissions), name)
         checked = {board: _number(board, score, rows.loc[place, "metric"]) for board, score in scores.items()}
         if not checked:
             raise FoldcraftError("no score is given", "--score", "add public=0.812, private=0.805 or both")

@@ -75,6 +75,7 @@ class MemberRuns:
         self.check_done()
         manifests = {fold: self.folder(fold).read_manifest() for fold in self.done_folds}
         for fold, manifest in manifests.items():
+            self.work.check_classes(manifest.get("classes"), self.folder(fold).path)
             if manifest.get("identity") != self.work.identity(fold):
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",

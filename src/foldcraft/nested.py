@@ -5,7 +5,7 @@ their score look better than it is. So all of it is fitted once more for every f
 the fold is judged by that: the nested score. Groups lie whole in one fold, so they stay whole here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,9 @@ from foldcraft.decision import Largest, Rule
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import Metric, get
+
+REALLY = 2.0  # standard errors by which something must be worse to be left out
+Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ def methods_for(metric: Metric) -> list[Method]:
 def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | None = None) -> Verdict:
     """Fit all ways to blend, score them, and say which is used.
 
+    Views, a way and a rule whose nested gain is really negative (`is_really_worse`) are left out.
+
     The way with the best nested answers is used, of equals the simpler one, and always with the decision rule that the
     metric asks for. Where the metric looks at labels alone, ways are compared by log-loss. A score of a few hundred
     labels hangs on a handful of rows: the best of several is mostly the luckiest, and a rule that must first show a
@@ -152,25 +157,37 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
     alone = [_evaluate([member], truth, [Best()], rules=False)[0] for member in members]
     named = [replace(candidate, name=member.name) for member, candidate in zip(members, alone, strict=True)]
     gains = [_views_gain(member, candidate, truth) for member, candidate in zip(members, alone, strict=True)]
+    plain = _without_views(members, alone, truth)
+    for place, member in enumerate(members):
+        if plain[None][place]:
+            own = {fold: [flags[place]] for fold, flags in plain.items()}
+            named[place] = replace(_evaluate([member], truth, [Best()], False, own)[0], name=member.name)
     if len(members) == 1:
         methods = [Best()]
-    found = _evaluate(members, truth, methods, rules=True)
+    found = _evaluate(members, truth, methods, rules=True, plain=plain)
     chosen, words = _choose(found, truth)
     answers = _chosen_elsewhere(found, truth)
     used = replace(chosen, nested=answers, score=score_of(answers, truth))
+    left_out = [member.name for member, is_plain in zip(members, plain[None], strict=True) if is_plain]
+    if left_out:
+        words.append(f"views are really worse than the image as it is, and are not used: {', '.join(left_out)}")
     return Verdict(used, found, named, gains, words)
 
 
-def _evaluate(members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool) -> list[Candidate]:
+def _evaluate(
+    members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool, plain: Plain | None = None
+) -> list[Candidate]:
     """A candidate for each method, then, with `rules`, another for each with its decision rule."""
-    everything = _fit(members, truth, methods, rules)
+    plain = plain or {}
+    everything = _fit(members, truth, methods, rules, plain.get(None))
     nested = [np.empty(members[0].log_probs.shape[1:]) for _ in everything]
     folds = np.unique(truth.fold)
     for fold in folds:
         # With a single fold there is no other to fit on, and nothing is nested.
         learned = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
         held = np.flatnonzero(truth.fold == fold)
-        plans = _fit([member.rows(learned) for member in members], truth.rows(learned), methods, rules)
+        some = [member.rows(learned) for member in members]
+        plans = _fit(some, truth.rows(learned), methods, rules, plain.get(int(fold)))
         for answers, (_, plan) in zip(nested, plans, strict=True):
             answers[held] = plan.apply([member.rows(held) for member in members])
     return [
@@ -186,8 +203,24 @@ def _evaluate(members: Sequence[Member], truth: Truth, methods: Sequence[Method]
     ]
 
 
-def _fit(members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool) -> list[tuple[str, Plan]]:
-    views = tuple(ttachoice.choose(member.views, member.log_probs, truth.targets) for member in members)
+def _fit(
+    members: Sequence[Member],
+    truth: Truth,
+    methods: Sequence[Method],
+    rules: bool,
+    plain: Sequence[bool] | None = None,
+) -> list[tuple[str, Plan]]:
+    """A plan for each method, and with `rules` another.
+
+    Args:
+        plain: of which members the image as it is stands alone.
+    """
+    views = tuple(
+        ttachoice.only_first(member.views)
+        if is_plain
+        else ttachoice.choose(member.views, member.log_probs, truth.targets)
+        for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
+    )
     averaged = [ttachoice.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
     known = Calibrated.of(averaged, truth.targets, truth.units)
     combinations = [method.combine(known) for method in methods]
@@ -210,11 +243,46 @@ def gain(a: np.ndarray, b: np.ndarray, truth: Truth) -> tuple[float, float]:
     return paired_difference(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
 
 
+def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Truth) -> bool:
+    """Do log-probabilities `a` (N, K) score worse than `b`, by more than `REALLY` standard errors of the difference?
+
+    The one rule by which views, a way to blend and a decision rule are left out: none has to show a gain, but none is
+    used against what out-of-fold rows say.
+    """
+    if not truth.metric.better(truth.metric(truth.targets, np.exp(b)), truth.metric(truth.targets, np.exp(a))):
+        return False  # mostly; it spares the bootstrap
+    value, error = gain(a, b, truth)
+    return value < -REALLY * error
+
+
+def _elsewhere(truth: Truth) -> dict[int | None, np.ndarray]:
+    """The rows that speak for what a fold is judged by: those of the others; None: for what is submitted, all."""
+    every, folds = np.arange(len(truth.fold)), np.unique(truth.fold)
+    parts: dict[int | None, np.ndarray] = {None: every}
+    for fold in folds:
+        parts[int(fold)] = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else every
+    return parts
+
+
+def _image_as_it_is(member: Member) -> np.ndarray:
+    return member.log_probs[ttachoice.first(member.views)].astype(np.float64)
+
+
 def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[float, float]:
     if len(member.views) == 1:
         return 0.0, 0.0
-    first = member.views.index(ttachoice.IDENTITY) if ttachoice.IDENTITY in member.views else 0
-    return gain(with_views.nested, member.log_probs[first].astype(np.float64), truth)
+    return gain(with_views.nested, _image_as_it_is(member), truth)
+
+
+def _without_views(members: Sequence[Member], alone: Sequence[Candidate], truth: Truth) -> Plain:
+    """Of which members the views are really worse than the image as it is."""
+    return {
+        fold: [
+            len(member.views) > 1 and is_really_worse(one.nested[rows], _image_as_it_is(member)[rows], truth.rows(rows))
+            for member, one in zip(members, alone, strict=True)
+        ]
+        for fold, rows in _elsewhere(truth).items()
+    }
 
 
 def _ways(found: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
@@ -237,18 +305,41 @@ def _worth(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[
     return best, scores
 
 
+def _answer(found: Sequence[Candidate], place: int, truth: Truth, rows: np.ndarray) -> Candidate:
+    """A way with its rule, or without it where some rows say that it is really worse with it."""
+    plain, ruled = (some[place] for some in _ways(found))
+    return plain if is_really_worse(ruled.nested[rows], plain.nested[rows], truth.rows(rows)) else ruled
+
+
+def _used(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[int, Candidate]:
+    """The way that some rows speak for, its place and itself; the simplest where it is really worse than that."""
+    best, _ = _worth(found, truth, rows)
+    chosen = _answer(found, best, truth, rows)
+    if best:
+        simplest = _answer(found, 0, truth, rows)
+        if is_really_worse(chosen.nested[rows], simplest.nested[rows], truth.rows(rows)):
+            return 0, simplest
+    return best, chosen
+
+
 def _choose(found: Sequence[Candidate], truth: Truth) -> tuple[Candidate, list[str]]:
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
-    judge = _judge_of_ways(truth.metric)
-    best, scores = _worth(found, truth, np.arange(len(truth.fold)))
-    chosen = ruled[best] if ruled[best].decides else replace(ruled[best], name=plain[best].name)
+    judge, every = _judge_of_ways(truth.metric), np.arange(len(truth.fold))
+    best, scores = _worth(found, truth, every)
+    place, used = _used(found, truth, every)
+    chosen = used if used.decides else replace(used, name=plain[place].name)
     names = [f"{one.name} {score:.4f}" for one, score in zip(plain, scores, strict=True)]
     is_behind = [judge.better(scores[best], score) for score in scores]
     words = _ladder(names, best, is_behind, judge.name.replace("_", "-"))
-    if chosen.decides:
-        value, error = gain(chosen.nested, plain[best].nested, truth)
-        words.append(f"{chosen.plan.rule} gains {value:+.4f} ± {error:.4f} over the likeliest class")
+    if place != best:
+        value, error = gain(_answer(found, best, truth, every).nested, used.nested, truth)
+        over = f"over {plain[place].name} in {truth.metric.name.replace('_', ' ')}"
+        words.append(f"{plain[best].name} gains {value:+.4f} ± {error:.4f} {over}, and is not used")
+    if ruled[place].decides:
+        value, error = gain(ruled[place].nested, plain[place].nested, truth)
+        so = "" if used.is_ruled else ", and is not used"
+        words.append(f"{ruled[place].plan.rule} gains {value:+.4f} ± {error:.4f} over the likeliest class{so}")
     return chosen, words
 
 
@@ -267,9 +358,8 @@ def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: s
 def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:
     """Nested answers (N, K), each fold's of the candidate that the other folds speak for: the choice is judged too."""
     answers = np.empty_like(found[0].nested)
-    folds = np.unique(truth.fold)
-    for fold in folds:
-        others = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
-        held = truth.fold == fold
-        answers[held] = _ways(found)[1][_worth(found, truth, others)[0]].nested[held]
+    for fold, others in _elsewhere(truth).items():
+        if fold is not None:
+            held = truth.fold == fold
+            answers[held] = _used(found, truth, others)[1].nested[held]
     return answers

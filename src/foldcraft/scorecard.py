@@ -36,7 +36,7 @@ class Scorecard:
             FoldcraftError: a file is missing or damaged, they do not belong together, or are of other data.
         """
         joined = predictions.join_folds([predictions.read(file) for file in files], views)
-        if joined.origin.data != competition.fingerprint:
+        if (joined.origin.data, joined.origin.classes) != (competition.fingerprint, competition.classes.names):
             raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
         place = {row: number for number, row in enumerate(competition.train_ids.tolist())}
         rows = np.array([place[row] for row in joined.ids.tolist()])

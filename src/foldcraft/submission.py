@@ -1,6 +1,6 @@
 """The submission: made on the host's sample, checked, and entered in the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     """The sample submission with its answers replaced, everything else left as it is.
 
     A sample with one column a class gets probabilities; with one column beside the id it gets labels, or, where the
-    metric wants probabilities and there are two classes, the probability of the second class.
+    metric wants probabilities and there are two classes, the probability of the class that the column is named after,
+    else of the second class.
 
     Args:
         ids: test ids (N,).
@@ -44,7 +45,7 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     elif len(answers) == 1 and competition.metric.wants == "labels":
         result[answers[0]] = competition.classes.decode(ordered.argmax(1))
     elif len(answers) == 1 and len(names) == 2:
-        result[answers[0]] = np.exp(ordered[:, 1])
+        result[answers[0]] = np.exp(ordered[:, _asked_for(answers[0], names)])
     else:
         raise FoldcraftError(
             f"columns {listing(answers)} are neither one label nor one probability a class ({listing(names)})",
@@ -52,6 +53,25 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
             "mend competition.sample or competition.metric",
         )
     return result
+
+
+def _asked_for(column: str, names: Sequence[str]) -> int:
+    """Which of two classes a single column of probabilities is of."""
+    named = [k for k, name in enumerate(names) if name.strip().casefold() == column.strip().casefold()]
+    return named[0] if len(named) == 1 else 1
+
+
+def meaning(competition: Competition) -> str | None:
+    """What the column of a submission holds where the sample leaves that open; None where it does not."""
+    answers = [column for column in competition.sample.columns if column != competition.id_column]
+    names = competition.classes.names
+    if len(answers) > 1 or len(names) != 2 or competition.metric.wants == "labels":
+        return None
+    asked = _asked_for(answers[0], names)
+    said = f"column {answers[0]!r} holds the probability of {names[asked]!r}"
+    if answers[0].strip().casefold() == names[asked].strip().casefold():
+        return said
+    return f"{said}, the second class; competition.order=[{names[1]},{names[0]}] asks for the other"
 
 
 def _check_rows(wanted: list[str], given: list[str]) -> None:
@@ -107,13 +127,13 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
     check_file_name(name)
     text = frame.to_csv(index=False, lineterminator="\n")
     with locked(ledger.lock_in(folder)):
-        rows = ledger.read(ledger.path_in(folder))
+        rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
         path, is_new = _free_name(folder, name, text, dict(zip(rows["file"], rows["content"], strict=True)))
         if is_new:
             write_atomic(path, text)
         entered = {"file": path.name, "content": sealed.checksum(text), **entry}
         ledger.enter(ledger.path_in(folder), entered, is_new)
-        rows = ledger.read(ledger.path_in(folder))
+        rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
     found = agreement.doubts(folder, comparable, only=path.name)
     return Written(path, is_new, found[0] if found else None)

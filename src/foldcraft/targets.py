@@ -1,23 +1,33 @@
-"""Classes: the sorted labels, stored once, and their numbers."""
+"""Classes: the labels in their order, stored once, and their numbers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 
 from foldcraft.errors import FoldcraftError, listing
 
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,9})?\s*", re.ASCII | re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Classes:
-    """The labels of a competition in sorted order; a label's place is its class index."""
+    """The labels of a competition in order; a label's place is its class index."""
 
     names: tuple[str, ...]
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> "Classes":
-        """The classes that occur in `labels`."""
-        return cls(tuple(sorted(set(labels))))
+        """The classes that occur in `labels`: numbers by value, where all are numbers, else words by alphabet."""
+        found = sorted(set(labels))
+        return cls(tuple(sorted(found, key=Decimal) if are_numbers(found) else found))
+
+    @property
+    def are_by_alphabet(self) -> bool:
+        """Is this the order that their letters alone would give?"""
+        return list(self.names) == sorted(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,3 +46,8 @@ class Classes:
     def decode(self, indices: np.ndarray) -> list[str]:
         """Labels of class indices (N,)."""
         return [self.names[index] for index in indices]
+
+
+def are_numbers(labels: Sequence[str]) -> bool:
+    """Does every label look like a number?"""
+    return all(NUMBER.fullmatch(label) for label in labels)

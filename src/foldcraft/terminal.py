@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tim
 from rich.table import Column, Table
 from rich.text import Text
 
+from foldcraft import streams
 from foldcraft.audience import Audience
 from foldcraft.config import Config
 from foldcraft.errors import counted, printable
@@ -26,6 +27,14 @@ from foldcraft.rundir import FoldFolder
 ENDLESS = 10_000  # columns of what is no terminal: a file has no width
 WIDE, MIDDLING = 90, 60  # columns of a terminal from which on a bar shows all, or the most of it
 NUMBER = tuple("+-−–±0123456789.")
+
+
+class _Console(Console):
+    """One that outlives its reader."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        streams.let_go()
 
 
 class Terminal(Audience):
@@ -39,7 +48,7 @@ class Terminal(Audience):
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(highlight=False, emoji=False, soft_wrap=True)
+        self.console = _Console(highlight=False, emoji=False, soft_wrap=True)
         self.has_width = sys.stdout.isatty()
         self.is_live = self.has_width and self.console.is_interactive
         if not self.has_width:

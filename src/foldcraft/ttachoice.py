@@ -25,8 +25,7 @@ def choose(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tu
         log_probs: (V, N, K).
         truth: class indices (N,).
     """
-    first = views.index(IDENTITY) if IDENTITY in views else 0
-    taken = [first]
+    taken = [first(views)]
     best = _loss(_weights(taken, len(views)), log_probs, truth)
     while len(taken) < min(MOST, len(views)):
         left = [k for k in range(len(views)) if k not in taken]
@@ -37,6 +36,16 @@ def choose(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tu
         best = losses[found]
         taken.append(found)
     return tuple(_weights(taken, len(views)).tolist())
+
+
+def first(views: Sequence[str]) -> int:
+    """The place of the image as it is."""
+    return views.index(IDENTITY) if IDENTITY in views else 0
+
+
+def only_first(views: Sequence[str]) -> tuple[float, ...]:
+    """Weights with which the image as it is stands alone."""
+    return tuple(_weights([first(views)], len(views)).tolist())
 
 
 def average(log_probs: np.ndarray, weights: Sequence[float]) -> np.ndarray:

@@ -75,8 +75,23 @@ class Workspace:
             FoldcraftError: a teacher has not finished that fold.
         """
         parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
+        if not self.competition.classes.are_by_alphabet:  # as they once were always: an older fold's heads are so
+            parts.append(list(self.competition.classes.names))
         taught = self.taught_by(fold)
         return fingerprint.of_values([*parts, taught] if taught else parts)
+
+    def check_classes(self, trained: Sequence[str] | None, where: object) -> None:
+        """See that a fold was trained for the classes as they are, in their order.
+
+        Raises:
+            FoldcraftError: it was not.
+        """
+        known = self.competition.classes.names
+        if trained is None or tuple(trained) == known or set(trained) != set(known):
+            return  # other classes are other data, which is told by their fingerprint
+        mend = "set competition.order to that, to go on with it, or experiment=NEWNAME to train again"
+        was, now = listing(trained, 12), listing(known, 12)
+        raise FoldcraftError(f"was trained for classes in the order {was}, which now is {now}", where, mend)
 
     def taught_by(self, fold: int) -> dict[str, str]:
         """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.

@@ -116,8 +116,9 @@ class Evidence:
     @cached_property
     def standing(self) -> Standing | None:
         """The competition's submissions; None where there is none yet."""
-        rows = ledger.read(ledger.path_in(self.submissions))
-        found = standing.read(self.submissions, rows[rows["competition"] == self.config.competition.name])
+        name = self.config.competition.name
+        rows = ledger.read(ledger.path_in(self.submissions), name)
+        found = standing.read(self.submissions, rows[rows["competition"] == name])
         return next((one for one in found if one.metric == self.metric), None)
 
     def link(self, path: Path) -> str:
