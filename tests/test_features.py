@@ -185,7 +185,7 @@ def test_stages_are_chosen_by_name_and_a_wrong_name_lists_those_that_exist() -> 
     assert choose_stages(stages, "coarse") == ["layer1.1", "layer2.1", "layer3.1", "layer4.1", "head"]
     assert choose_stages(stages, "last") == ["head"]
     assert choose_stages(stages, ["head", "layer3.0"]) == ["layer3.0", "head"]
-    with pytest.raises(FoldcraftError, match=r"no stage 'layer2'.*layer2\.1"):
+    with pytest.raises(FoldcraftError, match=r"no stage 'layer2'.*layer2\.0"):
         choose_stages(stages, ["layer2"])
 
 

@@ -9,6 +9,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,7 @@ def settings_for(folder: Path, **names: Any) -> Config:
 
 def whole_way(read: Competition, folder: Path) -> None:
     """Folds that come back as they were, and a submission as the host reads it."""
+    read = replace(read, groups=None)  # all rows share one image, and would be one group
     made = splitting.make(read, config.FoldsConfig(count=2, scheme="plain"))
     folds.write(made, folder / "folds.csv")
     assert folds.read(folder / "folds.csv", read).fingerprint == made.fingerprint
@@ -415,7 +417,7 @@ def frozen(workplace: Path) -> tuple[Competition, bytes]:
     write(workplace / "good" / "x.png", images()["png L"])
     for name, data in GOOD.items():
         write(workplace / "good" / name, data)
-    data = competition.read(settings_for(workplace / "good"))
+    data = replace(competition.read(settings_for(workplace / "good")), groups=None)
     folds.write(splitting.make(data, config.FoldsConfig(count=2)), workplace / "folds.csv")
     return data, (workplace / "folds.csv").read_bytes()
 

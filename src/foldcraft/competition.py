@@ -224,10 +224,11 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         missing.pop("test", None)
     if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
         nearest = imagepaths.Folder(folder).nearest(names[0])
-        mend = f"{nearest}{': ' if nearest else ''}mend the files, or competition.image and test_image; src/audit.py lists all"
+        mend = "mend the files, or competition.image and test_image; src/audit.py lists them all"
+        mend = f"{nearest}: {mend}" if nearest else mend
         if not missing.get("train"):
             mend += ", or set images.on_error=baseline, which spares some test images"
-        what = f"{len(names)} images are missing: {listing([shorten(name, 40) for name in names], 3)}"
+        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in names], 5)}"
         raise FoldcraftError(what, folder, mend)
 
 
