@@ -436,12 +436,47 @@ def read_only(dice: random.Random, whole: Path, calm: dict[str, str], stage: str
     return wrong + finish(whole / stage) + differences(calm)
 
 
+class Broken(io.RawIOBase):
+    """A pipe whose reader has left."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def output(dice: random.Random, whole: Path, calm: dict[str, str], stage: str) -> list[str]:
+    """A stdout that lacks most characters, is closed, or has lost its reader: the work is done all the same."""
+    kind = dice.choice(["ascii", "latin-1", "cp932", "closed", "broken pipe"])
+    NOTES.append(f"output: {kind}")
+    shutil.rmtree("submissions")
+
+    def muted() -> list[str]:
+        raw = Broken() if kind == "broken pipe" else io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding="utf-8" if kind in ("closed", "broken pipe") else kind)  # type: ignore[arg-type]
+        sys.stdout = None if kind == "closed" else stream  # as Python finds a closed one  # type: ignore[assignment]
+        codes = {}
+        for words in CHAIN[:4]:
+            sys.argv = [f"src/{words[0]}.py", *words[1:]]
+            try:
+                cli.run(importlib.import_module(words[0]).main)
+            except SystemExit as end:
+                codes[words[0]] = end.code
+        return [f"{name} ends with {code}" for name, code in codes.items() if code]
+
+    wrong = wait(fork(muted))
+    file = "submissions/digits_tiny_student.csv"
+    wrong += [] if outcome().get(file) == calm[file] else [f"{file} is not as undisturbed"]
+    return wrong + finish(whole / stage) + differences(calm)
+
+
 # How they are played
 
 NOTES: list[str] = []
 KINDS = ["damage", "damage", "kill", "damage", "full disk", "damage", "unreadable", "damage", "two at once", "damage"]
 RARER = {3: "clock", 5: "several", 7: "kill and damage"}  # every third round these take such a place
-NEWER = {1: "replaced", 9: "read only"}  # and these every second round
+NEWER = {1: "replaced", 6: "output", 9: "read only"}  # and these every second round
 
 
 def kind_of(number: int) -> str:
@@ -477,7 +512,7 @@ def play(number: int, whole: Path, calm: dict[str, str], seconds: dict[str, floa
     if kind == "kill":
         return kill(dice, whole, calm, stage, seconds[stage])
     other = {"full disk": full_disk, "unreadable": unreadable, "two at once": two_at_once, "clock": clock}
-    other |= {"replaced": replaced, "read only": read_only}
+    other |= {"replaced": replaced, "read only": read_only, "output": output}
     return other[kind](dice, whole, calm, stage)
 
 

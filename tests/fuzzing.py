@@ -273,6 +273,8 @@ def images() -> dict[str, bytes]:
         "tiff frames": lambda: _frames("TIFF"),
         "tiff 16 bits": lambda: _by_opencv(".tiff", np.uint16, 3),
         "tiff float": lambda: _by_opencv(".tiff", np.float32, 3),
+        "tiff signed": lambda: _by_opencv(".tiff", np.int16, 1),
+        "tiff four bands": lambda: _by_opencv(".tiff", np.uint8, 4),
         "tiff double": lambda: _by_opencv(".tiff", np.float64, 1),
         **{f"bmp {mode}": (lambda mode=mode: _saved(mode, "BMP")) for mode in ("1", "L", "P", "RGB", "RGBA")},
         "webp": lambda: _saved("RGB", "WEBP"),

@@ -1,9 +1,9 @@
 """Faults drawn from a seed: nothing finished is lost, nothing is silently wrong, and the line that tells of it helps.
 
 A fault spoils a file (a bit, a cut, noise, a folder in its place), kills, fills the disk, locks a file, runs two of
-everything at once, turns the clock back, puts another picture under an
-image's name or makes the runs read-only. The commands then go on, each mistake mended as its line says, and all must
-end bit for bit as if nothing had happened. `make nightly` plays more of them.
+everything at once, turns the clock back, puts another picture under an image's name, makes the runs read-only or takes
+the output away. The commands then go on, each mistake mended as its line says, and all must end bit for bit as if
+nothing had happened. `make nightly` plays more of them.
 """
 
 import json
@@ -43,7 +43,7 @@ def test_fault(number: int) -> None:
 
 def test_every_kind_of_fault_is_played() -> None:
     expected = {"damage", "several", "kill", "kill and damage", "full disk", "unreadable", "two at once", "clock"}
-    expected |= {"replaced", "read only"}
+    expected |= {"replaced", "read only", "output"}
     said = [report["fault"][0] for report in reports()]
     missing = {kind for kind in expected if not any(re.match(rf"{kind}( at |:|$)", words) for words in said)}
     assert not missing or COUNT < 30, said
