@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
     terminal = cli.terminal(args)
-    works = [work, *(Workspace.open(startingpoint.config_for(config, name)) for name in names[1:])]
+    works = [work, *(replace(work, config=startingpoint.config_for(work.config, name)) for name in names[1:])]
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))

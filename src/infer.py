@@ -127,6 +127,12 @@ def _track(members: Sequence[MemberRuns], path: Path, entry: dict[str, object], 
 
 def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:
     for member in members:
+        paths = member.work.competition.train_paths
+        if not member.work.train_images and (there := sum(path.is_file() for path in paths)):
+            terminal.say(
+                f"warning: {len(paths) - there} of {len(paths)} training images are missing: whether "
+                f"{member.name} learned from those that are there cannot be told"
+            )
         if missing := member.missing_folds:
             terminal.say(
                 f"warning: {member.name} has only fold {', '.join(map(str, member.done_folds))}; "

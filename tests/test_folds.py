@@ -180,7 +180,7 @@ def test_balance_adds_up(drawn: tuple[Competition, int]):
     ("labels", "groups", "asked", "message"),
     [
         ("xy", None, {"count": 3, "scheme": "plain"}, "fewer rows than the 3 folds"),
-        ("xyxyxy", "aabbbb", {"count": 3}, "fewer groups than the 3 folds"),
+        ("xyxyxy", "aabbbb", {"count": 3}, "fewer groups (2) than the 3 folds"),
         ("xyxyxy", None, {"count": 3, "scheme": "stratified_group"}, "competition.group"),
     ],
 )

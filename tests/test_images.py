@@ -15,7 +15,7 @@ import pytest
 from conftest import flipped
 from PIL import Image
 
-from foldcraft import decoding, depth, images
+from foldcraft import decoding, depth, imagefacts, images
 from foldcraft.decoding import UnreadableImage
 from foldcraft.errors import FoldcraftError
 from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
@@ -639,3 +639,45 @@ def test_two_processes_at_once_build_one_cache(tmp_path: Path):
     assert {path for _, path, _ in outcomes} == set(cache.glob("*.npy"))
     assert all(pixels == expected for _, _, pixels in outcomes)
     assert no_leftovers(tmp_path)
+
+
+def grey_tiff(bands: np.ndarray, extra: int | None) -> bytes:
+    """A TIFF of several bands (H, W, B) that calls itself grey, as satellite images do; `extra`: its ExtraSamples."""
+    height, width, count = bands.shape
+    bits = 8 * bands.dtype.itemsize
+    tags = [(256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * count), (259, 3, [1]), (262, 3, [1])]
+    tags += [(273, 4, [0]), (277, 3, [count]), (278, 4, [height]), (279, 4, [bands.nbytes])]
+    tags += [(338, 3, [extra] * (count - 1))] if extra is not None else []
+    size = {3: 2, 4: 4}
+    behind = sum(len(values) * size[kind] for _, kind, values in tags if len(values) * size[kind] > 4)
+    place = 8 + 2 + 12 * len(tags) + 4
+    body, more = b"", b""
+    for tag, kind, values in tags:
+        values = [place + behind] if tag == 273 else values
+        data = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        if len(data) > 4:
+            data, more = struct.pack("<I", place + len(more)), more + data
+        body += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4) + more + bands.tobytes()
+
+
+@pytest.mark.parametrize("extra", [None, 0])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_of_bands_that_call_themselves_grey_the_first_three_are_colours(tmp_path: Path, kind: type, extra: int | None):
+    bands = np.broadcast_to(np.array([200, 50, 100, 7], kind), (6, 5, 4))
+    path = tmp_path / "bands.tif"
+    path.write_bytes(grey_tiff(np.ascontiguousarray(bands), extra))
+    assert decoding.decode(path, 255).getpixel((0, 0)) == (200, 50, 100)
+    facts = imagefacts.look(path)
+    assert facts["bands_left_out"], "infrared is told of"
+    assert not facts["problem"]
+
+
+def test_floats_that_end_at_one_beside_others_are_told(tmp_path: Path):
+    for number, top in enumerate((1.0, 234.0, 1.0)):
+        values = np.linspace(0, top, 400, dtype=np.float32).reshape(20, 20)
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+    found = depth.find(sorted(tmp_path.glob("*.tif")), tmp_path)
+    assert found is not None
+    assert "warning: 2 of those looked at end at 1 and others at 23" in found.words
+    assert len(found.words) < 300

@@ -314,7 +314,7 @@ def test_training_images_stop_whatever_becomes_of_test_images(shapes: Path, comm
     command("split", "--config", shapes)
     stopped = command("train", "--config", shapes, "--fold", "0", "images.on_error=baseline")
     assert stopped.code == 2
-    assert "1 images cannot be read: input/shapes/train/001.png" in stopped.err
+    assert "1 image cannot be read: input/shapes/train/001.png" in stopped.err
 
 
 @pytest.fixture(scope="module")
@@ -389,8 +389,13 @@ def test_other_training_pictures_name_the_folds_that_learned_from_the_old_ones(l
         assert told.code == 2, words
         assert "fold 0, 1 learned from other training images than lie there now" in told.err
         assert "delete these folds and train them again" in told.err
+    sorted(Path("input/shapes/train").iterdir())[5].unlink()
+    told = command("infer", "--config", learned)
+    assert (told.code, "learned from other training images" in told.err) == (2, True), "one is gone, but was known"
     picture.write_bytes(kept)
     assert command("infer", "--config", learned).code == 0
+    Path("runs/shapes/cache/content.json").unlink()
+    assert "warning: 1 of 48 training images are missing: whether tiny" in command("infer", "--config", learned).out
 
 
 def test_inference_needs_test_images_alone(learned: Path, command) -> None:

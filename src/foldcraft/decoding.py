@@ -156,6 +156,8 @@ def _open(source: Path | bytes, read: Callable[[Image.Image | None, Path | bytes
     try:
         opened = Image.open(_stream(source), formats=KINDS)
     except UnidentifiedImageError:  # of TIFFs OpenCV reads some more: floats in colour, 64 bits, two bands
+        if (coloured := _as_colours(source)) is not None:
+            return _open(coloured, read)
         with _alone_if_large(_pixels_of_tiff(source)):
             return read(None, source)
     with opened as image:
@@ -350,6 +352,30 @@ def _tags_of_tiff(source: Path | bytes) -> Any:
         stream.seek(tags.next)
         tags.load(stream)
         return tags
+
+
+def _as_colours(source: Path | bytes) -> bytes | None:
+    """A TIFF of three or four bands that calls itself grey, as satellite images do, with its first three as RGB.
+
+    None for anything else. OpenCV would read the first band alone.
+    """
+    tags = _tags_of_tiff(source)
+    bands, kind = (
+        tags.get(tag, 1) for tag in (TiffImagePlugin.SAMPLESPERPIXEL, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
+    )
+    if bands not in (3, 4) or kind != 1:
+        return None
+    data = bytearray(source if isinstance(source, bytes) else source.read_bytes())
+    order = "<" if data[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, first)
+    for place in range(first + 2, first + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from(f"{order}H", data, place)
+        if tag == TiffImagePlugin.PHOTOMETRIC_INTERPRETATION:
+            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 2, 0)
+        elif tag == EXTRA_SAMPLES and not (bands == 4 and _extra_is_alpha(tags)):
+            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 0, 0)
+    return bytes(data)
 
 
 def _pixels_of_tiff(source: Path | bytes) -> int:

@@ -19,6 +19,7 @@ INDEX = "depth.json"
 MOST_LOOKS = 1000  # deep images whose values are looked at, spread over all of them
 MOST_VALUES = 1 << 22  # of one image
 TYPICAL = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits, and of shares
+MIXED = 50.0  # a largest value beside which images that end at 1 are not just dark
 SLACK = 1.02  # of a largest value: what resampling adds to it
 PLAIN = (b"\xff\xd8", b"GIF8", b"BM", b"RIFF")  # how files of 8 bits a value begin
 
@@ -129,6 +130,9 @@ def _scale(looks: Sequence[Look], count: int) -> Scale:
     tops = [max((look.high for look in looks if look.is_float is kind), default=None) for kind in (True, False)]
     if None not in tops and bounds(0, tops[0])[1] != bounds(0, tops[1])[1]:
         words += f"; warning: floats end at {tops[0]:g} and whole numbers at {tops[1]:g}, write them alike"
+    shares = sum(look.is_float and look.high <= SLACK for look in looks)
+    if shares and high > MIXED:
+        words += f"; warning: {shares} of those looked at end at 1 and others at {high:g}, write them alike"
     return Scale(black, white, words)
 
 

@@ -144,6 +144,7 @@ def look(path: Path, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
             return {**facts, "problem": "empty"}
         with suppress(UnidentifiedImageError):  # OpenCV reads some kinds that Pillow does not
             facts |= _header(path)
+        with suppress(Exception):  # told by `decode`
             facts |= {"bands_left_out": has_bands_left_out(path), "deep": is_deep(path)}
         black, white = bounds
         image = decode(path, white, LOOKED_AT, black)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from foldcraft import fingerprint, sealed
 from foldcraft.decoding import decode, has_bands_left_out
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.errors import FoldcraftError, counted, listing
 from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
@@ -82,7 +82,7 @@ class UnreadableImages(FoldcraftError):
 
     def __init__(self, problems: Sequence[str], mend: str = "mend the files or drop their rows") -> None:
         self.problems = list(problems)
-        super().__init__(f"{len(problems)} images cannot be read: {listing(self.problems, 1000)}", mend=mend)
+        super().__init__(f"{counted(len(problems), 'image')} cannot be read: {listing(self.problems, 1000)}", mend=mend)
 
 
 @dataclass(frozen=True)
@@ -253,22 +253,27 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
 
 
 def content_of(paths: Sequence[Path], folder: Path, spare: bool = False) -> str:
-    """Digest of what the files hold, in their order, whatever they are called; `folder` is that of the caches."""
-    return fingerprint.of_values(_content(paths, folder, spare))
+    """Digest of what the files hold, in their order, whatever they are called; `folder` is that of the caches.
+
+    Of a file that is gone it is what is remembered; "" where nothing is and `spare` does not allow for it.
+    """
+    content = _content(paths, folder, spare)
+    return fingerprint.of_values(content) if None not in content else ""
 
 
-def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[str]:
+def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[str | None]:
     """Digest of each file, remembered with its size and times so that a file is read again only when it has changed.
 
     Args:
-        spare: a file that is not there has a word in place of its digest.
+        spare: a file that is not there has a word in place of its digest; else what is remembered of it, or None.
     """
     index_file = folder / "content.json"
     index = _remembered(index_file)
     digests, changed = [], False
     for path in paths:
-        if spare and not path.is_file():
-            digests.append(GONE)
+        if not path.is_file():
+            known = index.get(os.path.abspath(path))
+            digests.append(GONE if spare else _digest(known) if known else None)
             continue
         stat = path.stat()
         # ctime is nobody's to set: an image replaced by one of the same size and time is noticed by it.
@@ -278,10 +283,14 @@ def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[s
             index[key] = [*stamp, fingerprint.of_file(path)]
             index[key] += [_leaves_bands_out(path)] if odd else []
             changed = True
-        digests.append(index[key][3] + ("-bands" if index[key][4:] == [True] else ""))
+        digests.append(_digest(index[key]))
     if changed:
         sealed.write_json(index_file, index)
     return digests
+
+
+def _digest(entry: Sequence[Any]) -> str:
+    return entry[3] + ("-bands" if entry[4:] == [True] else "")
 
 
 def _remembered(index_file: Path) -> dict[str, list[Any]]:

@@ -100,8 +100,8 @@ def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
 
 
 def _check_counts(competition: Competition, count: int, groups: np.ndarray | None) -> None:
-    if groups is not None and len(np.unique(groups)) < count:
-        what = f"fewer groups than the {count} folds; rows of one image file are a group too"
+    if groups is not None and (there := len(np.unique(groups))) < count:
+        what = f"fewer groups ({there}) than the {count} folds; rows of one image file are a group too"
         raise FoldcraftError(what, "folds.count", "use fewer folds")
     if len(competition.targets) < count:
         raise FoldcraftError(f"fewer rows than the {count} folds", "folds.count", "use fewer folds")

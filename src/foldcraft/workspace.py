@@ -122,9 +122,9 @@ class Workspace:
 
     def _content(self, part: str) -> str:
         paths = self.competition.paths(part)
-        spare = part == "test" and self._spares_tests
-        whole = spare or all(map(os.path.isfile, paths))
-        return content_of(paths, cache_folder(self.config), spare) if whole else ""
+        if not any(map(os.path.isfile, paths)):
+            return ""
+        return content_of(paths, cache_folder(self.config), part == "test" and self._spares_tests)
 
     def check_images(self, trained: Mapping[int, Mapping[str, Any]]) -> None:
         """See that folds learned from the training images that are there now.
