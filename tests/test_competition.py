@@ -113,6 +113,19 @@ def test_csvs_from_any_editor(folder: Path, bom: bytes, ending: bytes):
     assert list(data.sample.columns) == ["id", "answer"]
 
 
+def read_with_image(folder: Path, row_id: str, file: str) -> Competition:
+    """A competition whose first training row and only test row have that id, once each has found that file."""
+    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", f"id\n{row_id}\n")
+    for part in ("train", "test"):
+        path = folder / part / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    data = open_it(folder)
+    assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
+    assert data.test_paths == (folder / "test" / file,)
+    return data
+
+
 @pytest.mark.parametrize(
     ("row_id", "file"),
     [
@@ -129,14 +142,7 @@ def test_csvs_from_any_editor(folder: Path, bom: bytes, ending: bytes):
 )
 def test_an_id_finds_its_image(folder: Path, row_id: str, file: str):
     """With or without extension, with or without a folder."""
-    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", f"id\n{row_id}\n")
-    for part in ("train", "test"):
-        path = folder / part / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    data = open_it(folder)
-    assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
-    assert data.test_paths == (folder / "test" / file,)
+    read_with_image(folder, row_id, file)
 
 
 @pytest.mark.parametrize(
@@ -155,14 +161,7 @@ def test_an_id_finds_its_image(folder: Path, row_id: str, file: str):
     ],
 )
 def test_another_spelling_finds_its_image_and_says_so(folder: Path, row_id: str, file: str):
-    write_tables(folder, f"id,label\n{row_id},x\nb,y\n", f"id\n{row_id}\n")
-    for part in ("train", "test"):
-        path = folder / part / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    data = open_it(folder)
-    assert data.train_paths == (folder / "train" / file, folder / "train" / "b.png")
-    assert data.test_paths == (folder / "test" / file,)
+    data = read_with_image(folder, row_id, file)
     assert "competition.image: 1 image found under another spelling" in data.image_notes[0]
     assert "test" in data.image_notes[1]
 

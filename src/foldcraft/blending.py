@@ -9,14 +9,14 @@ import numpy as np
 from foldcraft import hardware, nested, predictions
 from foldcraft.audience import Audience
 from foldcraft.ensemble import Method
-from foldcraft.files import locked, remove_leftovers
+from foldcraft.files import is_writable, locked, remove_leftovers
 from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, hardware_file, written_folder
+from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.workspace import Workspace
 
 
@@ -57,11 +57,9 @@ def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
     wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, audience)]
     if not wanted:
         return
-    for config in (
-        member.work.config for member in members if written_folder(member.work.config).parent != member.work.config.runs
-    ):
+    config = members[0].work.config
+    if not is_writable(config.runs):
         audience.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
-        break
     models = {}
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -167,9 +167,15 @@ def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequenc
 
     Of the names of groups, or of ids where there are no groups, the one that sorts first stays.
     """
-    if len(set(paths)) == len(paths):
-        return groups
-    names = ids if groups is None else groups
+    return groups if len(set(paths)) == len(paths) else joined_groups(ids if groups is None else groups, paths)
+
+
+def joined_groups(names: np.ndarray, keys: Sequence[Hashable | None]) -> np.ndarray:
+    """Groups (N,) of which all that have rows of the same key are one; it bears the name that sorts first.
+
+    Args:
+        keys: one a row; None joins nothing.
+    """
     parent = dict(zip(names.tolist(), names.tolist(), strict=True))
 
     def root(name: str) -> str:
@@ -177,10 +183,11 @@ def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequenc
             name = parent[name] = parent[parent[name]]
         return name
 
-    first: dict[Path, str] = {}
-    for name, path in zip(names.tolist(), paths, strict=True):
-        both = sorted((root(first.setdefault(path, name)), root(name)))
-        parent[both[1]] = both[0]
+    first: dict[Hashable, str] = {}
+    for name, key in zip(names.tolist(), keys, strict=True):
+        if key is not None:
+            both = sorted((root(first.setdefault(key, name)), root(name)))
+            parent[both[1]] = both[0]
     return np.array([root(name) for name in names.tolist()])
 
 

@@ -7,12 +7,10 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from foldcraft import fingerprint
-from foldcraft.competition import Competition
+from foldcraft.competition import Competition, joined_groups
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.folds import Folds
@@ -89,14 +87,8 @@ def _none_empty(fold: np.ndarray, groups: np.ndarray, targets: np.ndarray, count
 
 def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
     """Groups (N,) that hold whole groups and whole clusters, named after the unit that comes first in each."""
-    units, unit = np.unique(competition.units, return_inverse=True)
-    cluster = pd.Series(competition.train_ids).map(clusters).to_numpy()
-    number, names = pd.factorize(cluster)
-    known = number >= 0
-    size = len(units) + len(names)
-    links = coo_array((np.ones(known.sum()), (unit[known], len(units) + number[known])), shape=(size, size))
-    part = connected_components(links, directed=False)[1][unit]
-    return units[pd.Series(unit).groupby(part).transform("min").to_numpy()]
+    cluster_of = clusters.to_dict()
+    return joined_groups(competition.units, [cluster_of.get(row) for row in competition.train_ids.tolist()])
 
 
 def _check_counts(competition: Competition, count: int, groups: np.ndarray | None) -> None:
