@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foldcraft import folds, metrics, splitting
-from foldcraft.competition import Competition, with_shared_files
+from foldcraft.competition import Competition, joined_groups, with_shared_files
 from foldcraft.config import FoldsConfig
 from foldcraft.errors import FoldcraftError
 from foldcraft.targets import Classes
@@ -243,6 +243,19 @@ def test_rows_of_one_file_are_a_group(shapes: Path, command):
     again = table.sample(frac=1, random_state=0)
     again.to_csv("input/shapes/train.csv", index=False)
     assert "is there and fits" in command("split", *words).out, "the order of rows does not matter"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_joined_groups_are_what_hangs_together(seed: int):
+    rng = np.random.default_rng(seed)
+    names = np.array([f"g{name:02d}" for name in rng.integers(0, 20, 50)])
+    keys = [int(key) if key < 6 else None for key in rng.integers(0, 12, 50)]
+    wanted = names.copy()
+    for _ in names:  # each round passes the smallest name one link on
+        for same in ([names == name for name in set(names)], [np.array(keys) == key for key in set(keys) - {None}]):
+            for linked in same:
+                wanted[linked] = min(wanted[linked])
+    assert joined_groups(names, keys).tolist() == wanted.tolist()
 
 
 def test_rows_of_one_file_join_their_groups():

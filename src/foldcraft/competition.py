@@ -180,7 +180,8 @@ def joined_groups(names: np.ndarray, keys: Sequence[Hashable | None]) -> np.ndar
 
     def root(name: str) -> str:
         while parent[name] != name:
-            name = parent[name] = parent[parent[name]]
+            parent[name] = parent[parent[name]]
+            name = parent[name]
         return name
 
     first: dict[Hashable, str] = {}
