@@ -103,6 +103,7 @@ def by_pool(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return list(imagefacts._look_at([Path("one")], 65535, lambda done: None))
 
 
+@pytest.mark.slow
 @on_glibc
 @pytest.mark.integration
 @pytest.mark.parametrize("worker", [by_loader, by_pool])
@@ -139,6 +140,7 @@ def test_an_unknown_allocator_is_named(monkeypatch: pytest.MonkeyPatch, command)
     assert "system" in done.err
 
 
+@pytest.mark.slow
 @on_glibc
 def test_training_has_the_same_bits(shapes: Path, tmp_path: Path, command) -> None:
     command("split", "--config", shapes)

@@ -120,6 +120,7 @@ def test_rows_of_a_group_count_once() -> None:
     assert share(150, by_row, is_real) > 0.14
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_twenty_nulls_are_paid_for() -> None:
     """The best of twenty that are as good as the baseline: rarely called better, though some often would be alone."""

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from conftest import ROOT
 
 from foldcraft import competition, config, folds
@@ -12,6 +13,7 @@ from foldcraft import competition, config, folds
 QUICK = ["train.epochs=1", "train.device=cpu", "train.precision=32-true", "train.memory_format=channels_last"]
 
 
+@pytest.mark.slow
 def test_demo_from_nothing_and_again(workplace: Path, command, alone: Path) -> None:
     shutil.copytree(ROOT / "configs", "configs")
     page, submission = Path("runs/digits/report.html"), Path("submissions/digits_probe_finetune.csv")
@@ -42,6 +44,7 @@ def test_demo_from_nothing_and_again(workplace: Path, command, alone: Path) -> N
         assert manifest["weights_licence"] == "Apache Software License 2.0"
 
 
+@pytest.mark.slow
 def test_commands_work_as_typed_in_a_fresh_clone(workplace: Path, command, alone: Path) -> None:
     for name in ("configs", "folds"):
         shutil.copytree(ROOT / name, name)

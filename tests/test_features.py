@@ -391,6 +391,23 @@ def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monke
     assert {file.suffix for file in FOLDER.iterdir()} == {".npy", ".lock"}
 
 
+def test_features_of_some_rows_are_theirs_and_kept_apart_from_those_of_others(store: ImageStore) -> None:
+    one = frozen()
+    some = [Wanted(one, "train", store, view, np.array([2, 5, 7])) for view in ("identity", "hflip")]
+    seen = passes(one)
+
+    (plain, flipped), (others,) = (
+        gather(some, FOLDER, Audience()),
+        gather([replace(some[0], only=np.array([1, 5]))], FOLDER, Audience()),
+    )
+
+    assert sum(seen) == 3 + 3 + 2
+    whole, mirrored = gather(wanted(one, store, "identity", "hflip"), FOLDER, Audience())
+    np.testing.assert_allclose(plain, whole[[2, 5, 7]], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(flipped, mirrored[[2, 5, 7]], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(others, whole[[1, 5]], rtol=2e-3, atol=1e-3)
+
+
 def _one_other_number(store: ImageStore) -> Wanted:
     model, _, blueprint = net("test_resnet")
     with torch.no_grad():

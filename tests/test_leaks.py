@@ -62,6 +62,7 @@ def leak_by_format(facts: pd.DataFrame) -> None:
     facts.loc[: ROWS - 1, "format"] = np.where(LABELS == 1, "JPEG", "PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("plant", "field"), [(leak_by_size, "bytes"), (leak_by_order, "id number"), (leak_by_format, "format")]
@@ -74,6 +75,7 @@ def test_a_leak_of_the_label_is_named(facts: pd.DataFrame, plant, field: str):
     assert single.loc[single["auc"].idxmax(), "by"] == field
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_field_that_tells_the_test_set_is_named(facts: pd.DataFrame):
     facts.loc[ROWS:, "has_exif"] = True
@@ -82,6 +84,7 @@ def test_a_field_that_tells_the_test_set_is_named(facts: pd.DataFrame):
     assert "has_exif" not in found(table, "label")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_what_follows_from_the_group_is_no_leak(facts: pd.DataFrame):
     """Ten camera sizes, one for each of forty persons who have one label each: nothing that holds for a new person."""
@@ -152,6 +155,7 @@ def test_features_propose_what_is_nearest_both_ways():
     assert "uncertain" in made.says
 
 
+@pytest.mark.integration
 def test_ids_may_end_in_more_digits_than_a_number_has() -> None:
     """They tell the label by their order, as small ones do."""
     labels = np.repeat(["a", "b"], 30)

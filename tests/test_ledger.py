@@ -106,6 +106,7 @@ def by_spreadsheet(path: Path, separator: str, comma: str, encoding: str) -> Non
     path.write_bytes(text.encode(encoding))
 
 
+@pytest.mark.slow  # forty rows, each flushed to the disk
 @pytest.mark.parametrize(
     ("separator", "comma", "encoding"), [(",", ".", "utf-8-sig"), (";", ",", "cp1252"), ("\t", ".", "utf-8")]
 )

@@ -45,6 +45,7 @@ def test_a_fold_is_judged_by_what_was_fitted_on_the_others() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> None:
     gaps = []

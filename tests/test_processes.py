@@ -68,6 +68,7 @@ def test_two_processes_learn_what_one_does_and_resume(shapes: Path, command) -> 
         np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_folds_side_by_side_and_one_that_crashes(shapes: Path, command) -> None:
     command("split", "--config", shapes)
     blocked = Path("runs/shapes/tiny/fold1")

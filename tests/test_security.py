@@ -283,6 +283,7 @@ def test_links_inside_and_a_folder_that_is_a_link_are_fine(shapes: Path, workpla
 # Keys and terminals
 
 
+@pytest.mark.slow
 def test_the_wandb_key_is_written_nowhere(shapes: Path, command: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     said = [command("split", "--config", shapes)]

@@ -232,6 +232,7 @@ def test_a_gain_is_real_above_two_standard_errors() -> None:
 # A soup is an experiment like any other
 
 
+@pytest.mark.slow
 def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None:
     done = command("soup", "--config", *files("a", "a-s1", "slow"), "--keep", "--name", "broth")
     assert done.code == 0, done.err

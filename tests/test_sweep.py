@@ -8,7 +8,6 @@ import optuna
 import pytest
 import yaml
 from conftest import ROOT
-from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
 from foldcraft import foldrun, racing, searchspace, sweeping
 
@@ -51,6 +50,7 @@ def tried(name: str = "tiny-try") -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=f"sqlite:///runs/shapes/sweeps/{name}.db").trials
 
 
+@pytest.mark.slow
 def test_a_sweep_is_interrupted_and_goes_on(
     shapes: Path, space: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +186,8 @@ def test_bayes_and_ranges_reach_the_settings(shapes: Path, space: Path, command)
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
 def test_command_of_a_sweep_is_one_that_train_takes(file: Path, shapes: Path, command) -> None:
     """With W&B's own code for what its agent does with `command`."""
+    from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # three seconds
+
     content = yaml.safe_load(file.read_text())
     space = searchspace.read(file)
     chosen = {one.name: {"value": json.loads(one.examples[0])} for one in space.parameters}

@@ -97,6 +97,7 @@ def by_run(folder: Path) -> dict[str, list[wandb_internal_pb2.Record]]:
     return {of_kind(logged, "run")[0].display_name: logged for logged in logs}
 
 
+@pytest.mark.slow
 def test_offline_run_holds_history_config_and_result(shapes: Path, command, patient) -> None:
     command("split", "--config", shapes)
 
@@ -189,6 +190,7 @@ def read(home: Path, fold: int) -> np.ndarray:
     return predictions.read(home / f"fold{fold}" / "oof.parquet").ids
 
 
+@pytest.mark.slow
 def test_models_alerts_and_no_images_on_request(
     shapes: Path, command, patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_models_alerts_and_no_images_on_request(
     assert of_kind(runs["tiny-fold1"], "exit")[0].exit_code == 1
 
 
+@pytest.mark.slow
 def test_under_an_agent_the_experiment_is_the_sweeps_run(
     shapes: Path, command, patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +348,7 @@ def server() -> Iterator[Server]:
     http.shutdown()
 
 
+@pytest.mark.slow
 def test_sync_uploads_it_later_with_lineage(shapes: Path, command, patient, server: Server) -> None:
     """`wandb sync` reads the log with W&B's own reader; no network is left."""
     command("split", "--config", shapes)
@@ -373,6 +377,7 @@ def _lines(part: dict, file: str) -> list[dict]:
     return [json.loads(line) for line in part.get("files", {}).get(file, {}).get("content", [])]
 
 
+@pytest.mark.slow
 def test_a_resumed_fold_goes_on_in_the_same_run(shapes: Path, command, patient, after_one_epoch) -> None:
     command("split", "--config", shapes)
     with after_one_epoch():

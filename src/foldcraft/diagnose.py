@@ -35,7 +35,7 @@ TRIES = 30  # at a draw that leaves every fold something to learn from
 NEIGHBOURS = 10
 FEWEST = 3  # probes in a blend
 STAGE_STRENGTHS = [1e-4, 1e-3, 1e-2]  # enough to see which stage is good
-MOST_FOR_VIEWS = 1500  # rows that views are judged on; whole groups
+MOST_FOR_VIEWS = 600  # rows that views are judged on; whole groups
 MOST_FOR_STATISTICS = 64  # images that BatchNorm's statistics are measured on
 
 
@@ -286,19 +286,20 @@ class _Table:
         plain = self.plain[k][kept]
         before = self._seen_also(k, kept, [plain]).log_probs
         effects: dict[str, ViewEffect] = {}
-        for view, features in self._looks(k, VIEWS):
-            effects[view] = self._effect(k, view, kept, features[kept], before)
+        for view, features in self._looks(k, kept, VIEWS):
+            effects[view] = self._effect(k, view, kept, features, before)
             if view == "hflip":
-                mean = np.mean([plain, features[kept]], axis=0, dtype=np.float32).astype(np.float16)
+                mean = np.mean([plain, features], axis=0, dtype=np.float32).astype(np.float16)
                 both = self._seen_also(k, kept, [mean]).log_probs
                 mirror = Gap(*paired_log_loss(self.truth[kept], both, before, self.units[kept]))
         if effects["hflip"].keeps_label and effects["vflip"].keeps_label:
-            for view, features in self._looks(k, TURNS):
-                effects[view] = self._effect(k, view, kept, features[kept], before)
+            for view, features in self._looks(k, kept, TURNS):
+                effects[view] = self._effect(k, view, kept, features, before)
         return list(effects.values()), mirror if effects["hflip"].keeps_label else None
 
-    def _looks(self, k: int, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        wanted = [Wanted(self.nets[k], "train", self.stores[k], view) for view in views]
+    def _looks(self, k: int, kept: np.ndarray, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        only = None if kept.all() else np.flatnonzero(kept)
+        wanted = [Wanted(self.nets[k], "train", self.stores[k], view, only) for view in views]
         return zip(views, gather(wanted, features_folder(self.work.config), self.audience), strict=True)
 
     def _some_rows(self) -> np.ndarray:

@@ -89,18 +89,26 @@ class Wanted:
     Attributes:
         part: "train" or "test", for people.
         view: a TTA view, or "draw<k>", an augmented copy of each image.
+        only: rows of the store (n,), in order; None: all of them.
     """
 
     net: FrozenNet
     part: str
     store: ImageStore
     view: str
+    only: np.ndarray | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the store that have features."""
+        return np.arange(len(self.store)) if self.only is None else self.only
 
     def file(self, folder: Path) -> Path:
         """Where they are kept; named after all that they depend on."""
         key = [FORMAT, [str(item) for item in self._images().key[1:]], self.store.path.stem, self.net.weights]
         key += [[stage.name for stage in self.net.stages], self.net.size, self.view]
         key += [self.net.preparation.mean, self.net.preparation.std]
+        key += [] if self.only is None else [self.only.tolist()]
         return folder / f"{self.part}-{self.net.name}-{self.net.size}px-{self.view}-{fingerprint.of_values(key)}.npy"
 
     def member(self) -> Member:
@@ -134,12 +142,13 @@ def gather(wanted: Sequence[Wanted], folder: Path, audience: Audience) -> list[n
     """
     files = {item.file(folder): item for item in wanted}
     found = {file: _read(file, item) for file, item in files.items()}
-    for part in dict.fromkeys(files[file].part for file, rows in found.items() if rows is None):
-        with locked(folder / f"{part}.lock"):
-            mine = [file for file, rows in found.items() if rows is None and files[file].part == part]
+    parts = {file: (files[file].part, files[file].rows.tobytes()) for file, rows in found.items() if rows is None}
+    for part in dict.fromkeys(parts.values()):
+        with locked(folder / f"{part[0]}.lock"):
+            mine = [file for file in parts if parts[file] == part]
             found |= {file: _read(file, files[file], audience) for file in mine}
             missing = {file: files[file] for file in mine if found[file] is None}
-            _compute(missing, part, audience)
+            _compute(missing, part[0], audience)
             found |= {file: RowFile(file).array for file in missing}
     return [rows for rows in (found[item.file(folder)] for item in wanted) if rows is not None]
 
@@ -150,7 +159,7 @@ def _read(file: Path, item: Wanted, audience: Audience | None = None) -> np.ndar
         return None
     try:
         rows = RowFile(file).check_all()
-        if rows.shape == (len(item.store), item.net.width) and rows.dtype == np.float16:
+        if rows.shape == (len(item.rows), item.net.width) and rows.dtype == np.float16:
             return rows
         reason = "not of these images or this net"
     except DamagedRows as error:
@@ -171,11 +180,11 @@ def _batch(items: Sequence[Wanted]) -> int:
 
 
 def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None:
-    """One pass over the images for everything that is missing; the files appear together, whole."""
+    """One pass over some rows for everything that is missing of them; the files appear together, whole."""
     if not missing:
         return
     items = list(missing.values())
-    rows = np.arange(len(items[0].store))
+    rows = items[0].rows
     temporary = {target: target.with_name(f"{target.name}.tmp-{os.getpid()}") for target in missing}
     title = f"{part} features of {len({item.net.name for item in items})} backbones in {len(items)} views"
     try:
@@ -188,8 +197,8 @@ def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None
         with audience.progress(title, len(rows)) as advance:
             for places, results in sweep([item.member() for item in items], rows, advance, _batch(items)):
                 for writer, result in zip(writers, results, strict=True):
-                    for row, values in zip(rows[places], result[0].numpy(), strict=True):
-                        writer.put(row, values)
+                    for place, values in enumerate(result[0].numpy(), places.start):
+                        writer.put(place, values)
         for writer, (target, path) in zip(writers, temporary.items(), strict=True):
             writer.close()
             os.replace(path, target)
