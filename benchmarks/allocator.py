@@ -24,7 +24,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import allocator
+from foldcraft.common import allocator
 
 SIZE, CLASSES = 160, 6
 TRIM, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt
@@ -140,7 +140,7 @@ def measure(way: Way, job: Job, seconds: float) -> Measured:
     import torch
 
     from foldcraft import backbones, finetune
-    from foldcraft.config import BackboneConfig
+    from foldcraft.common.config import BackboneConfig
 
     torch.set_num_threads(1)
     model, _ = backbones.build(BackboneConfig(name=job.backbone, weights="none"), CLASSES, SIZE)

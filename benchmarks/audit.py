@@ -21,10 +21,11 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import competition, config, duplicates, startingpoint
-from foldcraft.audience import Audience
+from foldcraft import competition, duplicates, startingpoint
+from foldcraft.common import config
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
 from foldcraft.competition import Competition
-from foldcraft.config import Config
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.images import ImageSpec, decode, open_stores
 from foldcraft.sketches import SIDE

@@ -29,7 +29,8 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import blending, config, nested, predictions
+from foldcraft import blending, nested, predictions
+from foldcraft.common import config
 from foldcraft.ensemble import Best, Greedy, Mean, Stacking
 from foldcraft.members import common_rows, open_members
 from foldcraft.metrics import get

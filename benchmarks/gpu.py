@@ -43,8 +43,9 @@ import check
 import split
 import train
 from foldcraft import checkpoint, fit, foldrun, hardware, loader, predictions, startingpoint
-from foldcraft import config as settings
-from foldcraft.audience import Audience
+from foldcraft.common import config as settings
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.fit import Trainer
 from foldcraft.forward import Preparation
@@ -52,7 +53,6 @@ from foldcraft.hardware import Hardware
 from foldcraft.inference import BATCH, Member, predict
 from foldcraft.loader import Batch, PlainImages
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, check_file
 from foldcraft.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft import heads, kernel_ridge
-from foldcraft.config import ProbeConfig
+from foldcraft.common.config import ProbeConfig
 
 CLASSES = 6
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from foldcraft import backbones, hardware
-from foldcraft.config import BackboneConfig, ImagesConfig, TrainConfig
+from foldcraft.common.config import BackboneConfig, ImagesConfig, TrainConfig
 from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageSpec, ImageStore, open_stores

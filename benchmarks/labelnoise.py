@@ -19,8 +19,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import audit, competition, config, imagefacts, labelerrors
+from foldcraft import audit, competition, imagefacts, labelerrors
 from foldcraft.audit import Seen
+from foldcraft.common import config
 from foldcraft.terminal import Terminal
 
 

@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 
 import split
-from foldcraft import allocator, config
-from foldcraft.audience import Audience
+from foldcraft.common import allocator, config
+from foldcraft.common.callbacks import Audience
 from foldcraft.foldrun import train_fold
 from foldcraft.processes import Processes
 from foldcraft.recipe import Plan

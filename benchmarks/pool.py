@@ -24,16 +24,17 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import allocator, calibration, config, probe, startingpoint
-from foldcraft.audience import Audience
-from foldcraft.config import ProbeConfig
+from foldcraft import calibration, probe, startingpoint
+from foldcraft.common import allocator, config
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import ProbeConfig
+from foldcraft.common.paths import features_folder
 from foldcraft.diagnose import some_groups
 from foldcraft.features import Stage
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.images import ImageStore
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Rows
-from foldcraft.rundir import features_folder
 from foldcraft.startingpoint import SourceNet
 from foldcraft.workspace import Workspace
 

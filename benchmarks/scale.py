@@ -32,8 +32,9 @@ from PIL import Image
 import infer  # noqa: F401 (imported before the forks)
 import split  # noqa: F401
 import train  # noqa: F401
-from foldcraft import blending, config, foldrun, startingpoint, submission, terminal, tracking  # noqa: F401
-from foldcraft.audience import Audience
+from foldcraft import startingpoint
+from foldcraft.common import config
+from foldcraft.common.callbacks import Audience
 from foldcraft.workspace import Workspace
 
 torch.set_num_threads(1)

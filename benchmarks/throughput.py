@@ -37,10 +37,11 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from foldcraft import allocator, backbones, competition, finetune, hardware
-from foldcraft.audience import Audience
+from foldcraft import backbones, competition, finetune, hardware
 from foldcraft.augment import Augment
-from foldcraft.config import Config, load
+from foldcraft.common import allocator
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config, load
 from foldcraft.fit import Task, Trainer
 from foldcraft.images import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.metrics import METRICS

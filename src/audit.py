@@ -25,8 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     tables = competition.read_tables(config)
 
     from foldcraft import audit, auditreport
-    from foldcraft.files import locked
-    from foldcraft.rundir import audit_folder
+    from foldcraft.common.files import locked
+    from foldcraft.common.paths import audit_folder
 
     terminal, folder = cli.terminal(args), audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):

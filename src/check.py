@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import write_atomic
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.sanity.examine import Line, Report
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     only = titles.named([word for word in args.only if "=" not in word])
     opened = opening.read(config)
 
-    from foldcraft.rundir import check_file
+    from foldcraft.common.paths import check_file
     from foldcraft.sanity.examine import examine
 
     terminal, file = cli.terminal(args), check_file(config)

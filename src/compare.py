@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError, listing
 
 if TYPE_CHECKING:
     from foldcraft.compare import Run

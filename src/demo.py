@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.config import load
+from foldcraft.common.config import load
 
 if TYPE_CHECKING:
     from foldcraft.blending import Combined
-    from foldcraft.config import Config
+    from foldcraft.common.config import Config
     from foldcraft.terminal import Terminal
 
 PROBE, FINETUNE = "configs/digits/probe.yaml", "configs/digits/finetune.yaml"
@@ -84,14 +84,14 @@ def announce(terminal: Terminal, step: str, command: str, named: Sequence[str]) 
 
 def page_of(config: Config) -> Path:
     """Where the page lies."""
-    from foldcraft.rundir import report_file
+    from foldcraft.common.paths import report_file
 
     return report_file(config)
 
 
 def is_current(page: Path, submission: Path, configs: Sequence[Config]) -> bool:
     """Is the page younger than all that it shows?"""
-    from foldcraft.rundir import experiment_folder
+    from foldcraft.common.paths import experiment_folder
 
     shown = [submission, *(file for one in configs for file in experiment_folder(one).glob("fold*/manifest.json"))]
     return page.is_file() and page.stat().st_mtime > max(file.stat().st_mtime for file in shown)

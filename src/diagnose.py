@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import write_atomic
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.advice import Advice
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft import backbones, diagnose, startingpoint
     from foldcraft.advice import advise
-    from foldcraft.rundir import diagnosis_file
+    from foldcraft.common.paths import diagnosis_file
 
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))

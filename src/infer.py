@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
     from foldcraft.blending import Combined
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         return enter_score(args)
     configs = cli.load_configs(args)
 
-    from foldcraft.files import check_file_name
+    from foldcraft.common.files import check_file_name
     from foldcraft.members import open_members
 
     if args.name is not None:

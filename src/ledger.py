@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
     from foldcraft.standing import Standing

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     work = Workspace.open(config)
 
     from foldcraft import preview, sheets
-    from foldcraft.rundir import experiment_folder
+    from foldcraft.common.paths import experiment_folder
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"

@@ -20,8 +20,8 @@ def main(arguments: Sequence[str]) -> int:
 
     members = open_members(configs)
 
-    from foldcraft.errors import listing
-    from foldcraft.files import write_atomic
+    from foldcraft.common.errors import listing
+    from foldcraft.common.files import write_atomic
     from foldcraft.report import evidence, page
 
     terminal = cli.terminal(args)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli, config
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft import cli
+from foldcraft.common import config
+from foldcraft.common.errors import FoldcraftError, listing
 
 if TYPE_CHECKING:
-    from foldcraft.config import Config
+    from foldcraft.common.config import Config
     from foldcraft.soup import Pot
     from foldcraft.tasting import Gain, Taste, Tasted
     from foldcraft.terminal import Terminal
@@ -144,7 +145,7 @@ def told(gain: Gain) -> str:
 def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command: str) -> None:
     """Write the soup's run folder, then the config that the other commands take."""
     from foldcraft import tasting
-    from foldcraft.files import write_atomic
+    from foldcraft.common.files import write_atomic
 
     made = tasting.settings_of(pot, taste.chosen, name)
     metric = pot.work.competition.metric.name

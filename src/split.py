@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from foldcraft.common.config import Config
     from foldcraft.competition import Competition
-    from foldcraft.config import Config
     from foldcraft.folds import Folds
 
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 def warnings(made: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[str]:
     """What is wrong with folds that can be used all the same."""
     from foldcraft import folds
-    from foldcraft.errors import listing
+    from foldcraft.common.errors import listing
 
     if torn := folds.torn_groups(made, data):
         yield (
@@ -94,7 +94,7 @@ def copies_found(config: Config, data: Competition) -> pd.Series:
     import pandas as pd
 
     from foldcraft import duplicates
-    from foldcraft.rundir import duplicates_file
+    from foldcraft.common.paths import duplicates_file
 
     wanted, path = config.folds.merge_duplicates, duplicates_file(config)
     if wanted is True and not path.is_file():

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import write_atomic
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
     from foldcraft.anatomy import Anatomy, Group, Part
-    from foldcraft.config import Config
+    from foldcraft.common.config import Config
     from foldcraft.terminal import Terminal
 
 STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli, config
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft import cli
+from foldcraft.common import config
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
 
 if TYPE_CHECKING:
     from foldcraft.sweeping import Sweep, Tried

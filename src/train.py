@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from foldcraft import cli
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 KILLED = 128  # and the signal's number: what a shell says of a process that was killed
 
@@ -59,7 +59,7 @@ def train(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], name
 
 def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], together: Processes) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
-    from foldcraft.audience import Audience
+    from foldcraft.common.callbacks import Audience
     from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several
     from foldcraft.tracking import tracker_of
@@ -105,8 +105,8 @@ def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Termin
 
 def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
+    from foldcraft.common.paths import FoldFolder
     from foldcraft.launch import run_side_by_side
-    from foldcraft.rundir import FoldFolder
 
     terminal = cli.terminal(args)
     words = [word for word in [*args.config, *args.overrides] if "=" in word]

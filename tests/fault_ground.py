@@ -37,7 +37,8 @@ from sklearn.datasets import load_digits  # noqa: E402
 import infer  # noqa: E402, F401 (imported before the forks)
 import split  # noqa: E402, F401
 import train  # noqa: E402, F401
-from foldcraft import blending, cli, foldrun, ledger, sealed, submission, terminal, tracking  # noqa: E402, F401
+from foldcraft import cli, ledger
+from foldcraft.common import checksums  # noqa: E402
 from foldcraft.fit import Trainer  # noqa: E402
 
 torch.set_num_threads(1)
@@ -186,7 +187,7 @@ def outcome() -> dict[str, str]:
         if file.name in ("history.csv", ".lock"):
             continue
         if file.name == "manifest.json":
-            values = sealed.read_json(file)
+            values = checksums.read_json(file)
             content = json.dumps(
                 {key: values[key] for key in ("identity", "score", "classes", "fingerprints")}
             ).encode()

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 T = TypeVar("T")
 SHORT = 300

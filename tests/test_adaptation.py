@@ -13,10 +13,12 @@ from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from foldcraft import backbones, checkpoint, config, hardware, interpolation, predictions, startingpoint
-from foldcraft.audience import Audience
-from foldcraft.config import ImagesConfig
-from foldcraft.fingerprint import seed_from
+from foldcraft import backbones, checkpoint, hardware, interpolation, predictions, startingpoint
+from foldcraft.common import config
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import ImagesConfig
+from foldcraft.common.fingerprint import seed_from
+from foldcraft.common.paths import FoldFolder
 from foldcraft.fit import Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.forward import Preparation, log_probabilities
@@ -25,7 +27,6 @@ from foldcraft.images import ImageStore
 from foldcraft.inference import Member
 from foldcraft.interpolation import POINTS, between, choose
 from foldcraft.loader import PlainImages
-from foldcraft.rundir import FoldFolder
 from foldcraft.startingpoint import StartingPoint
 from foldcraft.workspace import Workspace
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from foldcraft import allocator, imagefacts
+from foldcraft import imagefacts
+from foldcraft.common import allocator
 from foldcraft.loader import train_loader
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -18,7 +18,6 @@ from foldcraft import (
     auditreport,
     cli,
     competition,
-    config,
     filefindings,
     imagefacts,
     images,
@@ -27,6 +26,7 @@ from foldcraft import (
     leaks,
     sheets,
 )
+from foldcraft.common import config
 from foldcraft.findings import Finding, Shown
 from foldcraft.sheets import Tile
 from foldcraft.workspace import with_scale
@@ -514,7 +514,7 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
 
 
 def test_two_audits_at_once(sound: Path, command) -> None:
-    from foldcraft.files import locked
+    from foldcraft.common.files import locked
 
     with locked(AUDIT / ".lock"):
         done = audit(command, sound)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from foldcraft.augment import PRESETS, Augment, centre
-from foldcraft.config import AugmentConfig, ImagesConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import AugmentConfig, ImagesConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, EpochBatches, TrainImages, train_loader
 

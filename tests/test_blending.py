@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.members import common_rows
 from foldcraft.predictions import Origin, Predictions
 

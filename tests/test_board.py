@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 from test_compare import simulated
 from test_terminal import screen
 
-from foldcraft import compare, config, predictions, ranking, sealed, significance
+from foldcraft import compare, predictions, ranking, significance
 from foldcraft.bootstrap import bootstrap_scores
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import checksums, config
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.ranking import Ranking
 from foldcraft.workspace import Workspace
@@ -159,9 +160,9 @@ def test_what_is_damaged_or_of_other_data_stands_apart(place: Path) -> None:
         shutil.copytree(runs / "net", runs / name)
     (runs / "torn/fold1/oof.parquet").write_bytes(b"no parquet")
     shutil.copy(runs / "elsewhere/fold0/oof.parquet", runs / "foreign/fold0/oof.parquet")
-    manifest = sealed.read_json(runs / "mixed/fold1/manifest.json")
+    manifest = checksums.read_json(runs / "mixed/fold1/manifest.json")
     manifest["fingerprints"]["config"] = "another"
-    sealed.write_json(runs / "mixed/fold1/manifest.json", manifest)
+    checksums.write_json(runs / "mixed/fold1/manifest.json", manifest)
     shutil.copytree(runs / "mixed", runs / "older")  # only the digest differs: made by another version
     settings = (runs / "mixed/fold1/config.yaml").read_text().split("\n", 1)[1]  # without the line of its checksum
     (runs / "mixed/fold1/config.yaml").write_text(settings.replace("batch: 32", "batch: 16"))
@@ -208,7 +209,7 @@ def test_the_table_sorted_and_filtered(place: Path, command: Callable) -> None:
 
     for name, seconds in (("probe", 500), ("net", 1)):
         for file in Path(f"runs/digits/{name}").glob("fold*/manifest.json"):
-            sealed.write_json(file, {**sealed.read_json(file), "seconds": seconds})
+            checksums.write_json(file, {**checksums.read_json(file), "seconds": seconds})
     os.utime("runs/digits/net/fold0/manifest.json", (2e9, 2e9))
     assert order() == ["probe", "net", "stopped", "elsewhere"]
     assert order("--sort", "cost")[:2] == order("--sort", "name")[:2] == order("--sort", "time")[:2] == ["net", "probe"]

@@ -16,17 +16,16 @@ from foldcraft import (
     backbones,
     checkpoint,
     competition,
-    config,
     finetune,
     fit,
     foldmodel,
     folds,
     loader,
     probe,
-    sealed,
     splitting,
 )
-from foldcraft.audience import Audience
+from foldcraft.common import checksums, config
+from foldcraft.common.callbacks import Audience
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.sanity import opening, subject
@@ -380,7 +379,7 @@ def test_hardware_is_remembered_where_training_looks(check) -> None:
     settings = config.load(Path("configs/tiny.yaml"))
     report = check(only=["pinned"])
     assert those(report, PASS) == {"pinned"}
-    kept = sealed.read_json(settings.runs / "digits" / "tiny" / "hardware.json")
+    kept = checksums.read_json(settings.runs / "digits" / "tiny" / "hardware.json")
     assert {Hardware(**value).device for value in kept.values()} == {"cpu"}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import CONFIG, write_competition
 
-from foldcraft import config, metrics, predictions
-from foldcraft.errors import FoldcraftError
+from foldcraft import metrics, predictions
+from foldcraft.common import config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder
 from foldcraft.significance import Answers, Comparison, by_class, compare, how_strict
 from foldcraft.workspace import Workspace
 

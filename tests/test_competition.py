@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from foldcraft import backbones, decoding, imagepaths
+from foldcraft.common.config import Config, load
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.fingerprint import of_rows
 from foldcraft.competition import Competition, read
-from foldcraft.config import Config, load
-from foldcraft.errors import FoldcraftError
-from foldcraft.fingerprint import of_rows
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
 

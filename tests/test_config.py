@@ -6,9 +6,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from omegaconf import OmegaConf
 
-from foldcraft import config
-from foldcraft.config import Config, json_schema, load
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import config
+from foldcraft.common.config import Config, json_schema, load
+from foldcraft.common.errors import FoldcraftError
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "sweeps").iterdir()))

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from foldcraft import competition, config, folds
+from foldcraft import competition, folds
+from foldcraft.common import config
 
 QUICK = ["train.epochs=1", "train.device=cpu", "train.precision=32-true", "train.memory_format=channels_last"]
 

@@ -18,10 +18,10 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldcraft import finetune, fit, forward, hardware, inference, loader
-from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
-from foldcraft.config import Config, FinetuneConfig, TrainConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, TrainImages

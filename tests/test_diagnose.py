@@ -10,10 +10,11 @@ import torch
 from conftest import CONFIG
 from torch import nn
 
-from foldcraft import config, shift
+from foldcraft import shift
 from foldcraft.advice import MARK, Advised, advise
-from foldcraft.audience import Audience
 from foldcraft.bootstrap import paired_difference
+from foldcraft.common import config
+from foldcraft.common.callbacks import Audience
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.metrics import get
 from foldcraft.recipe import full_epochs

@@ -21,11 +21,12 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft import checkpoint, fingerprint, hardware, predictions, sealed, teachers, teaching, tta
-from foldcraft.audience import Audience
+from foldcraft import checkpoint, hardware, predictions, teachers, teaching, tta
 from foldcraft.augment import Augment
-from foldcraft.config import AugmentConfig, DistillConfig, ImagesConfig, load
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import checksums, fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.fit import Trainer
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
@@ -94,7 +95,7 @@ def edit_manifest(fold: int, **prints: str) -> None:
     path = TEACHER / f"fold{fold}" / "manifest.json"
     content = json.loads(path.read_text())
     content["fingerprints"] |= prints
-    sealed.write_json(path, {key: value for key, value in content.items() if key != sealed.KEY})
+    checksums.write_json(path, {key: value for key, value in content.items() if key != checksums.KEY})
 
 
 def weights(experiment: str, fold: int = 0, runs: str = "runs") -> dict[str, np.ndarray]:

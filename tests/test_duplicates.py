@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from test_folds import competition
 
 from foldcraft import duplicates, folds, sketches, splitting
-from foldcraft.config import FoldsConfig
+from foldcraft.common.config import FoldsConfig
 from foldcraft.duplicates import Null
 from foldcraft.sketches import Pictures, Sketches, Stack
 

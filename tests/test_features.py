@@ -17,11 +17,11 @@ from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from foldcraft import backbones, featurestore, images
-from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
 from foldcraft.blocks import Block
-from foldcraft.config import BackboneConfig, Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import BackboneConfig, Config
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.features import FeaturePool, Part, ProbeNet, StageFeatures, choose_stages, columns_of, parts_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.folding import folded

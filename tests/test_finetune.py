@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 from foldcraft import backbones, finetune, lora
-from foldcraft.config import BackboneConfig, FinetuneConfig, TrainConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
+from foldcraft.common.errors import FoldcraftError
 
 SIZE = 32
 HEADS = {"test_resnet": "fc", "test_vit": "head", "resnet18": "fc", "torchvision_vit": "heads.head"}

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foldcraft import folds, metrics, splitting
+from foldcraft.common.config import FoldsConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition, joined_groups, with_shared_files
-from foldcraft.config import FoldsConfig
-from foldcraft.errors import FoldcraftError
 from foldcraft.targets import Classes
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

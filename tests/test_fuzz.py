@@ -26,24 +26,13 @@ from fuzzing import DEEP, MILLION, SUFFIXES, attempt, damaged, images, inputs, j
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foldcraft import (
-    backbones,
-    checkpoint,
-    competition,
-    config,
-    folds,
-    hardware,
-    ledger,
-    predictions,
-    sealed,
-    splitting,
-    submission,
-)
+from foldcraft import backbones, checkpoint, competition, folds, hardware, ledger, predictions, splitting, submission
+from foldcraft.common import checksums, config
+from foldcraft.common.config import BackboneConfig, Config
+from foldcraft.common.paths import FoldFolder
 from foldcraft.competition import Competition
-from foldcraft.config import BackboneConfig, Config
 from foldcraft.images import ImageSpec, open_stores
 from foldcraft.predictions import Origin, Predictions
-from foldcraft.rundir import FoldFolder
 
 Command = Callable[..., Outcome]
 KEYS = [name for name, *_ in config.describe()]
@@ -500,7 +489,7 @@ def test_what_is_remembered_of_images(fresh: Callable[[], Path], draw: st.DataOb
     folder = fresh()
     path = write(folder / "x.png", images()["png L"])
     open_stores([path], [ImageSpec(8)], folder, "train")
-    ((size, time, change, digest),) = sealed.read_json(folder / "content.json").values()
+    ((size, time, change, digest),) = checksums.read_json(folder / "content.json").values()
     odd = json_values().map(json.dumps) | json_values().map(lambda value: json.dumps({"<path>": value})) | st.just(DEEP)
     data = draw.draw(odd.map(str.encode) | damaged(b'{"<path>": [<size>, <time>, <change>, "<digest>"]}'))
     words = {"<path>": path, "<size>": size, "<time>": time, "<change>": change, "<digest>": digest}

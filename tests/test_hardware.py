@@ -10,8 +10,9 @@ import pytest
 import timm
 import torch
 
-from foldcraft import hardware, sealed, timing
-from foldcraft.config import TrainConfig
+from foldcraft import hardware, timing
+from foldcraft.common import checksums
+from foldcraft.common.config import TrainConfig
 from foldcraft.hardware import Hardware
 
 CPU = TrainConfig(device="cpu")
@@ -62,14 +63,14 @@ def test_hardware_is_measured_told_and_kept(shapes: Path, command, monkeypatch: 
     assert "(measured 32-true contiguous" in first.out
     assert first.out.split("measured on ")[1].split("\n")[0] == second.out.split("measured on ")[1].split("\n")[0]
     assert Path("runs/shapes/measured/hardware.json").read_text() == kept
-    (chosen,) = sealed.read_json(Path("runs/shapes/measured/hardware.json")).values()
+    (chosen,) = checksums.read_json(Path("runs/shapes/measured/hardware.json")).values()
     assert len(chosen["rates"]) + len(chosen["left_out"]) == 4
 
 
 def test_a_choice_that_was_kept_before_reasons_were_is_still_read(tmp_path: Path) -> None:
     chosen = Hardware("cpu", "bf16-mixed", "channels_last", hardware.this_machine(), {"bf16-mixed channels_last": 9.0})
     old = {key: value for key, value in asdict(chosen).items() if key != "left_out"}
-    sealed.write_json(tmp_path / "hardware.json", {hardware._key(CPU, "cpu"): old})
+    checksums.write_json(tmp_path / "hardware.json", {hardware._key(CPU, "cpu"): old})
 
     assert hardware.for_inference(CPU, tmp_path / "hardware.json") == chosen
 

@@ -7,7 +7,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from foldcraft import heads
-from foldcraft.config import ProbeConfig
+from foldcraft.common.config import ProbeConfig
 from foldcraft.heads import Scaling
 
 CLASSES = 3

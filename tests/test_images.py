@@ -16,8 +16,8 @@ from conftest import flipped
 from PIL import Image
 
 from foldcraft import decoding, depth, imagefacts, images
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.decoding import UnreadableImage
-from foldcraft.errors import FoldcraftError
 from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
 
 WIDTH, HEIGHT = 48, 32

@@ -19,9 +19,10 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import agreement, ledger, metrics, predictions, sealed, standing, submission
+from foldcraft import agreement, ledger, metrics, predictions, standing, submission
 from foldcraft.agreement import Answers
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError
 
 Command = Callable[..., Outcome]
 TEST = ["b", "a", "10", "07", "7"]
@@ -128,7 +129,7 @@ def test_a_spreadsheet_may_have_saved_the_ledger(tmp_path: Path, separator: str,
 def test_a_ledger_from_before_numbers_counted_as_numbers_may_have_been_in_a_spreadsheet(tmp_path: Path) -> None:
     about = ["a.csv", "2026-01-02 03:04:05", "shapes", "a"]
     cells = [*about, "1.000", "qwk", "-0.07250", "-0.10000", "0.95000", "1.00000"]
-    check = sealed.checksum(*cells, "48", "abc")[:8]
+    check = checksums.checksum(*cells, "48", "abc")[:8]
     saved = [*about, "1", "qwk", "-0.0725", "-0.1", "0.95", "1", "48", "", "", "abc", check]
     header = ",".join([*ledger.COLUMNS, ledger.CHECK])
     for row in ([*cells, "48", "", "", "abc", check], saved):

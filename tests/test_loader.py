@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldcraft.config import AugmentConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import AugmentConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.loader import Draw, EpochBatches, share
 from foldcraft.mixing import Mix, mix_of
 

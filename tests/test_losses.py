@@ -8,8 +8,8 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from foldcraft.config import TrainConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import TrainConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.losses import TrainingLoss, agreed, check_draws, training_loss
 
 WAYS = ["none", "weighted", "sampler", "focal", "logit_adjusted"]

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from foldcraft import bootstrap, metrics
 from foldcraft.bootstrap import bootstrap_scores
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import METRICS
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from foldcraft import backbones, packaged_weights
-from foldcraft.config import BackboneConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import BackboneConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.packaged_weights import KNOWN, PackagedWeights
 
 LITE0 = "tf_efficientnet_lite0"

@@ -15,7 +15,7 @@ from conftest import CONFIG, draw_shape, real_data, real_weights
 from PIL import Image
 
 from foldcraft import images, inference, predictions, tta
-from foldcraft.config import Config, load
+from foldcraft.common.config import Config, load
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
 from foldcraft.workspace import Workspace

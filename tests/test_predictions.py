@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from foldcraft import predictions
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.predictions import Origin, Predictions, average_folds, is_normalised, join_folds
 
 ORIGIN = Origin("plain", 0, ("bar", "cross", "dot"), "data1", "folds1", "weights1")

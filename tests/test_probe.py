@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from foldcraft import probe
-from foldcraft.config import ProbeConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import ProbeConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.features import Stage
 from foldcraft.probe import Probe, Rows
 

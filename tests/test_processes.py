@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from foldcraft.files import locked
+from foldcraft.common.files import locked
 
 SOURCE = Path(__file__).parents[1] / "src"
 TRAIN = str(SOURCE / "train.py")

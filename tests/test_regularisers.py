@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft import backbones, metrics
-from foldcraft.audience import Audience
 from foldcraft.augment import Augment
-from foldcraft.config import AugmentConfig, ImagesConfig, TrainConfig, load
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.fit import Task, Trainer
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore

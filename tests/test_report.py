@@ -26,9 +26,6 @@ from foldcraft import (
     backbones,
     calibration,
     checkpoint,
-    config,
-    errors,
-    files,
     folds,
     gradcam,
     mistakes,
@@ -37,13 +34,14 @@ from foldcraft import (
     significance,
     splitting,
 )
-from foldcraft.audience import Audience
 from foldcraft.blending import Combined
+from foldcraft.common import config, errors, files
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import BackboneConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import read
-from foldcraft.config import BackboneConfig
 from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
-from foldcraft.errors import FoldcraftError
 from foldcraft.members import MemberRuns
 from foldcraft.nested import Candidate, Plan, Truth, Verdict
 from foldcraft.predictions import Predictions

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import flipped
 
-from foldcraft import sealed
-from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
+from foldcraft.common import checksums
+from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 
 VALUES = {"score": 0.9125, "classes": ["bar", "é"], "epochs": 3, "nested": {"a": None}}
 
@@ -34,12 +34,12 @@ def same_or_refused(content: bytes, path: Path, read: Callable[[Path], object], 
 
 def test_json_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
-    sealed.write_json(path, VALUES)
-    assert sealed.read_json(path) == VALUES
+    checksums.write_json(path, VALUES)
+    assert checksums.read_json(path) == VALUES
     whole = path.read_bytes()
 
     def read(file: Path) -> dict[str, object]:
-        values = sealed.read_json(file)
+        values = checksums.read_json(file)
         return {name: values[name] for name in VALUES}  # a key "checksuM" is one too many, and harms nobody
 
     assert same_or_refused(whole, path, read, VALUES) > 0.8 * 9 * len(whole)
@@ -47,32 +47,32 @@ def test_json_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
 
 def test_sealed_bytes_and_text_of_which_a_bit_has_changed_are_refused(tmp_path: Path) -> None:
     path, content = tmp_path / "last.ckpt", b"PK state"
-    for changed in changes(sealed.seal(content)):
-        if changed.startswith(sealed.MAGIC):  # else it is no checkpoint either
-            with pytest.raises(sealed.Changed):
-                sealed.unseal(changed)
-    assert sealed.unseal(sealed.seal(content)) == content
+    for changed in changes(checksums.seal(content)):
+        if changed.startswith(checksums.MAGIC):  # else it is no checkpoint either
+            with pytest.raises(checksums.Changed):
+                checksums.unseal(changed)
+    assert checksums.unseal(checksums.seal(content)) == content
     text = "seed: 0\ntrain:\n  lr: 0.001\n"
 
     def read(file: Path) -> str:
         found = file.read_text(encoding="utf-8")
-        sealed.check_text(found)
+        checksums.check_text(found)
         if "\n" not in found:
             raise ValueError("cut within its first line, and nothing is left of it")
         return found.partition("\n")[2]
 
-    assert same_or_refused(sealed.seal_text(text).encode(), path, read, text) > 8 * len(text)
+    assert same_or_refused(checksums.seal_text(text).encode(), path, read, text) > 8 * len(text)
 
 
 def test_what_was_never_sealed_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(VALUES))
-    assert sealed.read_json(path) == VALUES
-    assert sealed.unseal(b"PK state") == b"PK state"
-    sealed.check_text("seed: 0\n")
+    assert checksums.read_json(path) == VALUES
+    assert checksums.unseal(b"PK state") == b"PK state"
+    checksums.check_text("seed: 0\n")
     path.write_text("[1]")
     with pytest.raises(ValueError, match="list"):
-        sealed.read_json(path)
+        checksums.read_json(path)
 
 
 def test_rows_of_which_a_bit_has_changed_are_never_given_out(tmp_path: Path) -> None:

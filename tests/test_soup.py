@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft import checkpoint, config, ingredients, predictions, sealed, soup, tasting
-from foldcraft.audience import Audience
-from foldcraft.errors import FoldcraftError
+from foldcraft import checkpoint, ingredients, predictions, soup, tasting
+from foldcraft.common import checksums, config
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.forward import Preparation
 from foldcraft.loader import PlainImages
 from foldcraft.soup import Pot, mean_of
@@ -374,7 +375,7 @@ def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None
     taken = command("soup", "--config", *files("a", "a-s1"), "--name", "slow")
     assert "runs/shapes/slow/fold0: holds an experiment that was trained" in taken.err
     manifest = RUNS / "a-s1" / "fold1" / "manifest.json"
-    about = sealed.read_json(manifest)
+    about = checksums.read_json(manifest)
     for what, said in (("images", "different images"), ("pretrained", "different pretrained weights")):
         spoiled = {**about, "fingerprints": {**about["fingerprints"], what: "other"}}
         manifest.write_text(json.dumps(spoiled))

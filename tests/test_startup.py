@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import CONFIG, ROOT, write_competition
 
-from foldcraft import config, tta, viewnames
+from foldcraft import tta
+from foldcraft.common import config, view_names
 
 HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
 TWO = ["--config", "configs/digits/probe.yaml", "configs/digits/finetune.yaml"]  # where src/demo.py looks for them
@@ -126,7 +127,7 @@ def test_other_mistakes_are_too(outcomes: dict, command: str) -> None:
 
 
 def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> None:
-    from foldcraft.errors import FoldcraftError
+    from foldcraft.common.errors import FoldcraftError
     from foldcraft.workspace import Workspace
 
     for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
@@ -135,4 +136,4 @@ def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> Non
 
 
 def test_every_view_that_has_a_name_can_be_looked_at() -> None:
-    assert set(viewnames.FIXED) == set(tta.FIXED)
+    assert set(view_names.FIXED) == set(tta.FIXED)

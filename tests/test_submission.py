@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from foldcraft import metrics, submission
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition
-from foldcraft.errors import FoldcraftError
 from foldcraft.targets import Classes
 
 TEST = ["b", "a", "10", "07", "7"]

@@ -21,8 +21,9 @@ import wandb
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from foldcraft import config, predictions, tracking, wandb_panels
-from foldcraft.rundir import FoldFolder
+from foldcraft import predictions, tracking, wandb_panels
+from foldcraft.common import config
+from foldcraft.common.paths import FoldFolder
 from foldcraft.scorecard import Scorecard
 
 BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, 7

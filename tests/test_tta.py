@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from foldcraft.config import TTAConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import TTAConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.tta import FIXED, view
 
 IMAGES = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import yaml
 
-from foldcraft.config import Config
+from foldcraft.common.config import Config
 from foldcraft.diagnose import Diagnosis, NetScore
 from foldcraft.recipe import FULL_STEPS, full_epochs
 

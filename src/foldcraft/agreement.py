@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from foldcraft import sealed
+from foldcraft.common import checksums
 from foldcraft.metrics import METRICS, Metric
 
 MOST = 5  # submissions that one is compared with: the best by their own out-of-fold score
@@ -119,7 +119,7 @@ def _read_all(folder: Path, rows: pd.DataFrame) -> list[Answers | None]:
 
 def _read(path: Path, metric: Metric, nested: float, noted: str) -> Answers | None:
     try:
-        if noted and sealed.checksum(path.read_bytes()) != noted:
+        if noted and checksums.checksum(path.read_bytes()) != noted:
             return None
         return Answers(path.name, pd.read_csv(path, dtype=str, keep_default_na=False), metric, nested)
     except (OSError, ValueError):

@@ -21,16 +21,16 @@ from foldcraft import (
     startingpoint,
     subjects,
 )
-from foldcraft.audience import Audience
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config, ProbeConfig
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import audit_folder, features_folder
 from foldcraft.competition import Competition, Tables
-from foldcraft.config import Config, ProbeConfig
-from foldcraft.errors import FoldcraftError
 from foldcraft.featurestore import FrozenNet, Wanted
 from foldcraft.featurestore import gather as gather_features
 from foldcraft.findings import Finding, worst_first
 from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore
-from foldcraft.rundir import audit_folder, features_folder
 from foldcraft.workspace import Workspace, scaled, with_scale
 
 SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale

@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from foldcraft import sheets
-from foldcraft.audience import Audience
 from foldcraft.audit import Audit
-from foldcraft.files import write_atomic
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.files import write_atomic
 from foldcraft.findings import Finding, Shown
 from foldcraft.sheets import Tile
 from foldcraft.terminal import Terminal

@@ -17,8 +17,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from foldcraft.config import AugmentConfig, ImagesConfig
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.config import AugmentConfig, ImagesConfig
+from foldcraft.common.errors import FoldcraftError, suggest
 
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from foldcraft import finetune
-from foldcraft.config import FinetuneConfig
+from foldcraft.common.config import FinetuneConfig
 from foldcraft.hardware import Hardware
 
 

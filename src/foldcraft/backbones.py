@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from torch import nn
 
-from foldcraft import fingerprint, packaged_weights
-from foldcraft.config import BackboneConfig
-from foldcraft.errors import FoldcraftError, listing, suggest
-from foldcraft.files import parse_json
+from foldcraft import packaged_weights
+from foldcraft.common import fingerprint
+from foldcraft.common.config import BackboneConfig
+from foldcraft.common.errors import FoldcraftError, listing, suggest
+from foldcraft.common.files import parse_json
 from foldcraft.packaged_weights import PackagedWeights
 
 T = TypeVar("T")

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft import hardware, nested, predictions
-from foldcraft.audience import Audience
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.files import is_writable, locked, remove_leftovers
+from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.ensemble import Method
-from foldcraft.files import is_writable, locked, remove_leftovers
 from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.workspace import Workspace
 
 

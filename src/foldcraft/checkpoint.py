@@ -12,18 +12,18 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from foldcraft import sealed
 from foldcraft.backbones import Blueprint, rebuild
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import check_readable, parse_json, read_bytes, write_atomic
 from foldcraft.features import FeaturePool, ProbeNet, parts_of
-from foldcraft.files import check_readable, parse_json, read_bytes, write_atomic
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and plain values), whole or not at all."""
     stream = io.BytesIO()
     torch.save(state, stream)
-    write_atomic(path, sealed.seal(stream.getvalue()))
+    write_atomic(path, checksums.seal(stream.getvalue()))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def load_state(path: Path) -> dict[str, Any]:
         FoldcraftError: the file is damaged, holds anything but tensors and plain values, or cannot be read.
     """
     try:
-        data = bytes(sealed.unseal(read_bytes(path)))
+        data = bytes(checksums.unseal(read_bytes(path)))
         _check_not_packed(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
@@ -64,7 +64,7 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], blueprint: Blueprin
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     # One key only: safetensors writes several in random order, and equal weights must give equal files.
     said = {"blueprint": blueprint.to_json(), "about": about}
-    metadata = {"foldcraft": json.dumps({**said, sealed.KEY: _checksum(tensors, said)})}
+    metadata = {"foldcraft": json.dumps({**said, checksums.KEY: _checksum(tensors, said)})}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
@@ -73,7 +73,7 @@ def _checksum(tensors: dict[str, torch.Tensor], said: dict[str, Any]) -> str:
         (name, f"{value.dtype} {tuple(value.shape)}", value.reshape(-1).view(torch.uint8).numpy().data)
         for name, value in tensors.items()
     ]
-    return sealed.of_arrays(arrays, said)
+    return checksums.of_arrays(arrays, said)
 
 
 def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
@@ -88,7 +88,7 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
             metadata = parse_json(file.metadata()["foldcraft"])
             about = dict(metadata["about"])
         weights = safetensors.torch.load_file(path)
-        sealed.check(metadata.pop(sealed.KEY, None), _checksum(weights, metadata))
+        checksums.check(metadata.pop(checksums.KEY, None), _checksum(weights, metadata))
         blueprint = Blueprint.from_json(metadata["blueprint"])
         model = _net(blueprint)
         model.load_state_dict(weights)

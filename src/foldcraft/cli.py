@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import allocator, config, lifeline, streams
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError, shorten
-from foldcraft.files import cannot_write
+from foldcraft.common import allocator, child_processes, config, output_streams
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, shorten
+from foldcraft.common.files import cannot_write
 
 if TYPE_CHECKING:
     from foldcraft.terminal import Terminal
@@ -101,9 +101,9 @@ def parse_folds(text: str, count: int) -> list[int]:
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
-    streams.make_patient()
+    output_streams.make_patient()
     try:
-        lifeline.watch()
+        child_processes.watch()
         allocator.keep_freed_memory()
         code = main(sys.argv[1:])
     except FoldcraftError as error:
@@ -120,7 +120,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
         print("stopped; the same command goes on from here", file=sys.stderr)
         code = 130
     finally:
-        streams.flush()
+        output_streams.flush()
     sys.exit(code)
 
 

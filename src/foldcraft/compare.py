@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import config, predictions
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft import predictions
+from foldcraft.common import config
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import fold_configs
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import fold_configs
 from foldcraft.significance import Answers
 from foldcraft.workspace import Workspace
 

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, csvfile, fingerprint, imagepaths, metrics
-from foldcraft.config import CompetitionConfig, Config
-from foldcraft.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft import bundled, imagepaths, metrics
+from foldcraft.common import csv_file, fingerprint
+from foldcraft.common.config import CompetitionConfig, Config
+from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.metrics import Metric
 from foldcraft.targets import Classes, are_numbers
 
@@ -271,7 +272,7 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequenc
     """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
-    frame = csvfile.read(path, id_column)
+    frame = csv_file.read(path, id_column)
     for column in [id_column, *columns, *gappy]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 from foldcraft.bootstrap import bootstrap_labels
 from foldcraft.calibration import MOST_ROWS
-from foldcraft.fingerprint import seed_from
+from foldcraft.common.fingerprint import seed_from
 from foldcraft.metrics import Metric
 
 DRAWS = 50  # bootstrap draws that a score is averaged over

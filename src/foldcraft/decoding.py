@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from foldcraft.errors import shorten
+from foldcraft.common.errors import shorten
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
 MOST_MEMORY = 2 << 30  # bytes that the decoded pixels of one image may take on the way; more is refused by its header

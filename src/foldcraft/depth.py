@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import sealed
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.decoding import BRIGHTEST, UnreadableImage, deep_values, is_deep
-from foldcraft.errors import FoldcraftError
 
 FORMAT = 1  # raise it when a look would come out differently
 INDEX = "depth.json"
@@ -64,14 +64,14 @@ def find(paths: Iterable[Path], folder: Path) -> Scale | None:
             known[os.path.abspath(path)].append([look.low, look.high, look.is_float] if look else None)
     if unseen or (new and folder.is_dir()):  # plain images alone are no reason to make a folder
         with suppress(FoldcraftError):  # a folder that may not be written to; it is looked at again next time
-            sealed.write_json(index_file, {"format": FORMAT, "images": known})
+            checksums.write_json(index_file, {"format": FORMAT, "images": known})
     looks = [Look(*found) for path in chosen if (found := known[os.path.abspath(path)][4])]
     return _scale(looks, len(deep)) if looks else None
 
 
 def _remembered(index_file: Path) -> dict[str, list[Any]]:
     try:
-        index = sealed.read_json(index_file)
+        index = checksums.read_json(index_file)
         return dict(index["images"]) if index["format"] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

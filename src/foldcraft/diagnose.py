@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from foldcraft import backbones, calibration, probe, shift, startingpoint
-from foldcraft.audience import Audience
 from foldcraft.bootstrap import paired_difference
-from foldcraft.config import ProbeConfig
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import ProbeConfig
+from foldcraft.common.fingerprint import seed_from
+from foldcraft.common.paths import features_folder
 from foldcraft.features import reduced
 from foldcraft.featurestore import Wanted, gather
 from foldcraft.finetune import is_transformer
-from foldcraft.fingerprint import seed_from
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Prepared, Probe, Rows
-from foldcraft.rundir import features_folder
 from foldcraft.startingpoint import SourceNet
 from foldcraft.workspace import Workspace
 

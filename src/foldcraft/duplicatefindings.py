@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft import duplicates
-from foldcraft.audience import Audience
+from foldcraft.common.callbacks import Audience
 from foldcraft.competition import Competition
 from foldcraft.duplicates import BETWEEN, TEST, TRAIN
 from foldcraft.findings import Finding, Severity, Shown

@@ -15,8 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from foldcraft import sketches
-from foldcraft.audience import Audience
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.sketches import Agreement, Pictures, Sketches, Stack, agreement, chunks, reduced
 
 COLUMNS = ["id_a", "id_b", "where", "kind", "score"]

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
 from foldcraft.calibration import MOST_ROWS, at_temperature, fit_temperature
-from foldcraft.fingerprint import of_bytes, seed_from
+from foldcraft.common.fingerprint import of_bytes, seed_from
 
 CHUNK = 2**22  # numbers that are looked at together
 KNOWS = 3.0

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from foldcraft import backbones, blocks
 from foldcraft.backbones import Blueprint
 from foldcraft.blocks import Maps, Watch
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.folding import folded
 from foldcraft.heads import Heads
 

@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, fingerprint, hardware
-from foldcraft.audience import Audience
+from foldcraft import backbones, finetune, hardware
 from foldcraft.backbones import Blueprint
-from foldcraft.config import Config
+from foldcraft.common import fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
+from foldcraft.common.config import Config
+from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.features import Stage, StageFeatures, remove_classifier
-from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.folding import folded
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import BATCH, Member, sweep
 from foldcraft.loader import DrawnImages, PlainImages
-from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
 FORMAT = 2  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from foldcraft.common.errors import listing
 from foldcraft.competition import Tables
-from foldcraft.errors import listing
 from foldcraft.findings import Finding, Severity, Shown
 from foldcraft.imagepaths import IMAGE_SUFFIXES
 

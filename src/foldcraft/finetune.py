@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from foldcraft import lora
 from foldcraft.backbones import head_names
-from foldcraft.config import FinetuneConfig, TrainConfig
-from foldcraft.errors import FoldcraftError, listing, suggest
+from foldcraft.common.config import FinetuneConfig, TrainConfig
+from foldcraft.common.errors import FoldcraftError, listing, suggest
 
 # Layer-wise decay of the learning rate: deeper layers of a pretrained net hold more general features and change less.
 # Transformers are customarily given more decay than CNNs (BEiT, arXiv 2106.08254; ConvNeXt, arXiv 2201.03545).

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from foldcraft import predictions
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import FoldFolder
 from foldcraft.competition import Competition
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
 from foldcraft.predictions import Predictions, join_folds, log_mean
-from foldcraft.rundir import FoldFolder
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from foldcraft import checkpoint, finetune, loader
-from foldcraft.audience import Audience
 from foldcraft.augment import Augment
 from foldcraft.averaging import averaged, measure_statistics
 from foldcraft.backbones import Blueprint
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError, counted, listing
-from foldcraft.files import write_atomic
-from foldcraft.fingerprint import seed_from
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, counted, listing
+from foldcraft.common.files import write_atomic
+from foldcraft.common.fingerprint import seed_from
 from foldcraft.forward import Preparation, log_probabilities
 from foldcraft.hardware import Hardware, cores, tune
 from foldcraft.images import ImageStore

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldcraft import checkpoint, fingerprint, predictions, sealed
-from foldcraft.audience import Audience
+from foldcraft import checkpoint, predictions
 from foldcraft.backbones import Blueprint
+from foldcraft.common import checksums, fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.paths import FoldFolder
 from foldcraft.foldmodel import FoldModel
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder
 from foldcraft.workspace import Workspace
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
@@ -89,7 +90,7 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
         "packages": {name: version(name) for name in PACKAGES},
         "git": _git_commit(),
     }
-    sealed.write_json(folder.manifest, manifest, indent=1)
+    checksums.write_json(folder.manifest, manifest, indent=1)
     for needed_no_more in (folder.checkpoint, folder.answers):
         needed_no_more.unlink(missing_ok=True)
     audience.fold_ended(manifest, truth, probabilities.argmax(1))

@@ -12,20 +12,20 @@ from foldcraft import (
     backbones,
     checkpoint,
     finetune,
-    fingerprint,
     hardware,
     interpolation,
     lrprobe,
-    sealed,
     startingpoint,
     teachers,
     teaching,
 )
-from foldcraft.audience import Audience
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common import checksums, fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.files import locked, remove_leftovers, write_atomic
+from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
 from foldcraft.features import FeaturePool, ProbeNet
-from foldcraft.files import locked, remove_leftovers, write_atomic
 from foldcraft.fit import Fitted, Task, Trainer, check_parts
 from foldcraft.foldresult import Outcome, finish
 from foldcraft.forward import Preparation
@@ -34,7 +34,6 @@ from foldcraft.inference import Member
 from foldcraft.interpolation import Interpolated
 from foldcraft.loader import Lesson, PlainImages
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, hardware_file, lr_file
 from foldcraft.startingpoint import StartingPoint
 from foldcraft.teachers import Teacher
 from foldcraft.teaching import Answers
@@ -97,7 +96,7 @@ def _check_papers(work: Workspace, folder: FoldFolder, manifest: dict[str, Any],
         folder.read_settings()
     except FoldcraftError as error:
         audience.say(f"{folder.config}: {error.what}; it is written again")
-        write_atomic(folder.config, sealed.seal_text(work.config.to_yaml()))
+        write_atomic(folder.config, checksums.seal_text(work.config.to_yaml()))
     noted = manifest.get("history")
     if noted and not (folder.history.is_file() and fingerprint.of_file(folder.history) == noted):
         audience.say(f"warning: {folder.history}: has changed since the fold was finished; only people read it")
@@ -162,7 +161,7 @@ def _begin(work: Workspace, folder: FoldFolder, state: dict[str, Any] | None) ->
     if state and folder.config.is_file() and state.get("identity", "").split("/")[0] != work.identity(folder.fold):
         raise _other_settings(work, folder, "a checkpoint")
     remove_leftovers(folder.path)
-    write_atomic(folder.config, sealed.seal_text(work.config.to_yaml()))
+    write_atomic(folder.config, checksums.seal_text(work.config.to_yaml()))
 
 
 def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: Audience) -> Outcome:

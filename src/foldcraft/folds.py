@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foldcraft import fingerprint, sealed
+from foldcraft.common import checksums, fingerprint
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import check_readable, parse_json, write_atomic
 from foldcraft.competition import Competition
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import check_readable, parse_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def write(folds: Folds, path: Path) -> None:
         "folds": folds.fingerprint,
         **({"duplicates": folds.duplicates} if folds.duplicates else {}),
     }
-    header[sealed.KEY] = sealed.of_values(header)  # of what the digest of the folds does not cover
+    header[checksums.KEY] = checksums.of_values(header)  # of what the digest of the folds does not cover
     table = pd.DataFrame({"id": folds.ids, "fold": folds.fold}).to_csv(index=False, lineterminator="\n")
     write_atomic(path, f"# {json.dumps(header)}\n{table}")
 
@@ -89,7 +89,7 @@ def read(path: Path, competition: Competition) -> Folds:
     try:
         with open(path, encoding="utf-8") as stream:
             header = dict(parse_json(stream.readline().removeprefix("#")))
-            sealed.check(header.pop(sealed.KEY, None), sealed.of_values(header))
+            checksums.check(header.pop(checksums.KEY, None), checksums.of_values(header))
             table = pd.read_csv(stream, dtype={"id": str, "fold": "int64"}, keep_default_na=False)
         folds = Folds(
             table["id"].to_numpy(dtype=str),
@@ -101,7 +101,7 @@ def read(path: Path, competition: Competition) -> Folds:
             str(header.get("duplicates", "")),
         )
         frozen = header["folds"]
-    except sealed.Changed:
+    except checksums.Changed:
         raise FoldcraftError("has been edited since it was made", path, again) from None
     except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
         raise FoldcraftError(f"not a folds file: {error}", path, again) from None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.features import ProbeNet
 
 os.environ.setdefault("MPLCONFIGDIR", os.path.join(gettempdir(), "foldcraft-matplotlib"))  # the library imports it

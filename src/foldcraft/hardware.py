@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import sealed
-from foldcraft.config import TrainConfig
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import locked
+from foldcraft.common import checksums
+from foldcraft.common.config import TrainConfig
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import locked
 from foldcraft.timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -101,7 +101,7 @@ def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Ha
         kept = _recall(memory)
         if key not in kept:
             kept[key] = _measure(config, device, model, size)
-            sealed.write_json(memory, {key: asdict(value) for key, value in kept.items()}, indent=1)
+            checksums.write_json(memory, {key: asdict(value) for key, value in kept.items()}, indent=1)
     return kept[key]
 
 
@@ -133,7 +133,7 @@ def _key(config: TrainConfig, device: str) -> str:
 
 def _recall(memory: Path) -> dict[str, Hardware]:
     try:
-        kept = {key: Hardware(**value) for key, value in sealed.read_json(memory).items()}
+        kept = {key: Hardware(**value) for key, value in checksums.read_json(memory).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
     return kept if all(_is_sound(value) for value in kept.values()) else {}

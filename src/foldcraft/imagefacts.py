@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from foldcraft import allocator
+from foldcraft.common import allocator
+from foldcraft.common.files import write_atomic
 from foldcraft.decoding import KINDS, decode, has_bands_left_out, is_deep
-from foldcraft.files import write_atomic
 
 FORMAT = 2  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared

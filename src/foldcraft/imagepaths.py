@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from foldcraft.errors import FoldcraftError, counted, listing
+from foldcraft.common.errors import FoldcraftError, counted, listing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 # Of files that are read as well, and found without their extension where there is none with a more usual one.

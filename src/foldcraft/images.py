@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from foldcraft import fingerprint, sealed
+from foldcraft.common import checksums, fingerprint
+from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
+from foldcraft.common.errors import FoldcraftError, counted, listing
+from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.decoding import decode, has_bands_left_out
-from foldcraft.errors import FoldcraftError, counted, listing
-from foldcraft.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.rowfile import DamagedRows, RowFile, RowWriter
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -202,7 +202,7 @@ class _Wanted:
         if problems != before:
             kept = {self.content[row]: reason for row, reason in problems.items() if self.content[row] != GONE}
             known = _known_unreadable(self.folder) | kept
-            sealed.write_json(self.folder / UNREADABLE, {"format": FORMAT, "images": known})
+            checksums.write_json(self.folder / UNREADABLE, {"format": FORMAT, "images": known})
 
     def _unreadable(self) -> dict[int, str]:
         if not self.spare:
@@ -220,7 +220,7 @@ class _Wanted:
 def _known_unreadable(folder: Path) -> dict[str, str]:
     """Why images could not be read, by their digests."""
     try:
-        known = sealed.read_json(folder / UNREADABLE)
+        known = checksums.read_json(folder / UNREADABLE)
         return dict(known["images"]) if known["format"] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -285,7 +285,7 @@ def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[s
             changed = True
         digests.append(_digest(index[key]))
     if changed:
-        sealed.write_json(index_file, index)
+        checksums.write_json(index_file, index)
     return digests
 
 
@@ -295,7 +295,7 @@ def _digest(entry: Sequence[Any]) -> str:
 
 def _remembered(index_file: Path) -> dict[str, list[Any]]:
     try:
-        index = sealed.read_json(index_file)
+        index = checksums.read_json(index_file)
     except (OSError, ValueError):
         return {}
     return {key: entry for key, entry in index.items() if isinstance(entry, list) and len(entry) in (4, 5)}

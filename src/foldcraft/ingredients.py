@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.members import MemberRuns, open_members
-from foldcraft.rundir import FoldFolder, experiment_folder
 
 # What members may differ in. All else decides where a training begins, or what its net is and sees.
 FREE = (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foldcraft.calibration import calibrated, log_loss
-from foldcraft.fingerprint import seed_from
+from foldcraft.common.fingerprint import seed_from
 from foldcraft.inference import Member, predict
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from foldcraft.common.errors import listing
 from foldcraft.competition import Tables
-from foldcraft.errors import listing
 from foldcraft.findings import Finding, Shown
 
 TABLE = "labels.csv"

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import torch
 
-from foldcraft import lifeline
+from foldcraft.common import child_processes
 from foldcraft.hardware import cores
 
 
@@ -50,7 +50,7 @@ def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callabl
 def _start(command: Sequence[str], slot: int, jobs: int) -> "subprocess.Popen[str]":
     """A process on its share of the machine, which ends when this one does."""
     share = share_of_cores(slot, jobs)
-    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", lifeline.MARK: "stdin"}
+    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", child_processes.MARK: "stdin"}
     environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
     if gpus := torch.cuda.device_count():
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(gpus)[slot % gpus]

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from foldcraft import metrics
-from foldcraft.audience import Audience
+from foldcraft.common.callbacks import Audience
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.sketches import Stack, reduced
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldcraft import sealed
-from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import check_readable, locked, write_atomic
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.files import check_readable, locked, write_atomic
 from foldcraft.metrics import METRICS
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
@@ -129,7 +129,7 @@ def _fits(row: Mapping[str, str]) -> bool:
 
 def _check(row: Mapping[str, str]) -> str:
     """The checksum of a row: numbers count by their value, and the time, which spreadsheets write anew, not at all."""
-    return sealed.checksum(*(_plain(row[column]) for column in COLUMNS if column not in ("time", *BOARDS)))[:8]
+    return checksums.checksum(*(_plain(row[column]) for column in COLUMNS if column not in ("time", *BOARDS)))[:8]
 
 
 def _older_checks(row: Mapping[str, str]) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _older_checks(row: Mapping[str, str]) -> Iterator[str]:
         if digits:
             cells |= {column: _with_digits(row[column], digits) for column in NUMBERS if column != "rows"}
             cells["weights"] = _with_digits(row["weights"], 3)
-        yield sealed.checksum(*cells.values())[:8]
+        yield checksums.checksum(*cells.values())[:8]
 
 
 def _with_digits(cell: str, digits: int) -> str:

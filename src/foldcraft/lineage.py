@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from foldcraft import fingerprint
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
-from foldcraft.rundir import FoldFolder
+from foldcraft.common import fingerprint
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import FoldFolder
 
 RETRAIN = "delete its folder and train that fold again"
 

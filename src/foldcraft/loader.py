@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from foldcraft import allocator, lifeline
 from foldcraft.augment import Augment, centre
-from foldcraft.config import AugmentConfig, ImagesConfig
-from foldcraft.errors import FoldcraftError
-from foldcraft.fingerprint import seed_from
+from foldcraft.common import allocator, child_processes
+from foldcraft.common.config import AugmentConfig, ImagesConfig
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.fingerprint import seed_from
 from foldcraft.images import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
@@ -292,7 +292,7 @@ def train_loader(
 
 
 def _start_worker(_: int) -> None:
-    lifeline.end_with_parent()
+    child_processes.end_with_parent()
     allocator.keep_freed_memory()  # inherited by a fork, not by the processes that newer Pythons start
     torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 SCALE = 2.0  # alpha / r of the paper, with alpha twice the rank, whatever the rank
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft.config import TrainConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import TrainConfig
+from foldcraft.common.errors import FoldcraftError
 
 FOCUS = 2.0  # the exponent that the focal loss's paper found best
 

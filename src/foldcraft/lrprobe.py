@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from foldcraft import sealed
-from foldcraft.audience import Audience
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import locked
+from foldcraft.common import checksums
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import locked
 from foldcraft.fit import Fitted, RunawayLoss, Task
 from foldcraft.processes import Processes
 from foldcraft.recipe import plan
@@ -57,7 +57,7 @@ def find(
 
 def _recall(memory: Path, task: Task) -> dict[str, float] | None:
     try:
-        kept = sealed.read_json(memory)
+        kept = checksums.read_json(memory)
     except (OSError, ValueError):
         return None
     return kept["found"] if kept.get("identity") == task.identity else None
@@ -79,7 +79,7 @@ def _try_all(
     audience.note(f"learning rate {best} chosen")
     found = {"lr": float(best), **losses}
     if processes.is_first:
-        sealed.write_json(memory, {"identity": task.identity, "found": found})
+        checksums.write_json(memory, {"identity": task.identity, "found": found})
     return found
 
 

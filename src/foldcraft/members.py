@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft import predictions
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, experiment_folder
 from foldcraft.workspace import Workspace
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 
 @dataclass(frozen=True)

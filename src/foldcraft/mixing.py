@@ -5,8 +5,8 @@ import torch
 from timm.data import Mixup
 from torch.nn import functional as F
 
-from foldcraft.config import AugmentConfig
-from foldcraft.fingerprint import seed_from
+from foldcraft.common.config import AugmentConfig
+from foldcraft.common.fingerprint import seed_from
 
 
 class Mix:

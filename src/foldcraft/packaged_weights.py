@@ -10,8 +10,8 @@ from pathlib import Path
 import timm
 import torch
 
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import read_bytes
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import read_bytes
 
 # Distribution and SHA-256 of its weights, by timm's name of the net. The tensors have other names than timm's and the
 # same order; that was looked at for these files, so a file with another digest is refused.

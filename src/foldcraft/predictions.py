@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import log_softmax, logsumexp
 
-from foldcraft import sealed
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import parse_json, read_bytes, write_atomic
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import parse_json, read_bytes, write_atomic
 
 BASELINE = "baseline"
 COLUMN = "logp:"  # before the label, so that a class may be called "id"
@@ -110,7 +110,7 @@ def write(path: Path, predictions: Predictions) -> None:
     flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
     columns |= {f"{COLUMN}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
     origin = json.dumps(asdict(predictions.origin) | ({BASELINE: predictions.baseline} if predictions.baseline else {}))
-    metadata = {"foldcraft": origin, sealed.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
+    metadata = {"foldcraft": origin, checksums.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
     table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
     pq.write_table(table, stream)
@@ -118,7 +118,7 @@ def write(path: Path, predictions: Predictions) -> None:
 
 
 def _checksum(origin: str, ids: list[str], views: list[str], flat: np.ndarray) -> str:
-    return sealed.checksum(origin, json.dumps([ids, views]), np.ascontiguousarray(flat).tobytes())
+    return checksums.checksum(origin, json.dumps([ids, views]), np.ascontiguousarray(flat).tobytes())
 
 
 def read(path: Path) -> Predictions:
@@ -137,7 +137,7 @@ def read(path: Path) -> Predictions:
         if flat.dtype != np.float32 or not isinstance(origin.fold, int):
             raise ValueError("values of another type")
         all_ids, all_views = table["id"].to_pylist(), table["view"].to_pylist()
-        sealed.check(metadata.get(sealed.KEY), _checksum(metadata["foldcraft"], all_ids, all_views, flat))
+        checksums.check(metadata.get(checksums.KEY), _checksum(metadata["foldcraft"], all_ids, all_views, flat))
         views = tuple(dict.fromkeys(all_views))
         log_probs = flat.reshape(len(views), len(flat) // len(views), len(origin.classes))
         ids = np.array(all_ids[: log_probs.shape[1]], dtype=str)

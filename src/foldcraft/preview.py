@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from foldcraft import backbones, sheets
-from foldcraft.audience import Audience
 from foldcraft.augment import Augment
-from foldcraft.fingerprint import seed_from
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.fingerprint import seed_from
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import Draw, PlainImages, TrainImages

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from foldcraft import heads, kernel_ridge
 from foldcraft.calibration import fit_temperature, log_loss
-from foldcraft.config import ProbeConfig
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.config import ProbeConfig
+from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
 from foldcraft.heads import Heads, Scaling, shares
 from foldcraft.kernel_ridge import Products

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from foldcraft.config import AugmentConfig, TrainConfig
+from foldcraft.common.config import AugmentConfig, TrainConfig
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 FULL_STEPS = 285  # of a fine-tuning on a few thousand images or fewer

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft import predictions
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition
-from foldcraft.errors import FoldcraftError
 from foldcraft.intervals import bootstrap_interval
 
 OTHERS = "other classes"

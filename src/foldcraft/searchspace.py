@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 METHODS = ("grid", "random", "bayes")
 SCORES = ("oof", "mean")

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from foldcraft.bootstrap import bootstrap_confusions, bootstrap_scores
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.intervals import unseen_errors
 from foldcraft.metrics import Metric, class_scores, confusion
 

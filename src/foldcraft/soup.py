@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from foldcraft import backbones, hardware, predictions
-from foldcraft.audience import Audience
 from foldcraft.averaging import measure_statistics
 from foldcraft.backbones import Blueprint
 from foldcraft.blending import complete
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.paths import hardware_file
 from foldcraft.foldmodel import FoldModel
 from foldcraft.forward import Preparation
 from foldcraft.hardware import Hardware
@@ -27,7 +28,6 @@ from foldcraft.ingredients import Ingredients
 from foldcraft.loader import PlainImages
 from foldcraft.members import MemberRuns
 from foldcraft.predictions import log_mean
-from foldcraft.rundir import hardware_file
 from foldcraft.workspace import Workspace
 
 State = dict[str, torch.Tensor]

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from foldcraft import fingerprint
+from foldcraft.common import fingerprint
+from foldcraft.common.config import FoldsConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition, joined_groups
-from foldcraft.config import FoldsConfig
-from foldcraft.errors import FoldcraftError
 from foldcraft.folds import Folds
 
 # By scheme, and whether there are groups.

@@ -10,7 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from foldcraft import agreement
 from foldcraft.agreement import Doubt
-from foldcraft.errors import listing
+from foldcraft.common.errors import listing
 from foldcraft.ledger import BOARDS
 from foldcraft.metrics import METRICS
 

@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, fingerprint, hardware, probe, tta
-from foldcraft.audience import Audience
+from foldcraft import backbones, finetune, hardware, probe, tta
 from foldcraft.backbones import Blueprint
-from foldcraft.config import Config, ProbeConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common import fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config, ProbeConfig
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import features_folder
 from foldcraft.features import Part, parts_of, stages_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import PlainImages
 from foldcraft.probe import Probe, Rows
-from foldcraft.rundir import features_folder
 from foldcraft.workspace import Workspace
 
 # The head that fine-tuning starts from points the right way and is small. One that predicts as well as it can is large,

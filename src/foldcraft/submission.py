@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from foldcraft import agreement, ledger, sealed
+from foldcraft import agreement, ledger
 from foldcraft.agreement import Doubt
+from foldcraft.common import checksums
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.competition import Competition
-from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import check_file_name, locked, write_atomic
 from foldcraft.predictions import is_normalised
 
 
@@ -131,7 +132,7 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
         path, is_new = _free_name(folder, name, text, dict(zip(rows["file"], rows["content"], strict=True)))
         if is_new:
             write_atomic(path, text)
-        entered = {"file": path.name, "content": sealed.checksum(text), **entry}
+        entered = {"file": path.name, "content": checksums.checksum(text), **entry}
         ledger.enter(ledger.path_in(folder), entered, is_new)
         rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
@@ -146,7 +147,7 @@ def _free_name(folder: Path, name: str, text: str, noted: Mapping[str, str]) -> 
         content = path.read_bytes()
         if content == text.encode():
             return path, False
-        if noted.get(path.name) not in ("", None, sealed.checksum(content)):
+        if noted.get(path.name) not in ("", None, checksums.checksum(content)):
             mend = "delete it and run again, or rename it to keep your changes"
             raise FoldcraftError("has changed since it was written", path, mend)
         number += 1

@@ -11,15 +11,16 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from foldcraft import fingerprint, racing, searchspace
-from foldcraft.audience import Audience
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import cannot_write, locked
-from foldcraft.fingerprint import seed_from
+from foldcraft import racing, searchspace
+from foldcraft.common import fingerprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import cannot_write, locked
+from foldcraft.common.fingerprint import seed_from
+from foldcraft.common.paths import FoldFolder
 from foldcraft.foldrun import train_fold
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder
 from foldcraft.scorecard import Scorecard
 from foldcraft.searchspace import Parameter, Space
 from foldcraft.workspace import Workspace

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from foldcraft.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError, listing
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,9})?\s*", re.ASCII | re.IGNORECASE)
 

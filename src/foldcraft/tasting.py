@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import lineage, sealed
+from foldcraft import lineage
 from foldcraft.bootstrap import paired_difference
 from foldcraft.calibration import at_temperature, calibrated, fit_temperature, log_loss
-from foldcraft.config import Config, DistillConfig
-from foldcraft.files import locked, remove_leftovers, write_atomic
+from foldcraft.common import checksums
+from foldcraft.common.config import Config, DistillConfig
+from foldcraft.common.files import locked, remove_leftovers, write_atomic
+from foldcraft.common.paths import FoldFolder
 from foldcraft.foldresult import Outcome, finish
 from foldcraft.ingredients import check_free
 from foldcraft.intervals import bootstrap_interval
 from foldcraft.metrics import METRICS, Metric
 from foldcraft.predictions import log_mean
-from foldcraft.rundir import FoldFolder
 from foldcraft.soup import Chosen, Pot
 from foldcraft.workspace import Workspace
 
@@ -231,7 +232,7 @@ def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> lis
         with locked(folder.lock, wait=False, busy="another process is at this fold"):
             folder.manifest.unlink(missing_ok=True)  # the fold is not done until all of it is new
             remove_leftovers(folder.path)
-            write_atomic(folder.config, sealed.seal_text(config.to_yaml()))
+            write_atomic(folder.config, checksums.seal_text(config.to_yaml()))
             told = {"hardware": str(pot.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
             pot.audience.fold_started(config, folder, told)
             outcome = Outcome(

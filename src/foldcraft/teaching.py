@@ -25,17 +25,18 @@ import safetensors
 import safetensors.numpy
 from scipy.special import softmax
 
-from foldcraft import hardware, predictions, sealed
-from foldcraft.audience import Audience
-from foldcraft.config import DistillConfig
-from foldcraft.errors import FoldcraftError, listing
-from foldcraft.files import check_readable, write_atomic
+from foldcraft import hardware, predictions
+from foldcraft.common import checksums
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import DistillConfig
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.files import check_readable, write_atomic
+from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.foldmodel import FoldModel
 from foldcraft.images import ImageStore
 from foldcraft.lineage import RETRAIN
 from foldcraft.loader import Lesson
 from foldcraft.predictions import Predictions
-from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.teachers import Teacher
 from foldcraft.workspace import Workspace
 
@@ -128,7 +129,7 @@ def ask_once(
     if student.answers.is_file() and (known := _recall(student.answers, key)):
         return known
     answers = ask(teachers, work, student.fold, audience)
-    said = json.dumps({"key": key, sealed.KEY: _checksum(answers, key)})
+    said = json.dumps({"key": key, checksums.KEY: _checksum(answers, key)})
     content = safetensors.numpy.save({"train": answers.train, "test": answers.test}, {"foldcraft": said})
     write_atomic(student.answers, content)
     return answers
@@ -139,7 +140,7 @@ def _checksum(answers: Answers, key: str) -> str:
         (name, f"{values.dtype} {values.shape}", np.ascontiguousarray(values).data if values.size else memoryview(b""))
         for name, values in (("train", answers.train), ("test", answers.test))
     ]
-    return sealed.of_arrays(arrays, key)
+    return checksums.of_arrays(arrays, key)
 
 
 def _recall(file: Path, key: str) -> Answers | None:
@@ -153,7 +154,7 @@ def _recall(file: Path, key: str) -> Answers | None:
         with safetensors.safe_open(file, "np") as stream:
             said = json.loads(stream.metadata()["foldcraft"])
             answers = Answers(stream.get_tensor("train"), stream.get_tensor("test"))
-        sealed.check(said.get(sealed.KEY), _checksum(answers, said["key"]))
+        checksums.check(said.get(checksums.KEY), _checksum(answers, said["key"]))
         return answers if said["key"] == key else None
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged answers of the teachers: {error}", file, "delete it and run again") from None

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tim
 from rich.table import Column, Table
 from rich.text import Text
 
-from foldcraft import streams
-from foldcraft.audience import Audience
-from foldcraft.config import Config
-from foldcraft.errors import counted, printable
+from foldcraft.common import output_streams
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import counted, printable
+from foldcraft.common.paths import FoldFolder
 from foldcraft.recipe import Plan
-from foldcraft.rundir import FoldFolder
 
 ENDLESS = 10_000  # columns of what is no terminal: a file has no width
 WIDE, MIDDLING = 90, 60  # columns of a terminal from which on a bar shows all, or the most of it
@@ -34,7 +34,7 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        streams.let_go()
+        output_streams.let_go()
 
 
 class Terminal(Audience):

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft.audience import Audience
-from foldcraft.config import Config
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.wandb_mirror import run_id
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end

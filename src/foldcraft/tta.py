@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from foldcraft import viewnames
+from foldcraft.common import view_names
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,7 +29,7 @@ def view(name: str, where: str = "tta.views") -> View:
     Raises:
         FoldcraftError: no such view.
     """
-    named = viewnames.steps(name, where)
+    named = view_names.steps(name, where)
     steps = [FIXED[step] if isinstance(step, str) else partial(_scale, factor=step) for step in named]
 
     def look(images: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldcraft.config import Config
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.common.config import Config
+from foldcraft.common.paths import FoldFolder, experiment_folder
 
 SOURCE = Path(__file__).parents[1]
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import allocator, sealed
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import locked
-from foldcraft.rundir import FoldFolder, experiment_folder
+from foldcraft.common import allocator, checksums
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import locked
+from foldcraft.common.paths import FoldFolder, experiment_folder
 
 LAST_CHANCE = 120  # seconds after the last event, after which this process ends whatever W&B does ...
 UPLOAD = 500_000  # ... and one more for so many bytes that it was given to keep
@@ -50,13 +50,13 @@ def mode_of(wanted: str, has_key: bool) -> str:
 def run_id(file: Path) -> str:
     """The W&B run of a fold or an experiment, kept in its folder so that it goes on in the same run when resumed."""
     try:
-        kept = sealed.read_json(file)["id"]
+        kept = checksums.read_json(file)["id"]
         if isinstance(kept, str) and kept.isalnum():  # it becomes a part of W&B's own file names
             return kept
     except (OSError, ValueError, KeyError, FoldcraftError):
         pass
     made = secrets.token_hex(6)
-    sealed.write_json(file, {"id": made})
+    checksums.write_json(file, {"id": made})
     return made
 
 
@@ -232,7 +232,8 @@ class Mirror:
 
     def _sum_up(self, config: Config) -> None:
         """Write the experiment's run, once all its folds are done, and again when their predictions have changed."""
-        from foldcraft import competition, fingerprint, folds, wandb_artifacts, wandb_panels
+        from foldcraft import competition, folds, wandb_artifacts, wandb_panels
+        from foldcraft.common import fingerprint
         from foldcraft.scorecard import Scorecard
 
         home = experiment_folder(config)
@@ -244,7 +245,7 @@ class Mirror:
             if not all(folder.is_done for folder in folders):
                 return
             seen = fingerprint.of_values([fingerprint.of_file(folder.oof) for folder in folders])
-            known = sealed.read_json(marker) if marker.is_file() else {}
+            known = checksums.read_json(marker) if marker.is_file() else {}
             if known.get("seen") == seen and not self.trial:
                 return
             run, self.trial = self.trial or self._open_experiment(config, run_id(marker)), None
@@ -264,7 +265,7 @@ class Mirror:
                 self.kept += keeper.kept
             text = f"{summary['metric']} {summary['oof']:.4f} out of fold, mean of folds {summary['mean']:.4f}"
             self._alert(run, "all folds are done", text, config)
-            sealed.write_json(marker, {"id": run.id, "seen": seen})
+            checksums.write_json(marker, {"id": run.id, "seen": seen})
             run.finish()
 
     def _alert(self, run: Any, what: str, text: str, config: Config | None = None, level: str = "INFO") -> None:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft import competition, depth, fingerprint, folds, lineage, viewnames
-from foldcraft.audience import Audience
+from foldcraft import competition, depth, folds, lineage
+from foldcraft.common import fingerprint, view_names
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config, ImagesConfig
+from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
 from foldcraft.competition import Competition
-from foldcraft.config import Config, ImagesConfig
 from foldcraft.decoding import BRIGHTEST
-from foldcraft.errors import FoldcraftError, listing, shorten
 from foldcraft.folds import Folds
 from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.predictions import Origin
-from foldcraft.rundir import FoldFolder, cache_folder, experiment_folder, fold_configs
 
 if TYPE_CHECKING:
     from foldcraft.backbones import Blueprint
@@ -62,7 +63,7 @@ class Workspace:
         """
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
-                viewnames.steps(name, where)
+                view_names.steps(name, where)
         data = competition.read(config, images_of)
         made = folds.read(config.folds_file, data)
         settled, words = with_scale(config, data)

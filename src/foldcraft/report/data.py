@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from foldcraft import folds
-from foldcraft.errors import counted
+from foldcraft.common.errors import counted
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from foldcraft import blending, ledger, mistakes, predictions, significance, standing
-from foldcraft.audience import Audience
 from foldcraft.blending import Combined
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import report_file, study_folder
 from foldcraft.members import MemberRuns
 from foldcraft.mistakes import Case
 from foldcraft.nested import Candidate
-from foldcraft.rundir import report_file, study_folder
 from foldcraft.significance import ClassScore
 from foldcraft.standing import Standing
 from foldcraft.targets import Classes

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 
 from foldcraft import gradcam, hardware, images
-from foldcraft.audience import Audience
-from foldcraft.config import ImagesConfig
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import ImagesConfig
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.paths import hardware_file
 from foldcraft.foldmodel import FoldModel
 from foldcraft.forward import Preparation
 from foldcraft.loader import PlainImages
 from foldcraft.mistakes import Case
 from foldcraft.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
 from foldcraft.report.evidence import Evidence
-from foldcraft.rundir import hardware_file
 
 WORST, DOUBTFUL = 48, 24  # cards: the worst mistakes, and the most doubtful labels among the others
 MOST_ROWS = 200  # of the table

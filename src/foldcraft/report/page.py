@@ -11,8 +11,8 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from foldcraft.audience import Audience
-from foldcraft.errors import counted
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.errors import counted
 from foldcraft.report import board, classes, data, gallery, scores, works
 from foldcraft.report.blocks import Section
 from foldcraft.report.evidence import Evidence

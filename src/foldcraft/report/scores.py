@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from foldcraft import calibration, nested, significance, standing
-from foldcraft.errors import counted
+from foldcraft.common.errors import counted
 from foldcraft.nested import Candidate, Score
 from foldcraft.report import charts
 from foldcraft.report.blocks import (

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from foldcraft.audience import Audience
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.sanity import information, judging, learning, net, pace, splits
 from foldcraft.sanity.finding import FAIL, Finding, not_applicable
 from foldcraft.sanity.opening import Opened

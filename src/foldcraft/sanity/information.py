@@ -6,9 +6,9 @@ import numpy as np
 
 from foldcraft import probe
 from foldcraft.augment import Augment
-from foldcraft.config import ProbeConfig
+from foldcraft.common.config import ProbeConfig
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.diagnose import each_fold
-from foldcraft.errors import FoldcraftError
 from foldcraft.featurestore import FrozenNet, Wanted
 from foldcraft.inference import sweep
 from foldcraft.probe import Probe, Rows

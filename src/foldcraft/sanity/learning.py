@@ -5,7 +5,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft import finetune
-from foldcraft.config import TrainConfig
+from foldcraft.common.config import TrainConfig
 from foldcraft.fit import Trainer
 from foldcraft.losses import FOCUS
 from foldcraft.sanity.finding import Finding, not_applicable, verdict

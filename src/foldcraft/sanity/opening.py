@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from foldcraft import competition
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.workspace import Workspace, with_scale
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft import finetune
-from foldcraft.errors import counted
+from foldcraft.common.errors import counted
 from foldcraft.fit import Trainer
 from foldcraft.hardware import Hardware, cores
 from foldcraft.loader import EpochBatches, default_workers, train_loader

@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft import checkpoint, finetune, foldrun, hardware, lrprobe, predictions, startingpoint
-from foldcraft.audience import Audience
 from foldcraft.backbones import Blueprint
+from foldcraft.common.callbacks import Audience
+from foldcraft.common.config import Config
+from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.competition import Competition
-from foldcraft.config import Config
 from foldcraft.fit import RunawayLoss, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
@@ -23,7 +24,6 @@ from foldcraft.hardware import Hardware
 from foldcraft.inference import Member
 from foldcraft.predictions import Predictions
 from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, hardware_file
 from foldcraft.sanity.opening import Opened
 from foldcraft.workspace import Workspace
 

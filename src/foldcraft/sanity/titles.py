@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 TITLES = {
     "folds": "folds share no group and fit the data",

@@ -2,7 +2,7 @@
 
 import re
 
-from foldcraft.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, suggest
 
 FIXED = ("identity", "hflip", "vflip", "rot90", "rot180", "rot270")
 SCALE = re.compile(r"scale(\d+(?:\.\d+)?)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foldcraft.errors import FoldcraftError, shorten
+from foldcraft.common.errors import FoldcraftError, shorten
 
 csv.field_size_limit(2**31 - 1)  # a cell may hold a whole image
 LINE_BREAK = re.compile(r"\r\n|\r|\n")

@@ -7,7 +7,7 @@ time of a CNN. What is given another way is decided by measurement (`benchmarks/
 import ctypes
 import os
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 SWITCH = "FOLDCRAFT_ALLOCATOR"
 SYSTEM = "system"

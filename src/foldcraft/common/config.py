@@ -13,9 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from foldcraft import fingerprint, plainyaml, sealed
-from foldcraft.errors import FoldcraftError, shorten, suggest
-from foldcraft.files import check_readable
+from foldcraft.common import checksums, fingerprint, safe_yaml
+from foldcraft.common.errors import FoldcraftError, shorten, suggest
+from foldcraft.common.files import check_readable
 
 GENERATIONS = 20  # of files that extend each other
 MOST_TOLD = 10  # mistakes of a config, in one line
@@ -565,12 +565,12 @@ def read_mapping(path: Path) -> DictConfig:
     check_readable(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        sealed.check_text(text)
-        plainyaml.check(text, path)
-        own = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=plainyaml.MOST_NODES)
+        checksums.check_text(text)
+        safe_yaml.check(text, path)
+        own = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=safe_yaml.MOST_NODES)
     except FoldcraftError:
         raise
-    except sealed.Changed as error:
+    except checksums.Changed as error:
         mend = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
         raise FoldcraftError(str(error), path, mend) from None
     except Exception as error:  # YAML's readers of numbers, dates and tags raise errors of every kind
@@ -585,9 +585,9 @@ def _read_overrides(overrides: Sequence[str]) -> DictConfig:
         key, equals, value = override.partition("=")
         if not equals:
             raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance train.lr=0.0005")
-        plainyaml.check_characters(key, "command line")
+        safe_yaml.check_characters(key, "command line")
         try:
-            plainyaml.check(value, "command line")
+            safe_yaml.check(value, "command line")
         except YAMLError as error:
             raise FoldcraftError(f"{override!r} cannot be read: {error}", "command line") from None
     try:

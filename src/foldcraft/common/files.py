@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 LONGEST_NAME = 200  # characters of a file's name
 

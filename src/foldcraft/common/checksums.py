@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foldcraft.files import parse_json, read_bytes, write_atomic
+from foldcraft.common.files import parse_json, read_bytes, write_atomic
 
 KEY = "checksum"  # of JSON and of the metadata of other formats
 MAGIC = b"foldcraft sealed "

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft.config import Config
+from foldcraft.common.config import Config
+from foldcraft.common.paths import FoldFolder
 from foldcraft.recipe import Plan
-from foldcraft.rundir import FoldFolder
 
 
 class Audience:

@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from foldcraft import plainyaml, sealed
-from foldcraft.config import Config
-from foldcraft.errors import FoldcraftError
-from foldcraft.files import is_writable, read_bytes
+from foldcraft.common import checksums, safe_yaml
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import is_writable, read_bytes
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class FoldFolder:
             FoldcraftError: the file is damaged.
         """
         try:
-            return sealed.read_json(self.manifest)
+            return checksums.read_json(self.manifest)
         except (OSError, ValueError) as error:
             raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
 
@@ -110,8 +110,8 @@ class FoldFolder:
         """
         try:
             text = read_bytes(self.config).decode("utf-8")
-            sealed.check_text(text)
-            plainyaml.check(text, self.config)
+            checksums.check_text(text)
+            safe_yaml.check(text, self.config)
             settings = OmegaConf.to_container(OmegaConf.create(text))
             if not isinstance(settings, dict) or not settings:
                 raise ValueError("no settings in it")

@@ -4,7 +4,7 @@ import unicodedata
 
 import yaml
 
-from foldcraft.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError
 
 LARGEST = 1 << 18  # characters of a config
 DEEPEST = 40  # levels
