@@ -33,7 +33,7 @@ from foldcraft import blending, nested, predictions
 from foldcraft.common import config
 from foldcraft.ensemble import Best, Greedy, Mean, Stacking
 from foldcraft.members import common_rows, open_members
-from foldcraft.metrics import get
+from foldcraft.metrics.scores import get
 from foldcraft.nested import Candidate, Member, Truth
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000

@@ -13,11 +13,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import metrics
-from foldcraft.bootstrap import bootstrap_scores
-from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import scores
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.intervals import bootstrap_interval
 
-METRIC = metrics.get("macro_f1")
+METRIC = scores.get("macro_f1")
 
 
 def world(classes: int, right: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

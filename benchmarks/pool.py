@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import calibration, probe, startingpoint
+from foldcraft import probe, startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
@@ -33,6 +33,7 @@ from foldcraft.diagnose import some_groups
 from foldcraft.features import Stage
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.images import ImageStore
+from foldcraft.metrics import calibration
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Rows
 from foldcraft.startingpoint import SourceNet

@@ -44,7 +44,7 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, load
 from foldcraft.fit import Task, Trainer
 from foldcraft.images import INTERPOLATIONS, ImageSpec, open_stores
-from foldcraft.metrics import METRICS
+from foldcraft.metrics.scores import METRICS
 from foldcraft.processes import Processes
 
 DRAWN = """

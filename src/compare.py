@@ -19,7 +19,7 @@ from foldcraft.common.errors import FoldcraftError, listing
 
 if TYPE_CHECKING:
     from foldcraft.compare import Run
-    from foldcraft.significance import Answers, ClassChange, Comparison, Strictness
+    from foldcraft.metrics.significance import Answers, ClassChange, Comparison, Strictness
     from foldcraft.terminal import Terminal
 
 MOST_CLASSES = 20  # shown of each experiment
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.tried} is not a number of experiments", "--tried", "use 1 or more")
     places, overrides = cli.split_words(args)
 
-    from foldcraft import compare, significance
+    from foldcraft import compare
+    from foldcraft.metrics import significance
 
     terminal = cli.terminal(args)
     runs = compare.open_runs(places, overrides)

@@ -17,11 +17,12 @@ from sklearn.datasets import load_digits
 from test_compare import simulated
 from test_terminal import screen
 
-from foldcraft import compare, predictions, ranking, significance
-from foldcraft.bootstrap import bootstrap_scores
+from foldcraft import compare, predictions, ranking
 from foldcraft.common import checksums, config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import significance
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.ranking import Ranking
 from foldcraft.workspace import Workspace
 

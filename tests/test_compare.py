@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from conftest import CONFIG, write_competition
 
-from foldcraft import metrics, predictions
+from foldcraft import predictions
 from foldcraft.common import config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
+from foldcraft.metrics import scores as score_functions
+from foldcraft.metrics.significance import Answers, Comparison, by_class, compare, how_strict
 from foldcraft.predictions import Predictions
-from foldcraft.significance import Answers, Comparison, by_class, compare, how_strict
 from foldcraft.workspace import Workspace
 
 CLASSES = ("a", "b", "c")
@@ -31,7 +32,7 @@ def simulated(
     labels = np.where(rng.random((len(right), units)) < np.array(right)[:, None], truth, wrong)
     return Answers(
         names=tuple(f"e{number}" for number in range(len(right))),
-        metric=metrics.get(metric),
+        metric=score_functions.get(metric),
         classes=CLASSES,
         truth=np.repeat(truth, copies),
         units=np.repeat([f"u{number:04d}" for number in range(units)], copies),
@@ -48,7 +49,7 @@ def taken_apart(rows: int, apart: int) -> Answers:
     return replace(given, truth=truth, predicted=(np.eye(3)[missed], np.eye(3)[truth]))
 
 
-@pytest.mark.parametrize("metric", sorted(metrics.METRICS.keys() - {"f1"}))
+@pytest.mark.parametrize("metric", sorted(score_functions.METRICS.keys() - {"f1"}))
 def test_a_planted_difference_is_found_in_the_right_direction(metric: str) -> None:
     better = compare(simulated(1, (0.75, 0.86, 0.6), units=800, metric=metric))
     assert [other.verdict for other in better.others] == ["better", "worse"]

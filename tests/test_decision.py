@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 
 from foldcraft import decision
 from foldcraft.decision import Largest, LeastCost, PriorAdjustment, Shift, Threshold
-from foldcraft.metrics import get
+from foldcraft.metrics.scores import get
 
 MACRO_F1 = get("macro_f1")
 

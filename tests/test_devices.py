@@ -25,7 +25,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, TrainImages
-from foldcraft.metrics import METRICS
+from foldcraft.metrics.scores import METRICS
 from foldcraft.processes import Processes
 
 

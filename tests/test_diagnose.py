@@ -12,11 +12,11 @@ from torch import nn
 
 from foldcraft import shift
 from foldcraft.advice import MARK, Advised, advise
-from foldcraft.bootstrap import paired_difference
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
-from foldcraft.metrics import get
+from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.scores import get
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
 

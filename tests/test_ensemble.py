@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
 from foldcraft.ensemble import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
-from foldcraft.metrics import get
+from foldcraft.metrics.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
+from foldcraft.metrics.scores import get
 
 ROWS, CLASSES = 240, 3
 TRUTH = np.random.default_rng(0).integers(0, CLASSES, ROWS)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foldcraft import folds, metrics, splitting
+from foldcraft import folds, splitting
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition, joined_groups, with_shared_files
+from foldcraft.metrics import scores
 from foldcraft.targets import Classes
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,7 +28,7 @@ def competition(labels: list[str], groups: list[str] | None = None, ids: list[st
     ids = ids or [f"{row:03d}" for row in range(len(labels))]
     return Competition(
         name="little",
-        metric=metrics.get("accuracy"),
+        metric=scores.get("accuracy"),
         classes=classes,
         train_ids=np.array(ids),
         targets=classes.encode(labels),

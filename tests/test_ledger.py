@@ -19,10 +19,11 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import agreement, ledger, metrics, predictions, standing, submission
+from foldcraft import agreement, ledger, predictions, standing, submission
 from foldcraft.agreement import Answers
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.metrics import scores
 
 Command = Callable[..., Outcome]
 TEST = ["b", "a", "10", "07", "7"]
@@ -298,7 +299,7 @@ def models() -> dict[str, Model]:
 
 def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = False) -> submission.Written:
     """Submit a model's answers, in the form that the metric wants."""
-    judge = metrics.get(metric)
+    judge = scores.get(metric)
     truth = digits()[1][:1200]
     order = np.random.default_rng(7).permutation(len(model.test)) if shuffled else np.arange(len(model.test))
     answers = (
@@ -310,7 +311,7 @@ def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = F
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("metric", sorted(name for name, one in metrics.METRICS.items() if not one.classes))
+@pytest.mark.parametrize("metric", sorted(name for name, one in scores.METRICS.items() if not one.classes))
 def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, models, metric: str) -> None:
     for order in (list(models), list(models)[::-1]):
         folder = tmp_path / order[0]
@@ -364,7 +365,7 @@ def test_submissions_of_other_rows_are_not_compared(tmp_path: Path, models) -> N
 
 def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -> Answers:
     table = pd.DataFrame({"label": labels, "id": ids}, dtype=str).set_index("id")
-    return Answers("x.csv", table, metrics.get("accuracy"), nested)
+    return Answers("x.csv", table, scores.get("accuracy"), nested)
 
 
 @given(data=st.data(), rows=st.integers(2, 40))
@@ -381,7 +382,7 @@ def test_agreement_is_cohens_kappa(data: st.DataObject, rows: int) -> None:
 def test_rows_find_each_other_by_their_ids(data: st.DataObject) -> None:
     labels = np.random.default_rng(0).integers(0, 4, 60).astype(str)
     order = data.draw(st.permutations(range(60)))
-    one = Answers("a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), metrics.get("accuracy"), 0.9)
+    one = Answers("a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), scores.get("accuracy"), 0.9)
     other = Answers("b.csv", one.table.iloc[order].reset_index(drop=True), one.metric, 0.9)
     ((first, second),) = agreement.alike([one, other])
     assert agreement.agreement(first, second) == 1

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from sklearn import metrics as sk
 
-from foldcraft import bootstrap, metrics
-from foldcraft.bootstrap import bootstrap_scores
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import METRICS
+from foldcraft.metrics import bootstrap
+from foldcraft.metrics import scores as score_functions
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.metrics.scores import METRICS
 
 
 def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
@@ -52,7 +53,7 @@ def guesses(seed: int, rows: int = 60, classes: int = 4) -> tuple[np.ndarray, np
 
 
 def classes_for(name: str, most: int) -> int:
-    return metrics.get(name).classes or most
+    return score_functions.get(name).classes or most
 
 
 def test_every_metric_has_a_reference() -> None:
@@ -65,7 +66,9 @@ def test_every_metric_has_a_reference() -> None:
 @settings(deadline=None, max_examples=15)
 def test_scores_are_those_of_scikit_learn(name: str, seed: int, classes: int) -> None:
     truth, probabilities = guesses(seed, classes=classes_for(name, classes))
-    assert metrics.get(name)(truth, probabilities) == pytest.approx(REFERENCES[name](truth, probabilities), abs=1e-9)
+    assert score_functions.get(name)(truth, probabilities) == pytest.approx(
+        REFERENCES[name](truth, probabilities), abs=1e-9
+    )
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
@@ -83,7 +86,7 @@ def test_few_weighted_labels_are_scored_as_scikit_learn_does(name: str, data: st
     np.add.at(counts[0], (truth, said), 1)
     np.add.at(counts[1], (truth, said), weights)
 
-    scores = metrics.get(name).of_confusion(counts)
+    scores = score_functions.get(name).of_confusion(counts)
 
     reference = LABEL_REFERENCES[name]
     wanted = [reference(truth, said, classes), reference(truth, said, classes, np.array(weights))]
@@ -92,12 +95,12 @@ def test_few_weighted_labels_are_scored_as_scikit_learn_does(name: str, data: st
 
 def test_a_score_of_one_class_of_two_refuses_more() -> None:
     with pytest.raises(ValueError, match="2 classes, not 4"):
-        metrics.get("f1")(*guesses(0))
+        score_functions.get("f1")(*guesses(0))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_better_guesses_have_better_scores(name: str) -> None:
-    metric = metrics.get(name)
+    metric = score_functions.get(name)
     classes = classes_for(name, 4)
     truth, probabilities = guesses(0, classes=classes)
     sure = 0.96 * np.eye(classes)[truth] + 0.04 / classes
@@ -117,23 +120,23 @@ def test_a_fold_without_some_class_still_has_a_score(name: str) -> None:
         (np.ones(8, int), np.eye(classes)[np.ones(8, int)]),
         (np.arange(8) % 2, np.eye(classes)[np.arange(8) % 2]),
     ):
-        assert np.isfinite(metrics.get(name)(truth, p))
+        assert np.isfinite(score_functions.get(name)(truth, p))
 
 
 def test_a_sure_mistake_costs_much_but_not_all() -> None:
-    log_loss = metrics.get("log_loss")
+    log_loss = score_functions.get("log_loss")
     assert log_loss(np.array([0]), np.array([[1e-6, 1 - 1e-6]])) == pytest.approx(6 * np.log(10))
     assert 30 < log_loss(np.array([0]), np.array([[0.0, 1.0]])) < 40
 
 
 def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(FoldcraftError, match=r"competition\.metric.*makro_f1.*'macro_f1'"):
-        metrics.get("makro_f1")
+        score_functions.get("makro_f1")
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_interval_contains_the_score_and_is_always_the_same(name: str) -> None:
-    metric = metrics.get(name)
+    metric = score_functions.get(name)
     truth, probabilities = guesses(1, rows=120, classes=classes_for(name, 4))
     own = np.arange(120)
     low, high = bootstrap_interval(metric, truth, probabilities, own, repeats=60)
@@ -143,7 +146,7 @@ def test_the_interval_contains_the_score_and_is_always_the_same(name: str) -> No
 
 def test_copies_in_a_group_do_not_make_a_score_surer() -> None:
     """40 rows, each six times: by groups the interval is that of the 40, by rows it is far too narrow."""
-    metric = metrics.get("accuracy")
+    metric = score_functions.get("accuracy")
     truth, probabilities = guesses(2, rows=40)
     alone = np.subtract(*bootstrap_interval(metric, truth, probabilities, np.arange(40), repeats=5000))
     source = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 6))
@@ -160,14 +163,14 @@ def test_few_groups_of_one_class_each_still_have_an_interval(name: str) -> None:
     classes = classes_for(name, 3)
     truth = np.repeat(np.arange(classes), 5)
     sure = 0.97 * np.eye(classes)[truth] + 0.03 / classes
-    low, high = bootstrap_interval(metrics.get(name), truth, sure, groups=truth, repeats=60)
-    assert low <= metrics.get(name)(truth, sure) <= high  # neither is NaN
+    low, high = bootstrap_interval(score_functions.get(name), truth, sure, groups=truth, repeats=60)
+    assert low <= score_functions.get(name)(truth, sure) <= high  # neither is NaN
 
 
 def test_no_error_among_few_rows_is_no_proof_that_there_is_none() -> None:
     """Jeffreys' interval of 0 wrong in 200 ends at 0.0125; ten times the rows of the same groups prove no more."""
     truth = np.arange(200) % 4
-    accuracy = metrics.get("accuracy")
+    accuracy = score_functions.get("accuracy")
     low, high = bootstrap_interval(accuracy, truth, np.eye(4)[truth], np.arange(200), repeats=2000)
     assert high == 1
     assert 1 - low == pytest.approx(beta.ppf(0.975, 0.5, 200.5), rel=0.25)
@@ -182,7 +185,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(classes: int, rows: int, ri
     prior = np.geomspace(1, 0.1, classes)
     prior /= prior.sum()
     said = right * np.eye(classes) + (1 - right) * rng.dirichlet(np.full(classes, 0.5), classes)
-    macro_f1 = metrics.get("macro_f1")
+    macro_f1 = score_functions.get("macro_f1")
     true_score = macro_f1.of_confusion((prior[:, None] * said)[None])[0]
     held = 0
     for _ in range(60):
@@ -198,7 +201,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(classes: int, rows: int, ri
 def test_a_draw_is_the_score_of_the_rows_drawn(name: str, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted out with rows copied as often as their group is drawn; however few draws are held at once."""
     monkeypatch.setattr(bootstrap, "CELLS", cells)
-    metric = metrics.get(name)
+    metric = score_functions.get(name)
     classes = classes_for(name, 4)
     truth, a = guesses(3, rows=50, classes=classes)
     _, b = guesses(4, rows=50, classes=classes)
@@ -220,8 +223,8 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
     truth, probabilities = guesses(7, rows=90, classes=classes_for(name, 3))
     groups = np.array([f"person {n}" for n in np.random.default_rng(8).integers(0, 30, 90)])
     order = np.random.default_rng(9).permutation(90)
-    given_order = bootstrap_scores(metrics.get(name), truth, [probabilities], groups, repeats=40)
-    other = bootstrap_scores(metrics.get(name), truth[order], [probabilities[order]], groups[order], repeats=40)
+    given_order = bootstrap_scores(score_functions.get(name), truth, [probabilities], groups, repeats=40)
+    other = bootstrap_scores(score_functions.get(name), truth[order], [probabilities[order]], groups[order], repeats=40)
     if name == "log_loss":  # sums of fractions are rounded
         assert other == pytest.approx(given_order, rel=1e-12)
     else:
@@ -234,7 +237,7 @@ def test_a_hundred_classes_and_many_rows_take_little_memory() -> None:
     truth = rng.integers(0, classes, rows)
     probabilities = rng.random((rows, classes), dtype=np.float32)
     tracemalloc.start()
-    bootstrap_scores(metrics.get("macro_f1"), truth, [probabilities] * 3, np.arange(rows), repeats=30)
+    bootstrap_scores(score_functions.get("macro_f1"), truth, [probabilities] * 3, np.arange(rows), repeats=30)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6

@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 
 from foldcraft import nested, ttachoice
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
-from foldcraft.metrics import get
+from foldcraft.metrics.scores import get
 from foldcraft.nested import Member, Truth, judge
 
 ROWS, CLASSES, FOLDS = 300, 3, 5

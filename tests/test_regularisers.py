@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import backbones, metrics
+from foldcraft import backbones
 from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
@@ -22,6 +22,7 @@ from foldcraft.fit import Task, Trainer
 from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.loader import EpochBatches
+from foldcraft.metrics import scores
 from foldcraft.processes import Processes
 from foldcraft.recipe import MOST_EPOCHS, epochs_for, plan, steps_for
 from foldcraft.sam import uphill
@@ -47,7 +48,7 @@ def trainer(shapes: Path) -> Callable[..., Trainer]:
             train_rows=rows[:-6],
             valid_rows=rows[-6:],
             classes=3,
-            metric=metrics.get("accuracy"),
+            metric=scores.get("accuracy"),
             state_file=Path("last.ckpt"),
             history_file=Path("history.csv"),
         )

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft import metrics, submission
+from foldcraft import submission
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition
+from foldcraft.metrics import scores
 from foldcraft.targets import Classes
 
 TEST = ["b", "a", "10", "07", "7"]
@@ -22,7 +23,7 @@ def competition(sample: pd.DataFrame, metric: str = "accuracy", classes: tuple[s
     nothing = np.array([], dtype=str)
     return Competition(
         name="shapes",
-        metric=metrics.get(metric),
+        metric=scores.get(metric),
         classes=Classes(classes),
         train_ids=nothing,
         targets=np.array([], dtype=np.int64),

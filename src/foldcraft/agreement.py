@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from foldcraft.common import checksums
-from foldcraft.metrics import METRICS, Metric
+from foldcraft.metrics.scores import METRICS, Metric
 
 MOST = 5  # submissions that one is compared with: the best by their own out-of-fold score
 HALF = 0.5

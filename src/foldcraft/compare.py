@@ -13,8 +13,8 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
 from foldcraft.members import MemberRuns, common_rows
+from foldcraft.metrics.significance import Answers
 from foldcraft.predictions import Predictions
-from foldcraft.significance import Answers
 from foldcraft.workspace import Workspace
 
 

@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, imagepaths, metrics
+from foldcraft import bundled, imagepaths
 from foldcraft.common import csv_file, fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.metrics import Metric
+from foldcraft.metrics import scores
+from foldcraft.metrics.scores import Metric
 from foldcraft.targets import Classes, are_numbers
 
 FIELD = re.compile(r"\{([^{}]*)\}")
@@ -307,7 +308,7 @@ def _classes(labels: Sequence[str], names: CompetitionConfig, path: Path) -> Cla
 
 
 def _metric(names: CompetitionConfig, classes: Classes) -> Metric:
-    name, metric = names.metric, metrics.get(names.metric)
+    name, metric = names.metric, scores.get(names.metric)
     if name == "qwk" and names.order is None and not are_numbers(classes.names):
         raise FoldcraftError(
             f"qwk needs the order of the labels, and they are no numbers: {listing(classes.names, 5)}",

@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax
 
-from foldcraft.bootstrap import bootstrap_labels
-from foldcraft.calibration import MOST_ROWS
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.metrics import Metric
+from foldcraft.metrics.bootstrap import bootstrap_labels
+from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.scores import Metric
 
 DRAWS = 50  # bootstrap draws that a score is averaged over
 STRENGTHS = np.linspace(0, 1.5, 31)  # of the prior's adjustment

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import backbones, calibration, probe, shift, startingpoint
-from foldcraft.bootstrap import paired_difference
+from foldcraft import backbones, probe, shift, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
@@ -20,8 +19,10 @@ from foldcraft.common.paths import features_folder
 from foldcraft.features import reduced
 from foldcraft.featurestore import Wanted, gather
 from foldcraft.finetune import is_transformer
-from foldcraft.intervals import bootstrap_interval
 from foldcraft.loader import PlainImages
+from foldcraft.metrics import calibration
+from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Prepared, Probe, Rows
 from foldcraft.startingpoint import SourceNet

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
-from foldcraft.calibration import MOST_ROWS, at_temperature, fit_temperature
 from foldcraft.common.fingerprint import of_bytes, seed_from
+from foldcraft.metrics.calibration import MOST_ROWS, at_temperature, fit_temperature
 
 CHUNK = 2**22  # numbers that are looked at together
 KNOWS = 3.0

@@ -35,7 +35,7 @@ from foldcraft.hardware import Hardware, cores, tune
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, drawn, train_loader
 from foldcraft.losses import agreed, check_draws, training_loss
-from foldcraft.metrics import Metric
+from foldcraft.metrics.scores import Metric
 from foldcraft.mixing import mix_of
 from foldcraft.processes import Processes
 from foldcraft.recipe import Plan, plan

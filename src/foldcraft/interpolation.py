@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.calibration import calibrated, log_loss
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.inference import Member, predict
+from foldcraft.metrics.calibration import calibrated, log_loss
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end
 

@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import metrics
 from foldcraft.common.callbacks import Audience
-from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics import scores as score_functions
+from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.sketches import Stack, reduced
 
 FIELDS = {
@@ -32,7 +32,7 @@ REPEATS = 6  # of what chance would give
 TREES = 20
 SHOWN = 12  # ids that give it away most
 EXACT = 7  # digits of a number that 32-bit floats, which trees compare, hold
-AUC = metrics.get("roc_auc")
+AUC = score_functions.get("roc_auc")
 COLUMNS = ["question", "by", "kind", "auc", "low", "high", "chance", "found", "ids"]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_readable, locked, write_atomic
-from foldcraft.metrics import METRICS
+from foldcraft.metrics.scores import METRICS
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
 # rows that it is judged on; `content` is the checksum of the submission.

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foldcraft import decision, ttachoice
-from foldcraft.bootstrap import paired_difference
 from foldcraft.decision import Largest, Rule
 from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
-from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import Metric, get
+from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.metrics.scores import Metric, get
 
 REALLY = 2.0  # standard errors by which something must be worse to be left out
 Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all

@@ -9,12 +9,12 @@ from scipy.special import log_softmax
 from torch.nn import functional as F
 
 from foldcraft import heads, kernel_ridge
-from foldcraft.calibration import fit_temperature, log_loss
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.features import Stage, choose_stages, columns_of
 from foldcraft.heads import Heads, Scaling, shares
 from foldcraft.kernel_ridge import Products
+from foldcraft.metrics.calibration import fit_temperature, log_loss
 
 Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several of these side by side
 

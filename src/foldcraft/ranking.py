@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldcraft import intervals, predictions, significance
-from foldcraft.bootstrap import bootstrap_scores
+from foldcraft import predictions
 from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs
-from foldcraft.metrics import Metric
+from foldcraft.metrics import intervals, significance
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.scores import Metric
 from foldcraft.predictions import Origin
 from foldcraft.workspace import Workspace
 

@@ -10,7 +10,7 @@ import numpy as np
 from foldcraft import predictions
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.competition import Competition
-from foldcraft.intervals import bootstrap_interval
+from foldcraft.metrics.intervals import bootstrap_interval
 
 OTHERS = "other classes"
 

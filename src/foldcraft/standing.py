@@ -12,7 +12,7 @@ from foldcraft import agreement
 from foldcraft.agreement import Doubt
 from foldcraft.common.errors import listing
 from foldcraft.ledger import BOARDS
-from foldcraft.metrics import METRICS
+from foldcraft.metrics.scores import METRICS
 
 ENOUGH = 4  # fewer submissions say nothing about how two scores go together
 

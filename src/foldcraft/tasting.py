@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from foldcraft import lineage
-from foldcraft.bootstrap import paired_difference
-from foldcraft.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.common import checksums
 from foldcraft.common.config import Config, DistillConfig
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.foldresult import Outcome, finish
 from foldcraft.ingredients import check_free
-from foldcraft.intervals import bootstrap_interval
-from foldcraft.metrics import METRICS, Metric
+from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
+from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.metrics.scores import METRICS, Metric
 from foldcraft.predictions import log_mean
 from foldcraft.soup import Chosen, Pot
 from foldcraft.workspace import Workspace

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from foldcraft.calibration import calibrated, log_loss
+from foldcraft.metrics.calibration import calibrated, log_loss
 
 IDENTITY = "identity"
 MOST = 4  # views that are averaged

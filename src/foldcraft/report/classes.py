@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from foldcraft import calibration, metrics
+from foldcraft.metrics import calibration, scores
 from foldcraft.report import charts
 from foldcraft.report.blocks import Block, Cell, Chart, Section, Side, Table, Words, columns, interval, number, texts
 from foldcraft.report.evidence import Evidence
@@ -59,7 +59,7 @@ def _measured(value: float, low: float, high: float) -> tuple[Cell, Cell]:
 def confusions(seen: Evidence) -> Section:
     """What is taken for what."""
     truth, names = seen.combined.truth.targets, list(seen.classes.names)
-    counts = metrics.confusion(truth, seen.chosen.nested)
+    counts = scores.confusion(truth, seen.chosen.nested)
     pairs = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts) if i != j})
     rows = [
         [*texts(names[i], names[j]), number(count, ",d"), number(count / counts[i].sum(), ".1%")]

@@ -12,16 +12,17 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft import blending, ledger, mistakes, predictions, significance, standing
+from foldcraft import blending, ledger, mistakes, predictions, standing
 from foldcraft.blending import Combined
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.members import MemberRuns
+from foldcraft.metrics import significance
+from foldcraft.metrics.significance import ClassScore
 from foldcraft.mistakes import Case
 from foldcraft.nested import Candidate
-from foldcraft.significance import ClassScore
 from foldcraft.standing import Standing
 from foldcraft.targets import Classes
 

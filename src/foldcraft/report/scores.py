@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft import calibration, nested, significance, standing
+from foldcraft import nested, standing
 from foldcraft.common.errors import counted
+from foldcraft.metrics import calibration, significance
 from foldcraft.nested import Candidate, Score
 from foldcraft.report import charts
 from foldcraft.report.blocks import (

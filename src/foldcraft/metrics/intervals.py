@@ -8,8 +8,8 @@ once in the sample and once more in each draw. docs/experiments.md has the cover
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from foldcraft.bootstrap import bootstrap_confusions, bootstrap_scores
-from foldcraft.metrics import Metric
+from foldcraft.metrics.bootstrap import bootstrap_confusions, bootstrap_scores
+from foldcraft.metrics.scores import Metric
 
 LEVEL = 0.95
 REPEATS = 500  # draws

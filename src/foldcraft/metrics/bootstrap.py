@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from foldcraft.metrics import Metric
+from foldcraft.metrics.scores import Metric
 
 CELLS = 2**18  # numbers in the largest array of a chunk of draws: fits into a cache
 

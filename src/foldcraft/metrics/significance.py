@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from foldcraft.bootstrap import bootstrap_confusions, bootstrap_scores
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.intervals import unseen_errors
-from foldcraft.metrics import Metric, class_scores, confusion
+from foldcraft.metrics.bootstrap import bootstrap_confusions, bootstrap_scores
+from foldcraft.metrics.intervals import unseen_errors
+from foldcraft.metrics.scores import Metric, class_scores, confusion
 
 REPEATS = 2000
 LEVEL = 0.95
