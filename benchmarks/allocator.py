@@ -139,8 +139,8 @@ def measure(way: Way, job: Job, seconds: float) -> Measured:
 
     import torch
 
-    from foldcraft import backbones, finetune
     from foldcraft.common.config import BackboneConfig
+    from foldcraft.models import backbones, finetune
 
     torch.set_num_threads(1)
     model, _ = backbones.build(BackboneConfig(name=job.backbone, weights="none"), CLASSES, SIZE)

@@ -18,7 +18,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.hardware import Hardware, try_step
+from foldcraft.models.hardware import Hardware, try_step
 
 BATCH = 16
 

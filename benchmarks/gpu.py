@@ -42,16 +42,17 @@ from torch import nn
 import check
 import split
 import train
-from foldcraft import checkpoint, fit, foldrun, hardware, loader, predictions, startingpoint
+from foldcraft import fit, foldrun, loader, predictions, startingpoint
 from foldcraft.common import config as settings
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.fit import Trainer
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
 from foldcraft.inference import BATCH, Member, predict
 from foldcraft.loader import Batch, PlainImages
+from foldcraft.models import checkpoint, hardware
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.processes import Processes
 from foldcraft.workspace import Workspace
 

@@ -19,8 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import heads, kernel_ridge
 from foldcraft.common.config import ProbeConfig
+from foldcraft.models import kernel_ridge, linear_heads
 
 CLASSES = 6
 
@@ -38,10 +38,12 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 def compare(rows: int, width: int, repeats: int) -> dict[str, float]:
     targets = torch.arange(rows) % CLASSES
     features = torch.randn(rows, width) + torch.randn(CLASSES, width)[targets] / 5
-    scaling = heads.Scaling.of(features, [width], [1.0])
+    scaling = linear_heads.Scaling.of(features, [width], [1.0])
     centred = scaling(features)
-    factors = seconds(lambda: heads.fit(features, targets, CLASSES, ProbeConfig().strengths, "ridge", scaling), repeats)
-    axes = seconds(lambda: heads._Basis.of(centred, None), repeats)
+    factors = seconds(
+        lambda: linear_heads.fit(features, targets, CLASSES, ProbeConfig().strengths, "ridge", scaling), repeats
+    )
+    axes = seconds(lambda: linear_heads._Basis.of(centred, None), repeats)
     made = kernel_ridge.Products.none(rows, 0)
     products = seconds(lambda: made.add(centred, centred[:0]), 1)
     onehot, every = torch.nn.functional.one_hot(targets, CLASSES).float(), torch.arange(rows)

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft import backbones, hardware
 from foldcraft.common.config import BackboneConfig, ImagesConfig, TrainConfig
-from foldcraft.forward import Preparation, log_probabilities
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageSpec, ImageStore, open_stores
 from foldcraft.inference import BATCH, Member, predict
 from foldcraft.loader import PlainImages
+from foldcraft.models import backbones, hardware
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation, log_probabilities
 
 VIEWS = ("identity", "hflip", "vflip", "scale1.15")
 CLASSES = 6

@@ -30,10 +30,10 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
 from foldcraft.diagnose import some_groups
-from foldcraft.features import Stage
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.images import ImageStore
 from foldcraft.metrics import calibration
+from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Rows
 from foldcraft.startingpoint import SourceNet

@@ -37,7 +37,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from foldcraft import backbones, competition, finetune, hardware
+from foldcraft import competition
 from foldcraft.augment import Augment
 from foldcraft.common import allocator
 from foldcraft.common.callbacks import Audience
@@ -45,6 +45,7 @@ from foldcraft.common.config import Config, load
 from foldcraft.fit import Task, Trainer
 from foldcraft.images import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.metrics.scores import METRICS
+from foldcraft.models import backbones, finetune, hardware
 from foldcraft.processes import Processes
 
 DRAWN = """

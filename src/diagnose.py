@@ -43,9 +43,10 @@ def main(arguments: Sequence[str]) -> int:
 
     work = Workspace.open(config)
 
-    from foldcraft import backbones, diagnose, startingpoint
+    from foldcraft import diagnose, startingpoint
     from foldcraft.advice import advise
     from foldcraft.common.paths import diagnosis_file
+    from foldcraft.models import backbones
 
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))

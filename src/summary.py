@@ -16,8 +16,8 @@ from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
-    from foldcraft.anatomy import Anatomy, Group, Part
     from foldcraft.common.config import Config
+    from foldcraft.models.summary import Anatomy, Group, Part
     from foldcraft.terminal import Terminal
 
 STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def look(config: Config, classes: int) -> Anatomy:
     """The anatomy of the net that training begins with."""
-    from foldcraft import anatomy, backbones, finetune, startingpoint
+    from foldcraft import startingpoint
+    from foldcraft.models import backbones, finetune, summary
 
     size = config.images.size
     model, blueprint = startingpoint.fresh_net(config, classes)
@@ -58,7 +59,7 @@ def look(config: Config, classes: int) -> Anatomy:
     if config.finetune.mode != "linear_probe":
         train = config.train.model_copy(update={"lr": peak_lr(config)})
         optimizer = finetune.create_optimizer(model, config.finetune, train, blueprint.weights != "none")
-    return anatomy.dissect(model, optimizer, backbones.head_names(model), size)
+    return summary.dissect(model, optimizer, backbones.head_names(model), size)
 
 
 def peak_lr(config: Config) -> float:
@@ -111,7 +112,7 @@ def folded(stages: Sequence[str]) -> Iterator[str]:
 
 
 def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) -> None:
-    from foldcraft.anatomy import outline
+    from foldcraft.models.summary import outline
 
     shown = list(outline(parts) if depth is None else parts)
     if depth:

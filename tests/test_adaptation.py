@@ -13,7 +13,7 @@ from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from foldcraft import backbones, checkpoint, hardware, interpolation, predictions, startingpoint
+from foldcraft import interpolation, predictions, startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
@@ -21,12 +21,13 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.fit import Trainer
 from foldcraft.foldmodel import FoldModel
-from foldcraft.forward import Preparation, log_probabilities
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import Member
 from foldcraft.interpolation import POINTS, between, choose
 from foldcraft.loader import PlainImages
+from foldcraft.models import backbones, checkpoint, hardware
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.startingpoint import StartingPoint
 from foldcraft.workspace import Workspace
 

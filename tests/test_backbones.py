@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import backbones, checkpoint, finetune
-from foldcraft.backbones import Blueprint
 from foldcraft.common import fingerprint
 from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.models import backbones, checkpoint, finetune
+from foldcraft.models.backbones import Blueprint
 
 RANDOM = [
     ("timm", "test_resnet", 64),

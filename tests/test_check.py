@@ -11,23 +11,12 @@ import torch
 from conftest import write_competition
 from torch import nn
 
-from foldcraft import (
-    augment,
-    backbones,
-    checkpoint,
-    competition,
-    finetune,
-    fit,
-    foldmodel,
-    folds,
-    loader,
-    probe,
-    splitting,
-)
+from foldcraft import augment, competition, fit, foldmodel, folds, loader, probe, splitting
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
+from foldcraft.models import backbones, checkpoint, finetune
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.sanity import opening, subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
 from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS

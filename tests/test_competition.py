@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from foldcraft import backbones, decoding, imagepaths
+from foldcraft import decoding, imagepaths
 from foldcraft.common.config import Config, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
 from foldcraft.competition import Competition, read
+from foldcraft.models import backbones
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
 

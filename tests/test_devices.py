@@ -17,15 +17,16 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foldcraft import finetune, fit, forward, hardware, inference, loader
-from foldcraft.backbones import Blueprint
+from foldcraft import fit, inference, loader
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, TrainImages
 from foldcraft.metrics.scores import METRICS
+from foldcraft.models import finetune, hardware, preprocessing
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
 from foldcraft.processes import Processes
 
 
@@ -220,7 +221,7 @@ def fake_gpu_trainer(monkeypatch: pytest.MonkeyPatch, model: nn.Module, **sectio
     monkeypatch.setattr(Hardware, "place", lambda _, net: net)
     monkeypatch.setattr(fit, "_fabric", lambda *_: Fabric(accelerator="cpu"))
     monkeypatch.setattr(Fabric, "_move_model_to_device", lambda _, model, optimizers: model)
-    forward._in_bytes.cache_clear()
+    preprocessing._in_bytes.cache_clear()
     settings = {"experiment": "x", "competition": {"name": "x"}, "backbone": {"name": "test", "weights": "none"}}
     config = Config.model_validate({**settings, "images": {"size": 32}, **sections})
     rows = np.arange(16)

@@ -10,13 +10,13 @@ import torch
 from conftest import CONFIG
 from torch import nn
 
-from foldcraft import shift
 from foldcraft.advice import MARK, Advised, advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.scores import get
+from foldcraft.models import batchnorm_shift
 from foldcraft.recipe import full_epochs
 from foldcraft.workspace import Workspace
 
@@ -164,11 +164,11 @@ def test_batchnorm_distance_is_nought_where_the_statistics_are_those_of_the_imag
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=None)).train()
     model(images)
     model.eval()
-    assert shift.batchnorm_distance(model, [images[:32], images[32:]]) == pytest.approx(0, abs=1e-4)
+    assert batchnorm_shift.batchnorm_distance(model, [images[:32], images[32:]]) == pytest.approx(0, abs=1e-4)
     # The variance four times as large: (4 - 1 - ln 4) / 2.
     shifted = (images - images.mean((0, 2, 3), keepdim=True)) * 2 + images.mean((0, 2, 3), keepdim=True)
-    assert shift.batchnorm_distance(model, [shifted]) == pytest.approx((3 - np.log(4)) / 2, rel=1e-2)
-    assert shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [images]) is None
+    assert batchnorm_shift.batchnorm_distance(model, [shifted]) == pytest.approx((3 - np.log(4)) / 2, rel=1e-2)
+    assert batchnorm_shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [images]) is None
 
 
 def test_a_paired_difference_has_the_sign_of_the_better_one_whatever_the_metric() -> None:

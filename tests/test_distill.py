@@ -21,17 +21,18 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft import checkpoint, hardware, predictions, teachers, teaching, tta
+from foldcraft import predictions, teachers, teaching, tta
 from foldcraft.augment import Augment
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.fit import Trainer
-from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import Draw, EpochBatches, Lesson, PlainImages, TrainImages
 from foldcraft.mixing import mix_of
+from foldcraft.models import checkpoint, hardware
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.teaching import Answers
 from foldcraft.workspace import Workspace
 

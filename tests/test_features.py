@@ -16,18 +16,27 @@ from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from foldcraft import backbones, featurestore, images
-from foldcraft.backbones import Blueprint
-from foldcraft.blocks import Block
+from foldcraft import featurestore, images
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.features import FeaturePool, Part, ProbeNet, StageFeatures, choose_stages, columns_of, parts_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.folding import folded
-from foldcraft.heads import Heads
 from foldcraft.images import ImageSpec, ImageStore
 from foldcraft.loader import DrawnImages, PlainImages
+from foldcraft.models import backbones
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.batchnorm_folding import folded
+from foldcraft.models.blocks import Block
+from foldcraft.models.linear_heads import Heads
+from foldcraft.models.stage_features import (
+    FeaturePool,
+    Part,
+    ProbeNet,
+    StageFeatures,
+    choose_stages,
+    columns_of,
+    parts_of,
+)
 
 SIZE = 32
 COUNT = 10

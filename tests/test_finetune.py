@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from foldcraft import backbones, finetune, lora
 from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.models import backbones, finetune, lora
 
 SIZE = 32
 HEADS = {"test_resnet": "fc", "test_vit": "head", "resnet18": "fc", "torchvision_vit": "heads.head"}

@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 
-from foldcraft import hardware, timing
 from foldcraft.common import checksums
 from foldcraft.common.config import TrainConfig
-from foldcraft.hardware import Hardware
+from foldcraft.models import hardware, step_timing
+from foldcraft.models.hardware import Hardware
 
 CPU = TrainConfig(device="cpu")
 
@@ -22,7 +22,7 @@ CPU = TrainConfig(device="cpu")
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which passes only when somebody adds to it."""
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_timing.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -100,14 +100,16 @@ def test_more_than_plain_must_be_worth_it(
 def test_a_busy_moment_does_not_decide_on_the_hardware(clock: list[float]) -> None:
     plain, half = step(clock, 9.0, 1.0, 7.0, 1.0), step(clock, 9.0, 0.5, 0.5, 5.0)
 
-    found = timing.quickest({"plain": plain, "half": half}, limit=30.0)
+    found = step_timing.quickest({"plain": plain, "half": half}, limit=30.0)
 
-    assert found == timing.Timed({"plain": 1.0, "half": 0.5}, {})
+    assert found == step_timing.Timed({"plain": 1.0, "half": 0.5}, {})
 
 
 def test_what_is_far_too_slow_is_dropped_after_one_step(clock: list[float]) -> None:
     slow = step(clock, 5.0)
-    found = timing.quickest({"plain": step(clock, 0.4, 0.1), "slow": slow, "good": step(clock, 1.1, 0.08)}, limit=2.0)
+    found = step_timing.quickest(
+        {"plain": step(clock, 0.4, 0.1), "slow": slow, "good": step(clock, 1.1, 0.08)}, limit=2.0
+    )
 
     assert found.dropped == {"slow": 12.5}
     assert found.seconds == pytest.approx({"plain": 0.1, "good": 0.08})  # whose first step was slow, as first steps are
@@ -117,7 +119,7 @@ def test_what_is_far_too_slow_is_dropped_after_one_step(clock: list[float]) -> N
 def test_a_short_step_is_asked_again_before_it_is_dropped(clock: list[float]) -> None:
     disturbed = step(clock, 0.5, 0.05)  # the first time; both have a second each
 
-    found = timing.quickest({"plain": step(clock, 0.1), "disturbed": disturbed}, limit=2.0)
+    found = step_timing.quickest({"plain": step(clock, 0.1), "disturbed": disturbed}, limit=2.0)
 
     assert found.seconds == pytest.approx({"plain": 0.1, "disturbed": 0.05})
 
@@ -126,7 +128,7 @@ def test_no_time_is_lost_with_what_cannot_win(clock: list[float]) -> None:
     calls = []
     slow = step(clock, 0.4)
 
-    timing.quickest({"slow": lambda: (calls.append(1), slow()), "quick": step(clock, 0.1)}, 8.0)
+    step_timing.quickest({"slow": lambda: (calls.append(1), slow()), "quick": step(clock, 0.1)}, 8.0)
 
     assert len(calls) == 2  # the plainest of all, which is first, and is not dropped
 

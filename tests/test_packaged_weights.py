@@ -13,10 +13,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from foldcraft import backbones, packaged_weights
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.packaged_weights import KNOWN, PackagedWeights
+from foldcraft.models import backbones, packaged_weights
+from foldcraft.models.packaged_weights import KNOWN, PackagedWeights
 
 LITE0 = "tf_efficientnet_lite0"
 PACKAGE, DIGEST = KNOWN[LITE0]

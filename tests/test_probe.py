@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from foldcraft import probe
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.features import Stage
+from foldcraft.models.stage_features import Stage
 from foldcraft.probe import Probe, Rows
 
 FOLDS, CLASSES = 3, 3

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import backbones
 from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.fit import Task, Trainer
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.loader import EpochBatches
 from foldcraft.metrics import scores
+from foldcraft.models import backbones
+from foldcraft.models.hardware import Hardware
 from foldcraft.processes import Processes
 from foldcraft.recipe import MOST_EPOCHS, epochs_for, plan, steps_for
 from foldcraft.sam import uphill

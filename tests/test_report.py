@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import backbones, checkpoint, folds, gradcam, mistakes, nested, predictions, splitting
+from foldcraft import folds, mistakes, nested, predictions, splitting
 from foldcraft.blending import Combined
 from foldcraft.common import config, errors, files
 from foldcraft.common.callbacks import Audience
@@ -33,6 +33,7 @@ from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
 from foldcraft.members import MemberRuns
 from foldcraft.metrics import calibration, significance
+from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.nested import Candidate, Plan, Truth, Verdict
 from foldcraft.predictions import Predictions
 from foldcraft.report import blocks, charts, evidence, gallery, page

@@ -18,13 +18,14 @@ from conftest import CONFIG, Outcome, draw_shape
 from fuzzing import images as samples
 from fuzzing import write
 
-from foldcraft import backbones, checkpoint, competition, decoding, submission
+from foldcraft import competition, decoding, submission
 from foldcraft.common import config
 from foldcraft.common.checked_array import DamagedRows, RowFile
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.decoding import UnreadableImage
 from foldcraft.images import ImageSpec, UnreadableImages, open_stores
+from foldcraft.models import backbones, checkpoint
 from foldcraft.wandb_mirror import run_id
 
 ROOT = Path(__file__).parents[1]

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft import checkpoint, ingredients, predictions, soup, tasting
+from foldcraft import ingredients, predictions, soup, tasting
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.forward import Preparation
 from foldcraft.loader import PlainImages
+from foldcraft.models import checkpoint
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.soup import Pot, mean_of
 from foldcraft.tasting import Gain
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import anatomy
+from foldcraft.models import summary
 
 SIZE = 16  # of the drawn competition's config
 
@@ -103,7 +103,7 @@ def test_a_trained_module_without_gradient_is_flagged() -> None:
     net.stem.requires_grad_(False)
     optimizer = torch.optim.SGD([value for value in net.parameters() if value is not net.head.bias], lr=0.1)
 
-    seen = anatomy.dissect(net, optimizer, ["head"], SIZE)
+    seen = summary.dissect(net, optimizer, ["head"], SIZE)
 
     parts = {each.name: each for each in seen.parts}
     assert {name: each.flaw for name, each in parts.items() if each.flaw} == {
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_a_direct_backward_and_leave_no_trace() -> None:
     net = Forgetful()
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    seen = anatomy.dissect(net, None, ["head"], SIZE)
+    seen = summary.dissect(net, None, ["head"], SIZE)
 
     assert all(value.grad is None for value in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -140,7 +140,7 @@ def test_a_flaw_is_printed(look, monkeypatch: pytest.MonkeyPatch) -> None:
         net.spare = nn.Linear(2, 2)
         return net, blueprint
 
-    from foldcraft import backbones
+    from foldcraft.models import backbones
 
     whole = backbones.build
     monkeypatch.setattr(backbones, "build", build)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import hardware, nested, predictions
+from foldcraft import nested, predictions
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
@@ -15,6 +15,7 @@ from foldcraft.foldmodel import FoldModel, with_views
 from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
+from foldcraft.models import hardware
 from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import Predictions
 from foldcraft.workspace import Workspace

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import backbones, probe, shift, startingpoint
+from foldcraft import probe, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
-from foldcraft.features import reduced
 from foldcraft.featurestore import Wanted, gather
-from foldcraft.finetune import is_transformer
 from foldcraft.loader import PlainImages
 from foldcraft.metrics import calibration
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.models import backbones, batchnorm_shift
+from foldcraft.models.finetune import is_transformer
+from foldcraft.models.stage_features import reduced
 from foldcraft.predictions import log_mean
 from foldcraft.probe import Prepared, Probe, Rows
 from foldcraft.startingpoint import SourceNet
@@ -237,7 +238,7 @@ class _Table:
             gap=self.better(every, last),
             transformer=is_transformer(net.features.net),
             stages={},
-            batchnorm=shift.batchnorm_distance(self.sources[k].model, self._some_images(k)),
+            batchnorm=batchnorm_shift.batchnorm_distance(self.sources[k].model, self._some_images(k)),
             log_probs=every,
         )
 

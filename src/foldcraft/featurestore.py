@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, hardware
-from foldcraft.backbones import Blueprint
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.features import Stage, StageFeatures, remove_classifier
-from foldcraft.folding import folded
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import BATCH, Member, sweep
 from foldcraft.loader import DrawnImages, PlainImages
+from foldcraft.models import backbones, finetune, hardware
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.batchnorm_folding import folded
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.stage_features import Stage, StageFeatures, remove_classifier
 
 FORMAT = 2  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16

@@ -21,22 +21,23 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from foldcraft import checkpoint, finetune, loader
+from foldcraft import loader
 from foldcraft.augment import Augment
-from foldcraft.averaging import averaged, measure_statistics
-from foldcraft.backbones import Blueprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import write_atomic
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.forward import Preparation, log_probabilities
-from foldcraft.hardware import Hardware, cores, tune
 from foldcraft.images import ImageStore
 from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, drawn, train_loader
 from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics.scores import Metric
 from foldcraft.mixing import mix_of
+from foldcraft.models import checkpoint, finetune
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware, cores, tune
+from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.models.weight_averaging import averaged, measure_statistics
 from foldcraft.processes import Processes
 from foldcraft.recipe import Plan, plan
 from foldcraft.sam import uphill

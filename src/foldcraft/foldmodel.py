@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from foldcraft import checkpoint, predictions
-from foldcraft.backbones import Blueprint
+from foldcraft import predictions
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import Member, predict
 from foldcraft.loader import PlainImages
+from foldcraft.models import checkpoint
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import Predictions
 from foldcraft.workspace import Workspace
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldcraft import checkpoint, predictions
-from foldcraft.backbones import Blueprint
+from foldcraft import predictions
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder
 from foldcraft.foldmodel import FoldModel
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
+from foldcraft.models import checkpoint
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import Predictions
 from foldcraft.workspace import Workspace
 

@@ -8,31 +8,22 @@ from typing import Any
 
 import torch
 
-from foldcraft import (
-    backbones,
-    checkpoint,
-    finetune,
-    hardware,
-    interpolation,
-    lrprobe,
-    startingpoint,
-    teachers,
-    teaching,
-)
+from foldcraft import interpolation, lrprobe, startingpoint, teachers, teaching
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
-from foldcraft.features import FeaturePool, ProbeNet
 from foldcraft.fit import Fitted, Task, Trainer, check_parts
 from foldcraft.foldresult import Outcome, finish
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
 from foldcraft.inference import Member
 from foldcraft.interpolation import Interpolated
 from foldcraft.loader import Lesson, PlainImages
+from foldcraft.models import backbones, checkpoint, finetune, hardware
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.stage_features import FeaturePool, ProbeNet
 from foldcraft.processes import Processes
 from foldcraft.startingpoint import StartingPoint
 from foldcraft.teachers import Teacher

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from foldcraft import tta
-from foldcraft.forward import Preparation, log_probabilities
-from foldcraft.hardware import Hardware
 from foldcraft.loader import DrawnImages, PlainImages
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation, log_probabilities
 
 BATCH = 64
 Progress = Callable[[int], object]

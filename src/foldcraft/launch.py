@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import torch
 
 from foldcraft.common import child_processes
-from foldcraft.hardware import cores
+from foldcraft.models.hardware import cores
 
 
 def run_side_by_side(commands: dict[int, Sequence[str]], jobs: int, say: Callable[[str], object]) -> dict[int, int]:

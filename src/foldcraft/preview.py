@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft import backbones, sheets
+from foldcraft import sheets
 from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import Draw, PlainImages, TrainImages
 from foldcraft.mixing import mix_of
+from foldcraft.models import backbones
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.sheets import Tile, enlarged
 from foldcraft.workspace import Workspace
 

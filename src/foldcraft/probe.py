@@ -8,13 +8,13 @@ import torch
 from scipy.special import log_softmax
 from torch.nn import functional as F
 
-from foldcraft import heads, kernel_ridge
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError, suggest
-from foldcraft.features import Stage, choose_stages, columns_of
-from foldcraft.heads import Heads, Scaling, shares
-from foldcraft.kernel_ridge import Products
 from foldcraft.metrics.calibration import fit_temperature, log_loss
+from foldcraft.models import kernel_ridge, linear_heads
+from foldcraft.models.kernel_ridge import Products
+from foldcraft.models.linear_heads import Heads, Scaling, shares
+from foldcraft.models.stage_features import Stage, choose_stages, columns_of
 
 Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several of these side by side
 
@@ -193,7 +193,7 @@ class _Solved:
     """
 
     logits: list[np.ndarray]
-    heads: Callable[[Sequence[int]], list[Heads]]
+    linear_heads: Callable[[Sequence[int]], list[Heads]]
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,9 @@ class Prepared:
             features = torch.cat([self._of(view, learned) for view in rows.learned])
             targets = torch.from_numpy(rows.targets[learned]).repeat(len(rows.learned))
             weights = _row_weights(targets, rows.classes, imbalance)
-            found.append(heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights))
+            found.append(
+                linear_heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights)
+            )
             logits.append(found[-1].logits(self._of(rows.plain, judged)).numpy())
 
         def heads_of(chosen: Sequence[int]) -> list[Heads]:

@@ -12,21 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, hardware, predictions
-from foldcraft.averaging import measure_statistics
-from foldcraft.backbones import Blueprint
+from foldcraft import predictions
 from foldcraft.blending import complete
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
 from foldcraft.foldmodel import FoldModel
-from foldcraft.forward import Preparation
-from foldcraft.hardware import Hardware
 from foldcraft.images import ImageStore
 from foldcraft.inference import BATCH
 from foldcraft.ingredients import Ingredients
 from foldcraft.loader import PlainImages
 from foldcraft.members import MemberRuns
+from foldcraft.models import backbones, hardware
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
+from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.weight_averaging import measure_statistics
 from foldcraft.predictions import log_mean
 from foldcraft.workspace import Workspace
 

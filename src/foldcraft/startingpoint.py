@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import backbones, finetune, hardware, probe, tta
-from foldcraft.backbones import Blueprint
+from foldcraft import probe, tta
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
-from foldcraft.features import Part, parts_of, stages_of
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.forward import Preparation
 from foldcraft.images import ImageStore
 from foldcraft.loader import PlainImages
+from foldcraft.models import backbones, finetune, hardware
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.stage_features import Part, parts_of, stages_of
 from foldcraft.probe import Probe, Rows
 from foldcraft.workspace import Workspace
 

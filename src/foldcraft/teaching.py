@@ -25,7 +25,7 @@ import safetensors
 import safetensors.numpy
 from scipy.special import softmax
 
-from foldcraft import hardware, predictions
+from foldcraft import predictions
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import DistillConfig
@@ -36,6 +36,7 @@ from foldcraft.foldmodel import FoldModel
 from foldcraft.images import ImageStore
 from foldcraft.lineage import RETRAIN
 from foldcraft.loader import Lesson
+from foldcraft.models import hardware
 from foldcraft.predictions import Predictions
 from foldcraft.teachers import Teacher
 from foldcraft.workspace import Workspace

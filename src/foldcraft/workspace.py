@@ -25,8 +25,8 @@ from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, content_of
 from foldcraft.predictions import Origin
 
 if TYPE_CHECKING:
-    from foldcraft.backbones import Blueprint
     from foldcraft.imagefacts import Pictures
+    from foldcraft.models.backbones import Blueprint
 
 
 # What to do about images that cannot be read, by the parts of the data that they are of.

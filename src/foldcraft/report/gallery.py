@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft import gradcam, hardware, images
+from foldcraft import images
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
 from foldcraft.foldmodel import FoldModel
-from foldcraft.forward import Preparation
 from foldcraft.loader import PlainImages
 from foldcraft.mistakes import Case
+from foldcraft.models import gradcam, hardware
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
 from foldcraft.report.evidence import Evidence
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from foldcraft import anatomy, backbones, checkpoint, finetune
-from foldcraft.anatomy import Part
 from foldcraft.members import MemberRuns
+from foldcraft.models import backbones, checkpoint, finetune, summary
+from foldcraft.models.summary import Part
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,
@@ -114,7 +114,7 @@ def _net(member: MemberRuns) -> list[Block]:
     optimizer = None
     if config.finetune.mode != "linear_probe" and config.train.lr != "auto":
         optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
-    seen = anatomy.dissect(model, optimizer, backbones.head_names(model), config.images.size)
+    seen = summary.dissect(model, optimizer, backbones.head_names(model), config.images.size)
     words = (
         f"{config.backbone.name} ({config.backbone.source}, weights: {config.backbone.weights}), {seen.input[-1]} px, "
         f"finetune.mode: {config.finetune.mode}; {seen.parameters:,} parameters, of them trainable {seen.trainable:,}, "
@@ -123,7 +123,7 @@ def _net(member: MemberRuns) -> list[Block]:
     if blueprint.stages:
         words += f" The head is solved in closed form, on the features of {', '.join(blueprint.stages)}."
     heads = columns("module", "kind", "output", "# parameters", "# trainable", "learning rate|at its peak")
-    return [Words(words), Table("Modules", heads, [_part(part) for part in anatomy.outline(seen.parts)])]
+    return [Words(words), Table("Modules", heads, [_part(part) for part in summary.outline(seen.parts)])]
 
 
 def _part(part: Part) -> list[Cell]:

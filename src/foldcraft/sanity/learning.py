@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import finetune
 from foldcraft.common.config import TrainConfig
 from foldcraft.fit import Trainer
 from foldcraft.losses import FOCUS
+from foldcraft.models import finetune
 from foldcraft.sanity.finding import Finding, not_applicable, verdict
 from foldcraft.sanity.subject import LEARNED, Subject
 

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import finetune
-from foldcraft.backbones import head_names
+from foldcraft.models import finetune
+from foldcraft.models.backbones import head_names
 from foldcraft.sanity.finding import Finding, noted, verdict
 from foldcraft.sanity.subject import Subject
 

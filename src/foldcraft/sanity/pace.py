@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import finetune
 from foldcraft.common.errors import counted
 from foldcraft.fit import Trainer
-from foldcraft.hardware import Hardware, cores
 from foldcraft.loader import EpochBatches, default_workers, train_loader
+from foldcraft.models import finetune
+from foldcraft.models.hardware import Hardware, cores
 from foldcraft.sanity.finding import NOTE, Finding, not_applicable, noted, verdict
 from foldcraft.sanity.learning import NOTHING_TRAINED
 from foldcraft.sanity.subject import Subject

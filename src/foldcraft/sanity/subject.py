@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import checkpoint, finetune, foldrun, hardware, lrprobe, predictions, startingpoint
-from foldcraft.backbones import Blueprint
+from foldcraft import foldrun, lrprobe, predictions, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
@@ -20,8 +19,10 @@ from foldcraft.fit import RunawayLoss, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
 from foldcraft.folds import Folds
-from foldcraft.hardware import Hardware
 from foldcraft.inference import Member
+from foldcraft.models import checkpoint, finetune, hardware
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import Predictions
 from foldcraft.processes import Processes
 from foldcraft.sanity.opening import Opened

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from foldcraft import finetune
 from foldcraft import images as pictures
 from foldcraft.fit import Trainer
+from foldcraft.models import finetune
 from foldcraft.sanity.subject import Subject
 
 STEPS = 5  # that are timed, after one that is not

@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from torch import nn
 
-from foldcraft import packaged_weights
 from foldcraft.common import fingerprint
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import parse_json
-from foldcraft.packaged_weights import PackagedWeights
+from foldcraft.models import packaged_weights
+from foldcraft.models.packaged_weights import PackagedWeights
 
 T = TypeVar("T")
 HUB_HOSTS = {"timm": "huggingface.co", "torchvision": "download.pytorch.org"}

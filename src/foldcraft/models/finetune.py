@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from foldcraft import lora
-from foldcraft.backbones import head_names
 from foldcraft.common.config import FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
+from foldcraft.models import lora
+from foldcraft.models.backbones import head_names
 
 # Layer-wise decay of the learning rate: deeper layers of a pretrained net hold more general features and change less.
 # Transformers are customarily given more decay than CNNs (BEiT, arXiv 2106.08254; ConvNeXt, arXiv 2201.03545).

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from foldcraft import finetune
 from foldcraft.common.config import FinetuneConfig
-from foldcraft.hardware import Hardware
+from foldcraft.models import finetune
+from foldcraft.models.hardware import Hardware
 
 
 def averaged(model: nn.Module) -> AveragedModel:

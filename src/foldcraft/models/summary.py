@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from foldcraft.finetune import parts
+from foldcraft.models.finetune import parts
 
 CONTAINERS = ("Sequential", "ModuleList")  # plain ones: they only hold others
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.features import ProbeNet
+from foldcraft.models.stage_features import ProbeNet
 
 os.environ.setdefault("MPLCONFIGDIR", os.path.join(gettempdir(), "foldcraft-matplotlib"))  # the library imports it
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft import backbones, blocks
-from foldcraft.backbones import Blueprint
-from foldcraft.blocks import Maps, Watch
 from foldcraft.common.errors import FoldcraftError, suggest
-from foldcraft.folding import folded
-from foldcraft.heads import Heads
+from foldcraft.models import backbones, blocks
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.batchnorm_folding import folded
+from foldcraft.models.blocks import Maps, Watch
+from foldcraft.models.linear_heads import Heads
 
 HEAD = "head"  # what the classifier sees
 

@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from foldcraft.backbones import Blueprint, rebuild
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_readable, parse_json, read_bytes, write_atomic
-from foldcraft.features import FeaturePool, ProbeNet, parts_of
+from foldcraft.models.backbones import Blueprint, rebuild
+from foldcraft.models.stage_features import FeaturePool, ProbeNet, parts_of
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

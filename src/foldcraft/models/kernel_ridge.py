@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from foldcraft.heads import Heads, Scaling, solved
+from foldcraft.models.linear_heads import Heads, Scaling, solved
 
 
 @dataclass

@@ -19,7 +19,7 @@ from foldcraft.common import checksums
 from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
-from foldcraft.timing import Timed, clocked, quickest
+from foldcraft.models.step_timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
 SECONDS = 2.0

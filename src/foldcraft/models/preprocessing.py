@@ -6,8 +6,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from foldcraft.backbones import Blueprint
-from foldcraft.hardware import Hardware
+from foldcraft.models.backbones import Blueprint
+from foldcraft.models.hardware import Hardware
 
 
 @dataclass(frozen=True)
