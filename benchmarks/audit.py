@@ -21,13 +21,14 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import competition, duplicates, startingpoint
+from foldcraft import duplicates, startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
-from foldcraft.competition import Competition
+from foldcraft.data import competition
+from foldcraft.data.competition import Competition
+from foldcraft.data.image_cache import ImageSpec, decode, open_stores
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.images import ImageSpec, decode, open_stores
 from foldcraft.sketches import SIDE
 
 CROPPED = 0.85  # sides of a crop over those of the image

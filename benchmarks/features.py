@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from foldcraft import startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
+from foldcraft.data.image_cache import ImageStore, open_stores
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.images import ImageStore, open_stores
 from foldcraft.models import backbones
 from foldcraft.workspace import Workspace
 

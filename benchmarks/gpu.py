@@ -42,14 +42,15 @@ from torch import nn
 import check
 import split
 import train
-from foldcraft import fit, foldrun, loader, predictions, startingpoint
+from foldcraft import fit, foldrun, predictions, startingpoint
 from foldcraft.common import config as settings
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder, check_file
+from foldcraft.data import loader
+from foldcraft.data.loader import Batch, PlainImages
 from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.fit import Trainer
 from foldcraft.inference import BATCH, Member, predict
-from foldcraft.loader import Batch, PlainImages
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation

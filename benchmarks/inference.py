@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from foldcraft.common.config import BackboneConfig, ImagesConfig, TrainConfig
-from foldcraft.images import ImageSpec, ImageStore, open_stores
+from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
+from foldcraft.data.loader import PlainImages
 from foldcraft.inference import BATCH, Member, predict
-from foldcraft.loader import PlainImages
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities

@@ -19,9 +19,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import audit, competition, imagefacts, labelerrors
+from foldcraft import audit, labelerrors
 from foldcraft.audit import Seen
 from foldcraft.common import config
+from foldcraft.data import competition, image_stats
 from foldcraft.terminal import Terminal
 
 
@@ -100,7 +101,7 @@ def main() -> None:
     for path in args.configs:
         settings = config.load(path, args.overrides)
         tables, terminal = competition.read_tables(settings), Terminal()
-        facts = imagefacts.collect(tables, bounds=settings.images.bounds)
+        facts = image_stats.collect(tables, bounds=settings.images.bounds)
         seen = audit.look(settings, tables, facts, terminal)
         for seed in range(args.repeats):
             rows += once(seen, args.share, seed)

@@ -29,9 +29,9 @@ from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
+from foldcraft.data.image_cache import ImageStore
 from foldcraft.diagnose import some_groups
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.images import ImageStore
 from foldcraft.metrics import calibration
 from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import log_mean

@@ -37,13 +37,13 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from foldcraft import competition
-from foldcraft.augment import Augment
 from foldcraft.common import allocator
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, load
+from foldcraft.data import competition
+from foldcraft.data.augment import Augment
+from foldcraft.data.image_cache import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.fit import Task, Trainer
-from foldcraft.images import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.metrics.scores import METRICS
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.processes import Processes

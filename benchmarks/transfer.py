@@ -23,12 +23,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import diagnose, predictions, splitting, startingpoint
+from foldcraft import diagnose, predictions, startingpoint
 from foldcraft.advice import advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
+from foldcraft.data import splitting
 from foldcraft.ensemble import Stacking
 from foldcraft.foldrun import train_fold
 from foldcraft.processes import Processes

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft import competition
+    from foldcraft.data import competition
 
     tables = competition.read_tables(config)
 

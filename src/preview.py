@@ -21,13 +21,14 @@ def main(arguments: Sequence[str]) -> int:
 
     work = Workspace.open(config)
 
-    from foldcraft import preview, sheets
+    from foldcraft import preview
     from foldcraft.common.paths import experiment_folder
+    from foldcraft.data import contact_sheet
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
     drawn = preview.draw(work, args.images, args.draws, terminal)
-    sheets.save(drawn.sheet, out)
+    contact_sheet.save(drawn.sheet, out)
     terminal.say(
         f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"
     )

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from foldcraft.common.config import Config
-    from foldcraft.competition import Competition
-    from foldcraft.folds import Folds
+    from foldcraft.data.competition import Competition
+    from foldcraft.data.folds import Folds
 
 
 def main(arguments: Sequence[str]) -> int:
     args = cli.parser(__doc__).parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft import competition, folds, labelfindings
+    from foldcraft import labelfindings
+    from foldcraft.data import competition, folds
 
     terminal = cli.terminal(args)
     tables = competition.read_tables(config)
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
                 f"together, delete {config.folds_file} and split again (earlier runs will not blend with new ones)"
             )
     else:
-        from foldcraft import splitting  # scikit-learn, which mistakes above do not wait for
+        from foldcraft.data import splitting  # scikit-learn, which mistakes above do not wait for
 
         made = splitting.make(data, config.folds, copies)
         folds.write(made, config.folds_file)
@@ -64,8 +65,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def warnings(made: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[str]:
     """What is wrong with folds that can be used all the same."""
-    from foldcraft import folds
     from foldcraft.common.errors import listing
+    from foldcraft.data import folds
 
     if torn := folds.torn_groups(made, data):
         yield (

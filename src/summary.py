@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.depth} is not a number of levels", "--depth", "use 1 or more, or 0 for all")
     config = cli.load_config(args)
 
-    from foldcraft import competition
+    from foldcraft.data import competition
 
     terminal = cli.terminal(args)
     classes = competition.read(config).classes.names

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 
 import split  # noqa: E402
 import train  # noqa: E402
-from foldcraft import blending, foldrun, images, terminal, tracking  # noqa: E402, F401 (imported before the forks)
+from foldcraft.data import image_cache  # noqa: E402 (imported before the forks)
 
 torch.set_num_threads(1)
 EPOCHS = 4
@@ -35,8 +35,8 @@ def start(words: list[str]) -> int:
     if child:
         return child
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    decode, fsync = images.decode, os.fsync
-    images.decode = lambda *args: (time.sleep(0.002), decode(*args))[1]
+    decode, fsync = image_cache.decode, os.fsync
+    image_cache.decode = lambda *args: (time.sleep(0.002), decode(*args))[1]
     os.fsync = lambda file: (time.sleep(0.02), fsync(file))[1]
     os._exit(train.main(words))
 

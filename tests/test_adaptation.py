@@ -19,12 +19,12 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import PlainImages
 from foldcraft.fit import Trainer
 from foldcraft.foldmodel import FoldModel
-from foldcraft.images import ImageStore
 from foldcraft.inference import Member
 from foldcraft.interpolation import POINTS, between, choose
-from foldcraft.loader import PlainImages
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities

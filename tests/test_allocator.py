@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from foldcraft import imagefacts
 from foldcraft.common import allocator
-from foldcraft.loader import train_loader
+from foldcraft.data import image_stats
+from foldcraft.data.loader import train_loader
 
 SOURCE = Path(__file__).parents[1] / "src"
 ROUNDS, PIECE = 8, 40 << 20  # bytes; glibc itself keeps no pieces as large
@@ -98,10 +98,10 @@ def by_loader(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def by_pool(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    monkeypatch.setattr(imagefacts, "WORTH_PROCESSES", 0)
-    monkeypatch.setattr(imagefacts, "_look_at_piece", page_faults)
+    monkeypatch.setattr(image_stats, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(image_stats, "_look_at_piece", page_faults)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    return list(imagefacts._look_at([Path("one")], 65535, lambda done: None))
+    return list(image_stats._look_at([Path("one")], 65535, lambda done: None))
 
 
 @pytest.mark.slow

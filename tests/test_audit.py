@@ -14,21 +14,11 @@ import pytest
 from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
-from foldcraft import (
-    auditreport,
-    cli,
-    competition,
-    filefindings,
-    imagefacts,
-    images,
-    labelerrors,
-    labelfindings,
-    leaks,
-    sheets,
-)
+from foldcraft import auditreport, cli, filefindings, labelerrors, labelfindings, leaks
 from foldcraft.common import config
+from foldcraft.data import competition, contact_sheet, image_cache, image_stats
+from foldcraft.data.contact_sheet import Tile
 from foldcraft.findings import Finding, Shown
-from foldcraft.sheets import Tile
 from foldcraft.workspace import with_scale
 
 SIDE = 32
@@ -49,7 +39,7 @@ def stored(image: Image.Image, kind: str, **options) -> bytes:
 
 def turned() -> bytes:
     exif = Image.Exif()
-    exif[imagefacts.ORIENTATION] = 6
+    exif[image_stats.ORIENTATION] = 6
     return stored(shape(8).convert("L"), "JPEG", exif=exif)
 
 
@@ -144,7 +134,7 @@ def test_each_finding_is_shown(audited) -> None:
         if name == "missing":
             assert finding["sheet"] is None
         elif finding["ids"]:
-            assert images.decode(folder / finding["sheet"]).width >= sheets.THUMBNAIL, name
+            assert image_cache.decode(folder / finding["sheet"]).width >= contact_sheet.THUMBNAIL, name
     assert not list(folder.rglob("*.tmp-*"))
     drawn = {finding["sheet"] for finding in summary(folder).values()} - {None}
     assert drawn == {f"sheets/{path.name}" for path in (folder / "sheets").iterdir()}
@@ -171,8 +161,8 @@ def test_sound_data_pass_and_a_second_audit_looks_at_changed_files_only(
     assert done.code == 0, done.out + done.err
     assert not [name for name, finding in summary().items() if finding["severity"] == "serious"]
     seen = []
-    look = imagefacts.look
-    monkeypatch.setattr(imagefacts, "look", lambda path, *rest: seen.append(path.name) or look(path, *rest))
+    look = image_stats.look
+    monkeypatch.setattr(image_stats, "look", lambda path, *rest: seen.append(path.name) or look(path, *rest))
     before = {path: path.read_bytes() for path in AUDIT.rglob("*.*") if path.is_file()}
     audit(command, sound)
     assert seen == []
@@ -191,17 +181,17 @@ def test_sound_data_pass_and_a_second_audit_looks_at_changed_files_only(
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:300] + b"?" + data[301:]])
 def test_damaged_facts_are_collected_again(sound: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     tables, cache = competition.read_tables(config.load(sound)), tmp_path / "facts.parquet"
-    whole = imagefacts.collect(tables, cache)
+    whole = image_stats.collect(tables, cache)
     cache.write_bytes(damage(cache.read_bytes()))
-    pd.testing.assert_frame_equal(imagefacts.collect(tables, cache), whole)
+    pd.testing.assert_frame_equal(image_stats.collect(tables, cache), whole)
 
 
 def test_facts_are_the_same_from_processes_and_from_threads(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = competition.read_tables(config.load(sound))
     progress: list[int] = []
-    few = imagefacts.collect(tables, progress=progress.append)
-    monkeypatch.setattr(imagefacts, "WORTH_PROCESSES", 1)
-    pd.testing.assert_frame_equal(imagefacts.collect(tables), few)
+    few = image_stats.collect(tables, progress=progress.append)
+    monkeypatch.setattr(image_stats, "WORTH_PROCESSES", 1)
+    pd.testing.assert_frame_equal(image_stats.collect(tables), few)
     assert sum(progress) == len(few) == 60
     assert few["id"].tolist() == [*tables.train_ids, *tables.test_ids]
 
@@ -319,7 +309,7 @@ def test_a_killed_process_of_an_audit_is_one_line(sound: Path, command, monkeypa
     def killed(*_: object) -> None:
         raise BrokenProcessPool("A process in the process pool was terminated abruptly\nwhile the future was running")
 
-    monkeypatch.setattr(imagefacts, "_look_at", killed)
+    monkeypatch.setattr(image_stats, "_look_at", killed)
     done = audit(command, sound)
     assert done.code == 2
     assert done.err == "error: a process that worked for this one was killed; the machine's memory may be full\n"
@@ -339,8 +329,8 @@ def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:
 def test_copies(sound: Path, command) -> None:
     """A test image that is a training image, and a mirrored training image with another label."""
     folder = Path("input/shapes")
-    images.decode(folder / "train" / "000.png").save(folder / "test" / "050.png")
-    images.decode(folder / "train" / "001.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+    image_cache.decode(folder / "train" / "000.png").save(folder / "test" / "050.png")
+    image_cache.decode(folder / "train" / "001.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
         folder / "train/012.png"
     )
     assert audit(command, sound, "--strict").code == 1
@@ -352,7 +342,7 @@ def test_copies(sound: Path, command) -> None:
     pairs = pd.read_csv(AUDIT / "duplicates.csv")
     assert list(pairs.columns) == ["id_a", "id_b", "where", "kind", "score"]
     assert pairs["kind"].tolist() == ["exact", "flipped"]
-    assert images.decode(AUDIT / "sheets" / "train_test_copies.png").width > 2 * sheets.THUMBNAIL
+    assert image_cache.decode(AUDIT / "sheets" / "train_test_copies.png").width > 2 * contact_sheet.THUMBNAIL
 
 
 def test_copies_in_different_folds_are_told_of_the_folds_that_are_frozen(sound: Path, command) -> None:
@@ -360,7 +350,7 @@ def test_copies_in_different_folds_are_told_of_the_folds_that_are_frozen(sound: 
     fold = pd.read_csv("folds/shapes.csv", comment="#").set_index("id")["fold"]
     other = fold.index[(fold != fold.iloc[0])][0]
     folder = Path("input/shapes/train")
-    images.decode(folder / fold.index[0]).save(folder / other)
+    image_cache.decode(folder / fold.index[0]).save(folder / other)
     audit(command, sound)
     assert "lie in different folds" in summary()["copies_apart"]["sentence"]
     assert summary()["copies_apart"]["severity"] == "serious"
@@ -382,7 +372,7 @@ def test_a_test_set_of_another_look(sound: Path, command, monkeypatch: pytest.Mo
     for name, value in FOREST.items():
         monkeypatch.setattr(leaks, name, value)
     for path in sorted(Path("input/shapes/test").iterdir()):
-        images.decode(path).point(lambda value: 255 - value).save(path)
+        image_cache.decode(path).point(lambda value: 255 - value).save(path)
     audit(command, sound)
     found = summary()
     assert found["train_test_look"]["severity"] == "serious"
@@ -500,17 +490,21 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
     strips = [[Shown("train", "a.png", "x" * 500), Shown("train", "b.png")], [Shown("train", "bad.png")]]
     made = auditreport.draw(Finding("pairs", "info", 2, "", "", "", strips), paths, (0, 65535))
     assert made.size == (
-        2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP,
-        2 * (sheets.THUMBNAIL + sheets.GAP) + sheets.GAP + 3 * sheets.LINE,
+        2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP,
+        2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP + 3 * contact_sheet.LINE,
     )
-    middle = sheets.GAP + sheets.THUMBNAIL // 2
+    middle = contact_sheet.GAP + contact_sheet.THUMBNAIL // 2
     assert made.getpixel((middle, middle)) == (255, 0, 0)
-    assert made.getpixel((middle + sheets.THUMBNAIL + sheets.GAP, middle)) == (0, 0, 255)
-    caption = np.asarray(made)[sheets.GAP + sheets.THUMBNAIL + sheets.LINE :][: sheets.LINE - 2]
-    assert (caption[:, sheets.THUMBNAIL + sheets.GAP :] == 255).all(), "a long caption ends where the next tile begins"
+    assert made.getpixel((middle + contact_sheet.THUMBNAIL + contact_sheet.GAP, middle)) == (0, 0, 255)
+    caption = np.asarray(made)[contact_sheet.GAP + contact_sheet.THUMBNAIL + contact_sheet.LINE :][
+        : contact_sheet.LINE - 2
+    ]
+    assert (caption[:, contact_sheet.THUMBNAIL + contact_sheet.GAP :] == 255).all(), (
+        "a long caption ends where the next tile begins"
+    )
     assert (caption < 128).any()
-    assert sheets.enlarged(Image.new("L", (8, 8))).size == (96, 96)
-    assert sheets.sheet([[Tile(Image.new("RGB", (8, 8)), ["only"])]]).width > 8
+    assert contact_sheet.enlarged(Image.new("L", (8, 8))).size == (96, 96)
+    assert contact_sheet.sheet([[Tile(Image.new("RGB", (8, 8)), ["only"])]]).width > 8
 
 
 def test_two_audits_at_once(sound: Path, command) -> None:
@@ -530,7 +524,7 @@ def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
     tables.train_paths[20].write_bytes(cv2.imencode(".tif", np.zeros((SIDE, SIDE, 4), np.uint8))[1].tobytes())
     settled, words = with_scale(config.load(sound), tables)
     assert settled.images.bounds == (0, 4095)
-    facts = imagefacts.collect(tables, bounds=settled.images.bounds)
+    facts = image_stats.collect(tables, bounds=settled.images.bounds)
     found = {finding.name: finding for finding in filefindings.find(facts, tables, words)}
     assert "4095 white" in found["deep"].sentence
     assert found["deep"].count == 9

@@ -9,11 +9,11 @@ import albumentations as A
 import numpy as np
 import pytest
 
-from foldcraft.augment import PRESETS, Augment, centre
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.images import ImageStore
-from foldcraft.loader import Batch, EpochBatches, TrainImages, train_loader
+from foldcraft.data.augment import PRESETS, Augment, centre
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import Batch, EpochBatches, TrainImages, train_loader
 
 SIZE = 24
 ROWS = 24

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from foldcraft import bundled
+from foldcraft.data import bundled
 
 
 @pytest.fixture

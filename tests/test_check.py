@@ -11,9 +11,10 @@ import torch
 from conftest import write_competition
 from torch import nn
 
-from foldcraft import augment, competition, fit, foldmodel, folds, loader, probe, splitting
+from foldcraft import fit, foldmodel, probe
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
+from foldcraft.data import augment, competition, folds, loader, splitting
 from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from foldcraft import decoding, imagepaths
 from foldcraft.common.config import Config, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
-from foldcraft.competition import Competition, read
+from foldcraft.data import decode, image_paths
+from foldcraft.data.competition import Competition, read
 from foldcraft.models import backbones
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
@@ -197,8 +197,8 @@ def test_backslashes_do_not_lead_out_of_the_folder(folder: Path):
 
 
 def test_every_kind_that_is_read_has_its_extensions(folder: Path):
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decoding.KINDS}
-    assert known == {*imagepaths.IMAGE_SUFFIXES, *imagepaths.RARE_SUFFIXES}
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decode.KINDS}
+    assert known == {*image_paths.IMAGE_SUFFIXES, *image_paths.RARE_SUFFIXES}
 
 
 def test_the_home_folder_may_be_written_short(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from foldcraft import competition, folds
 from foldcraft.common import config
+from foldcraft.data import competition, folds
 
 QUICK = ["train.epochs=1", "train.device=cpu", "train.precision=32-true", "train.memory_format=channels_last"]
 

@@ -17,12 +17,13 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foldcraft import fit, inference, loader
+from foldcraft import fit, inference
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.images import ImageStore
-from foldcraft.loader import Batch, TrainImages
+from foldcraft.data import loader
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import Batch, TrainImages
 from foldcraft.metrics.scores import METRICS
 from foldcraft.models import finetune, hardware, preprocessing
 from foldcraft.models.backbones import Blueprint

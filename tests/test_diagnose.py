@@ -206,7 +206,7 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     frame[108:][["id"]].assign(label="lying").to_csv(folder / "sample_submission.csv", index=False)
     Path("bars.yaml").write_text(CONFIG.replace("name: shapes", "name: bars"))
     read = config.load(Path("bars.yaml"))
-    from foldcraft import competition, folds, splitting
+    from foldcraft.data import competition, folds, splitting
 
     folds.write(splitting.make(competition.read(read), read.folds), read.folds_file)
     effects = {effect.view: effect for effect in measure([Workspace.open(read)], Audience()).views}

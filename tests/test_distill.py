@@ -22,15 +22,15 @@ from timm.data.mixup import mixup_target
 import split
 import train
 from foldcraft import predictions, teachers, teaching, tta
-from foldcraft.augment import Augment
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data.augment import Augment
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import Draw, EpochBatches, Lesson, PlainImages, TrainImages
+from foldcraft.data.mixup import mix_of
 from foldcraft.fit import Trainer
-from foldcraft.images import ImageStore
-from foldcraft.loader import Draw, EpochBatches, Lesson, PlainImages, TrainImages
-from foldcraft.mixing import mix_of
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.teaching import Answers

@@ -12,8 +12,9 @@ from conftest import Outcome, draw_shape
 from sklearn.datasets import load_digits
 from test_folds import competition
 
-from foldcraft import duplicates, folds, sketches, splitting
+from foldcraft import duplicates, sketches
 from foldcraft.common.config import FoldsConfig
+from foldcraft.data import folds, splitting
 from foldcraft.duplicates import Null
 from foldcraft.sketches import Pictures, Sketches, Stack
 

@@ -16,13 +16,14 @@ from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from foldcraft import featurestore, images
+from foldcraft import featurestore
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import image_cache
+from foldcraft.data.image_cache import ImageSpec, ImageStore
+from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.images import ImageSpec, ImageStore
-from foldcraft.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
@@ -346,9 +347,9 @@ def store(workplace: Path) -> ImageStore:
 
 
 def decoded(side: int = SIZE) -> ImageStore:
-    return images.open_stores([Path(f"{row}.png") for row in range(COUNT)], [ImageSpec(side)], Path("cache"), "train")[
-        0
-    ]
+    return image_cache.open_stores(
+        [Path(f"{row}.png") for row in range(COUNT)], [ImageSpec(side)], Path("cache"), "train"
+    )[0]
 
 
 def passes(*nets: FrozenNet) -> list[int]:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foldcraft import folds, splitting
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.competition import Competition, joined_groups, with_shared_files
+from foldcraft.data import folds, splitting
+from foldcraft.data.competition import Competition, joined_groups, with_shared_files
+from foldcraft.data.targets import Classes
 from foldcraft.metrics import scores
-from foldcraft.targets import Classes
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)

@@ -26,12 +26,13 @@ from fuzzing import DEEP, MILLION, SUFFIXES, attempt, damaged, images, inputs, j
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foldcraft import competition, folds, ledger, predictions, splitting, submission
+from foldcraft import ledger, predictions, submission
 from foldcraft.common import checksums, config
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.paths import FoldFolder
-from foldcraft.competition import Competition
-from foldcraft.images import ImageSpec, open_stores
+from foldcraft.data import competition, folds, splitting
+from foldcraft.data.competition import Competition
+from foldcraft.data.image_cache import ImageSpec, open_stores
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.predictions import Origin, Predictions
 

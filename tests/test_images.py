@@ -15,10 +15,11 @@ import pytest
 from conftest import flipped
 from PIL import Image
 
-from foldcraft import decoding, depth, imagefacts, images
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.decoding import UnreadableImage
-from foldcraft.images import ImageSpec, ImageStore, decode, make_square, open_stores
+from foldcraft.data import bit_depth, image_cache, image_stats
+from foldcraft.data import decode as decoder
+from foldcraft.data.decode import UnreadableImage
+from foldcraft.data.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
 
 WIDTH, HEIGHT = 48, 32
 
@@ -148,7 +149,7 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(tmp_path: Path, ki
     bands = (np.dstack([scene()[..., ::-1], half_clear()]).astype(np.float64) * times).astype(kind)
     cv2.imwrite(str(tmp_path / "a.tif"), bands)
     assert difference(tmp_path / "a.tif", scene(), 255 * times) == 0
-    assert decoding.has_bands_left_out(tmp_path / "a.tif")
+    assert decoder.has_bands_left_out(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -273,7 +274,7 @@ def test_a_deep_image_is_turned_upright_as_any_other(tmp_path: Path, orientation
     ],
 )
 def test_bounds_that_values_are_typical_of(low: float, high: float, black: float, white: float):
-    assert depth.bounds(low, high) == (black, white)
+    assert bit_depth.bounds(low, high) == (black, white)
 
 
 def test_the_scale_is_that_of_all_images_but_for_single_pixels(tmp_path: Path):
@@ -283,13 +284,13 @@ def test_the_scale_is_that_of_all_images_but_for_single_pixels(tmp_path: Path):
     paths = [tmp_path / "dark.tif", tmp_path / "bright.tif", *write_scenes(tmp_path / "plain", 2)]
     for path, values in zip(paths, (dark, bright), strict=False):
         Image.fromarray(values).save(path)
-    found = depth.find(paths, tmp_path / "cache")
+    found = bit_depth.find(paths, tmp_path / "cache")
     assert found
     assert (found.black, found.white) == (0, 1)
     assert "2 images have more than 8 bits" in found.words
     assert len(found.words) < 300
-    assert depth.find(paths, tmp_path / "cache") == found
-    assert depth.find(paths[2:], tmp_path / "cache") is None
+    assert bit_depth.find(paths, tmp_path / "cache") == found
+    assert bit_depth.find(paths[2:], tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize(("black", "white", "grey"), [(-1000, 0, 128), (-2000, 0, 191), (0, 1000, 0)])
@@ -300,7 +301,7 @@ def test_a_cache_holds_its_scale(tmp_path: Path, black: int, white: int, grey: i
 
 
 def test_caches_of_plain_images_are_named_as_ever():
-    assert images._key(["a"], ImageSpec(16)) == "4eac6a6c4f86be73"
+    assert image_cache._key(["a"], ImageSpec(16)) == "4eac6a6c4f86be73"
 
 
 # Odd files that are whole
@@ -335,13 +336,13 @@ def test_an_image_of_too_many_pixels_is_reduced_while_it_is_read(
 ):
     large = Image.fromarray(scene()).resize((960, 640))
     large.convert(mode).save(tmp_path / name)
-    monkeypatch.setattr(decoding, "MOST_PIXELS", 200_000)
+    monkeypatch.setattr(decoder, "MOST_PIXELS", 200_000)
     small = decode(tmp_path / name)
     assert small.size == (480, 320)
     expected = large.convert(mode).convert("RGB").resize((480, 320), Image.Resampling.BOX)
     again = np.asarray(small).astype(float) - np.asarray(expected)
     assert np.abs(again).mean() < 8
-    monkeypatch.setattr(decoding, "MOST_MEMORY", 100_000)
+    monkeypatch.setattr(decoder, "MOST_MEMORY", 100_000)
     if name != "a.jpg":
         with pytest.raises(UnreadableImage, match=r"960 x 640 pixels need .* save it smaller"):
             decode(tmp_path / name)
@@ -425,9 +426,9 @@ def test_crop_keeps_the_centre():
 def test_interpolation_is_the_spec_s(resize: str):
     results = {
         name: make_square(Image.fromarray(scene()[::2, ::3].copy()), ImageSpec(40, resize, name)).tobytes()
-        for name in images.INTERPOLATIONS
+        for name in image_cache.INTERPOLATIONS
     }
-    assert len(set(results.values())) == len(images.INTERPOLATIONS)
+    assert len(set(results.values())) == len(image_cache.INTERPOLATIONS)
 
 
 # The cache
@@ -455,7 +456,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return decode(path, *args)
 
-    monkeypatch.setattr(images, "decode", watched)
+    monkeypatch.setattr(image_cache, "decode", watched)
     return seen
 
 
@@ -604,14 +605,14 @@ def test_a_pickled_store_maps_the_file_again(tmp_path: Path):
 
 def build_slowly(paths: Sequence[Path], folder: Path, meet: Callable[[], object]) -> tuple[int, Path, bytes]:
     """In a process of its own: images decoded here, the cache's path, its pixels."""
-    quick, here = images.decode, []
+    quick, here = image_cache.decode, []
 
     def slow(path: Path, *args: object) -> Image.Image:
         time.sleep(0.02)
         here.append(path)
         return quick(path, *args)
 
-    images.decode = slow
+    image_cache.decode = slow
     meet()
     store = open_stores(paths, [ImageSpec(32)], folder, "train")[0]
     return len(here), store.path, store.pixels.tobytes()
@@ -667,8 +668,8 @@ def test_of_bands_that_call_themselves_grey_the_first_three_are_colours(tmp_path
     bands = np.broadcast_to(np.array([200, 50, 100, 7], kind), (6, 5, 4))
     path = tmp_path / "bands.tif"
     path.write_bytes(grey_tiff(np.ascontiguousarray(bands), extra))
-    assert decoding.decode(path, 255).getpixel((0, 0)) == (200, 50, 100)
-    facts = imagefacts.look(path)
+    assert decoder.decode(path, 255).getpixel((0, 0)) == (200, 50, 100)
+    facts = image_stats.look(path)
     assert facts["bands_left_out"], "infrared is told of"
     assert not facts["problem"]
 
@@ -677,7 +678,7 @@ def test_floats_that_end_at_one_beside_others_are_told(tmp_path: Path):
     for number, top in enumerate((1.0, 234.0, 1.0)):
         values = np.linspace(0, top, 400, dtype=np.float32).reshape(20, 20)
         Image.fromarray(values).save(tmp_path / f"{number}.tif")
-    found = depth.find(sorted(tmp_path.glob("*.tif")), tmp_path)
+    found = bit_depth.find(sorted(tmp_path.glob("*.tif")), tmp_path)
     assert found is not None
     assert "warning: 2 of those looked at end at 1 and others at 23" in found.words
     assert len(found.words) < 300

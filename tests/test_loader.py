@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from foldcraft.common.config import AugmentConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.loader import Draw, EpochBatches, share
-from foldcraft.mixing import Mix, mix_of
+from foldcraft.data.loader import Draw, EpochBatches, share
+from foldcraft.data.mixup import Mix, mix_of
 
 CLASSES = 3
 

@@ -14,8 +14,9 @@ import yaml
 from conftest import CONFIG, draw_shape, real_data, real_weights
 from PIL import Image
 
-from foldcraft import images, inference, predictions, tta
+from foldcraft import inference, predictions, tta
 from foldcraft.common.config import Config, load
+from foldcraft.data import image_cache
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
 from foldcraft.workspace import Workspace
@@ -148,8 +149,8 @@ def test_one_decode_an_image_for_all_models_and_views(shapes: Path, command, mon
         test.unlink()
     decoded: list[Path] = []
     looked: list[str] = []
-    decode, view = images.decode, tta.view
-    monkeypatch.setattr(images, "decode", lambda path, *rest: (decoded.append(path), decode(path, *rest))[1])
+    decode, view = image_cache.decode, tta.view
+    monkeypatch.setattr(image_cache, "decode", lambda path, *rest: (decoded.append(path), decode(path, *rest))[1])
     monkeypatch.setattr(tta, "view", lambda name, *rest: (looked.append(name), view(name, *rest))[1])
 
     done = command("infer", "--config", shapes, larger)
@@ -205,7 +206,7 @@ def test_preview_draws_a_sheet(shapes: Path, command) -> None:
     done = command("preview", "--config", shapes, "--images", "3", "--draws", "4", "augment.mixup=1")
 
     assert done.code == 0
-    sheet = images.decode(Path("runs/shapes/tiny/preview.png"))
+    sheet = image_cache.decode(Path("runs/shapes/tiny/preview.png"))
     assert sheet.width > 5 * 96
     assert sheet.height > 3 * 96
     assert re.search(r"Affine +70%", done.out)
@@ -243,7 +244,7 @@ def test_one_scale_for_all_deep_images_of_a_competition(shapes: Path, command) -
     assert "0 becomes black, 4095 white" in said
     kept = yaml.safe_load(Path("runs/shapes/tiny/fold0/config.yaml").read_text())
     assert (kept["images"]["min_value"], kept["images"]["max_value"]) == (None, 4095)
-    store = images.ImageStore.of(next(Path("runs/shapes/cache").glob("test-*.npy")))
+    store = image_cache.ImageStore.of(next(Path("runs/shapes/cache").glob("test-*.npy")))
     assert store.pixels.mean() > 50, "as in images of 8 bits"
     for path in pictures[:12]:
         Image.fromarray(np.asarray(Image.open(path)) * 8).save(path)

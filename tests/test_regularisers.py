@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data.augment import Augment
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import EpochBatches
 from foldcraft.fit import Task, Trainer
-from foldcraft.images import ImageStore
-from foldcraft.loader import EpochBatches
 from foldcraft.metrics import scores
 from foldcraft.models import backbones
 from foldcraft.models.hardware import Hardware

@@ -22,13 +22,14 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import folds, mistakes, nested, predictions, splitting
+from foldcraft import mistakes, nested, predictions
 from foldcraft.blending import Combined
 from foldcraft.common import config, errors, files
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.competition import read
+from foldcraft.data import folds, splitting
+from foldcraft.data.competition import read
 from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
 from foldcraft.members import MemberRuns

@@ -23,7 +23,7 @@ from foldcraft import ingredients, predictions, soup, tasting
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.loader import PlainImages
+from foldcraft.data.loader import PlainImages
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.soup import Pot, mean_of

@@ -11,9 +11,9 @@ from scipy.special import log_softmax
 
 from foldcraft import submission
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
+from foldcraft.data.targets import Classes
 from foldcraft.metrics import scores
-from foldcraft.targets import Classes
 
 TEST = ["b", "a", "10", "07", "7"]
 CLASSES = ("bar", "cross", "dot")

@@ -10,14 +10,11 @@ from foldcraft import (
     duplicatefindings,
     filefindings,
     finishedruns,
-    folds,
-    imagefacts,
     labelerrors,
     labelfindings,
     leakfindings,
     leaks,
     probe,
-    splitting,
     startingpoint,
     subjects,
 )
@@ -25,12 +22,13 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
-from foldcraft.competition import Competition, Tables
+from foldcraft.data import folds, image_stats, splitting
+from foldcraft.data.competition import Competition, Tables
+from foldcraft.data.folds import Folds
+from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.featurestore import FrozenNet, Wanted
 from foldcraft.featurestore import gather as gather_features
 from foldcraft.findings import Finding, worst_first
-from foldcraft.folds import Folds
-from foldcraft.images import ImageSpec, ImageStore
 from foldcraft.workspace import Workspace, scaled, with_scale
 
 SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale
@@ -110,7 +108,7 @@ def run(config: Config, tables: Tables, audience: Audience) -> Audit:
 def _facts(config: Config, tables: Tables, audience: Audience) -> pd.DataFrame:
     with audience.progress("looking at files", len(tables.train) + len(tables.test)) as advance:
         cache = audit_folder(config) / "facts.parquet"
-        return imagefacts.collect(tables, cache, advance, config.images.bounds)
+        return image_stats.collect(tables, cache, advance, config.images.bounds)
 
 
 def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience) -> Seen:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from foldcraft import sheets
 from foldcraft.audit import Audit
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import write_atomic
+from foldcraft.data import contact_sheet
+from foldcraft.data.contact_sheet import Tile
 from foldcraft.findings import Finding, Shown
-from foldcraft.sheets import Tile
 from foldcraft.terminal import Terminal
 
 MOST_TILES = 48  # on a sheet
@@ -33,7 +33,7 @@ def write(audit: Audit, folder: Path, audience: Audience) -> None:
     drawn = [finding for finding in audit.findings if any(_path_exists(strip, paths) for strip in finding.strips)]
     with audience.progress("drawing contact sheets", len(drawn)) as advance:
         for finding in drawn:
-            sheets.save(draw(finding, paths, audit.bounds), sheet_file(folder, finding))
+            contact_sheet.save(draw(finding, paths, audit.bounds), sheet_file(folder, finding))
             advance(1)
     for old in set((folder / "sheets").glob("*.png")) - {sheet_file(folder, finding) for finding in drawn}:
         old.unlink()
@@ -54,8 +54,8 @@ def draw(finding: Finding, paths: Paths, bounds: tuple[float, float]) -> Image.I
         strips.append([_tile(shown, paths, bounds) for shown in strip[: min(left, 2 * COLUMNS)]])
         left -= len(strips[-1])
     if len({len(strip) for strip in strips}) == 1 and COLUMNS % len(strips[0]) == 0:  # single images, or pairs
-        return sheets.sheet(sheets.in_rows([tile for strip in strips for tile in strip], COLUMNS))
-    return sheets.sheet([row for strip in strips for row in sheets.in_rows(strip, COLUMNS)])
+        return contact_sheet.sheet(contact_sheet.in_rows([tile for strip in strips for tile in strip], COLUMNS))
+    return contact_sheet.sheet([row for strip in strips for row in contact_sheet.in_rows(strip, COLUMNS)])
 
 
 def show(audit: Audit, folder: Path, terminal: Terminal) -> None:
@@ -101,4 +101,6 @@ def _path_exists(strip: list[Shown], paths: Paths) -> bool:
 
 def _tile(shown: Shown, paths: Paths, bounds: tuple[float, float]) -> Tile:
     name = shown.id if shown.part == "train" else f"test {shown.id}"
-    return Tile(sheets.thumbnail(paths[shown.part, shown.id], bounds), [name, shown.note] if shown.note else [name])
+    return Tile(
+        contact_sheet.thumbnail(paths[shown.part, shown.id], bounds), [name, shown.note] if shown.note else [name]
+    )

@@ -10,9 +10,9 @@ from foldcraft import nested, predictions
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
+from foldcraft.data.image_cache import ImageStore
 from foldcraft.ensemble import Method
 from foldcraft.foldmodel import FoldModel, with_views
-from foldcraft.images import ImageStore
 from foldcraft.inference import predict
 from foldcraft.members import MemberRuns, common_rows
 from foldcraft.models import hardware

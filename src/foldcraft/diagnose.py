@@ -16,8 +16,8 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
+from foldcraft.data.loader import PlainImages
 from foldcraft.featurestore import Wanted, gather
-from foldcraft.loader import PlainImages
 from foldcraft.metrics import calibration
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.intervals import bootstrap_interval

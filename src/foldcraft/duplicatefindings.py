@@ -7,7 +7,7 @@ import pandas as pd
 
 from foldcraft import duplicates
 from foldcraft.common.callbacks import Audience
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 from foldcraft.duplicates import BETWEEN, TEST, TRAIN
 from foldcraft.findings import Finding, Severity, Shown
 

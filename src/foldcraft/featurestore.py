@@ -15,9 +15,9 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.images import ImageStore
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.inference import BATCH, Member, sweep
-from foldcraft.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded

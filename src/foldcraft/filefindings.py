@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from foldcraft.common.errors import listing
-from foldcraft.competition import Tables
+from foldcraft.data.competition import Tables
+from foldcraft.data.image_paths import IMAGE_SUFFIXES
 from foldcraft.findings import Finding, Severity, Shown
-from foldcraft.imagepaths import IMAGE_SUFFIXES
 
 TABLE = "files.csv"
 FAR = 6.0  # robust standard deviations beyond which a size is extreme

@@ -8,7 +8,7 @@ from foldcraft import predictions
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 from foldcraft.predictions import Predictions, join_folds, log_mean
 
 

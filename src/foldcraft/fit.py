@@ -21,18 +21,27 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from foldcraft import loader
-from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import write_atomic
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.images import ImageStore
-from foldcraft.loader import Batch, EpochBatches, Lesson, PlainImages, TrainImages, default_workers, drawn, train_loader
+from foldcraft.data import loader
+from foldcraft.data.augment import Augment
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import (
+    Batch,
+    EpochBatches,
+    Lesson,
+    PlainImages,
+    TrainImages,
+    default_workers,
+    drawn,
+    train_loader,
+)
+from foldcraft.data.mixup import mix_of
 from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics.scores import Metric
-from foldcraft.mixing import mix_of
 from foldcraft.models import checkpoint, finetune
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware, cores, tune

@@ -11,9 +11,9 @@ from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
-from foldcraft.images import ImageStore
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import PlainImages
 from foldcraft.inference import Member, predict
-from foldcraft.loader import PlainImages
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware

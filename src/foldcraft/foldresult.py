@@ -13,8 +13,8 @@ from foldcraft import predictions
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder
+from foldcraft.data.image_cache import ImageStore
 from foldcraft.foldmodel import FoldModel
-from foldcraft.images import ImageStore
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware

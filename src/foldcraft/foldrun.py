@@ -15,11 +15,11 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
+from foldcraft.data.loader import Lesson, PlainImages
 from foldcraft.fit import Fitted, Task, Trainer, check_parts
 from foldcraft.foldresult import Outcome, finish
 from foldcraft.inference import Member
 from foldcraft.interpolation import Interpolated
-from foldcraft.loader import Lesson, PlainImages
 from foldcraft.models import backbones, checkpoint, finetune, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foldcraft import tta
-from foldcraft.loader import DrawnImages, PlainImages
+from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from foldcraft.data.targets import Classes
 from foldcraft.findings import Finding, Shown
-from foldcraft.targets import Classes
 
 TABLE = "label_errors.csv"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.errors import listing
-from foldcraft.competition import Tables
+from foldcraft.data.competition import Tables
 from foldcraft.findings import Finding, Shown
 
 TABLE = "labels.csv"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from foldcraft import leaks
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 from foldcraft.findings import SEVERITIES, Finding, Severity, Shown
 from foldcraft.subjects import Proposal
 

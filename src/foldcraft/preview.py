@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft import sheets
-from foldcraft.augment import Augment
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.images import ImageStore
-from foldcraft.loader import Draw, PlainImages, TrainImages
-from foldcraft.mixing import mix_of
+from foldcraft.data import contact_sheet
+from foldcraft.data.augment import Augment
+from foldcraft.data.contact_sheet import Tile, enlarged
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import Draw, PlainImages, TrainImages
+from foldcraft.data.mixup import mix_of
 from foldcraft.models import backbones
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.sheets import Tile, enlarged
 from foldcraft.workspace import Workspace
 
 
@@ -52,7 +52,7 @@ def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Previe
     lines = [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
     mixed = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
     of_batches = [(f"{' or '.join(mixed)}, of whole batches", config.augment.mix_prob)] if mixed else []
-    return Preview(sheets.sheet(lines), augment.steps + of_batches)
+    return Preview(contact_sheet.sheet(lines), augment.steps + of_batches)
 
 
 def _row(images: Sequence[np.ndarray], caption: str) -> list[Tile]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from foldcraft import predictions
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 from foldcraft.metrics.intervals import bootstrap_interval
 
 OTHERS = "other classes"

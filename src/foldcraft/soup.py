@@ -17,11 +17,11 @@ from foldcraft.blending import complete
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import PlainImages
 from foldcraft.foldmodel import FoldModel
-from foldcraft.images import ImageStore
 from foldcraft.inference import BATCH
 from foldcraft.ingredients import Ingredients
-from foldcraft.loader import PlainImages
 from foldcraft.members import MemberRuns
 from foldcraft.models import backbones, hardware
 from foldcraft.models.backbones import Blueprint

@@ -20,9 +20,9 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import PlainImages
 from foldcraft.featurestore import FrozenNet, Wanted, gather
-from foldcraft.images import ImageStore
-from foldcraft.loader import PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.preprocessing import Preparation

@@ -12,7 +12,7 @@ from foldcraft.agreement import Doubt
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_file_name, locked, write_atomic
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 from foldcraft.predictions import is_normalised
 
 

@@ -32,10 +32,10 @@ from foldcraft.common.config import DistillConfig
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
+from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.loader import Lesson
 from foldcraft.foldmodel import FoldModel
-from foldcraft.images import ImageStore
 from foldcraft.lineage import RETRAIN
-from foldcraft.loader import Lesson
 from foldcraft.models import hardware
 from foldcraft.predictions import Predictions
 from foldcraft.teachers import Teacher

@@ -221,7 +221,8 @@ class Mirror:
         self.kept += keeper.kept
 
     def _panels(self, config: Config, oof: list[Path]) -> dict[str, Any]:
-        from foldcraft import competition, wandb_panels
+        from foldcraft import wandb_panels
+        from foldcraft.data import competition
         from foldcraft.scorecard import Scorecard
 
         card = Scorecard.of(oof, config.tta.views or [], competition.read(config, images_of=()))
@@ -232,8 +233,9 @@ class Mirror:
 
     def _sum_up(self, config: Config) -> None:
         """Write the experiment's run, once all its folds are done, and again when their predictions have changed."""
-        from foldcraft import competition, folds, wandb_artifacts, wandb_panels
+        from foldcraft import wandb_artifacts, wandb_panels
         from foldcraft.common import fingerprint
+        from foldcraft.data import competition, folds
         from foldcraft.scorecard import Scorecard
 
         home = experiment_folder(config)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import images
+from foldcraft.data import image_cache
 from foldcraft.scorecard import Scorecard
 
 SIDE = 160  # pixels of the longer side of an image in a table; about 8 KB as JPEG
@@ -51,7 +51,7 @@ def _mistakes(wandb: Any, card: Scorecard, most: int, bounds: tuple[float, float
     table, names = wandb.Table(columns=COLUMNS), card.competition.classes.names
     for place in card.worst(most):
         row, truth, said = card.rows[place], card.truth[place], card.predicted[place]
-        picture = images.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
+        picture = image_cache.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
         picture.thumbnail((SIDE, SIDE))
         table.add_data(
             wandb.Image(picture, file_type="jpg"),

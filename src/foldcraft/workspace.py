@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft import competition, depth, folds, lineage
+from foldcraft import lineage
 from foldcraft.common import fingerprint, view_names
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
-from foldcraft.competition import Competition
-from foldcraft.decoding import BRIGHTEST
-from foldcraft.folds import Folds
-from foldcraft.images import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.data import bit_depth, competition, folds
+from foldcraft.data.competition import Competition
+from foldcraft.data.decode import BRIGHTEST
+from foldcraft.data.folds import Folds
+from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.predictions import Origin
 
 if TYPE_CHECKING:
-    from foldcraft.imagefacts import Pictures
+    from foldcraft.data.image_stats import Pictures
     from foldcraft.models.backbones import Blueprint
 
 
@@ -254,7 +255,7 @@ def with_scale(config: Config, pictures: Pictures) -> tuple[Config, tuple[str, .
             if "min_value" in kept:
                 return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
             older = (kept, file)
-    found = depth.find([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
+    found = bit_depth.find([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
     if found is None:
         return config, ()
     if older and not found.black and found.white > 1:  # whole numbers were scaled by it in all images alike

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from foldcraft import folds
 from foldcraft.common.errors import counted
+from foldcraft.data import folds
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,

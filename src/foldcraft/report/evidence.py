@@ -18,13 +18,13 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
+from foldcraft.data.targets import Classes
 from foldcraft.members import MemberRuns
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
 from foldcraft.mistakes import Case
 from foldcraft.nested import Candidate
 from foldcraft.standing import Standing
-from foldcraft.targets import Classes
 
 
 @dataclass(frozen=True)

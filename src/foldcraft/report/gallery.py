@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft import images
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
+from foldcraft.data import image_cache
+from foldcraft.data.loader import PlainImages
 from foldcraft.foldmodel import FoldModel
-from foldcraft.loader import PlainImages
 from foldcraft.mistakes import Case
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
@@ -108,12 +108,12 @@ def _card(seen: Evidence, case: Case, heat: np.ndarray | None) -> Card:
 def small(path: Path, settings: ImagesConfig) -> Image.Image:
     """What the net sees of an image file, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
     black, white = settings.bounds
-    image = images.decode(path, white, SIDE, black)
+    image = image_cache.decode(path, white, SIDE, black)
     if settings.resize == "squash":
         image.thumbnail((SIDE, SIDE))
         return image
     side = min(SIDE, max(image.size))
-    return Image.fromarray(images.make_square(image, images.ImageSpec(side, settings.resize)))
+    return Image.fromarray(image_cache.make_square(image, image_cache.ImageSpec(side, settings.resize)))
 
 
 def overlaid(picture: Image.Image, heat: np.ndarray) -> Image.Image:

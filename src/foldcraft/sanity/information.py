@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foldcraft import probe
-from foldcraft.augment import Augment
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data.augment import Augment
 from foldcraft.diagnose import each_fold
 from foldcraft.featurestore import FrozenNet, Wanted
 from foldcraft.inference import sweep

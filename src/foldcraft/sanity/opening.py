@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from foldcraft import competition
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import competition
 from foldcraft.workspace import Workspace, with_scale
 
 
@@ -36,7 +36,7 @@ def read(config: Config) -> Opened:
         if error.where != config.folds_file or not config.folds_file.is_file():
             raise
         # Here, for scikit-learn takes a second to import, and only folds that do not fit have to be made anew.
-        from foldcraft import splitting
+        from foldcraft.data import splitting
 
         data = competition.read(config)
         settled, notes = with_scale(config, data)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft.common.errors import counted
+from foldcraft.data.loader import EpochBatches, default_workers, train_loader
 from foldcraft.fit import Trainer
-from foldcraft.loader import EpochBatches, default_workers, train_loader
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware, cores
 from foldcraft.sanity.finding import NOTE, Finding, not_applicable, noted, verdict

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from foldcraft import images as pictures
-from foldcraft.augment import centre
-from foldcraft.folds import torn_groups
+from foldcraft.data import image_cache as pictures
+from foldcraft.data.augment import centre
+from foldcraft.data.folds import torn_groups
 from foldcraft.sanity.finding import Finding, verdict
 from foldcraft.sanity.subject import Subject
 

@@ -14,11 +14,11 @@ from foldcraft import foldrun, lrprobe, predictions, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
+from foldcraft.data.folds import Folds
 from foldcraft.fit import RunawayLoss, Trainer
 from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
-from foldcraft.folds import Folds
 from foldcraft.inference import Member
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from foldcraft import images as pictures
+from foldcraft.data import image_cache as pictures
 from foldcraft.fit import Trainer
 from foldcraft.models import finetune
 from foldcraft.sanity.subject import Subject

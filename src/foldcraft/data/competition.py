@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from foldcraft import bundled, imagepaths
 from foldcraft.common import csv_file, fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft.data import bundled, image_paths
+from foldcraft.data.targets import Classes, are_numbers
 from foldcraft.metrics import scores
 from foldcraft.metrics.scores import Metric
-from foldcraft.targets import Classes, are_numbers
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
@@ -233,7 +233,7 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
     if spare and len(missing.get("test", ())) < len(competition.test_paths):
         missing.pop("test", None)
     if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
-        nearest = imagepaths.Folder(folder).nearest(names[0])
+        nearest = image_paths.Folder(folder).nearest(names[0])
         mend = "mend the files, or competition.image and test_image; src/audit.py lists them all"
         mend = f"{nearest}: {mend}" if nearest else mend
         if not missing.get("train"):
@@ -344,13 +344,13 @@ def _find_images(
     """
     wanted = {key: _image_names(template, rows, key) for key, (template, rows) in parts.items()}
     for key, names in wanted.items():
-        _check_inside([*names, *map(imagepaths.with_slashes, names)], key)
-    files = imagepaths.Folder(folder)
+        _check_inside([*names, *map(image_paths.with_slashes, names)], key)
+    files = image_paths.Folder(folder)
     found, missing, notes = [], [], []
     for key, names in wanted.items():
         look = files.find(names)
         missing += [name for name, path in zip(names, look.paths, strict=True) if path is None]
-        notes += [imagepaths.describe(look.respelled, folder, key)] if look.respelled else []
+        notes += [image_paths.describe(look.respelled, folder, key)] if look.respelled else []
         found.append(tuple(path or folder / name for name, path in zip(names, look.paths, strict=True)))
         if not follow_links:
             _check_links(folder, found[-1], key)

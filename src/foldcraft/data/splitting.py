@@ -12,8 +12,8 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from foldcraft.common import fingerprint
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.competition import Competition, joined_groups
-from foldcraft.folds import Folds
+from foldcraft.data.competition import Competition, joined_groups
+from foldcraft.data.folds import Folds
 
 # By scheme, and whether there are groups.
 SPLITTERS = {

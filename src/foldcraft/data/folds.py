@@ -10,7 +10,7 @@ import pandas as pd
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_readable, parse_json, write_atomic
-from foldcraft.competition import Competition
+from foldcraft.data.competition import Competition
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from foldcraft import drawnfaces
+from foldcraft.data import synthetic_faces
 
 TEST_SHARE = 0.25
 PEOPLE, PEOPLE_IN_TEST = 150, 50
@@ -60,10 +60,10 @@ def _masks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = []
     for number in range(PEOPLE):
         part = "test" if number < PEOPLE_IN_TEST else "train"
-        who = drawnfaces.person(rng)
+        who = synthetic_faces.person(rng)
         for place, mask in enumerate(rng.permutation(PICTURES)):
             row = {"id": f"{number:03d}_{place}", "person": f"{number:03d}", "label": mask, "part": part}
-            drawnfaces.draw(who, mask, rng).save(folder / part / f"{row['id']}.jpg", quality=90)
+            synthetic_faces.draw(who, mask, rng).save(folder / part / f"{row['id']}.jpg", quality=90)
             rows.append(row)
     frame = pd.DataFrame(rows)
     train = frame[frame["part"] == "train"].drop(columns="part").reset_index(drop=True)

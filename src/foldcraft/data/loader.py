@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from foldcraft.augment import Augment, centre
 from foldcraft.common import allocator, child_processes
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.images import ImageStore
+from foldcraft.data.augment import Augment, centre
+from foldcraft.data.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
 SHARED_MEMORY = "/dev/shm"
