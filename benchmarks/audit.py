@@ -28,7 +28,7 @@ from foldcraft.common.config import Config
 from foldcraft.data import competition
 from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageSpec, decode, open_stores
-from foldcraft.featurestore import FrozenNet, Wanted, gather
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 from foldcraft.sketches import SIDE
 
 CROPPED = 0.85  # sides of a crop over those of the image

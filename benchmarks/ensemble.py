@@ -29,12 +29,13 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import blending, nested, predictions
+from foldcraft import blending, nested
 from foldcraft.common import config
 from foldcraft.ensemble import Best, Greedy, Mean, Stacking
-from foldcraft.members import common_rows, open_members
 from foldcraft.metrics.scores import get
 from foldcraft.nested import Candidate, Member, Truth
+from foldcraft.predictions import store
+from foldcraft.predictions.members import common_rows, open_members
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000
 WAYS = [Best(), Mean(), Greedy(), Stacking()]
@@ -99,7 +100,7 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 @cache
 def _recorded(configs: tuple[Path, ...]) -> tuple[list[Member], Truth]:
     runs = open_members([config.load(path) for path in configs])
-    joined = [predictions.join_folds(run.oof(), run.views) for run in runs]
+    joined = [store.join_folds(run.oof(), run.views) for run in runs]
     ids = common_rows(joined)
     members = [Member(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
     return members, blending.truth_of(runs[0].work, ids)

@@ -25,9 +25,9 @@ from foldcraft import startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.data.image_cache import ImageStore, open_stores
-from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.models import backbones
-from foldcraft.workspace import Workspace
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 
 BATCH = 64
 NETS = ("mobilenetv1_100", "mobilenetv2_100", "tf_efficientnet_lite1", "vit_tiny_patch16_224")

@@ -42,20 +42,21 @@ from torch import nn
 import check
 import split
 import train
-from foldcraft import fit, foldrun, predictions, startingpoint
+from foldcraft import fit, foldrun, startingpoint
 from foldcraft.common import config as settings
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.data import loader
 from foldcraft.data.loader import Batch, PlainImages
-from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.fit import Trainer
-from foldcraft.inference import BATCH, Member, predict
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.inference import BATCH, Member, predict
 from foldcraft.processes import Processes
-from foldcraft.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 WAVES = (4, 6, 9, 13)  # pixels, the classes that are drawn
@@ -432,7 +433,7 @@ def precision(ground: Ground) -> Iterator[Row]:
         for name, bits in [("first", "32-true"), ("again", "32-true"), *((half, half) for half in halves)]:
             work = ground.open(net, bits, f"experiment={net}-{name}")
             manifest = foldrun.train_fold(work, 0, Processes(), Audience())
-            found = predictions.read(FoldFolder.of(work.config, 0).oof).log_probs[0]
+            found = prediction_store.read(FoldFolder.of(work.config, 0).oof).log_probs[0]
             first = found if first is None else first
             yield {"net": net, "training": f"{bits} {name}", "score": manifest["score"], **apart(found, first)}
         yield from asked_otherwise(ground, net, first, halves)
@@ -578,7 +579,7 @@ def resume(ground: Ground) -> Iterator[Row]:
             folder = FoldFolder(ground.folder / "runs" / "waves" / experiment / "fold0", 0)
             told = kill_after(fork_training(words, order), folder, epochs=2) if name == "killed" else {}
             code = os.waitstatus_to_exitcode(os.waitpid(fork_training(words, order), 0)[1])
-            made = load_file(folder.model), predictions.read(folder.oof).log_probs[0]
+            made = load_file(folder.model), prediction_store.read(folder.oof).log_probs[0]
             first = first or made
             yield {
                 "order of sums": order,
@@ -646,7 +647,7 @@ def torchrun(ground: Ground) -> Iterator[Row]:
         began = time.perf_counter()
         command([*start, str(ROOT / "src" / "train.py"), *words])
         folder = FoldFolder(ground.folder / f"runs/waves/{name}/fold0", 0)
-        found[name] = predictions.read(folder.oof).log_probs[0]
+        found[name] = prediction_store.read(folder.oof).log_probs[0]
         row = {"started by": name, "seconds": time.perf_counter() - began, "score": folder.read_manifest()["score"]}
         yield {**row, **apart(found[name], found["alone"])}
 

@@ -22,10 +22,10 @@ from PIL import Image
 from foldcraft.common.config import BackboneConfig, ImagesConfig, TrainConfig
 from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
 from foldcraft.data.loader import PlainImages
-from foldcraft.inference import BATCH, Member, predict
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.predictions.inference import BATCH, Member, predict
 
 VIEWS = ("identity", "hflip", "vflip", "scale1.15")
 CLASSES = 6

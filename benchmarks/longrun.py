@@ -30,9 +30,9 @@ import split
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.foldrun import train_fold
+from foldcraft.predictions.experiment import Workspace
 from foldcraft.processes import Processes
 from foldcraft.recipe import Plan
-from foldcraft.workspace import Workspace
 
 LOOKS = (1, 10, 50, 100, 200)
 THREADS = 16  # that decode, as on a machine of so many cores

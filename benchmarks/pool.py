@@ -24,20 +24,21 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import probe, startingpoint
+from foldcraft import startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.diagnose import some_groups
-from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.metrics import calibration
 from foldcraft.models.stage_features import Stage
-from foldcraft.predictions import log_mean
-from foldcraft.probe import Rows
+from foldcraft.predictions import linear_probe
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.linear_probe import Rows
+from foldcraft.predictions.store import log_mean
 from foldcraft.startingpoint import SourceNet
-from foldcraft.workspace import Workspace
 
 NETS = ("vit_tiny_patch16_224", "mobilenetv1_100", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 LARGER = 1.4
@@ -142,7 +143,9 @@ def answers(
     stages, parts = table.parts(names, way)
     truth, classes = table.work.competition.targets[kept], len(table.work.competition.classes)
     learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
-    solved = probe.solve(Rows(tuple(stages), learned, learned[0], truth, fold, classes), ProbeConfig(stages=way.stages))
+    solved = linear_probe.solve(
+        Rows(tuple(stages), learned, learned[0], truth, fold, classes), ProbeConfig(stages=way.stages)
+    )
     looks = 2 if table.mirrored and way.mirror == "rows" else 1  # the mirror image is predicted as well
     seen = [[part[view][hidden] for part in parts] for view in range(looks)]
     oof = np.empty((looks, len(kept), classes))
@@ -175,7 +178,7 @@ def compare(table: Table, share: float, draw: int) -> Iterator[dict[str, object]
     kept, fold, hidden = cell(table.work, share, draw)
     targets = table.work.competition.targets
     for name, way in WAYS.items():
-        if len(kept) * (1 + way.copies) > probe.MOST_ROWS:
+        if len(kept) * (1 + way.copies) > linear_probe.MOST_ROWS:
             continue
         alone = [answers(table, [net], way, kept, fold, hidden) for net in table.nets]
         together = [answers(table, list(table.nets), way, kept, fold, hidden)] if way.stages == "all" else []

@@ -35,7 +35,7 @@ import train  # noqa: F401
 from foldcraft import startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
-from foldcraft.workspace import Workspace
+from foldcraft.predictions.experiment import Workspace
 
 torch.set_num_threads(1)
 

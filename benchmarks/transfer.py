@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import diagnose, predictions, startingpoint
+from foldcraft import diagnose, startingpoint
 from foldcraft.advice import advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
@@ -32,8 +32,9 @@ from foldcraft.common.paths import FoldFolder
 from foldcraft.data import splitting
 from foldcraft.ensemble import Stacking
 from foldcraft.foldrun import train_fold
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
 from foldcraft.processes import Processes
-from foldcraft.workspace import Workspace
 
 MOST_JUDGED = 600  # rows
 FOLDS = 5
@@ -176,7 +177,7 @@ def run(work: Workspace) -> Way:
     train_fold(work, 0, Processes(), Audience())
     seconds = time.process_time() - start
     folder = FoldFolder.of(work.config, 0)
-    oof, test = predictions.read(folder.oof), predictions.read(folder.test)
+    oof, test = store.read(folder.oof), store.read(folder.test)
     return Way(oof.mean(oof.views), test.mean(test.views), seconds)
 
 

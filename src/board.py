@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError("needs a terminal to draw on", "--watch", "leave it out to have the table once")
     config = cli.load_config(args)
 
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     work = Workspace.open(config, images_of=())
     folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     import report
     import split
     import train
-    from foldcraft.members import open_members
+    from foldcraft.predictions.members import open_members
 
     terminal, began = cli.terminal(args), time.perf_counter()
     quiet = ["--quiet"] if args.quiet else []

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     args.overrides += [word for word in args.backbones if "=" in word]
     config = cli.load_config(args)
 
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     work = Workspace.open(config)
 

@@ -17,8 +17,8 @@ from foldcraft.common.errors import FoldcraftError, suggest
 if TYPE_CHECKING:
     from foldcraft.blending import Combined
     from foldcraft.ensemble import Method
-    from foldcraft.members import MemberRuns
     from foldcraft.nested import Candidate
+    from foldcraft.predictions.members import MemberRuns
     from foldcraft.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
-    from foldcraft.members import open_members
+    from foldcraft.predictions.members import open_members
 
     if args.name is not None:
         check_file_name(args.name)

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     work = Workspace.open(config)
 

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
-    from foldcraft.members import open_members
+    from foldcraft.predictions.members import open_members
 
     members = open_members(configs)
 

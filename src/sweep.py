@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return config.load(file, [*words, *more])
 
     from foldcraft import searchspace
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     space, work = searchspace.read(args.space), Workspace.open(load([]))
 

@@ -21,9 +21,9 @@ from foldcraft.common.errors import FoldcraftError
 KILLED = 128  # and the signal's number: what a shell says of a process that was killed
 
 if TYPE_CHECKING:
+    from foldcraft.predictions.experiment import Workspace
     from foldcraft.processes import Processes
     from foldcraft.terminal import Terminal
-    from foldcraft.workspace import Workspace
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     works = [Workspace.open(config.as_trial() if args.trial else config) for config in configs]
     folds = [cli.parse_folds(args.fold, work.folds.count) for work in works]

@@ -13,7 +13,7 @@ from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from foldcraft import interpolation, predictions, startingpoint
+from foldcraft import interpolation, startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
@@ -22,14 +22,15 @@ from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.fit import Trainer
-from foldcraft.foldmodel import FoldModel
-from foldcraft.inference import Member
 from foldcraft.interpolation import POINTS, between, choose
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.inference import Member
 from foldcraft.startingpoint import StartingPoint
-from foldcraft.workspace import Workspace
 
 EXPERIMENT = Path("runs/shapes/tiny")
 FOLD = EXPERIMENT / "fold0"
@@ -89,15 +90,15 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     model = FoldModel.load(work, FoldFolder.of(work.config, 0), hardware.for_features(work.config.train, False))
     views = tuple(work.config.tta.views)
     for kept, anew in (
-        (predictions.read(FOLD / "oof.parquet"), model.predict_oof(start.train, views, Audience())),
-        (predictions.read(FOLD / "test.parquet"), model.predict_test(start.test, views, Audience())),
+        (prediction_store.read(FOLD / "oof.parquet"), model.predict_oof(start.train, views, Audience())),
+        (prediction_store.read(FOLD / "test.parquet"), model.predict_test(start.test, views, Audience())),
     ):
         assert kept.ids.tolist() == anew.ids.tolist()
         assert kept.origin == anew.origin
         np.testing.assert_allclose(np.exp(kept.log_probs), np.exp(anew.log_probs), atol=5e-3)
 
     fine(command("infer", *words, "tta.views=[identity,vflip]"))
-    new = predictions.read(FOLD / "oof.parquet")
+    new = prediction_store.read(FOLD / "oof.parquet")
     assert new.views == ("identity", "hflip", "vflip")
     vflip = model.predict_oof(start.train, ("vflip",), Audience())
     np.testing.assert_allclose(np.exp(new.log_probs[2]), np.exp(vflip.log_probs[0]), atol=1e-4)

@@ -19,7 +19,7 @@ from foldcraft.common import config
 from foldcraft.data import competition, contact_sheet, image_cache, image_stats
 from foldcraft.data.contact_sheet import Tile
 from foldcraft.findings import Finding, Shown
-from foldcraft.workspace import with_scale
+from foldcraft.predictions.experiment import with_scale
 
 SIDE = 32
 ROWS = 66

@@ -7,8 +7,8 @@ import pytest
 from scipy.special import log_softmax
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.members import common_rows
-from foldcraft.predictions import Origin, Predictions
+from foldcraft.predictions.members import common_rows
+from foldcraft.predictions.store import Origin, Predictions
 
 IDS = np.array([f"{row:03d}.png" for row in range(30)])
 

@@ -17,14 +17,15 @@ from sklearn.datasets import load_digits
 from test_compare import simulated
 from test_terminal import screen
 
-from foldcraft import compare, predictions, ranking
+from foldcraft import compare, ranking
 from foldcraft.common import checksums, config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
 from foldcraft.ranking import Ranking
-from foldcraft.workspace import Workspace
 
 CONFIG = """
 competition: {name: digits, metric: accuracy, group: writer}
@@ -127,8 +128,8 @@ def test_unfinished_ones_are_judged_on_what_they_have(place: Path) -> None:
     stopped = row(found, "stopped")
     assert stopped["note"] == "fold 1 at epoch 1 of 2; fold 2 not begun"
     assert stopped["done"] == [0]
-    said = predictions.read(Path("runs/digits/stopped/fold0/oof.parquet"))
-    probe = predictions.read(Path("runs/digits/probe/fold0/oof.parquet"))
+    said = store.read(Path("runs/digits/stopped/fold0/oof.parquet"))
+    probe = store.read(Path("runs/digits/probe/fold0/oof.parquet"))
     label = pd.read_csv("input/digits/train.csv", dtype=str).set_index("id")["label"]
     truth = label.loc[said.ids].astype(int).to_numpy()
     own, best = (np.mean(each.mean(["identity"]).argmax(1) == truth) for each in (said, probe))
@@ -192,7 +193,7 @@ def test_data_that_have_changed_leave_nothing_to_rank(place: Path, command: Call
 def test_only_what_is_new_is_computed_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ranking.rank(work())
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "read", lambda path: pytest.fail("read again"))
+        patch.setattr(store, "read", lambda path: pytest.fail("read again"))
         history = Path("runs/digits/stopped/fold1/history.csv")
         history.write_text(history.read_text() * 2)
         again = ranking.rank(work(), before=first)

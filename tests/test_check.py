@@ -11,13 +11,14 @@ import torch
 from conftest import write_competition
 from torch import nn
 
-from foldcraft import fit, foldmodel, probe
+from foldcraft import fit
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.data import augment, competition, folds, loader, splitting
 from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
+from foldcraft.predictions import fold_model, linear_probe
 from foldcraft.sanity import opening, subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
 from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
@@ -171,7 +172,7 @@ def other_constants_in_inference(patch: pytest.MonkeyPatch) -> None:
         def of(cls, blueprint, hardware) -> Preparation:
             return Preparation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), hardware.device, hardware.memory_format)
 
-    patch.setattr(foldmodel, "Preparation", Careless)
+    patch.setattr(fold_model, "Preparation", Careless)
 
 
 def constants_of_other_weights(patch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,7 @@ def head_starts_far_off(patch: pytest.MonkeyPatch) -> None:
 
 
 def learns_from_all(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(probe.Rows, "learns_from", lambda rows, fold: np.ones(len(rows.fold), bool))
+    patch.setattr(linear_probe.Rows, "learns_from", lambda rows, fold: np.ones(len(rows.fold), bool))
 
 
 def trains_on_all(patch: pytest.MonkeyPatch) -> None:

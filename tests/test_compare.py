@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from conftest import CONFIG, write_competition
 
-from foldcraft import predictions
 from foldcraft.common import config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.metrics import scores as score_functions
 from foldcraft.metrics.significance import Answers, Comparison, by_class, compare, how_strict
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.store import Predictions
 
 CLASSES = ("a", "b", "c")
 
@@ -215,7 +215,7 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
             origin = work.origin(fold, weights="none")
             views = tuple(work.config.tta.views)
             oof = Predictions(data.train_ids[rows], views, np.repeat(log_probs, len(views), axis=0), origin)
-            predictions.write(folder.oof, oof)
+            store.write(folder.oof, oof)
             folder.config.write_text(work.config.to_yaml())
             folder.manifest.write_text(json.dumps({"identity": work.identity(fold)}))
         return folder.path.parent

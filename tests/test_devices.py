@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foldcraft import fit, inference
+from foldcraft import fit
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
@@ -28,6 +28,7 @@ from foldcraft.metrics.scores import METRICS
 from foldcraft.models import finetune, hardware, preprocessing
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
+from foldcraft.predictions import inference
 from foldcraft.processes import Processes
 
 

@@ -17,8 +17,8 @@ from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, meas
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
+from foldcraft.predictions.experiment import Workspace
 from foldcraft.recipe import full_epochs
-from foldcraft.workspace import Workspace
 
 WORDS = ("backbone.weights=none", "folds.count=3")
 

@@ -21,7 +21,7 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft import predictions, teachers, teaching, tta
+from foldcraft import teachers, teaching
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
@@ -33,8 +33,10 @@ from foldcraft.data.mixup import mix_of
 from foldcraft.fit import Trainer
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.preprocessing import Preparation
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions import tta
+from foldcraft.predictions.experiment import Workspace
 from foldcraft.teaching import Answers
-from foldcraft.workspace import Workspace
 
 CPU = hardware.Hardware("cpu", "32-true", "contiguous", "")
 RUNS = Path("runs/shapes")
@@ -468,8 +470,8 @@ def forge_tensors() -> None:
 
 def forge_predictions() -> None:
     """The other fold's predictions, with the right fold's number written over theirs."""
-    theirs = predictions.read(TEACHER / "fold1/test.parquet")
-    predictions.write(TEACHER / "fold0/test.parquet", replace(theirs, origin=replace(theirs.origin, fold=0)))
+    theirs = prediction_store.read(TEACHER / "fold1/test.parquet")
+    prediction_store.write(TEACHER / "fold0/test.parquet", replace(theirs, origin=replace(theirs.origin, fold=0)))
 
 
 def other_folds() -> None:

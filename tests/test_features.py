@@ -16,14 +16,12 @@ from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from foldcraft import featurestore
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import image_cache
 from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
-from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.models import backbones
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
@@ -38,6 +36,8 @@ from foldcraft.models.stage_features import (
     columns_of,
     parts_of,
 )
+from foldcraft.predictions import feature_cache
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 
 SIZE = 32
 COUNT = 10
@@ -380,7 +380,7 @@ def test_features_are_those_of_a_net_that_drops_something_in_training() -> None:
 
 
 def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(featurestore, "PIXELS", 4 * SIZE**2)
+    monkeypatch.setattr(feature_cache, "PIXELS", 4 * SIZE**2)
     one = frozen()
     seen = passes(one)
 
@@ -516,7 +516,7 @@ def test_damaged_features_are_told_and_computed_again(store: ImageStore, damage:
 def test_a_killed_computation_leaves_nothing_that_looks_whole(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(featurestore, "PIXELS", 4 * SIZE**2)
+    monkeypatch.setattr(feature_cache, "PIXELS", 4 * SIZE**2)
     one = frozen()
     wishes = wanted(one, store, "identity", "hflip")
     child = os.fork()

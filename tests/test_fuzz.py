@@ -26,7 +26,7 @@ from fuzzing import DEEP, MILLION, SUFFIXES, attempt, damaged, images, inputs, j
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foldcraft import ledger, predictions, submission
+from foldcraft import ledger, submission
 from foldcraft.common import checksums, config
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.paths import FoldFolder
@@ -34,7 +34,8 @@ from foldcraft.data import competition, folds, splitting
 from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageSpec, open_stores
 from foldcraft.models import backbones, checkpoint, hardware
-from foldcraft.predictions import Origin, Predictions
+from foldcraft.predictions import store
+from foldcraft.predictions.store import Origin, Predictions
 
 Command = Callable[..., Outcome]
 KEYS = [name for name, *_ in config.describe()]
@@ -516,7 +517,7 @@ def parquet(columns: dict[str, Any], about: object) -> bytes:
 def good_predictions(folder: Path) -> bytes:
     path = folder / "good.parquet"
     log_probs = np.log(np.full((2, 3, 2), 0.5, np.float32))
-    predictions.write(path, Predictions(np.array(["r0", "r1", "r2"]), ("identity", "hflip"), log_probs, ORIGIN))
+    store.write(path, Predictions(np.array(["r0", "r1", "r2"]), ("identity", "hflip"), log_probs, ORIGIN))
     return path.read_bytes()
 
 
@@ -553,12 +554,12 @@ def test_predictions(fresh: Callable[[], Path], draw: st.DataObject):
     folder = fresh()
     good = good_predictions(folder)
     path = write(folder / "odd.parquet", draw.draw(damaged(good) | odd_predictions() | st.binary(max_size=99)))
-    read = attempt(lambda: predictions.read(path))
+    read = attempt(lambda: store.read(path))
     if read is not None:
         assert read.log_probs.shape == (len(read.views), len(read.ids), len(read.origin.classes))
         assert read.log_probs.dtype == np.float32
-        attempt(lambda: predictions.join_folds([read], read.views))
-        attempt(lambda: predictions.average_folds([read], read.views))
+        attempt(lambda: store.join_folds([read], read.views))
+        attempt(lambda: store.average_folds([read], read.views))
 
 
 class Intruder:

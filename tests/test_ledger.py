@@ -19,11 +19,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import agreement, ledger, predictions, standing, submission
+from foldcraft import agreement, ledger, standing, submission
 from foldcraft.agreement import Answers
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import scores
+from foldcraft.predictions import store
 
 Command = Callable[..., Outcome]
 TEST = ["b", "a", "10", "07", "7"]
@@ -394,9 +395,9 @@ def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: 
     command("train", "--config", shapes, "--fold", "0", *learning)
     honest = command("infer", "--config", shapes, *learning)
     test = Path("runs/shapes/tiny/fold0/test.parquet")
-    kept = predictions.read(test)
-    moved = predictions.Predictions(kept.ids, kept.views, np.roll(kept.log_probs, 1, axis=1), kept.origin)
-    predictions.write(test, moved)
+    kept = store.read(test)
+    moved = store.Predictions(kept.ids, kept.views, np.roll(kept.log_probs, 1, axis=1), kept.origin)
+    store.write(test, moved)
 
     done = command("infer", "--config", shapes, *learning)
 

@@ -14,12 +14,13 @@ import yaml
 from conftest import CONFIG, draw_shape, real_data, real_weights
 from PIL import Image
 
-from foldcraft import inference, predictions, tta
 from foldcraft.common.config import Config, load
 from foldcraft.data import image_cache
 from foldcraft.fit import Trainer
 from foldcraft.ledger import CHECK, COLUMNS
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import inference, tta
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions.experiment import Workspace
 
 LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
 
@@ -52,11 +53,11 @@ def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
     fold = Path("runs/shapes/tiny/fold1")
     files = {file.name for file in fold.iterdir() if not file.name.startswith(".")}
     assert files == {"config.yaml", "history.csv", "model.safetensors", "oof.parquet", "test.parquet", "manifest.json"}
-    oof, test = predictions.read(fold / "oof.parquet"), predictions.read(fold / "test.parquet")
+    oof, test = prediction_store.read(fold / "oof.parquet"), prediction_store.read(fold / "test.parquet")
     folds = pd.read_csv("folds/shapes.csv", skiprows=1, dtype={"id": str})
     assert set(oof.ids) == set(folds["id"][folds["fold"] == 1])
     assert (oof.views, test.views) == (("identity", "hflip"),) * 2
-    assert predictions.is_normalised(oof.log_probs)
+    assert prediction_store.is_normalised(oof.log_probs)
     assert len(test.ids) == 12
     manifest = json.loads((fold / "manifest.json").read_text())
     assert {"config", "data", "folds", "pretrained", "model"} <= set(manifest["fingerprints"])
@@ -111,12 +112,12 @@ def test_infer_with_some_folds_says_so(shapes: Path, command) -> None:
 def test_a_new_view_is_predicted_once_and_kept(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     command("split", "--config", shapes)
     command("train", "--config", shapes, "--fold", "0,1")
-    old = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
+    old = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
     views = "tta.views=[identity,vflip]"
 
     assert command("infer", "--config", shapes, views).code == 0
 
-    new = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
+    new = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
     assert new.views == ("identity", "hflip", "vflip")
     np.testing.assert_array_equal(new.log_probs[:2], old.log_probs)
     monkeypatch.setattr(inference, "log_probabilities", None)  # nothing is left to compute
@@ -190,7 +191,7 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
     command("split", "--config", shapes)
     seldom = command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "train.validate_every=2")
     scores = pd.read_csv("runs/shapes/tiny/fold0/history.csv")["score"]
-    made = predictions.read(Path("runs/shapes/tiny/fold0/oof.parquet")).log_probs
+    made = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet")).log_probs
     again = command("train", "--config", shapes, "--fold", "0", "train.epochs=3")
     command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "experiment=often")
 
@@ -198,7 +199,7 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
     assert re.search(r"epoch 1/3  loss [\d.]+  \d+ images/s", seldom.out)
     assert re.search(r"epoch 3/3  loss [\d.]+  valid loss [\d.]+  score [\d.]+  \d+ images/s", seldom.out)
     assert "fold 0: done before" in again.out
-    assert np.array_equal(predictions.read(Path("runs/shapes/often/fold0/oof.parquet")).log_probs, made)
+    assert np.array_equal(prediction_store.read(Path("runs/shapes/often/fold0/oof.parquet")).log_probs, made)
 
 
 def test_preview_draws_a_sheet(shapes: Path, command) -> None:
@@ -285,7 +286,7 @@ def test_a_test_image_that_cannot_be_read_gets_the_frequencies_of_the_classes(sh
     assert trained.code == 0, trained.err
     assert trained.out.count("2 of 12 test images cannot be read") == 1
     assert "050.png, 055.png" in trained.out
-    known = predictions.read(Path("runs/shapes/tiny/fold0/test.parquet"))
+    known = prediction_store.read(Path("runs/shapes/tiny/fold0/test.parquet"))
     learned = rows.set_index("id").loc[sorted(set(pd.read_csv(train, dtype=str)["id"]))]
     assert known.baseline == ("050.png", "055.png")
     assert np.allclose(np.exp(known.of_rows(np.array(["055.png"]))).sum(-1), 1)
@@ -423,7 +424,9 @@ def test_each_experiment_looks_at_its_own_images(learned: Path, command) -> None
     command("train", "--config", other, "--fold", "all")
     both = ["--config", learned, other, "tta.views=[vflip]"]
     assert command("infer", *both).code == 0
-    first, second = (predictions.read(Path(f"runs/shapes/{name}/fold0/test.parquet")) for name in ("tiny", "other"))
+    first, second = (
+        prediction_store.read(Path(f"runs/shapes/{name}/fold0/test.parquet")) for name in ("tiny", "other")
+    )
     blank = second.of_views(["vflip"])[0]
     assert np.allclose(blank, blank[:1], atol=1e-5), "blank images are all alike"
     assert not np.allclose(first.of_views(["vflip"])[0], blank, atol=1e-2)

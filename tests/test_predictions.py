@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft import predictions
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.predictions import Origin, Predictions, average_folds, is_normalised, join_folds
+from foldcraft.predictions import store
+from foldcraft.predictions.store import Origin, Predictions, average_folds, is_normalised, join_folds
 
 ORIGIN = Origin("plain", 0, ("bar", "cross", "dot"), "data1", "folds1", "weights1")
 VIEWS = ("identity", "hflip")
@@ -30,8 +30,8 @@ def names(first: int, count: int) -> list[str]:
 @pytest.mark.parametrize("classes", [("bar", "cross", "dot"), ("", "id", "view", "é, 0"), ("0", "1")])
 def test_what_is_written_is_read(tmp_path: Path, classes: tuple[str, ...]) -> None:
     written = made(["7", "07", "a/é.png"], replace(ORIGIN, classes=classes, fold=3))
-    predictions.write(tmp_path / "deep" / "oof.parquet", written)
-    read = predictions.read(tmp_path / "deep" / "oof.parquet")
+    store.write(tmp_path / "deep" / "oof.parquet", written)
+    read = store.read(tmp_path / "deep" / "oof.parquet")
     assert read.ids.tolist() == written.ids.tolist()
     assert (read.views, read.origin) == (written.views, written.origin)
     assert read.log_probs.dtype == np.float32
@@ -41,7 +41,7 @@ def test_what_is_written_is_read(tmp_path: Path, classes: tuple[str, ...]) -> No
 
 def test_the_file_is_a_plain_table(tmp_path: Path) -> None:
     """One row an id and view, so that others can read it too."""
-    predictions.write(tmp_path / "oof.parquet", made(["x", "y"]))
+    store.write(tmp_path / "oof.parquet", made(["x", "y"]))
     table = pq.read_table(tmp_path / "oof.parquet").to_pandas()
     assert table["id"].tolist() == ["x", "y", "x", "y"]
     assert table["view"].tolist() == ["identity", "identity", "hflip", "hflip"]
@@ -50,7 +50,7 @@ def test_the_file_is_a_plain_table(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "oof.parquet"
-    predictions.write(path, made(names(0, 40)))
+    store.write(path, made(names(0, 40)))
     whole, table = path.read_bytes(), pq.read_table(path)
     damaged = {
         "cut": lambda: path.write_bytes(whole[: len(whole) // 2]),
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole)
         damage()
         with pytest.raises(FoldcraftError, match=r"oof\.parquet: damaged predictions"):
-            pytest.fail(f"{what}: {predictions.read(path)}")
+            pytest.fail(f"{what}: {store.read(path)}")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from foldcraft import probe
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.models.stage_features import Stage
-from foldcraft.probe import Probe, Rows
+from foldcraft.predictions import linear_probe
+from foldcraft.predictions.linear_probe import Probe, Rows
 
 FOLDS, CLASSES = 3, 3
 STAGES = (Stage("early", 12), Stage("head", 18))
@@ -52,7 +52,7 @@ def relabelled(rows: Rows, row: int) -> Rows:
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
 def test_a_rows_label_has_no_say_in_the_head_that_judges_it(solver: str) -> None:
     rows, config = data(), ProbeConfig(solver=solver, strengths=[0.01])
-    before, after = probe.solve(rows, config), probe.solve(relabelled(rows, 0), config)
+    before, after = linear_probe.solve(rows, config), linear_probe.solve(relabelled(rows, 0), config)
     assert rows.fold[0] == 0
     torch.testing.assert_close(direction(before, 0), direction(after, 0), atol=1e-6, rtol=0)
     assert before.log_probs[0].argsort().tolist() == after.log_probs[0].argsort().tolist()
@@ -73,7 +73,7 @@ def test_copies_of_an_image_stay_in_its_fold() -> None:
         np.arange(count) % FOLDS,
         CLASSES,
     )
-    solved = probe.solve(rows, ProbeConfig(strengths=[1e-3]))
+    solved = linear_probe.solve(rows, ProbeConfig(strengths=[1e-3]))
     assert np.mean(solved.log_probs.argmax(1) == rows.targets) < 0.6
 
     leaky = replace(rows, fold=np.zeros(count, int))  # one fold of all rows, and a second one of none that learns all
@@ -83,13 +83,13 @@ def test_copies_of_an_image_stay_in_its_fold() -> None:
 
 
 def solved_logits(rows: Rows, fold: int) -> np.ndarray:
-    return probe.solve(rows, ProbeConfig(strengths=[1e-3])).predict(fold, [rows.plain])[0]
+    return linear_probe.solve(rows, ProbeConfig(strengths=[1e-3])).predict(fold, [rows.plain])[0]
 
 
 def test_every_copy_keeps_the_label_of_its_image() -> None:
     rows = data()
-    once = probe.solve(rows, ProbeConfig())
-    thrice = probe.solve(replace(rows, learned=[rows.plain] * 3), ProbeConfig())
+    once = linear_probe.solve(rows, ProbeConfig())
+    thrice = linear_probe.solve(replace(rows, learned=[rows.plain] * 3), ProbeConfig())
     np.testing.assert_allclose(thrice.log_probs, once.log_probs, atol=1e-3)
 
 
@@ -97,10 +97,10 @@ def test_every_copy_keeps_the_label_of_its_image() -> None:
 def test_strength_and_scale_are_chosen_by_the_other_folds_rows(solver: str) -> None:
     """What the plain rows look like matters to the choice alone: heads learn from `learned`."""
     rows, config = data(), ProbeConfig(solver=solver)
-    before = probe.solve(rows, config)
+    before = linear_probe.solve(rows, config)
     plain = rows.plain.copy()
     plain[rows.fold == 0] = np.random.default_rng(1).normal(0, 3, plain[rows.fold == 0].shape)
-    after = probe.solve(replace(rows, plain=plain), config)
+    after = linear_probe.solve(replace(rows, plain=plain), config)
 
     assert after.folds[0].strength == before.folds[0].strength
     torch.testing.assert_close(after.folds[0].head.weight, before.folds[0].head.weight)
@@ -113,8 +113,10 @@ def test_strength_and_scale_are_chosen_by_the_other_folds_rows(solver: str) -> N
 )
 def test_the_strength_of_least_loss_is_chosen(count: int, strengths: list[float], best: float) -> None:
     rows = data(count, apart=0.5)
-    losses = {strength: loss(probe.solve(rows, ProbeConfig(strengths=[strength])), rows) for strength in strengths}
-    chosen = probe.solve(rows, ProbeConfig(strengths=strengths))
+    losses = {
+        strength: loss(linear_probe.solve(rows, ProbeConfig(strengths=[strength])), rows) for strength in strengths
+    }
+    chosen = linear_probe.solve(rows, ProbeConfig(strengths=strengths))
     assert min(losses, key=losses.__getitem__) == best
     assert [fold.strength for fold in chosen.folds] == [best] * FOLDS
     assert loss(chosen, rows) == pytest.approx(losses[best], abs=1e-6)
@@ -122,7 +124,7 @@ def test_the_strength_of_least_loss_is_chosen(count: int, strengths: list[float]
 
 def test_what_is_kept_of_each_row_is_the_prediction_of_its_folds_head() -> None:
     rows = data()
-    solved = probe.solve(rows, ProbeConfig(stages=["early"]))
+    solved = linear_probe.solve(rows, ProbeConfig(stages=["early"]))
     assert solved.stages == ["early"]
     assert solved.columns.tolist() == list(range(12))
     for fold in range(FOLDS):
@@ -141,7 +143,7 @@ RARE = (0.8, 0.15, 0.05)
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
 def test_weighted_and_sampler_let_all_classes_count_alike(solver: str) -> None:
     rows, config = data(300, 0.4, RARE), ProbeConfig(solver=solver)
-    plain, weighted, sampler = (probe.solve(rows, config, kind) for kind in ("none", "weighted", "sampler"))
+    plain, weighted, sampler = (linear_probe.solve(rows, config, kind) for kind in ("none", "weighted", "sampler"))
     assert balanced(weighted, rows) > balanced(plain, rows) + 0.1
     np.testing.assert_array_equal(sampler.log_probs, weighted.log_probs)
 
@@ -150,7 +152,9 @@ def test_weighted_and_sampler_let_all_classes_count_alike(solver: str) -> None:
     middle = np.resize(np.flatnonzero(rows.targets == 1), counts[0])
     level = np.concatenate([np.flatnonzero(rows.targets == 0), middle, rare])
     same = replace(rows, learned=[rows.plain[level]], plain=rows.plain[level], targets=rows.targets[level])
-    assert balanced(probe.solve(replace(same, fold=rows.fold[level]), config), same) > balanced(plain, rows) + 0.1
+    assert (
+        balanced(linear_probe.solve(replace(same, fold=rows.fold[level]), config), same) > balanced(plain, rows) + 0.1
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,16 +169,16 @@ def test_weighted_and_sampler_let_all_classes_count_alike(solver: str) -> None:
 def test_logit_adjusted_takes_the_prior_out_and_spoils_nothing_clear(solver: str) -> None:
     config = ProbeConfig(solver=solver)
     blurred = data(300, 0.4, RARE)
-    assert balanced(probe.solve(blurred, config, "logit_adjusted"), blurred) > (
-        balanced(probe.solve(blurred, config), blurred) + 0.05
+    assert balanced(linear_probe.solve(blurred, config, "logit_adjusted"), blurred) > (
+        balanced(linear_probe.solve(blurred, config), blurred) + 0.05
     )
     clear = data(300, 4.0, RARE)
-    assert balanced(probe.solve(clear, config, "logit_adjusted"), clear) > 0.99
+    assert balanced(linear_probe.solve(clear, config, "logit_adjusted"), clear) > 0.99
 
 
 def test_focal_loss_has_no_closed_form() -> None:
     with pytest.raises(FoldcraftError, match="focal loss has no closed-form head") as error:
-        probe.solve(data(), ProbeConfig(), "focal")
+        linear_probe.solve(data(), ProbeConfig(), "focal")
     assert error.value.where == "train.imbalance"
 
 
@@ -183,11 +187,11 @@ def test_focal_loss_has_no_closed_form() -> None:
 
 def test_a_stage_of_weight_nought_is_a_stage_left_out() -> None:
     rows = data()
-    without = probe.solve(rows, ProbeConfig(stages=["head"]))
-    nought = probe.solve(rows, ProbeConfig(stage_weights={"early": 0}))
+    without = linear_probe.solve(rows, ProbeConfig(stages=["head"]))
+    nought = linear_probe.solve(rows, ProbeConfig(stage_weights={"early": 0}))
     np.testing.assert_allclose(nought.log_probs, without.log_probs, atol=1e-4)
     assert nought.folds[0].head.weight[..., :12].abs().max() == 0
-    both = probe.solve(rows, ProbeConfig())
+    both = linear_probe.solve(rows, ProbeConfig())
     assert np.abs(both.log_probs - without.log_probs).max() > 0.01
 
 
@@ -195,7 +199,7 @@ def test_a_heavier_stage_bears_more_of_the_head() -> None:
     rows, strong = data(), [0.03]
 
     def share(weights: dict[str, float]) -> float:
-        weight = probe.solve(rows, ProbeConfig(stage_weights=weights, strengths=strong)).folds[0].head.weight
+        weight = linear_probe.solve(rows, ProbeConfig(stage_weights=weights, strengths=strong)).folds[0].head.weight
         return float(weight[..., :12].norm() / weight.norm())
 
     assert share({"early": 0.3}) < share({}) < share({"early": 3})
@@ -204,4 +208,4 @@ def test_a_heavier_stage_bears_more_of_the_head() -> None:
 @pytest.mark.parametrize("weights", [{"haed": 2.0}, {"early": 0.0, "head": 0.0}], ids=["no such stage", "all nought"])
 def test_stage_weights_that_cannot_be(weights: dict[str, float]) -> None:
     with pytest.raises(FoldcraftError, match="stage_weights"):
-        probe.solve(data(), ProbeConfig(stage_weights=weights))
+        linear_probe.solve(data(), ProbeConfig(stage_weights=weights))

@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import mistakes, nested, predictions
+from foldcraft import mistakes, nested
 from foldcraft.blending import Combined
 from foldcraft.common import config, errors, files
 from foldcraft.common.callbacks import Audience
@@ -32,13 +32,14 @@ from foldcraft.data import folds, splitting
 from foldcraft.data.competition import read
 from foldcraft.decision import Largest
 from foldcraft.ensemble import LogPool
-from foldcraft.members import MemberRuns
 from foldcraft.metrics import calibration, significance
 from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.nested import Candidate, Plan, Truth, Verdict
-from foldcraft.predictions import Predictions
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.store import Predictions
 from foldcraft.report import blocks, charts, evidence, gallery, page
-from foldcraft.workspace import Workspace
 
 NASTY = "</script><script>window.hacked = 1</script>"
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
@@ -336,7 +337,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
         for fold in range(3):
             rows = split.fold == fold
             given = Predictions(data.train_ids[rows], ("identity",), said[None, rows], member.work.origin(fold, ""))
-            predictions.write(member.folder(fold).oof, given)
+            store.write(member.folder(fold).oof, given)
 
     def candidate(name: str, log_probs: np.ndarray, given: int) -> Candidate:
         pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given)

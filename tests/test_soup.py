@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft import ingredients, predictions, soup, tasting
+from foldcraft import ingredients, soup, tasting
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
+from foldcraft.predictions import store
 from foldcraft.soup import Pot, mean_of
 from foldcraft.tasting import Gain
 
@@ -263,12 +264,12 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
         kept = {name: json.loads((RUNS / name / folder.name / "manifest.json").read_text()) for name in members}
         assert manifest["soup"] == {name: one["fingerprints"]["model"] for name, one in kept.items()}
         assert [entry["experiment"] for entry in manifest["teachers"]] == members, "whom it comes from"
-    oof = predictions.read(RUNS / "broth" / "fold1" / "oof.parquet")
+    oof = store.read(RUNS / "broth" / "fold1" / "oof.parquet")
     (RUNS / "broth" / "fold1" / "oof.parquet").unlink()
 
     alone = command("infer", "--config", "configs/broth.yaml")
     assert alone.code == 0, alone.err
-    anew = predictions.read(RUNS / "broth" / "fold1" / "oof.parquet")
+    anew = store.read(RUNS / "broth" / "fold1" / "oof.parquet")
     assert anew.origin == oof.origin
     np.testing.assert_allclose(np.exp(anew.log_probs), np.exp(oof.log_probs), atol=1e-5)
     both = command("infer", "--config", *files("broth", "a"), "tta.views=[identity,vflip]")

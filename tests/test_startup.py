@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import CONFIG, ROOT, write_competition
 
-from foldcraft import tta
 from foldcraft.common import config, view_names
+from foldcraft.predictions import tta
 
 HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
 TWO = ["--config", "configs/digits/probe.yaml", "configs/digits/finetune.yaml"]  # where src/demo.py looks for them
@@ -84,7 +84,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
     stages = [
         {"start": "foldcraft.cli", "cases": [asked(*case) for case in early]},
-        {"start": "foldcraft.workspace", "cases": [asked(*case) for case in late]},
+        {"start": "foldcraft.predictions.experiment", "cases": [asked(*case) for case in late]},
     ]
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("startup_ground.py")],
@@ -128,7 +128,7 @@ def test_other_mistakes_are_too(outcomes: dict, command: str) -> None:
 
 def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> None:
     from foldcraft.common.errors import FoldcraftError
-    from foldcraft.workspace import Workspace
+    from foldcraft.predictions.experiment import Workspace
 
     for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
         with pytest.raises(FoldcraftError, match=words[0].split("=")[0]):

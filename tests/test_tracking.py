@@ -21,10 +21,11 @@ import wandb
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from foldcraft import predictions, tracking, wandb_panels
+from foldcraft import tracking, wandb_panels
 from foldcraft.common import config
 from foldcraft.common.paths import FoldFolder
-from foldcraft.scorecard import Scorecard
+from foldcraft.predictions import store
+from foldcraft.predictions.oof import Scorecard
 
 BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, 7
 
@@ -188,7 +189,7 @@ def test_the_life_of_an_experiment_is_in_the_log(
 
 def read(home: Path, fold: int) -> np.ndarray:
     """Ids of the rows that a fold was judged on."""
-    return predictions.read(home / f"fold{fold}" / "oof.parquet").ids
+    return store.read(home / f"fold{fold}" / "oof.parquet").ids
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from foldcraft.common.config import TTAConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.tta import FIXED, view
+from foldcraft.predictions.tta import FIXED, view
 
 IMAGES = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
 

@@ -9,12 +9,10 @@ from sklearn.model_selection import GroupKFold
 from foldcraft import (
     duplicatefindings,
     filefindings,
-    finishedruns,
     labelerrors,
     labelfindings,
     leakfindings,
     leaks,
-    probe,
     startingpoint,
     subjects,
 )
@@ -26,10 +24,11 @@ from foldcraft.data import folds, image_stats, splitting
 from foldcraft.data.competition import Competition, Tables
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
-from foldcraft.featurestore import FrozenNet, Wanted
-from foldcraft.featurestore import gather as gather_features
 from foldcraft.findings import Finding, worst_first
-from foldcraft.workspace import Workspace, scaled, with_scale
+from foldcraft.predictions import finished_runs, linear_probe
+from foldcraft.predictions.experiment import Workspace, scaled, with_scale
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted
+from foldcraft.predictions.feature_cache import gather as gather_features
 
 SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale
 
@@ -180,8 +179,8 @@ def _subjects(found: Audit, seen: Seen) -> None:
 def probe_log_probs(seen: Seen) -> np.ndarray:
     """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, K)."""
     data, every = seen.work.competition, seen.train
-    rows = probe.Rows(seen.net.stages, [every], every, data.targets, seen.work.folds.fold, len(data.classes))
-    return probe.solve(rows, ProbeConfig()).log_probs
+    rows = linear_probe.Rows(seen.net.stages, [every], every, data.targets, seen.work.folds.fold, len(data.classes))
+    return linear_probe.solve(rows, ProbeConfig()).log_probs
 
 
 def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Audience) -> None:
@@ -191,7 +190,7 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Aud
     except FoldcraftError as error:
         found.skipped.append(f"wrong labels: {error}")
         return
-    finished = finishedruns.gather(config, data)
+    finished = finished_runs.gather(config, data)
     found.skipped += [f"predictions: {reason}" for reason in finished.left_out]
     if finished.log_probs is not None:
         log_probs, judge = finished.log_probs, f"the predictions of {', '.join(finished.names)}"

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import nested, predictions
+from foldcraft import nested
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.ensemble import Method
-from foldcraft.foldmodel import FoldModel, with_views
-from foldcraft.inference import predict
-from foldcraft.members import MemberRuns, common_rows
 from foldcraft.models import hardware
 from foldcraft.nested import Candidate, Member, Truth, Verdict
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel, with_views
+from foldcraft.predictions.inference import predict
+from foldcraft.predictions.members import MemberRuns, common_rows
+from foldcraft.predictions.store import Predictions
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _gaps(member: MemberRuns, fold: int, audience: Audience) -> list[Gap]:
 
 
 def _readable(path: Path) -> Predictions | None:
-    return predictions.read(path) if path.is_file() else None
+    return store.read(path) if path.is_file() else None
 
 
 def _open_stores(
@@ -143,7 +144,7 @@ def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
         known = _readable(folder.oof if part == "oof" else folder.test)
         path = folder.written.oof if part == "oof" else folder.written.test
         remove_leftovers(path.parent, path.name)
-        predictions.write(path, with_views(known, new))
+        store.write(path, with_views(known, new))
 
 
 def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = None) -> Combined:
@@ -155,12 +156,12 @@ def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = No
     Raises:
         FoldcraftError: members do not belong together, or have no row in common.
     """
-    joined = [predictions.join_folds(member.oof(), member.views) for member in members]
+    joined = [store.join_folds(member.oof(), member.views) for member in members]
     ids = common_rows(joined)
     truth = truth_of(members[0].work, ids)
-    tests = [predictions.average_folds(member.test(), member.views) for member in members]
+    tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
-        predictions.check_same(tests[0], test)
+        store.check_same(tests[0], test)
     known = [Member(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
     verdict = nested.judge(known, truth, methods)
     asked = [Member(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
@@ -168,7 +169,7 @@ def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = No
     data = members[0].work.competition
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
-    answers[blind] = predictions.log_frequencies(data.targets, len(data.classes))
+    answers[blind] = store.log_frequencies(data.targets, len(data.classes))
     return Combined(ids, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])
 
 

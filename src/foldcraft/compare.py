@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import predictions
 from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
-from foldcraft.members import MemberRuns, common_rows
 from foldcraft.metrics.significance import Answers
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.members import MemberRuns, common_rows
+from foldcraft.predictions.store import Predictions
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def gather(runs: Sequence[Run]) -> Answers:
             predicted by all; the data have changed since; a config does not fit what was trained.
     """
     parts = [run.oof() for run in runs]
-    joined = [predictions.join_folds(each, run.member.views) for each, run in zip(parts, runs, strict=True)]
+    joined = [store.join_folds(each, run.member.views) for each, run in zip(parts, runs, strict=True)]
     ids = common_rows(joined)
     for run in runs:
         if not run.member.moved_to:  # a run folder brings its own settings
@@ -144,5 +144,5 @@ def gather(runs: Sequence[Run]) -> Answers:
         truth=data.targets[rows],
         units=data.units[rows],
         fold=np.array([fold_of[row] for row in ids.tolist()]),
-        predicted=tuple(np.exp(predictions.log_mean(oof.of_rows(ids))) for oof in joined),
+        predicted=tuple(np.exp(store.log_mean(oof.of_rows(ids))) for oof in joined),
     )

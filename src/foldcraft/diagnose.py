@@ -11,23 +11,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import probe, startingpoint
+from foldcraft import startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
 from foldcraft.data.loader import PlainImages
-from foldcraft.featurestore import Wanted, gather
 from foldcraft.metrics import calibration
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
 from foldcraft.models.stage_features import reduced
-from foldcraft.predictions import log_mean
-from foldcraft.probe import Prepared, Probe, Rows
+from foldcraft.predictions import linear_probe
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.feature_cache import Wanted, gather
+from foldcraft.predictions.linear_probe import Prepared, Probe, Rows
+from foldcraft.predictions.store import log_mean
 from foldcraft.startingpoint import SourceNet
-from foldcraft.workspace import Workspace
 
 VIEWS = ("hflip", "vflip", "scale1.25")
 TURNS = ("rot90",)  # tried where both flips keep the label; a half turn is the two of them
@@ -209,7 +210,7 @@ class _Table:
         self, k: int, usable: np.ndarray | None = None, prepared: Prepared | None = None, **settings: object
     ) -> Probe:
         """A solved probe on the features of one backbone."""
-        return probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
+        return linear_probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
 
     def score(self, log_probs: np.ndarray) -> float:
         return self.metric(self.truth, np.exp(log_probs))
@@ -220,7 +221,7 @@ class _Table:
     def net_score(self, k: int) -> NetScore:
         net, rows = self.nets[k], self.rows(k)
         with self.audience.progress(f"probes on {net.name}", 3) as advance:
-            prepared = probe.prepare(rows, ProbeConfig())
+            prepared = linear_probe.prepare(rows, ProbeConfig())
             every = self.solve(k, prepared=prepared).log_probs
             advance(1)
             last = self.solve(k, stages="last").log_probs
@@ -263,7 +264,7 @@ class _Table:
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
         scores: dict[float, list[float]] = {}
         halves = []
-        prepared = probe.prepare(self.rows(k), ProbeConfig())
+        prepared = linear_probe.prepare(self.rows(k), ProbeConfig())
         for share in SHARES[:-1]:
             for kept in draws(self.units, self.truth, self.fold, share):
                 log_probs = self.solve(k, kept, prepared).log_probs
@@ -316,7 +317,7 @@ class _Table:
         classes = len(self.work.competition.classes)
         fold = np.unique(self.fold[kept], return_inverse=True)[1]
         rows = Rows(self.nets[k].stages, learned, learned[0], self.truth[kept], fold, classes)
-        return probe.solve(rows, ProbeConfig())
+        return linear_probe.solve(rows, ProbeConfig())
 
     def _effect(self, k: int, view: str, kept: np.ndarray, features: np.ndarray, before: np.ndarray) -> ViewEffect:
         truth, units = self.truth[kept], self.units[kept]

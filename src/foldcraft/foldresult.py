@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldcraft import predictions
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.foldmodel import FoldModel
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.store import Predictions
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
 
@@ -54,8 +54,8 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
     checkpoint.save_model(folder.model, outcome.weights, outcome.blueprint, about)
     views = tuple(work.config.tta.views)
     oof, test = _predictions(work, folder, outcome, views, audience)
-    predictions.write(folder.oof, oof)
-    predictions.write(folder.test, test)
+    store.write(folder.oof, oof)
+    store.write(folder.test, test)
     truth = work.competition.targets[work.folds.valid_rows(folder.fold)]
     probabilities = np.exp(oof.mean(views))
     manifest = {

@@ -18,17 +18,17 @@ from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
 from foldcraft.data.loader import Lesson, PlainImages
 from foldcraft.fit import Fitted, Task, Trainer, check_parts
 from foldcraft.foldresult import Outcome, finish
-from foldcraft.inference import Member
 from foldcraft.interpolation import Interpolated
 from foldcraft.models import backbones, checkpoint, finetune, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import FeaturePool, ProbeNet
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.inference import Member
 from foldcraft.processes import Processes
 from foldcraft.startingpoint import StartingPoint
 from foldcraft.teachers import Teacher
 from foldcraft.teaching import Answers
-from foldcraft.workspace import Workspace
 
 
 def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audience) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.inference import Member, predict
 from foldcraft.metrics.calibration import calibrated, log_loss
+from foldcraft.predictions.inference import Member, predict
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end
 

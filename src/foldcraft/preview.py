@@ -17,7 +17,7 @@ from foldcraft.data.loader import Draw, PlainImages, TrainImages
 from foldcraft.data.mixup import mix_of
 from foldcraft.models import backbones
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.workspace import Workspace
+from foldcraft.predictions.experiment import Workspace
 
 
 @dataclass(frozen=True)

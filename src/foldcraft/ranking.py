@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldcraft import predictions
 from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
@@ -17,8 +16,9 @@ from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs
 from foldcraft.metrics import intervals, significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.scores import Metric
-from foldcraft.predictions import Origin
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.store import Origin
 
 REPEATS = significance.REPEATS
 FEWEST = 200  # draws, where more would take minutes
@@ -237,7 +237,7 @@ def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
     said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
     for fold in one.manifests:
         path, rows = one.fold(fold).oof, work.folds.valid_rows(fold)
-        given = predictions.read(path)
+        given = store.read(path)
         origin = replace(
             given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights, images=""
         )

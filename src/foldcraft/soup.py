@@ -12,24 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import predictions
 from foldcraft.blending import complete
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
-from foldcraft.foldmodel import FoldModel
-from foldcraft.inference import BATCH
 from foldcraft.ingredients import Ingredients
-from foldcraft.members import MemberRuns
 from foldcraft.models import backbones, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.weight_averaging import measure_statistics
-from foldcraft.predictions import log_mean
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.inference import BATCH
+from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.store import log_mean
 
 State = dict[str, torch.Tensor]
 Chosen = tuple[int, ...]  # which members, in rising order
@@ -134,7 +134,7 @@ class Pot:
         """Log-probabilities (V, N, K) of the fold's validation rows; of one member those that lie in its folder."""
         if (chosen, fold) not in self._known:
             if len(chosen) == 1:
-                kept = predictions.read(self.members[chosen[0]].folder(fold).oof)
+                kept = store.read(self.members[chosen[0]].folder(fold).oof)
                 found = kept.log_probs[[kept.views.index(view) for view in self.views]]
             else:
                 found = self._predict(chosen, fold)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import probe, tta
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
@@ -22,13 +21,14 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
-from foldcraft.featurestore import FrozenNet, Wanted, gather
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Part, parts_of, stages_of
-from foldcraft.probe import Probe, Rows
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import linear_probe, tta
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.linear_probe import Probe, Rows
 
 # The head that fine-tuning starts from points the right way and is small. One that predicts as well as it can is large,
 # above all where the frozen features hardly vary: the first steps of the backbone become great leaps of
@@ -165,7 +165,10 @@ def solve_probe(
     is_whole = work.config.is_probe
     seen = _Features(work, start.pool, start.parts, audience) if is_whole else _plain(work, start, audience)
     views = settings.views or ["identity"]
-    learned = [*views, *(f"draw{k}" for k in range(probe.copies(settings, len(work.competition.targets), len(views))))]
+    learned = [
+        *views,
+        *(f"draw{k}" for k in range(linear_probe.copies(settings, len(work.competition.targets), len(views)))),
+    ]
     # What such a probe predicts later is looked at in the same pass over the images.
     views = list(dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])]))
     wanted = seen.wanted("train", start.train, views)
@@ -183,7 +186,7 @@ def solve_probe(
             len(work.competition.classes),
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
-        _solved[digest] = probe.solve(rows, settings, imbalance, smoothing)
+        _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)
     return _solved[digest]
 
 

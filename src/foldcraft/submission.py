@@ -13,7 +13,7 @@ from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
-from foldcraft.predictions import is_normalised
+from foldcraft.predictions.store import is_normalised
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:

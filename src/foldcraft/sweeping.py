@@ -20,10 +20,10 @@ from foldcraft.common.files import cannot_write, locked
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.foldrun import train_fold
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.oof import Scorecard
 from foldcraft.processes import Processes
-from foldcraft.scorecard import Scorecard
 from foldcraft.searchspace import Parameter, Space
-from foldcraft.workspace import Workspace
 
 TRIALS = 20  # where the space does not say how many
 IN_A_ROW = 3  # trials that fail, after which it is no trial's fault

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft import lineage
 from foldcraft.common import checksums
 from foldcraft.common.config import Config, DistillConfig
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
@@ -25,9 +24,10 @@ from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import METRICS, Metric
-from foldcraft.predictions import log_mean
+from foldcraft.predictions import lineage
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.store import log_mean
 from foldcraft.soup import Chosen, Pot
-from foldcraft.workspace import Workspace
 
 REAL = 2.0  # standard errors above which a difference counts
 Predict = Callable[[Sequence[int]], np.ndarray]  # from folds to log-probabilities of their rows

@@ -7,14 +7,14 @@ another fold, an edited manifest. The rule itself, and why, is in `teaching`.
 from dataclasses import dataclass
 from typing import Any
 
-from foldcraft import lineage
 from foldcraft.common import config, fingerprint
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
-from foldcraft.lineage import RETRAIN
 from foldcraft.models import checkpoint
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import lineage
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.lineage import RETRAIN
 
 PRIOR_FREE = {"weighted", "sampler", "logit_adjusted"}  # these give probabilities of equally frequent classes
 

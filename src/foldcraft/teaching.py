@@ -25,7 +25,6 @@ import safetensors
 import safetensors.numpy
 from scipy.special import softmax
 
-from foldcraft import predictions
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import DistillConfig
@@ -34,12 +33,13 @@ from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import Lesson
-from foldcraft.foldmodel import FoldModel
-from foldcraft.lineage import RETRAIN
 from foldcraft.models import hardware
-from foldcraft.predictions import Predictions
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.lineage import RETRAIN
+from foldcraft.predictions.store import Predictions
 from foldcraft.teachers import Teacher
-from foldcraft.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _of_train(teacher: Teacher, work: Workspace, audience: Audience) -> Predicti
 def _of_test(teacher: Teacher, work: Workspace) -> Predictions:
     """As the teacher's fold has written them down."""
     file = teacher.folder.test
-    found = predictions.read(file)
+    found = prediction_store.read(file)
     expected = replace(
         work.origin(teacher.folder.fold, teacher.model, test=True, images=work.test_images), experiment=teacher.name
     )
@@ -109,7 +109,7 @@ def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
 
 def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
     """The mean of the teachers in log space, for `ids` in their order, float32 (N, K)."""
-    return predictions.log_mean(np.stack([_in_order(part, ids) for part in parts])).astype(np.float32)
+    return prediction_store.log_mean(np.stack([_in_order(part, ids) for part in parts])).astype(np.float32)
 
 
 def _in_order(found: Predictions, ids: np.ndarray) -> np.ndarray:

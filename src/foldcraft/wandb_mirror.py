@@ -223,7 +223,7 @@ class Mirror:
     def _panels(self, config: Config, oof: list[Path]) -> dict[str, Any]:
         from foldcraft import wandb_panels
         from foldcraft.data import competition
-        from foldcraft.scorecard import Scorecard
+        from foldcraft.predictions.oof import Scorecard
 
         card = Scorecard.of(oof, config.tta.views or [], competition.read(config, images_of=()))
         return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds)
@@ -236,7 +236,7 @@ class Mirror:
         from foldcraft import wandb_artifacts, wandb_panels
         from foldcraft.common import fingerprint
         from foldcraft.data import competition, folds
-        from foldcraft.scorecard import Scorecard
+        from foldcraft.predictions.oof import Scorecard
 
         home = experiment_folder(config)
         marker = home / "wandb.json"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from foldcraft.data import image_cache
-from foldcraft.scorecard import Scorecard
+from foldcraft.predictions.oof import Scorecard
 
 SIDE = 160  # pixels of the longer side of an image in a table; about 8 KB as JPEG
 MOST_CLASSES = 50  # in a confusion matrix, which W&B keeps as a table of K x K rows

@@ -12,18 +12,19 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft import blending, ledger, mistakes, predictions, standing
+from foldcraft import blending, ledger, mistakes, standing
 from foldcraft.blending import Combined
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.data.targets import Classes
-from foldcraft.members import MemberRuns
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
 from foldcraft.mistakes import Case
 from foldcraft.nested import Candidate
+from foldcraft.predictions import store
+from foldcraft.predictions.members import MemberRuns
 from foldcraft.standing import Standing
 
 
@@ -144,7 +145,7 @@ def gather(members: Sequence[MemberRuns], submissions: Path, audience: Audience,
     blending.complete(members, audience)
     audience.say("judging the blend")
     combined = blending.combine(members)
-    looks = [predictions.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
+    looks = [store.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].work.config))
 
 

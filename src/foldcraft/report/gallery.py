@@ -16,10 +16,10 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
 from foldcraft.data import image_cache
 from foldcraft.data.loader import PlainImages
-from foldcraft.foldmodel import FoldModel
 from foldcraft.mistakes import Case
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
+from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
 from foldcraft.report.evidence import Evidence
 

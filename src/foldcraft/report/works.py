@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from foldcraft.members import MemberRuns
 from foldcraft.models import backbones, checkpoint, finetune, summary
 from foldcraft.models.summary import Part
+from foldcraft.predictions.members import MemberRuns
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,

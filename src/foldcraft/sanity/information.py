@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foldcraft import probe
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.diagnose import each_fold
-from foldcraft.featurestore import FrozenNet, Wanted
-from foldcraft.inference import sweep
-from foldcraft.probe import Probe, Rows
+from foldcraft.predictions import linear_probe
+from foldcraft.predictions.feature_cache import FrozenNet, Wanted
+from foldcraft.predictions.inference import sweep
+from foldcraft.predictions.linear_probe import Probe, Rows
 from foldcraft.sanity.finding import FAIL, NOTE, PASS, Finding, not_applicable, verdict
 from foldcraft.sanity.subject import Subject
 
@@ -56,7 +56,7 @@ def features(subject: Subject) -> Features:
 def _solve(subject: Subject, learned: list[np.ndarray], targets: np.ndarray) -> Probe:
     net, split = features(subject).net, subject.work.folds
     rows = Rows(net.stages, learned, learned[0], targets, split.fold, len(subject.competition.classes))
-    return probe.solve(rows, ProbeConfig())
+    return linear_probe.solve(rows, ProbeConfig())
 
 
 def _losses(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import torchvision.models as tv
 from timm.data import resolve_data_config
 from torch import nn
 
-from foldcraft.inference import Member, predict, sweep
 from foldcraft.models.hardware import Hardware
+from foldcraft.predictions.inference import Member, predict, sweep
 from foldcraft.sanity.finding import Finding, not_applicable, verdict
 from foldcraft.sanity.subject import Subject, log_loss
 

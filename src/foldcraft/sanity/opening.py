@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition
-from foldcraft.workspace import Workspace, with_scale
+from foldcraft.predictions.experiment import Workspace, with_scale
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,24 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import foldrun, lrprobe, predictions, startingpoint
+from foldcraft import foldrun, lrprobe, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.fit import RunawayLoss, Trainer
-from foldcraft.foldmodel import FoldModel
 from foldcraft.foldrun import Training
-from foldcraft.inference import Member
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
-from foldcraft.predictions import Predictions
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.inference import Member
+from foldcraft.predictions.store import Predictions
 from foldcraft.processes import Processes
 from foldcraft.sanity.opening import Opened
-from foldcraft.workspace import Workspace
 
 FOLD = 0  # the fold whose training is looked at
 FEW = 16  # images of the batch that must be learned by heart
@@ -184,7 +185,7 @@ class Subject:
         """A linear probe, all of it; what it said of its fold came from kept features."""
         foldrun.train_fold(self.work, FOLD, Processes(), Audience())
         views = tuple(self.work.config.tta.views[:1])
-        known = predictions.read(FoldFolder.of(self.work.config, FOLD).oof).of_views(views)[0]
+        known = store.read(FoldFolder.of(self.work.config, FOLD).oof).of_views(views)[0]
         truth = self.competition.targets[self.work.folds.valid_rows(FOLD)]
         return ShortRun(*self._read_again(views), log_loss(known, truth), [], frozenset())
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from foldcraft import predictions
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
-from foldcraft.inference import Member, predict
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.inference import Member, predict
+from foldcraft.predictions.store import Predictions
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FoldModel:
         rows = list(store.unreadable)
         learned = data.targets[self.work.folds.train_rows(self.fold)]  # those of others must not reach a student
         log_probs = log_probs.copy()
-        log_probs[:, rows] = predictions.log_frequencies(learned, len(data.classes))
+        log_probs[:, rows] = prediction_store.log_frequencies(learned, len(data.classes))
         return Predictions(data.test_ids, views, log_probs, origin, tuple(data.test_ids[rows].tolist()))
 
 

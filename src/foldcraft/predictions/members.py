@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import predictions
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions import Predictions
-from foldcraft.workspace import Workspace
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.store import Predictions
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class MemberRuns:
 
     def oof(self) -> list[Predictions]:
         """Out-of-fold predictions of each finished fold."""
-        return [predictions.read(self.folder(fold).oof) for fold in self.done_folds]
+        return [store.read(self.folder(fold).oof) for fold in self.done_folds]
 
     def test(self) -> list[Predictions]:
         """Test predictions of each finished fold."""
-        return [predictions.read(self.folder(fold).test) for fold in self.done_folds]
+        return [store.read(self.folder(fold).test) for fold in self.done_folds]
 
 
 def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
@@ -117,7 +117,7 @@ def common_rows(joined: Sequence[Predictions]) -> np.ndarray:
         FoldcraftError: they were made for other data, folds or classes, or have no row in common.
     """
     for other in joined[1:]:
-        predictions.check_same(joined[0], other)
+        store.check_same(joined[0], other)
     common = set.intersection(*(set(one.ids.tolist()) for one in joined))
     if not common:
         names = ", ".join(one.origin.experiment for one in joined)

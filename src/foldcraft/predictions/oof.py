@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import predictions
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.metrics.intervals import bootstrap_interval
+from foldcraft.predictions import store
 
 OTHERS = "other classes"
 
@@ -35,7 +35,7 @@ class Scorecard:
         Raises:
             FoldcraftError: a file is missing or damaged, they do not belong together, or are of other data.
         """
-        joined = predictions.join_folds([predictions.read(file) for file in files], views)
+        joined = store.join_folds([store.read(file) for file in files], views)
         if (joined.origin.data, joined.origin.classes) != (competition.fingerprint, competition.classes.names):
             raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
         place = {row: number for number, row in enumerate(competition.train_ids.tolist())}

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft import tta
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.predictions import tta
 
 BATCH = 64
 Progress = Callable[[int], object]

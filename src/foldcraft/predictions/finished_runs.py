@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foldcraft import predictions
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.competition import Competition
-from foldcraft.predictions import Predictions, join_folds, log_mean
+from foldcraft.predictions import store
+from foldcraft.predictions.store import Predictions, join_folds, log_mean
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ def gather(config: Config, competition: Competition) -> Finished:
 
 
 def _joined(folders: list[FoldFolder]) -> Predictions:
-    parts = [predictions.read(folder.oof) for folder in folders if folder.is_done]
+    parts = [store.read(folder.oof) for folder in folders if folder.is_done]
     return join_folds(parts, parts[0].views)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft import lineage
 from foldcraft.common import fingerprint, view_names
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ImagesConfig
@@ -23,7 +22,8 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decode import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
-from foldcraft.predictions import Origin
+from foldcraft.predictions import lineage
+from foldcraft.predictions.store import Origin
 
 if TYPE_CHECKING:
     from foldcraft.data.image_stats import Pictures

@@ -17,13 +17,13 @@ from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
-from foldcraft.inference import BATCH, Member, sweep
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Stage, StageFeatures, remove_classifier
+from foldcraft.predictions.inference import BATCH, Member, sweep
 
 FORMAT = 2  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16
