@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import duplicates, startingpoint
+from foldcraft import duplicates
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
@@ -30,6 +30,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageSpec, decode, open_stores
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 from foldcraft.sketches import SIDE
+from foldcraft.training import initialization
 
 CROPPED = 0.85  # sides of a crop over those of the image
 TURNS = list(Image.Transpose)
@@ -175,7 +176,7 @@ def search(settings: Config, data: Competition, folder: Path, with_features: boo
     """What the audit does."""
     audience, features, specs = Audience(), None, [ImageSpec(SIDE)]
     if with_features:
-        net = FrozenNet.of(*startingpoint.fresh_net(settings, len(data.classes)), settings)
+        net = FrozenNet.of(*initialization.fresh_net(settings, len(data.classes)), settings)
         specs.append(ImageSpec(settings.images.size))
     parts = [("train", data.train_paths), ("test", data.test_paths)]
     stores = [open_stores(paths, specs, folder / "cache", part) for part, paths in parts]

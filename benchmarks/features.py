@@ -21,13 +21,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.data.image_cache import ImageStore, open_stores
 from foldcraft.models import backbones
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.training import initialization
 
 BATCH = 64
 NETS = ("mobilenetv1_100", "mobilenetv2_100", "tf_efficientnet_lite1", "vit_tiny_patch16_224")
@@ -57,7 +57,7 @@ def plain(net: torch.nn.Module, images: Sequence[torch.Tensor]) -> None:
 
 def compare(work: Workspace, rows: int, rounds: int) -> dict[str, object]:
     """One net: seconds of both sides, of the decoding alone, and images/s."""
-    net, blueprint = startingpoint.fresh_net(work.config, len(work.competition.classes))
+    net, blueprint = initialization.fresh_net(work.config, len(work.competition.classes))
     frozen = FrozenNet.of(net, blueprint, work.config)
     store = decoded(work, blueprint, rows, Path(tempfile.mkdtemp()))
     layout = frozen.hardware.torch_memory_format
@@ -93,7 +93,7 @@ def main() -> None:
     allocator.keep_freed_memory()
     torch.set_num_threads(1)
     work = Workspace.open(config.load(args.config))
-    named = [replace(work, config=startingpoint.config_for(work.config, name)) for name in args.nets]
+    named = [replace(work, config=initialization.config_for(work.config, name)) for name in args.nets]
     table = [compare(one, args.rows, args.rounds) for one in named]
     print(pd.DataFrame(table).round(3).to_string(index=False))
 

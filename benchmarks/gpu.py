@@ -42,13 +42,11 @@ from torch import nn
 import check
 import split
 import train
-from foldcraft import fit, foldrun, startingpoint
 from foldcraft.common import config as settings
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.data import loader
 from foldcraft.data.loader import Batch, PlainImages
-from foldcraft.fit import Trainer
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
@@ -56,7 +54,10 @@ from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 from foldcraft.predictions.inference import BATCH, Member, predict
-from foldcraft.processes import Processes
+from foldcraft.training import fold, initialization
+from foldcraft.training import trainer as trainer_module
+from foldcraft.training.distributed import Processes
+from foldcraft.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 WAVES = (4, 6, 9, 13)  # pixels, the classes that are drawn
@@ -213,10 +214,10 @@ class Ground:
         """What `src/train.py` trains fold 0 with, with as many images an epoch as the timed steps take."""
         gc.collect()  # the last one's workers and memory
         work = self.open(net, precision, f"train.batch={batch}", "train.epochs=1000", *more)
-        training = foldrun.Training(
+        training = fold.Training(
             work,
             FoldFolder.of(work.config, 0),
-            startingpoint.build(work, Audience()),
+            initialization.build(work, Audience()),
             self.hardware(net, precision),
             Processes(),
         )
@@ -264,7 +265,7 @@ def choice(ground: Ground) -> Iterator[Row]:
     """What the pipeline chooses by itself for each net, images/s of a step that it saw, and what choosing costs."""
     for net in ground.scale.nets:
         work = ground.open(net, "auto", "train.memory_format=auto")
-        model, _ = startingpoint.fresh_net(work.config, len(WAVES))
+        model, _ = initialization.fresh_net(work.config, len(WAVES))
         choose = partial(hardware.choose, work.config.train, model, ground.scale.size, ground.folder / f"{net}.json")
         start = time.perf_counter()
         chosen = choose()
@@ -432,7 +433,7 @@ def precision(ground: Ground) -> Iterator[Row]:
         first = None
         for name, bits in [("first", "32-true"), ("again", "32-true"), *((half, half) for half in halves)]:
             work = ground.open(net, bits, f"experiment={net}-{name}")
-            manifest = foldrun.train_fold(work, 0, Processes(), Audience())
+            manifest = fold.train_fold(work, 0, Processes(), Audience())
             found = prediction_store.read(FoldFolder.of(work.config, 0).oof).log_probs[0]
             first = found if first is None else first
             yield {"net": net, "training": f"{bits} {name}", "score": manifest["score"], **apart(found, first)}
@@ -443,7 +444,7 @@ def asked_otherwise(ground: Ground, net: str, first: np.ndarray, halves: Sequenc
     """The first training's weights, asked in 16 bits, and in 32 without TF32."""
     work = ground.open(net, "32-true", f"experiment={net}-first")
     model, blueprint, _ = checkpoint.load_model(FoldFolder.of(work.config, 0).model)
-    store = startingpoint.build(work, Audience()).train
+    store = initialization.build(work, Audience()).train
     rows = work.folds.valid_rows(0)
     truth = work.competition.targets[rows]
     for bits, exact in [*((half, False) for half in halves), ("32-true", True)]:
@@ -602,7 +603,7 @@ def fork_training(words: Sequence[str], order: str) -> int:
         if order == "one":
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
             torch.use_deterministic_algorithms(True, warn_only=True)
-            fit.tune = lambda device: None
+            trainer_module.tune = lambda device: None
         code = train.main([*words, "--fold", "0"])
     except BaseException:
         traceback.print_exc()
@@ -664,7 +665,7 @@ def inference(ground: Ground) -> Iterator[Row]:
     """Predicting and gathering features, beside plain forward passes of the same net on a batch that is there."""
     for net in ground.scale.pair:
         work = ground.open(net, ground.half)
-        start, chosen = startingpoint.build(work, Audience()), ground.hardware(net, ground.half)
+        start, chosen = initialization.build(work, Audience()), ground.hardware(net, ground.half)
         images = PlainImages(start.train, work.config.images)
         rows = np.resize(np.arange(len(start.train)), ground.scale.predicted)
         model = chosen.place(copy.deepcopy(start.model)).eval()
@@ -713,7 +714,7 @@ def ways(ground: Ground) -> Iterator[Row]:
         start = time.perf_counter()
         try:
             work = ground.open(net, ground.half, "train.epochs=2", f"experiment=way{number}", *words)
-            score, error = foldrun.train_fold(work, 0, Processes(), Audience())["score"], "none"
+            score, error = fold.train_fold(work, 0, Processes(), Audience())["score"], "none"
         except Exception as problem:
             traceback.print_exc()
             score, error = None, f"{type(problem).__name__}: {problem}"[:300]

@@ -29,10 +29,10 @@ from PIL import Image
 import split
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
-from foldcraft.foldrun import train_fold
 from foldcraft.predictions.experiment import Workspace
-from foldcraft.processes import Processes
-from foldcraft.recipe import Plan
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold import train_fold
+from foldcraft.training.plan import Plan
 
 LOOKS = (1, 10, 50, 100, 200)
 THREADS = 16  # that decode, as on a machine of so many cores

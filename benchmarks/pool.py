@@ -24,7 +24,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import startingpoint
 from foldcraft.common import allocator, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
@@ -38,7 +37,8 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 from foldcraft.predictions.linear_probe import Rows
 from foldcraft.predictions.store import log_mean
-from foldcraft.startingpoint import SourceNet
+from foldcraft.training import initialization
+from foldcraft.training.initialization import SourceNet
 
 NETS = ("vit_tiny_patch16_224", "mobilenetv1_100", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 LARGER = 1.4
@@ -90,8 +90,8 @@ class Table:
         self.work = replace(work, config=work.config.model_copy(update=update))
         self.nets, self.stores = {}, {}
         for name in nets:
-            own = startingpoint.config_for(self.work.config, name)
-            source = SourceNet(*startingpoint.fresh_net(own, len(work.competition.classes)), own)
+            own = initialization.config_for(self.work.config, name)
+            source = SourceNet(*initialization.fresh_net(own, len(work.competition.classes)), own)
             spec = replace(self.work, config=own).image_spec(source.blueprint)
             self.stores[name] = self.work.open_images([spec], Audience())[0][0]
             self.nets[name] = {size: source.frozen(size) for size in self.sizes}

@@ -32,10 +32,10 @@ from PIL import Image
 import infer  # noqa: F401 (imported before the forks)
 import split  # noqa: F401
 import train  # noqa: F401
-from foldcraft import startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.predictions.experiment import Workspace
+from foldcraft.training import initialization
 
 torch.set_num_threads(1)
 
@@ -62,14 +62,14 @@ def tables() -> None:
 def decode() -> None:
     """Every image decoded into the cache."""
     work = workspace()
-    _, blueprint = startingpoint.fresh_net(work.config, len(work.competition.classes))
+    _, blueprint = initialization.fresh_net(work.config, len(work.competition.classes))
     work.open_images([work.image_spec(blueprint)], Audience())
 
 
 def features() -> None:
     """Frozen features of every image."""
     work = workspace()
-    startingpoint.features_of(work, startingpoint.build(work, Audience()), Audience())
+    initialization.features_of(work, initialization.build(work, Audience()), Audience())
 
 
 def probe() -> None:

@@ -43,10 +43,10 @@ from foldcraft.common.config import Config, load
 from foldcraft.data import competition
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import INTERPOLATIONS, ImageSpec, open_stores
-from foldcraft.fit import Task, Trainer
 from foldcraft.metrics.scores import METRICS
 from foldcraft.models import backbones, finetune, hardware
-from foldcraft.processes import Processes
+from foldcraft.training.distributed import Processes
+from foldcraft.training.trainer import Task, Trainer
 
 DRAWN = """
 competition: {name: drawn}

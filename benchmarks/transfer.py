@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import diagnose, startingpoint
+from foldcraft import diagnose
 from foldcraft.advice import advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
@@ -31,10 +31,11 @@ from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data import splitting
 from foldcraft.ensemble import Stacking
-from foldcraft.foldrun import train_fold
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
-from foldcraft.processes import Processes
+from foldcraft.training import initialization
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold import train_fold
 
 MOST_JUDGED = 600  # rows
 FOLDS = 5
@@ -184,7 +185,7 @@ def run(work: Workspace) -> Way:
 def advised(data: Subset, plain: Workspace, pool: Sequence[str]) -> Way:
     """What a diagnosis of the subset advises, blended."""
     start = time.process_time()
-    works = [plain, *(data.of(startingpoint.config_for(plain.config, name)) for name in pool)]
+    works = [plain, *(data.of(initialization.config_for(plain.config, name)) for name in pool)]
     advice = advise(diagnose.measure(works, Audience()), plain.config)
     diagnosed = time.process_time() - start
     with TemporaryDirectory() as folder:

@@ -43,15 +43,16 @@ def main(arguments: Sequence[str]) -> int:
 
     work = Workspace.open(config)
 
-    from foldcraft import diagnose, startingpoint
+    from foldcraft import diagnose
     from foldcraft.advice import advise
     from foldcraft.common.paths import diagnosis_file
     from foldcraft.models import backbones
+    from foldcraft.training import initialization
 
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
     terminal = cli.terminal(args)
-    works = [work, *(replace(work, config=startingpoint.config_for(work.config, name)) for name in names[1:])]
+    works = [work, *(replace(work, config=initialization.config_for(work.config, name)) for name in names[1:])]
     found = diagnose.measure(works, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))

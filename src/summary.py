@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def look(config: Config, classes: int) -> Anatomy:
     """The anatomy of the net that training begins with."""
-    from foldcraft import startingpoint
     from foldcraft.models import backbones, finetune, summary
+    from foldcraft.training import initialization
 
     size = config.images.size
-    model, blueprint = startingpoint.fresh_net(config, classes)
+    model, blueprint = initialization.fresh_net(config, classes)
     finetune.prepare(model, config.finetune)
     optimizer = None
     if config.finetune.mode != "linear_probe":

@@ -22,8 +22,8 @@ KILLED = 128  # and the signal's number: what a shell says of a process that was
 
 if TYPE_CHECKING:
     from foldcraft.predictions.experiment import Workspace
-    from foldcraft.processes import Processes
     from foldcraft.terminal import Terminal
+    from foldcraft.training.distributed import Processes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,17 +52,17 @@ def train(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], name
     if args.jobs > 1 and len(chosen) > 1:
         return side_by_side(args, work, chosen, named)
 
-    from foldcraft import processes
+    from foldcraft.training import distributed
 
-    return one_after_another(args, work, chosen, processes.join())
+    return one_after_another(args, work, chosen, distributed.join())
 
 
 def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], together: Processes) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.common.callbacks import Audience
-    from foldcraft.foldrun import train_fold
     from foldcraft.terminal import Several
     from foldcraft.tracking import tracker_of
+    from foldcraft.training.fold import train_fold
 
     if not together.is_first:
         for fold in chosen:
@@ -106,7 +106,7 @@ def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Termin
 def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
     from foldcraft.common.paths import FoldFolder
-    from foldcraft.launch import run_side_by_side
+    from foldcraft.training.side_by_side import run_side_by_side
 
     terminal = cli.terminal(args)
     words = [word for word in [*args.config, *args.overrides] if "=" in word]

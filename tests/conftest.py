@@ -141,7 +141,7 @@ def shapes(workplace: Path) -> Path:
 @pytest.fixture
 def after_one_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
     """`with after_one_epoch():` a training is interrupted as by Ctrl-C when its second epoch begins."""
-    from foldcraft.fit import Trainer
+    from foldcraft.training.trainer import Trainer
 
     @contextmanager
     def interrupted() -> Iterator[None]:

@@ -39,7 +39,7 @@ import split  # noqa: E402, F401
 import train  # noqa: E402, F401
 from foldcraft import cli, ledger
 from foldcraft.common import checksums  # noqa: E402
-from foldcraft.fit import Trainer  # noqa: E402
+from foldcraft.training.trainer import Trainer  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,6 @@ from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from foldcraft import interpolation, startingpoint
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ImagesConfig
@@ -21,8 +20,6 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
-from foldcraft.fit import Trainer
-from foldcraft.interpolation import POINTS, between, choose
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
@@ -30,7 +27,10 @@ from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import Member
-from foldcraft.startingpoint import StartingPoint
+from foldcraft.training import initialization, wise_ft
+from foldcraft.training.initialization import StartingPoint
+from foldcraft.training.trainer import Trainer
+from foldcraft.training.wise_ft import POINTS, between, choose
 
 EXPERIMENT = Path("runs/shapes/tiny")
 FOLD = EXPERIMENT / "fold0"
@@ -86,7 +86,7 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     assert "predictions:" not in submitted.out, "all is predicted already"
 
     work = workspace(split, PROBE)
-    start = startingpoint.build(work, Audience())
+    start = initialization.build(work, Audience())
     model = FoldModel.load(work, FoldFolder.of(work.config, 0), hardware.for_features(work.config.train, False))
     views = tuple(work.config.tta.views)
     for kept, anew in (
@@ -163,8 +163,8 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
 
 def ready(work: Workspace, start: StartingPoint, fold: int) -> StartingPoint:
     """The starting point of a fold, with the head that the config asks for."""
-    copied = startingpoint.copy_of(start, work)
-    startingpoint.set_probe_head(work, copied, fold, Audience())
+    copied = initialization.copy_of(start, work)
+    initialization.set_probe_head(work, copied, fold, Audience())
     return copied
 
 
@@ -176,7 +176,7 @@ def seen_by_head(start: StartingPoint, images: torch.Tensor) -> np.ndarray:
 
 def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> None:
     work = workspace(split, FROM_PROBE, "augment.preset=none")
-    start = startingpoint.build(work, Audience())
+    start = initialization.build(work, Audience())
     raw = torch.from_numpy(np.array(start.train.pixels))
     chosen = hardware.for_features(work.config.train, False)
     images = Preparation.of(start.blueprint, chosen)(raw)
@@ -193,7 +193,7 @@ def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> N
         plain = every[rows]
         scaled = (plain - every.mean(0)) / spread / plain.shape[1] ** 0.5
         onehot = np.eye(classes)[targets[rows]]
-        ridge = Ridge(alpha=len(plain) * startingpoint.START_STRENGTH).fit(scaled, onehot)
+        ridge = Ridge(alpha=len(plain) * initialization.START_STRENGTH).fit(scaled, onehot)
         expected = (ridge.coef_ / spread).ravel()
         found = tuned.fc.weight.detach().double().numpy().ravel()
         assert found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) > 0.999
@@ -204,7 +204,7 @@ def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> N
 
 def test_a_random_head_is_random_and_the_same_for_all_folds(split: Path) -> None:
     work = workspace(split, "finetune.head_init=random")
-    start = startingpoint.build(work, Audience())
+    start = initialization.build(work, Audience())
     zero, one = (ready(work, start, fold).model.fc.weight for fold in (0, 1))
     assert torch.equal(zero, one)
     assert torch.equal(zero, start.model.fc.weight)
@@ -232,11 +232,11 @@ def test_a_training_from_the_probe_ends_alike_however_often_it_is_stopped(
     asked = ("train", "--config", split, "--fold", "0", FROM_PROBE, *words)
     fine(command(*asked, "runs=calm"))
     if "train.lr=auto" in words:  # its short trainings have but one epoch
-        monkeypatch.setattr("foldcraft.lrprobe.SHARE", 0.1)
+        monkeypatch.setattr("foldcraft.training.lr_search.SHARE", 0.1)
     with after_one_epoch():
         assert command(*asked, "runs=stormy").code == 130
     assert (Path("stormy/shapes/tiny/fold0") / "last.ckpt").is_file()
-    monkeypatch.setattr(startingpoint, "_solved", {})  # as in a new process
+    monkeypatch.setattr(initialization, "_solved", {})  # as in a new process
 
     resumed = fine(command(*asked, "runs=stormy"))
 
@@ -251,7 +251,7 @@ def test_lora_leaves_the_weights_of_a_plain_net(split: Path, command: Command) -
     model, blueprint, _ = checkpoint.load_model(FOLD / "model.safetensors")
     plain = backbones.rebuild(blueprint)
     assert set(model.state_dict()) == set(plain.state_dict())
-    before = startingpoint.build(workspace(split), Audience()).model.state_dict()
+    before = initialization.build(workspace(split), Audience()).model.state_dict()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {"layer3.0.downsample.1.weight", "fc.weight"} <= moved
     assert not any(name.endswith(("conv2.weight", "bn1.weight")) for name in moved), "no pointwise convolutions"
@@ -385,7 +385,7 @@ def test_each_half_of_the_rows_is_predicted_at_the_point_that_the_other_half_cho
     ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start is right about one half and the end about the other; yet each gets what the other is happy with."""
-    monkeypatch.setattr(interpolation, "POINTS", (0.0, 1.0))
+    monkeypatch.setattr(wise_ft, "POINTS", (0.0, 1.0))
     member, start, end = ends
     units = np.array([f"person{row // 2}" for row in range(20)])
     half = np.array([seed_from("half", str(unit)) % 2 for unit in units])
@@ -421,7 +421,7 @@ def test_the_model_is_the_point_that_the_manifest_tells(
 ) -> None:
     words = ("train", "--config", split, "--fold", "0", FROM_PROBE, "train.lr=0.01")
     fine(command(*words, "experiment=end"))
-    monkeypatch.setattr(interpolation, "POINTS", (0.25, 0.5))
+    monkeypatch.setattr(wise_ft, "POINTS", (0.25, 0.5))
     done = fine(command(*words, "finetune.interpolate=true"))
 
     told = manifest()["interpolation"]
@@ -430,7 +430,7 @@ def test_the_model_is_the_point_that_the_manifest_tells(
     assert min(told["losses"], key=told["losses"].__getitem__) == f"{told['share']:g}"
     assert f"predicts at {told['share']:g} of the way" in done.out
     work = workspace(split, FROM_PROBE)
-    start = ready(work, startingpoint.build(work, Audience()), 0).model.state_dict()
+    start = ready(work, initialization.build(work, Audience()), 0).model.state_dict()
     models = [
         checkpoint.load_model(EXPERIMENT.with_name(name) / "fold0" / "model.safetensors") for name in ("end", "tiny")
     ]

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import Outcome, draw_shape
 
-from foldcraft.fit import Trainer
+from foldcraft.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 INPUT = Path("input/shapes")

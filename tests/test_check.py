@@ -11,7 +11,6 @@ import torch
 from conftest import write_competition
 from torch import nn
 
-from foldcraft import fit
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.data import augment, competition, folds, loader, splitting
@@ -23,6 +22,7 @@ from foldcraft.sanity import opening, subject
 from foldcraft.sanity.examine import CHECKS, Report, examine
 from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
 from foldcraft.sanity.titles import TITLES
+from foldcraft.training import trainer
 
 SETTINGS = """
 competition: {name: digits, bundled: digits, metric: accuracy}
@@ -143,8 +143,8 @@ def steps_in_evaluation_mode(patch: pytest.MonkeyPatch) -> None:
 
 
 def judged_in_training_mode(patch: pytest.MonkeyPatch) -> None:
-    ask = fit.log_probabilities
-    patch.setattr(fit, "log_probabilities", lambda model, *rest: ask(model.train(), *rest))
+    ask = trainer.log_probabilities
+    patch.setattr(trainer, "log_probabilities", lambda model, *rest: ask(model.train(), *rest))
 
 
 def loaded_in_training_mode(patch: pytest.MonkeyPatch) -> None:
@@ -236,14 +236,14 @@ def trains_on_all(patch: pytest.MonkeyPatch) -> None:
 
 
 def pinned_in_vain(patch: pytest.MonkeyPatch) -> None:
-    make = fit.train_loader
+    make = trainer.train_loader
 
     def careless(*args) -> loader.DataLoader:
         made = make(*args)
         made.pin_memory = True
         return made
 
-    patch.setattr(fit, "train_loader", careless)
+    patch.setattr(trainer, "train_loader", careless)
 
 
 def no_head_bias(model: nn.Module) -> None:
@@ -327,7 +327,7 @@ def test_a_bias_before_batchnorm_is_told(check, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_step_that_breaks_is_a_finding(check, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit.Trainer, "step", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *_: 1 / 0)
     report = check(only=["gradients", "bias"])
     assert (those(report, FAIL), those(report, NOT_APPLICABLE)) == ({"gradients"}, {"bias"}), "it is told once"
     assert "ZeroDivisionError" in report.lines[0].finding.number

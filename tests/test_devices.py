@@ -17,7 +17,6 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foldcraft import fit
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
@@ -29,7 +28,8 @@ from foldcraft.models import finetune, hardware, preprocessing
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import inference
-from foldcraft.processes import Processes
+from foldcraft.training import trainer as trainer_module
+from foldcraft.training.distributed import Processes
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = Config.model_validate({"experiment": "x", "competition": {"name": "x"}, "backbone": {"name": "test_vit"}})
     with pytest.raises(FoldcraftError, match="2 processes and 1 GPU; start one process a GPU"):
-        fit._check(config, nn.Identity(), Hardware("cuda", "32-true", "contiguous", ""), Processes(0, 2, 2))
+        trainer_module._check(config, nn.Identity(), Hardware("cuda", "32-true", "contiguous", ""), Processes(0, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_machine_that_is_too_small_is_told_in_one_line(
     def fails(*_: object) -> None:
         raise kind(words)
 
-    monkeypatch.setattr(fit.Trainer, "step", fails)
+    monkeypatch.setattr(trainer_module.Trainer, "step", fails)
     command("split", "--config", shapes)
     done = command("train", "--config", shapes, "--fold", "0")
     assert done.code == 2
@@ -216,24 +216,26 @@ def on_fake_gpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def fake_gpu_trainer(monkeypatch: pytest.MonkeyPatch, model: nn.Module, **sections: dict[str, Any]) -> fit.Trainer:
+def fake_gpu_trainer(
+    monkeypatch: pytest.MonkeyPatch, model: nn.Module, **sections: dict[str, Any]
+) -> trainer_module.Trainer:
     """A trainer on a fake GPU. Only the backward pass is left out: autograd asks for a real one."""
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device=None: generator())
     monkeypatch.setattr(Hardware, "place", lambda _, net: net)
-    monkeypatch.setattr(fit, "_fabric", lambda *_: Fabric(accelerator="cpu"))
+    monkeypatch.setattr(trainer_module, "_fabric", lambda *_: Fabric(accelerator="cpu"))
     monkeypatch.setattr(Fabric, "_move_model_to_device", lambda _, model, optimizers: model)
     preprocessing._in_bytes.cache_clear()
     settings = {"experiment": "x", "competition": {"name": "x"}, "backbone": {"name": "test", "weights": "none"}}
     config = Config.model_validate({**settings, "images": {"size": 32}, **sections})
     rows = np.arange(16)
     store = ImageStore(np.zeros((16, 32, 32, 3), np.uint8), Path("pixels.npy"))
-    task = fit.Task(
+    task = trainer_module.Task(
         "x", config, store, rows.astype(str), rows % 3, rows, rows, 3, METRICS["accuracy"], Path("a"), Path("b")
     )
     blueprint = Blueprint("timm", "test", {}, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "none")
     gpu = Hardware("cuda", "32-true", "channels_last", "")
-    trainer = fit.Trainer(task, on_fake_gpu(model), blueprint, gpu, Processes(), Audience())
+    trainer = trainer_module.Trainer(task, on_fake_gpu(model), blueprint, gpu, Processes(), Audience())
 
     def backward(_: torch.Tensor) -> None:
         for parameter in model.parameters():
@@ -293,9 +295,9 @@ def test_a_state_is_written_when_it_takes_a_tenth_of_the_time(
     written: list[int],
 ) -> None:
     clock, epochs = [100.0], []
-    train_epoch, save_state = fit.Trainer.train_epoch, fit.checkpoint.save_state
+    train_epoch, save_state = trainer_module.Trainer.train_epoch, trainer_module.checkpoint.save_state
 
-    def trains(trainer: fit.Trainer) -> float:
+    def trains(trainer: trainer_module.Trainer) -> float:
         clock[0] += epoch_takes
         return train_epoch(trainer)
 
@@ -304,9 +306,9 @@ def test_a_state_is_written_when_it_takes_a_tenth_of_the_time(
         epochs.append(state["epoch"])
         save_state(path, state)
 
-    monkeypatch.setattr(fit, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(fit.Trainer, "train_epoch", trains)
-    monkeypatch.setattr(fit.checkpoint, "save_state", writes)
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(trainer_module.Trainer, "train_epoch", trains)
+    monkeypatch.setattr(trainer_module.checkpoint, "save_state", writes)
     command("split", "--config", shapes)
     done = command("train", "--config", shapes, "--fold", "0", "train.epochs=5")
     assert done.code == 0

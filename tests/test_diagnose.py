@@ -18,7 +18,7 @@ from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
 from foldcraft.predictions.experiment import Workspace
-from foldcraft.recipe import full_epochs
+from foldcraft.training.plan import full_epochs
 
 WORDS = ("backbone.weights=none", "folds.count=3")
 

@@ -21,7 +21,6 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft import teachers, teaching
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
@@ -30,13 +29,14 @@ from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import Draw, EpochBatches, Lesson, PlainImages, TrainImages
 from foldcraft.data.mixup import mix_of
-from foldcraft.fit import Trainer
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions import tta
 from foldcraft.predictions.experiment import Workspace
-from foldcraft.teaching import Answers
+from foldcraft.training import distillation, teachers
+from foldcraft.training.distillation import Answers
+from foldcraft.training.trainer import Trainer
 
 CPU = hardware.Hardware("cpu", "32-true", "contiguous", "")
 RUNS = Path("runs/shapes")
@@ -110,7 +110,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def asked(work: Workspace, fold: int = 0) -> Answers:
-    return teaching.ask(teachers.find(work, fold), work, fold, Audience())
+    return distillation.ask(teachers.find(work, fold), work, fold, Audience())
 
 
 def said_by_hand(file: Path, store: ImageStore, rows: np.ndarray) -> np.ndarray:
@@ -239,13 +239,13 @@ def test_rows_are_matched_by_their_ids(place: Path) -> None:
     """A teacher may have read the same rows from a table in another order."""
     work = workspace(*BOTH)
     (teacher,) = teachers.find(work, 0)
-    answers = teaching.ask([teacher], work, 0, Audience())
+    answers = distillation.ask([teacher], work, 0, Audience())
     table = pd.read_csv("input/shapes/train.csv", dtype=str)
     table[::-1].to_csv("input/shapes/train.csv", index=False)
     turned = replace(teacher, work=Workspace.open(teacher.work.config))
     assert turned.work.competition.train_ids[0] != work.competition.train_ids[0]
 
-    again = teaching.ask([turned], work, 0, Audience())
+    again = distillation.ask([turned], work, 0, Audience())
 
     np.testing.assert_allclose(again.train, answers.train, atol=1e-5)
 
@@ -267,7 +267,7 @@ def test_targets_are_probabilities_in_their_shares(
     log_probs = torch.tensor(logits).log_softmax(1)
     rows = work.folds.train_rows(0)
 
-    lesson = teaching.lesson(work, 0, Answers(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen())
+    lesson = distillation.lesson(work, 0, Answers(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen())
 
     assert np.isnan(lesson.targets[work.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
     labels = np.eye(3)[work.competition.targets[rows]]
@@ -292,7 +292,7 @@ def test_only_test_images_that_the_teachers_are_sure_of(place: Path) -> None:
 
     def taught(*words: str, unreadable: tuple[int, ...] = ()) -> Lesson:
         work = workspace(*STUDENT, "distill.share=0", "distill.pseudo=0.25", *words)
-        return teaching.lesson(work, 0, Answers(np.empty((0, 3), np.float32), test), unseen(*unreadable))
+        return distillation.lesson(work, 0, Answers(np.empty((0, 3), np.float32), test), unseen(*unreadable))
 
     some = taught("distill.confidence=0.8", "distill.temperature=4")  # softening does not change who is sure
     assert some.rows.tolist() == list(range(4, 12))
@@ -397,7 +397,7 @@ def test_resumed_to_the_same_bits(place: Path, command: Command, after_one_epoch
         assert study(command, *words).code == 130
     assert (RUNS / "student/fold0/answers.safetensors").is_file()
     fine(command("infer", "--config", CONFIG_FILE, "tta.views=[vflip]"))
-    monkeypatch.setattr(teaching, "ask", None)
+    monkeypatch.setattr(distillation, "ask", None)
 
     again = fine(study(command, *words, "train.workers=1"))
 

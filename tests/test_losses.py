@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.losses import TrainingLoss, agreed, check_draws, training_loss
+from foldcraft.training.losses import TrainingLoss, agreed, check_draws, training_loss
 
 WAYS = ["none", "weighted", "sampler", "focal", "logit_adjusted"]
 COUNTS = np.array([60, 30, 10])

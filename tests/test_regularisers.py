@@ -19,13 +19,13 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import EpochBatches
-from foldcraft.fit import Task, Trainer
 from foldcraft.metrics import scores
 from foldcraft.models import backbones
 from foldcraft.models.hardware import Hardware
-from foldcraft.processes import Processes
-from foldcraft.recipe import MOST_EPOCHS, epochs_for, plan, steps_for
-from foldcraft.sam import uphill
+from foldcraft.training.distributed import Processes
+from foldcraft.training.plan import MOST_EPOCHS, epochs_for, plan, steps_for
+from foldcraft.training.sam import uphill
+from foldcraft.training.trainer import Task, Trainer
 
 ROWS = 24
 NOISE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (ROWS, 16, 16, 3), dtype=np.uint8))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from foldcraft import foldrun, racing, searchspace, sweeping
+from foldcraft import racing, searchspace, sweeping
+from foldcraft.training import fold as fold_training
 
 PROBE = ["finetune.mode=linear_probe"]
 GRID = """
@@ -35,7 +36,7 @@ def space(shapes: Path, command) -> Path:
 def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
     """Scores that folds are said to have, by solver and stages; the folds are trained all the same."""
     given: dict[str, list[float]] = {}
-    train = foldrun.train_fold
+    train = fold_training.train_fold
 
     def told(work, fold, *others):
         manifest = train(work, fold, *others)
@@ -55,7 +56,7 @@ def test_a_sweep_is_interrupted_and_goes_on(
     shapes: Path, space: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--config", shapes, "--space", space, *PROBE]
-    train, calls = foldrun.train_fold, []
+    train, calls = fold_training.train_fold, []
 
     def killed(work, fold, *others):
         calls.append((work.config.experiment, fold))

@@ -201,7 +201,7 @@ def test_models_alerts_and_no_images_on_request(
     words += ["tracking.artifacts=models", "tracking.alerts=true"]
 
     command("train", "--config", shapes, "--fold", "0", *words)
-    monkeypatch.setattr("foldcraft.foldrun.finish", lambda *_: 1 / 0)
+    monkeypatch.setattr("foldcraft.training.fold.finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("train", "--config", shapes, "--fold", "1", *words)
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_shown_does_not_keep_the_rest_away(shapes: Path, command,
 
 def test_off_costs_nothing(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    monkeypatch.setattr("foldcraft.foldresult._git_commit", lambda: None)
+    monkeypatch.setattr("foldcraft.training.fold_result._git_commit", lambda: None)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     command("split", "--config", shapes)
 

@@ -10,7 +10,7 @@ import yaml
 
 from foldcraft.common.config import Config
 from foldcraft.diagnose import Diagnosis, NetScore
-from foldcraft.recipe import FULL_STEPS, full_epochs
+from foldcraft.training.plan import FULL_STEPS, full_epochs
 
 Amount = Literal["little", "enough", "cannot tell"]
 Likeness = Literal["similar", "dissimilar", "cannot tell"]

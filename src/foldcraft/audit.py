@@ -6,16 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from foldcraft import (
-    duplicatefindings,
-    filefindings,
-    labelerrors,
-    labelfindings,
-    leakfindings,
-    leaks,
-    startingpoint,
-    subjects,
-)
+from foldcraft import duplicatefindings, filefindings, labelerrors, labelfindings, leakfindings, leaks, subjects
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
@@ -29,6 +20,7 @@ from foldcraft.predictions import finished_runs, linear_probe
 from foldcraft.predictions.experiment import Workspace, scaled, with_scale
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted
 from foldcraft.predictions.feature_cache import gather as gather_features
+from foldcraft.training import initialization
 
 SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale
 
@@ -124,7 +116,7 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience
     data = readable.competition()
     made, frozen = _folds(config, data)
     work = Workspace(config, data, made)
-    model, blueprint = startingpoint.fresh_net(config, len(data.classes))
+    model, blueprint = initialization.fresh_net(config, len(data.classes))
     net = FrozenNet.of(model, blueprint, config)
     small, stores = work.open_images([scaled(SMALL, config.images), work.image_spec(blueprint)], audience)
     wanted = [Wanted(net, part, store, "identity") for part, store in zip(("train", "test"), stores, strict=True)]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft import startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
@@ -28,7 +27,8 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.feature_cache import Wanted, gather
 from foldcraft.predictions.linear_probe import Prepared, Probe, Rows
 from foldcraft.predictions.store import log_mean
-from foldcraft.startingpoint import SourceNet
+from foldcraft.training import initialization
+from foldcraft.training.initialization import SourceNet
 
 VIEWS = ("hflip", "vflip", "scale1.25")
 TURNS = ("rot90",)  # tried where both flips keep the label; a half turn is the two of them
@@ -182,7 +182,7 @@ def _source(work: Workspace) -> SourceNet:
     """The net of a config, as a linear probe takes its features."""
     mode = work.config.finetune.model_copy(update={"mode": "linear_probe"})
     config = work.config.model_copy(update={"finetune": mode})
-    return SourceNet(*startingpoint.fresh_net(config, len(work.competition.classes)), config)
+    return SourceNet(*initialization.fresh_net(config, len(work.competition.classes)), config)
 
 
 class _Table:

@@ -19,11 +19,11 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import cannot_write, locked
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
-from foldcraft.foldrun import train_fold
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.oof import Scorecard
-from foldcraft.processes import Processes
 from foldcraft.searchspace import Parameter, Space
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold import train_fold
 
 TRIALS = 20  # where the space does not say how many
 IN_A_ROW = 3  # trials that fail, after which it is no trial's fault

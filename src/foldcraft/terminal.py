@@ -22,7 +22,7 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import counted, printable
 from foldcraft.common.paths import FoldFolder
-from foldcraft.recipe import Plan
+from foldcraft.training.plan import Plan
 
 ENDLESS = 10_000  # columns of what is no terminal: a file has no width
 WIDE, MIDDLING = 90, 60  # columns of a terminal from which on a bar shows all, or the most of it

@@ -8,7 +8,7 @@ import numpy as np
 
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
-from foldcraft.recipe import Plan
+from foldcraft.training.plan import Plan
 
 
 class Audience:

@@ -5,11 +5,11 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.common.config import TrainConfig
-from foldcraft.fit import Trainer
-from foldcraft.losses import FOCUS
 from foldcraft.models import finetune
 from foldcraft.sanity.finding import Finding, not_applicable, verdict
 from foldcraft.sanity.subject import LEARNED, Subject
+from foldcraft.training.losses import FOCUS
+from foldcraft.training.trainer import Trainer
 
 NOTHING_TRAINED = "a linear probe is solved in closed form; nothing is trained by steps"
 BATCHES = 4  # that the first loss is the mean of

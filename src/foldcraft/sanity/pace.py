@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from foldcraft.common.errors import counted
 from foldcraft.data.loader import EpochBatches, default_workers, train_loader
-from foldcraft.fit import Trainer
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware, cores
 from foldcraft.sanity.finding import NOTE, Finding, not_applicable, noted, verdict
 from foldcraft.sanity.learning import NOTHING_TRAINED
 from foldcraft.sanity.subject import Subject
 from foldcraft.sanity.timetable import Timetable, take
+from foldcraft.training.trainer import Trainer
 
 COUNTS = (0, 1, 2, 4, 8)
 TIMED = 8  # batches

@@ -10,14 +10,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft import foldrun, lrprobe, startingpoint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
-from foldcraft.fit import RunawayLoss, Trainer
-from foldcraft.foldrun import Training
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
@@ -26,8 +23,12 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import Member
 from foldcraft.predictions.store import Predictions
-from foldcraft.processes import Processes
 from foldcraft.sanity.opening import Opened
+from foldcraft.training import fold as fold_training
+from foldcraft.training import initialization, lr_search
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold import Training
+from foldcraft.training.trainer import RunawayLoss, Trainer
 
 FOLD = 0  # the fold whose training is looked at
 FEW = 16  # images of the batch that must be learned by heart
@@ -116,7 +117,7 @@ class Subject:
         return self._training(replace(self.work, config=config))
 
     def _training(self, work: Workspace) -> Training:
-        start = startingpoint.build(work, self.audience)
+        start = initialization.build(work, self.audience)
         return Training(work, FoldFolder.of(work.config, FOLD), start, self._chosen(start.model), Processes())
 
     def _chosen(self, model: nn.Module) -> Hardware:
@@ -183,7 +184,7 @@ class Subject:
 
     def _solved(self) -> ShortRun:
         """A linear probe, all of it; what it said of its fold came from kept features."""
-        foldrun.train_fold(self.work, FOLD, Processes(), Audience())
+        fold_training.train_fold(self.work, FOLD, Processes(), Audience())
         views = tuple(self.work.config.tta.views[:1])
         known = store.read(FoldFolder.of(self.work.config, FOLD).oof).of_views(views)[0]
         truth = self.competition.targets[self.work.folds.valid_rows(FOLD)]
@@ -228,7 +229,7 @@ def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
 def _settled(config: Config, folder: Path) -> Config:
     """Runs in a folder of its own, without teachers, with a learning rate where it is still to be found."""
     if config.train.lr == "auto":
-        config = lrprobe.with_lr(config, lrprobe.MIDDLE[config.finetune.mode])
+        config = lr_search.with_lr(config, lr_search.MIDDLE[config.finetune.mode])
     return config.model_copy(update={"runs": folder, "distill": type(config.distill)()})
 
 

@@ -39,7 +39,7 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.lineage import RETRAIN
 from foldcraft.predictions.store import Predictions
-from foldcraft.teachers import Teacher
+from foldcraft.training.teachers import Teacher
 
 
 @dataclass(frozen=True)

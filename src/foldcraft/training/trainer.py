@@ -40,16 +40,16 @@ from foldcraft.data.loader import (
     train_loader,
 )
 from foldcraft.data.mixup import mix_of
-from foldcraft.losses import agreed, check_draws, training_loss
 from foldcraft.metrics.scores import Metric
 from foldcraft.models import checkpoint, finetune
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware, cores, tune
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.models.weight_averaging import averaged, measure_statistics
-from foldcraft.processes import Processes
-from foldcraft.recipe import Plan, plan
-from foldcraft.sam import uphill
+from foldcraft.training.distributed import Processes
+from foldcraft.training.losses import agreed, check_draws, training_loss
+from foldcraft.training.plan import Plan, plan
+from foldcraft.training.sam import uphill
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
 AT_ONCE = 0.1  # seconds of writing that are worth no thought

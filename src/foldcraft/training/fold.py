@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from foldcraft import interpolation, lrprobe, startingpoint, teachers, teaching
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
@@ -16,19 +15,20 @@ from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
 from foldcraft.data.loader import Lesson, PlainImages
-from foldcraft.fit import Fitted, Task, Trainer, check_parts
-from foldcraft.foldresult import Outcome, finish
-from foldcraft.interpolation import Interpolated
 from foldcraft.models import backbones, checkpoint, finetune, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import FeaturePool, ProbeNet
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.inference import Member
-from foldcraft.processes import Processes
-from foldcraft.startingpoint import StartingPoint
-from foldcraft.teachers import Teacher
-from foldcraft.teaching import Answers
+from foldcraft.training import distillation, initialization, lr_search, teachers, wise_ft
+from foldcraft.training.distillation import Answers
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold_result import Outcome, finish
+from foldcraft.training.initialization import StartingPoint
+from foldcraft.training.teachers import Teacher
+from foldcraft.training.trainer import Fitted, Task, Trainer, check_parts
+from foldcraft.training.wise_ft import Interpolated
 
 
 def train_fold(work: Workspace, fold: int, processes: Processes, audience: Audience) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _train(work: Workspace, folder: FoldFolder, processes: Processes, audience: 
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
         _begin(work, folder, state)
-    start = startingpoint.build(work, audience)  # a lock lets one process decode, and the others wait for it
+    start = initialization.build(work, audience)  # a lock lets one process decode, and the others wait for it
     if work.config.finetune.mode == "linear_probe":
         outcome = _solve(work, folder, start, audience)
     else:
@@ -161,12 +161,12 @@ def _solve(work: Workspace, folder: FoldFolder, start: StartingPoint, audience: 
     chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
     about = {"hardware": str(chosen), "why": "closed-form head on frozen features"}
     audience.fold_started(config, folder, {**about, "weights": _weights(start)})
-    solved = startingpoint.solve_probe(work, start, config.probe, audience, config.train.imbalance)
+    solved = initialization.solve_probe(work, start, config.probe, audience, config.train.imbalance)
     head = solved.folds[folder.fold]
     pool = FeaturePool([net.model for net in start.nets], start.parts)
     net = ProbeNet(pool, solved.stages, len(work.competition.classes))
     net.set_head(head.head)
-    train, test = startingpoint.features_of(work, start, audience)
+    train, test = initialization.features_of(work, start, audience)
     held_out = work.folds.valid_rows(folder.fold)
     return Outcome(
         weights=net.state_dict(),
@@ -248,7 +248,7 @@ class Training:
     @property
     def config(self) -> Config:
         """The config with the learning rate that was found."""
-        return lrprobe.with_lr(self.work.config, self.found["lr"]) if self.found else self.work.config
+        return lr_search.with_lr(self.work.config, self.found["lr"]) if self.found else self.work.config
 
     @property
     def about(self) -> dict[str, Any]:
@@ -266,13 +266,13 @@ class Training:
             model, _ = self.ready_model(0, audience)
             return self.run(task, model, Audience(), None)
 
-        found = lrprobe.find(self.task(0), short, lr_file(self.work.config), self.processes, audience)
+        found = lr_search.find(self.task(0), short, lr_file(self.work.config), self.processes, audience)
         return replace(self, found=found)
 
     def ready_model(self, fold: int, audience: Audience) -> tuple[torch.nn.Module, bool]:
         """A net as that fold's training finds it, with its closed-form head, and whether it has one."""
-        start = startingpoint.copy_of(self.start, self.work)
-        solved = startingpoint.set_probe_head(self.work, start, fold, audience)
+        start = initialization.copy_of(self.start, self.work)
+        solved = initialization.set_probe_head(self.work, start, fold, audience)
         finetune.prepare(start.model, self.work.config.finetune)
         return start.model, solved
 
@@ -292,11 +292,11 @@ class Training:
 
         def answers() -> Answers:
             if fold != folder.fold:  # learning rates are tried there, and its folder is not this process's to write to
-                return teaching.ask(found, work, fold, audience)
-            return teaching.ask_once(found, work, folder, self._identity(fold), audience)
+                return distillation.ask(found, work, fold, audience)
+            return distillation.ask_once(found, work, folder, self._identity(fold), audience)
 
-        lesson = teaching.lesson(work, fold, self.processes.from_first(answers), self.start.test)
-        audience.note(f"fold {fold}: {teaching.describe(lesson, found, work.config.distill)}")
+        lesson = distillation.lesson(work, fold, self.processes.from_first(answers), self.start.test)
+        audience.note(f"fold {fold}: {distillation.describe(lesson, found, work.config.distill)}")
         return lesson, found
 
     def _identity(self, fold: int) -> str:
@@ -351,4 +351,4 @@ def _interpolated(
     views = tuple(work.config.tta.views)
     member = Member(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views)
     truth, units = work.competition.targets[rows], work.competition.units[rows]
-    return interpolation.choose(before, after, start.model, member, rows, truth, units)
+    return wise_ft.choose(before, after, start.model, member, rows, truth, units)

@@ -11,9 +11,9 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
-from foldcraft.fit import Fitted, RunawayLoss, Task
-from foldcraft.processes import Processes
-from foldcraft.recipe import plan
+from foldcraft.training.distributed import Processes
+from foldcraft.training.plan import plan
+from foldcraft.training.trainer import Fitted, RunawayLoss, Task
 
 SHARE = 0.2  # of the epochs
 STEP = 3.0  # from one candidate to the next

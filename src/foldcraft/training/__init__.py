@@ -1,0 +1,1 @@
+"""From images to the trained model of a fold."""
