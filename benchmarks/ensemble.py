@@ -29,11 +29,11 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import blending, nested
 from foldcraft.common import config
-from foldcraft.ensemble import Best, Greedy, Mean, Stacking
+from foldcraft.ensemble import blend, nested
+from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
+from foldcraft.ensemble.nested import Candidate, Member, Truth
 from foldcraft.metrics.scores import get
-from foldcraft.nested import Candidate, Member, Truth
 from foldcraft.predictions import store
 from foldcraft.predictions.members import common_rows, open_members
 
@@ -103,7 +103,7 @@ def _recorded(configs: tuple[Path, ...]) -> tuple[list[Member], Truth]:
     joined = [store.join_folds(run.oof(), run.views) for run in runs]
     ids = common_rows(joined)
     members = [Member(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
-    return members, blending.truth_of(runs[0].work, ids)
+    return members, blend.truth_of(runs[0].work, ids)
 
 
 def _rows(known: list[Member], truth: Truth, fresh: list[Member], answers: np.ndarray) -> Iterator[dict[str, object]]:

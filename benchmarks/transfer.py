@@ -30,7 +30,7 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data import splitting
-from foldcraft.ensemble import Stacking
+from foldcraft.ensemble.methods import Stacking
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.training import initialization

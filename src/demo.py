@@ -17,8 +17,8 @@ from foldcraft import cli
 from foldcraft.common.config import load
 
 if TYPE_CHECKING:
-    from foldcraft.blending import Combined
     from foldcraft.common.config import Config
+    from foldcraft.ensemble.blend import Combined
     from foldcraft.terminal import Terminal
 
 PROBE, FINETUNE = "configs/digits/probe.yaml", "configs/digits/finetune.yaml"

@@ -15,9 +15,9 @@ from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
-    from foldcraft.blending import Combined
-    from foldcraft.ensemble import Method
-    from foldcraft.nested import Candidate
+    from foldcraft.ensemble.blend import Combined
+    from foldcraft.ensemble.methods import Method
+    from foldcraft.ensemble.nested import Candidate
     from foldcraft.predictions.members import MemberRuns
     from foldcraft.terminal import Terminal
 
@@ -66,7 +66,7 @@ def methods_named(name: str | None) -> list[Method] | None:
     Raises:
         FoldcraftError: there is none of that name.
     """
-    from foldcraft.ensemble import METHODS
+    from foldcraft.ensemble.methods import METHODS
 
     if name is None:
         return None
@@ -79,12 +79,13 @@ def submit(
     members: Sequence[MemberRuns], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
 ) -> tuple[Path, Combined]:
     """Blend, score, write the submission; where it is and what it is made of."""
-    from foldcraft import blending, submission
+    from foldcraft import submission
+    from foldcraft.ensemble import blend
 
     competition = members[0].work.competition
     _warn_of_gaps(members, terminal)
-    blending.complete(members, terminal)
-    result = blending.combine(members, methods)
+    blend.complete(members, terminal)
+    result = blend.combine(members, methods)
     frame = submission.make(competition, competition.test_ids, result.test)
     submission.check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])

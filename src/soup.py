@@ -20,8 +20,8 @@ from foldcraft.common.errors import FoldcraftError, listing
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
-    from foldcraft.soup import Pot
-    from foldcraft.tasting import Gain, Taste, Tasted
+    from foldcraft.ensemble.model_soup import Pot
+    from foldcraft.ensemble.soup_selection import Gain, Taste, Tasted
     from foldcraft.terminal import Terminal
 
 
@@ -36,18 +36,18 @@ def main(arguments: Sequence[str]) -> int:
     to_be = config.load(first, [*overrides(args), f"experiment={args.name}"])
     target = first.with_name(f"{args.name}.yaml")
 
-    from foldcraft import ingredients
+    from foldcraft.ensemble import soup_ingredients
 
     check_target(target)
-    ingredients.check_free(to_be)
-    gathered = ingredients.gather(configs)
+    soup_ingredients.check_free(to_be)
+    gathered = soup_ingredients.gather(configs)
 
-    from foldcraft import soup, tasting
+    from foldcraft.ensemble import model_soup, soup_selection
 
     terminal = cli.terminal(args)
-    pot = soup.open_pot(gathered, terminal)
+    pot = model_soup.open_pot(gathered, terminal)
     warn_of_gaps(pot, terminal)
-    tasted = tasting.taste(pot)
+    tasted = soup_selection.taste(pot)
     chosen = tasted.soup
     if is_written := chosen is not None and (chosen.gain.is_real or args.keep):
         command = shlex.join(["python", "src/soup.py", *arguments])
@@ -144,13 +144,13 @@ def told(gain: Gain) -> str:
 
 def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command: str) -> None:
     """Write the soup's run folder, then the config that the other commands take."""
-    from foldcraft import tasting
     from foldcraft.common.files import write_atomic
+    from foldcraft.ensemble import soup_selection
 
-    made = tasting.settings_of(pot, taste.chosen, name)
+    made = soup_selection.settings_of(pot, taste.chosen, name)
     metric = pot.work.competition.metric.name
     about = {"kind": taste.name, "nested_score": taste.score, "nested_log_loss": taste.loss}
-    tasting.cook(pot, taste.chosen, made, about)
+    soup_selection.cook(pot, taste.chosen, made, about)
     comment = (
         f"# The mean of the weights of {listing(pot.names(taste.chosen), 100)}, by\n#   {command}\n"
         f"# OOF {metric} {taste.score:.4f} ({taste.low:.4f}–{taste.high:.4f}), log-loss {taste.loss:.4f}; of the best "

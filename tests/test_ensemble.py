@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft.ensemble import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
+from foldcraft.ensemble.methods import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.metrics.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.scores import get
 
@@ -141,7 +141,7 @@ def test_rank_mean_looks_at_order_alone() -> None:
 
 def test_very_many_rows_are_combined_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [fitted(way, THREE)[1] for way in WAYS]
-    monkeypatch.setattr("foldcraft.ensemble.CHUNK", 50)
+    monkeypatch.setattr("foldcraft.ensemble.methods.CHUNK", 50)
     for way, blend in zip(WAYS, whole, strict=True):
         np.testing.assert_allclose(fitted(way, THREE)[1], blend)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from foldcraft import nested, ttachoice
-from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
+from foldcraft.ensemble import nested, tta_selection
+from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
+from foldcraft.ensemble.nested import Member, Truth, judge
 from foldcraft.metrics.scores import get
-from foldcraft.nested import Member, Truth, judge
 
 ROWS, CLASSES, FOLDS = 300, 3, 5
 RNG = np.random.default_rng(0)
@@ -201,14 +201,14 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
 def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:
     plain, other, broken = seen(1.0, 21), seen(1.0, 22), seen(0.0, 23)
     views = ("hflip", "identity", "vflip")
-    weights = ttachoice.choose(views, np.stack([other, plain, broken]), TARGETS)
+    weights = tta_selection.choose(views, np.stack([other, plain, broken]), TARGETS)
     assert weights == (0.5, 0.5, 0)
     many = np.stack([plain, *(seen(1.0, 30 + k) for k in range(6))])
-    weights = ttachoice.choose(("identity", *"abcdef"), many, TARGETS)
+    weights = tta_selection.choose(("identity", *"abcdef"), many, TARGETS)
     assert weights[0] == 0.5
-    assert sum(weight > 0 for weight in weights) == ttachoice.MOST
+    assert sum(weight > 0 for weight in weights) == tta_selection.MOST
     assert sum(weights) == pytest.approx(1)
-    assert ttachoice.choose(("identity",), plain[None], TARGETS) == (1.0,)
+    assert tta_selection.choose(("identity",), plain[None], TARGETS) == (1.0,)
 
 
 def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
@@ -225,7 +225,7 @@ def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
 def test_the_average_of_views_is_a_geometric_mean() -> None:
     three = np.stack([seen(1.0, 51), seen(1.0, 52), seen(1.0, 53)])
     product = np.exp(0.5 * three[0] + 0.5 * three[2])
-    found = ttachoice.average(three, (0.5, 0, 0.5))
+    found = tta_selection.average(three, (0.5, 0, 0.5))
     np.testing.assert_allclose(np.exp(found), product / product.sum(1, keepdims=True))
 
 

@@ -22,19 +22,20 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import mistakes, nested
-from foldcraft.blending import Combined
+from foldcraft import mistakes
 from foldcraft.common import config, errors, files
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
 from foldcraft.data.competition import read
-from foldcraft.decision import Largest
-from foldcraft.ensemble import LogPool
+from foldcraft.ensemble import nested
+from foldcraft.ensemble.blend import Combined
+from foldcraft.ensemble.decision_rules import Largest
+from foldcraft.ensemble.methods import LogPool
+from foldcraft.ensemble.nested import Candidate, Plan, Truth, Verdict
 from foldcraft.metrics import calibration, significance
 from foldcraft.models import backbones, checkpoint, gradcam
-from foldcraft.nested import Candidate, Plan, Truth, Verdict
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.members import MemberRuns

@@ -19,16 +19,16 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft import ingredients, soup, tasting
 from foldcraft.common import checksums, config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
+from foldcraft.ensemble import model_soup, soup_ingredients, soup_selection
+from foldcraft.ensemble.model_soup import Pot, mean_of
+from foldcraft.ensemble.soup_selection import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store
-from foldcraft.soup import Pot, mean_of
-from foldcraft.tasting import Gain
 
 Command = Callable[..., Outcome]
 RUNS = Path("runs/shapes")
@@ -88,8 +88,8 @@ def kitchen(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def pot_of(*names: str) -> Pot:
-    gathered = ingredients.gather([config.load(Path(f"configs/{name}.yaml")) for name in names])
-    return soup.open_pot(gathered, Audience())
+    gathered = soup_ingredients.gather([config.load(Path(f"configs/{name}.yaml")) for name in names])
+    return model_soup.open_pot(gathered, Audience())
 
 
 def files(*names: str) -> list[str]:
@@ -186,7 +186,7 @@ def with_labels(pot: Pot, targets: np.ndarray) -> Pot:
 def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
     pot = pot_of("a", "a-s1", "slow")
     helps = {(0,): 0.5, (1,): 1, (2,): 1.5, (1, 2): 4, (0, 1, 2): 3, (0, 1): 9, (0, 2): 9}
-    tasted = tasting.taste(invented(pot, helps))
+    tasted = soup_selection.taste(invented(pot, helps))
     assert tasted.greedy.chosen == (1, 2), "from the best (2) on: 1 helps, 0 does not"
     assert tasted.best.chosen == (2,)
     assert tasted.uniform.chosen == (0, 1, 2)
@@ -194,7 +194,7 @@ def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
     assert tasted.greedy.gain.is_real
     assert tasted.greedy.loss < tasted.uniform.loss < tasted.best.loss
     hurts = {(0,): 2, (1,): 3, (2,): 4, (1, 2): 1, (0, 1, 2): 0, (0, 1): 0, (0, 2): 1}
-    lost = tasting.taste(invented(pot, hurts))
+    lost = soup_selection.taste(invented(pot, hurts))
     assert lost.greedy.chosen == (2,)
     assert lost.apart
     assert lost.soup is None
@@ -212,14 +212,14 @@ def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
     lied_to[pot.work.folds.valid_rows(0)] = best_there
     first = pot.rows(pot.folds) < 0
     first[: own.sum()] = True
-    for choose in (tasting._Judge.best, tasting._Judge.greedy):
+    for choose in (soup_selection._Judge.best, soup_selection._Judge.greedy):
         made = [nested(some, choose) for some in (even, with_labels(even, lied_to))]
         np.testing.assert_array_equal(made[0][first], made[1][first])
         assert np.abs(made[0][~first] - made[1][~first]).max() > 0.01
 
 
-def nested(pot: Pot, choose: Callable[[tasting._Judge, Sequence[int]], tuple[int, ...]]) -> np.ndarray:
-    judge = tasting._Judge(pot)
+def nested(pot: Pot, choose: Callable[[soup_selection._Judge, Sequence[int]], tuple[int, ...]]) -> np.ndarray:
+    judge = soup_selection._Judge(pot)
     return judge.nested(lambda seen: judge.predicts(choose(judge, seen)))
 
 
@@ -292,7 +292,7 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
 def test_nothing_is_written_where_the_gain_is_not_real(
     kitchen: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasting, "REAL", 1e9)
+    monkeypatch.setattr(soup_selection, "REAL", 1e9)
     done = command("soup", "--config", "configs/a.yaml", "--seeds", "0,1")
     assert done.code == 0, done.err
     assert "no soup is written" in done.out
@@ -348,9 +348,9 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
 def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], said: str) -> None:
     plain = config.load(Path("configs/a.yaml"))
     with pytest.raises(FoldcraftError, match=said):
-        ingredients.check(plain, config.load(Path("configs/a.yaml"), words))
+        soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), words))
     free = ["seed=9", "train.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
-    ingredients.check(plain, config.load(Path("configs/a.yaml"), free))
+    soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), free))
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft import blending, ledger, mistakes, standing
-from foldcraft.blending import Combined
+from foldcraft import ledger, mistakes, standing
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.data.targets import Classes
+from foldcraft.ensemble import blend
+from foldcraft.ensemble.blend import Combined
+from foldcraft.ensemble.nested import Candidate
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
 from foldcraft.mistakes import Case
-from foldcraft.nested import Candidate
 from foldcraft.predictions import store
 from foldcraft.predictions.members import MemberRuns
 from foldcraft.standing import Standing
@@ -142,9 +143,9 @@ def gather(members: Sequence[MemberRuns], submissions: Path, audience: Audience,
     Raises:
         FoldcraftError: the experiments do not belong together, or the ledger is damaged.
     """
-    blending.complete(members, audience)
+    blend.complete(members, audience)
     audience.say("judging the blend")
-    combined = blending.combine(members)
+    combined = blend.combine(members)
     looks = [store.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].work.config))
 

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft import nested, standing
+from foldcraft import standing
 from foldcraft.common.errors import counted
+from foldcraft.ensemble import nested
+from foldcraft.ensemble.nested import Candidate, Score
 from foldcraft.metrics import calibration, significance
-from foldcraft.nested import Candidate, Score
 from foldcraft.report import charts
 from foldcraft.report.blocks import (
     Block,

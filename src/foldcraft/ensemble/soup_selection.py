@@ -18,7 +18,8 @@ from foldcraft.common import checksums
 from foldcraft.common.config import Config, DistillConfig
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
-from foldcraft.ingredients import check_free
+from foldcraft.ensemble.model_soup import Chosen, Pot
+from foldcraft.ensemble.soup_ingredients import check_free
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.intervals import bootstrap_interval
@@ -26,7 +27,6 @@ from foldcraft.metrics.scores import METRICS, Metric
 from foldcraft.predictions import lineage
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.store import log_mean
-from foldcraft.soup import Chosen, Pot
 from foldcraft.training.fold_result import Outcome, finish
 
 REAL = 2.0  # standard errors above which a difference counts

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft import nested
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.ensemble import Method
+from foldcraft.ensemble import nested
+from foldcraft.ensemble.methods import Method
+from foldcraft.ensemble.nested import Candidate, Member, Truth, Verdict
 from foldcraft.models import hardware
-from foldcraft.nested import Candidate, Member, Truth, Verdict
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.fold_model import FoldModel, with_views

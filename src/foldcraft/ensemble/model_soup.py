@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.blending import complete
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
-from foldcraft.ingredients import Ingredients
+from foldcraft.ensemble.blend import complete
+from foldcraft.ensemble.soup_ingredients import Ingredients
 from foldcraft.models import backbones, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware

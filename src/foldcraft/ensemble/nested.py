@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foldcraft import decision, ttachoice
-from foldcraft.decision import Largest, Rule
-from foldcraft.ensemble import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
+from foldcraft.ensemble import decision_rules, tta_selection
+from foldcraft.ensemble.decision_rules import Largest, Rule
+from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric, get
@@ -68,7 +68,7 @@ class Plan:
 
     def apply(self, members: Sequence[Member]) -> np.ndarray:
         """Log-probabilities (N, K) whose largest is the answer."""
-        averaged = [ttachoice.average(m.log_probs, w) for m, w in zip(members, self.views, strict=True)]
+        averaged = [tta_selection.average(m.log_probs, w) for m, w in zip(members, self.views, strict=True)]
         return self.rule.apply(self.combination.apply(averaged))
 
 
@@ -216,17 +216,17 @@ def _fit(
         plain: of which members the image as it is stands alone.
     """
     views = tuple(
-        ttachoice.only_first(member.views)
+        tta_selection.only_first(member.views)
         if is_plain
-        else ttachoice.choose(member.views, member.log_probs, truth.targets)
+        else tta_selection.choose(member.views, member.log_probs, truth.targets)
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
-    averaged = [ttachoice.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
+    averaged = [tta_selection.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
     known = Calibrated.of(averaged, truth.targets, truth.units)
     combinations = [method.combine(known) for method in methods]
     found = [(m.name, Plan(views, c, Largest())) for m, c in zip(methods, combinations, strict=True)]
     for method, combination in zip(methods, combinations, strict=True) if rules else ():
-        rule = decision.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric)
+        rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric)
         found.append((f"{method.name}, {rule.name}", Plan(views, combination, rule)))
     return found
 
@@ -265,7 +265,7 @@ def _elsewhere(truth: Truth) -> dict[int | None, np.ndarray]:
 
 
 def _image_as_it_is(member: Member) -> np.ndarray:
-    return member.log_probs[ttachoice.first(member.views)].astype(np.float64)
+    return member.log_probs[tta_selection.first(member.views)].astype(np.float64)
 
 
 def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[float, float]:
