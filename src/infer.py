@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def enter_score(args: argparse.Namespace) -> int:
     """Fill a leaderboard's scores into the ledger; here public=… and private=… are no settings."""
-    from foldcraft import ledger
+    from foldcraft.submission import ledger
 
     if args.config or args.name is not None:
         raise FoldcraftError("enters a score, and takes neither --config nor --name", "--score")
@@ -79,15 +79,15 @@ def submit(
     members: Sequence[MemberRuns], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
 ) -> tuple[Path, Combined]:
     """Blend, score, write the submission; where it is and what it is made of."""
-    from foldcraft import submission
     from foldcraft.ensemble import blend
+    from foldcraft.submission import build
 
     competition = members[0].work.competition
     _warn_of_gaps(members, terminal)
     blend.complete(members, terminal)
     result = blend.combine(members, methods)
-    frame = submission.make(competition, competition.test_ids, result.test)
-    submission.check(frame, competition)
+    frame = build.make(competition, competition.test_ids, result.test)
+    build.check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     chosen = result.verdict.chosen
     entry = {
@@ -101,11 +101,11 @@ def submit(
         "optimistic": f"{chosen.optimistic:.5f}",
         "rows": len(result.ids),
     }
-    path, is_new, doubt = submission.write(frame, SUBMISSIONS, name, entry)
+    path, is_new, doubt = build.write(frame, SUBMISSIONS, name, entry)
     if len(result.blind):
         members[0].work.tell_unreadable(result.blind.tolist(), terminal)
     _show(result, terminal)
-    if meaning := submission.meaning(competition):
+    if meaning := build.meaning(competition):
         terminal.say(meaning)
     verb = "wrote" if is_new else "the same as"
     terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")

@@ -15,7 +15,7 @@ from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, suggest
 
 if TYPE_CHECKING:
-    from foldcraft.standing import Standing
+    from foldcraft.submission.leaderboard import Standing
     from foldcraft.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--take", nargs="+", metavar="FILE", help="take the rows of these submissions as they now are")
     args = parser.parse_args(arguments)
 
-    from foldcraft import ledger
+    from foldcraft.submission import ledger
 
     path, terminal = ledger.path_in(SUBMISSIONS), cli.terminal(args)
     if args.take:
@@ -45,11 +45,11 @@ def main(arguments: Sequence[str]) -> int:
             )
         rows = rows[rows["competition"] == args.competition]
 
-    from foldcraft import standing
+    from foldcraft.submission import leaderboard
 
-    for part in standing.read(SUBMISSIONS, rows):
+    for part in leaderboard.read(SUBMISSIONS, rows):
         show(part, terminal)
-        for line in standing.findings(part):
+        for line in leaderboard.findings(part):
             terminal.say(line)
     if args.competition is None:
         ledger.read(path)  # those that are not shown have a row that has changed, which is told now

@@ -26,7 +26,6 @@ from fuzzing import DEEP, MILLION, SUFFIXES, attempt, damaged, images, inputs, j
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foldcraft import ledger, submission
 from foldcraft.common import checksums, config
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.paths import FoldFolder
@@ -36,6 +35,7 @@ from foldcraft.data.image_cache import ImageSpec, open_stores
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.predictions import store
 from foldcraft.predictions.store import Origin, Predictions
+from foldcraft.submission import build, ledger
 
 Command = Callable[..., Outcome]
 KEYS = [name for name, *_ in config.describe()]
@@ -324,10 +324,10 @@ def whole_way(read: Competition, folder: Path) -> None:
     folds.write(made, folder / "folds.csv")
     assert folds.read(folder / "folds.csv", read).fingerprint == made.fingerprint
     shape = (len(read.test_ids), len(read.classes))
-    frame = submission.make(read, read.test_ids, np.log(np.full(shape, 1 / shape[1])))
-    submission.check(frame, read)
+    frame = build.make(read, read.test_ids, np.log(np.full(shape, 1 / shape[1])))
+    build.check(frame, read)
     entry = dict.fromkeys(ledger.COLUMNS[2:-2], "0") | {"competition": "odd", "metric": read.metric.name}
-    written = submission.write(frame, folder / "submissions", "odd", entry)
+    written = build.write(frame, folder / "submissions", "odd", entry)
     with open(written.path, encoding="utf-8", newline="") as stream:
         table = list(csv.reader(stream))
     assert [row[table[0].index("id")] for row in table[1:]] == read.sample["id"].tolist()

@@ -19,12 +19,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft import agreement, ledger, standing, submission
-from foldcraft.agreement import Answers
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import scores
 from foldcraft.predictions import store
+from foldcraft.submission import build, leaderboard, ledger, shuffle_check
+from foldcraft.submission.shuffle_check import Answers
 
 Command = Callable[..., Outcome]
 TEST = ["b", "a", "10", "07", "7"]
@@ -48,7 +48,7 @@ def in_ledger(folder: Path) -> pd.DataFrame:
 
 def test_a_submission_has_a_row(tmp_path: Path) -> None:
     folder = tmp_path / "submissions"
-    submission.write(frame(), folder, "shapes_a", entry(optimistic="0.92"))
+    build.write(frame(), folder, "shapes_a", entry(optimistic="0.92"))
     (row,) = in_ledger(folder).to_dict("records")
     assert list(row) == ledger.COLUMNS
     assert row.pop("time")
@@ -58,10 +58,10 @@ def test_a_submission_has_a_row(tmp_path: Path) -> None:
 
 
 def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
-    submission.write(frame(), tmp_path, "mine", entry("0.90"))
+    build.write(frame(), tmp_path, "mine", entry("0.90"))
     in_ledger(tmp_path).assign(public="0.870", private='high, "for once"').to_csv(tmp_path / "ledger.csv", index=False)
-    submission.write(frame(), tmp_path, "mine", entry("0.91"))
-    submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    build.write(frame(), tmp_path, "mine", entry("0.91"))
+    build.write(frame("dot"), tmp_path, "mine", entry("0.92"))
     assert in_ledger(tmp_path)["file"].tolist() == ["mine.csv", "mine-2.csv"]
     assert in_ledger(tmp_path)["public"].tolist() == ["0.870", ""]
     assert in_ledger(tmp_path)["private"].tolist() == ['high, "for once"', ""]
@@ -69,8 +69,8 @@ def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
 
 
 def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_path: Path) -> None:
-    submission.write(frame(), tmp_path, "mine", entry("0.90")).path.unlink()
-    new = submission.write(frame("dot"), tmp_path, "mine", entry("0.92"))
+    build.write(frame(), tmp_path, "mine", entry("0.90")).path.unlink()
+    new = build.write(frame("dot"), tmp_path, "mine", entry("0.92"))
     assert new.is_new
     assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
     ledger.fill(tmp_path, "mine", {"public": "0.8"})
@@ -79,12 +79,12 @@ def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_p
 
 def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> None:
     """A row, and a submission; what the leaderboard said is the user's to change, and an empty cell takes all of it."""
-    path = submission.write(frame(), tmp_path, "mine", entry("0.90")).path
+    path = build.write(frame(), tmp_path, "mine", entry("0.90")).path
     kept = tmp_path / "ledger.csv"
     whole = kept.read_text()
     kept.write_text(whole.replace("0.90", "0.98"))
     with pytest.raises(FoldcraftError, match=r"ledger\.csv: the row of mine\.csv has changed .*--take mine\.csv"):
-        submission.write(frame("dot"), tmp_path, "other", entry("0.92"))
+        build.write(frame("dot"), tmp_path, "other", entry("0.92"))
     assert not (tmp_path / "other.csv").exists()
     rows = pd.read_csv(kept, dtype=str, keep_default_na=False)
     rows.assign(check="").to_csv(kept, index=False)
@@ -92,9 +92,9 @@ def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> Non
     kept.write_text(whole)
     path.write_text(path.read_text().replace("bar", "bat", 1))
     with pytest.raises(FoldcraftError, match=r"mine\.csv: has changed since it was written; delete it"):
-        submission.write(frame(), tmp_path, "mine", entry("0.90"))
+        build.write(frame(), tmp_path, "mine", entry("0.90"))
     path.unlink()
-    assert submission.write(frame(), tmp_path, "mine", entry("0.90")).path == path
+    assert build.write(frame(), tmp_path, "mine", entry("0.90")).path == path
     assert len(in_ledger(tmp_path)) == 1, "it is the same as before"
 
 
@@ -116,14 +116,14 @@ def by_spreadsheet(path: Path, separator: str, comma: str, encoding: str) -> Non
 def test_a_spreadsheet_may_have_saved_the_ledger(tmp_path: Path, separator: str, comma: str, encoding: str) -> None:
     numbers = {"nested_low": "-0.10000", "nested_high": "0.95000", "optimistic": "1.00000", "weights": "1.000"}
     for place in range(40):  # some of the checksums look like numbers
-        submission.write(frame(), tmp_path, f"s{place}", entry("-0.07250", rows=48 + place, **numbers)).path.unlink()
+        build.write(frame(), tmp_path, f"s{place}", entry("-0.07250", rows=48 + place, **numbers)).path.unlink()
     ledger.fill(tmp_path, "s3", {"public": "0.870"})
     by_spreadsheet(tmp_path / "ledger.csv", separator, comma, encoding)
     rows = in_ledger(tmp_path)
     assert len(rows) == 40
     assert set(rows["nested"]) == {"-0.0725"}
     assert rows["public"][3] == "0.87"
-    submission.write(frame("dot"), tmp_path, "next", entry())
+    build.write(frame("dot"), tmp_path, "next", entry())
     assert (tmp_path / "ledger.csv").read_text().startswith("file,time,competition,")
     assert len(in_ledger(tmp_path)) == 41
 
@@ -141,14 +141,14 @@ def test_a_ledger_from_before_numbers_counted_as_numbers_may_have_been_in_a_spre
 
 def test_one_competitions_row_never_blocks_another_and_can_be_taken(workplace: Path, command: Command) -> None:
     folder = workplace / "submissions"
-    submission.write(frame(), folder, "mine", entry("0.90"))
-    submission.write(frame("dot"), folder, "other", entry("0.91", competition="faces"))
+    build.write(frame(), folder, "mine", entry("0.90"))
+    build.write(frame("dot"), folder, "other", entry("0.91", competition="faces"))
     kept = folder / "ledger.csv"
     kept.write_text(kept.read_text().replace("0.91", "0.98"))
-    assert submission.write(frame("cross"), folder, "more", entry("0.92")).is_new
+    assert build.write(frame("cross"), folder, "more", entry("0.92")).is_new
     ledger.fill(folder, "mine", {"public": "0.8"})
     with pytest.raises(FoldcraftError, match="the row of other"):
-        submission.write(frame("cross"), folder, "faces_b", entry("0.92", competition="faces"))
+        build.write(frame("cross"), folder, "faces_b", entry("0.92", competition="faces"))
     with pytest.raises(FoldcraftError, match="the row of other"):
         ledger.fill(folder, "other", {"public": "0.8"})
     shown = command("ledger")
@@ -162,7 +162,7 @@ def test_one_competitions_row_never_blocks_another_and_can_be_taken(workplace: P
 def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "ledger.csv").write_text("file;public\nmine.csv;0.9\n")
     with pytest.raises(FoldcraftError, match=r"ledger\.csv: columns"):
-        submission.write(frame(), tmp_path, "mine", entry())
+        build.write(frame(), tmp_path, "mine", entry())
     assert (tmp_path / "ledger.csv").read_text() == "file;public\nmine.csv;0.9\n"
 
 
@@ -185,7 +185,7 @@ def test_an_older_ledger_is_read_as_of_today_and_nothing_is_lost(workplace: Path
     assert kept.read_text() == OLD, "reading changes nothing"
     assert rows["competition"].tolist() == ["shapes", "shapes_big", ""]
     assert rows["optimistic"].tolist() == ["", "", ""]
-    submission.write(frame(), workplace, "shapes_c", entry("0.93"))
+    build.write(frame(), workplace, "shapes_c", entry("0.93"))
     old = pd.read_csv(Path(kept), dtype=str, keep_default_na=False)
     assert list(old.columns) == [*ledger.COLUMNS, ledger.CHECK]
     assert old["nested"].tolist() == ["0.90", "0.91", "0.92", "0.93"]
@@ -209,8 +209,8 @@ def test_the_competition_of_an_old_row_is_the_longest_that_fits() -> None:
 @pytest.fixture
 def entered(workplace: Path) -> Path:
     """Two submissions in the ledger; the folder they are in."""
-    submission.write(frame(), Path("submissions"), "shapes_a", entry())
-    submission.write(frame("dot"), Path("submissions"), "shapes_v1.5", entry(metric="log_loss"))
+    build.write(frame(), Path("submissions"), "shapes_a", entry())
+    build.write(frame("dot"), Path("submissions"), "shapes_v1.5", entry(metric="log_loss"))
     return Path("submissions")
 
 
@@ -298,7 +298,7 @@ def models() -> dict[str, Model]:
     return made
 
 
-def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = False) -> submission.Written:
+def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = False) -> build.Written:
     """Submit a model's answers, in the form that the metric wants."""
     judge = scores.get(metric)
     truth = digits()[1][:1200]
@@ -308,7 +308,7 @@ def enter(folder: Path, name: str, model: Model, metric: str, shuffled: bool = F
     )
     ids = [f"{row:04d}.png" for row in range(len(order))]
     table = pd.DataFrame({"id": ids, **{column: values[order] for column, values in answers.items()}})
-    return submission.write(table, folder, name, entry(f"{judge(truth, model.oof):.5f}", metric=metric))
+    return build.write(table, folder, name, entry(f"{judge(truth, model.oof):.5f}", metric=metric))
 
 
 @pytest.mark.integration
@@ -317,7 +317,7 @@ def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, 
     for order in (list(models), list(models)[::-1]):
         folder = tmp_path / order[0]
         assert [enter(folder, name, models[name], metric).doubt for name in order] == [None] * len(order)
-        assert not agreement.doubts(folder, in_ledger(folder))
+        assert not shuffle_check.doubts(folder, in_ledger(folder))
 
 
 @pytest.mark.integration
@@ -330,7 +330,7 @@ def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models,
     assert written.path.exists(), "a warning, no more"
     assert "mixed.csv agrees too little with the 3 best others" in str(written.doubt)
     assert abs(written.doubt.agreement) < 0.1
-    assert [doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))] == ["mixed.csv"]
+    assert [doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))] == ["mixed.csv"]
     later = enter(tmp_path, "later", models["bayes"], metric)
     assert later.doubt is None, "an honest one is not doubted for the sake of an earlier one that was not"
 
@@ -339,9 +339,11 @@ def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models,
 def test_a_shuffle_is_seen_beside_a_single_other_one(tmp_path: Path, models, metric: str) -> None:
     assert enter(tmp_path, "first", models["logistic"], metric, shuffled=True).doubt is None
     assert enter(tmp_path, "second", models["neighbour"], metric).doubt.others == ("first.csv",)
-    assert {doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv", "second.csv"}
+    assert {doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv", "second.csv"}
     enter(tmp_path, "third", models["bayes"], metric)
-    assert {doubt.file for doubt in agreement.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv"}, "the majority"
+    assert {doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv"}, (
+        "the majority"
+    )
 
 
 def test_half_a_shuffle_is_seen_where_scores_are_high(tmp_path: Path, models) -> None:
@@ -356,12 +358,12 @@ def test_submissions_of_other_rows_are_not_compared(tmp_path: Path, models) -> N
         enter(tmp_path, name, models[name], "accuracy")
     table = pd.read_csv(tmp_path / "logistic.csv", dtype=str)
     other = table.assign(id="new" + table["id"], label=table["label"].sample(frac=1, random_state=0).to_list())
-    assert submission.write(other, tmp_path, "other ids", entry(0.95)).doubt is None
+    assert build.write(other, tmp_path, "other ids", entry(0.95)).doubt is None
     shuffled = table.assign(label=table["label"].sample(frac=1, random_state=0).to_list())
-    assert submission.write(shuffled, tmp_path, "other host", entry(0.95, competition="x")).doubt is None
+    assert build.write(shuffled, tmp_path, "other host", entry(0.95, competition="x")).doubt is None
     (tmp_path / "logistic.csv").unlink()
     (tmp_path / "neighbour.csv").unlink()
-    assert submission.write(shuffled, tmp_path, "alone", entry(0.95)).doubt is None
+    assert build.write(shuffled, tmp_path, "alone", entry(0.95)).doubt is None
 
 
 def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -> Answers:
@@ -372,7 +374,7 @@ def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -
 @given(data=st.data(), rows=st.integers(2, 40))
 def test_agreement_is_cohens_kappa(data: st.DataObject, rows: int) -> None:
     one, other = (data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)) for _ in range(2))
-    found = agreement.agreement(answers(one, range(rows)), answers(other, range(rows)))
+    found = shuffle_check.agreement(answers(one, range(rows)), answers(other, range(rows)))
     if len(set(one) | set(other)) == 1:
         assert np.isnan(found)
     else:
@@ -385,8 +387,8 @@ def test_rows_find_each_other_by_their_ids(data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(60)))
     one = Answers("a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), scores.get("accuracy"), 0.9)
     other = Answers("b.csv", one.table.iloc[order].reset_index(drop=True), one.metric, 0.9)
-    ((first, second),) = agreement.alike([one, other])
-    assert agreement.agreement(first, second) == 1
+    ((first, second),) = shuffle_check.alike([one, other])
+    assert shuffle_check.agreement(first, second) == 1
 
 
 def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: Command) -> None:
@@ -425,8 +427,8 @@ def played(
 
 
 def told(rows: pd.DataFrame) -> str:
-    (one,) = standing.read(Path("nowhere"), rows)
-    return "\n".join(standing.findings(one))
+    (one,) = leaderboard.read(Path("nowhere"), rows)
+    return "\n".join(leaderboard.findings(one))
 
 
 def test_scores_that_go_together_are_told_with_their_correlation() -> None:

@@ -16,10 +16,10 @@ from PIL import Image
 
 from foldcraft.common.config import Config, load
 from foldcraft.data import image_cache
-from foldcraft.ledger import CHECK, COLUMNS
 from foldcraft.predictions import inference, tta
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Workspace
+from foldcraft.submission.ledger import CHECK, COLUMNS
 from foldcraft.training.trainer import Trainer
 
 LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]

@@ -18,7 +18,6 @@ from conftest import CONFIG, Outcome, draw_shape
 from fuzzing import images as samples
 from fuzzing import write
 
-from foldcraft import submission
 from foldcraft.common import config
 from foldcraft.common.checked_array import DamagedRows, RowFile
 from foldcraft.common.config import BackboneConfig
@@ -27,6 +26,7 @@ from foldcraft.data import competition, decode
 from foldcraft.data.decode import UnreadableImage
 from foldcraft.data.image_cache import ImageSpec, UnreadableImages, open_stores
 from foldcraft.models import backbones, checkpoint
+from foldcraft.submission import build
 from foldcraft.wandb_mirror import run_id
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +217,7 @@ def test_names_stay_in_their_folder(shapes: Path, command: Command, name: str):
         value = json.dumps([name] if key.endswith("s") else name)
         assert command("split", "--config", shapes, f"{key}={value}").code == 2, key
     with pytest.raises(FoldcraftError, match="no name of a file"):
-        submission.write(pd.DataFrame({"id": ["a"]}), Path("submissions"), name, {})
+        build.write(pd.DataFrame({"id": ["a"]}), Path("submissions"), name, {})
     assert {path.name for path in Path().iterdir()} == {"input", "configs"}
 
 

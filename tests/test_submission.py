@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from foldcraft import submission
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.data.targets import Classes
 from foldcraft.metrics import scores
+from foldcraft.submission import build
 
 TEST = ["b", "a", "10", "07", "7"]
 CLASSES = ("bar", "cross", "dot")
@@ -50,8 +50,8 @@ def test_labels_stand_beside_the_samples_ids() -> None:
     assert len(set(wanted)) > 1
     order = [3, 0, 4, 2, 1]
     data = competition(labels_sample())
-    made = submission.make(data, np.array(TEST)[order], log_probs()[order])
-    submission.check(made, data)
+    made = build.make(data, np.array(TEST)[order], log_probs()[order])
+    build.check(made, data)
     pd.testing.assert_frame_equal(made, labels_sample().assign(label=wanted))
 
 
@@ -59,8 +59,8 @@ def test_each_class_finds_its_column() -> None:
     sample = pd.DataFrame({"dot": "0.3", "id": TEST, "bar": "0.3", "cross": "0.4"})
     for metric in ("log_loss", "accuracy"):  # the sample decides, whatever the metric wants
         data = competition(sample, metric)
-        made = submission.make(data, np.array(TEST), log_probs())
-        submission.check(made, data)
+        made = build.make(data, np.array(TEST), log_probs())
+        build.check(made, data)
         assert list(made.columns) == ["dot", "id", "bar", "cross"]
         assert made["id"].tolist() == TEST
         np.testing.assert_allclose(made[list(CLASSES)].to_numpy(float), np.exp(log_probs()))
@@ -69,10 +69,10 @@ def test_each_class_finds_its_column() -> None:
 def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
     sample = pd.DataFrame({"id": TEST, "score": "0.5"})
     data = competition(sample, "roc_auc", ("no", "yes"))
-    made = submission.make(data, np.array(TEST), log_probs(2))
-    submission.check(made, data)
+    made = build.make(data, np.array(TEST), log_probs(2))
+    build.check(made, data)
     np.testing.assert_allclose(made["score"].to_numpy(float), np.exp(log_probs(2)[:, 1]))
-    asked_for_labels = submission.make(competition(sample, "accuracy", ("no", "yes")), np.array(TEST), log_probs(2))
+    asked_for_labels = build.make(competition(sample, "accuracy", ("no", "yes")), np.array(TEST), log_probs(2))
     assert set(asked_for_labels["score"]) == {"no", "yes"}
 
 
@@ -86,9 +86,9 @@ def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
 )
 def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, place: int, said: str) -> None:
     data = competition(pd.DataFrame({"id": TEST, column: "0.5"}), "roc_auc", ("defect", "ok"))
-    made = submission.make(data, np.array(TEST), log_probs(2))
+    made = build.make(data, np.array(TEST), log_probs(2))
     np.testing.assert_allclose(made[column].to_numpy(float), np.exp(log_probs(2)[:, place]))
-    assert said in submission.meaning(data)
+    assert said in build.meaning(data)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, 
 )
 def test_a_sample_that_is_not_understood_is_refused(sample: pd.DataFrame, metric: str) -> None:
     with pytest.raises(FoldcraftError, match="sample submission: columns"):
-        submission.make(competition(sample, metric), np.array(TEST), log_probs())
+        build.make(competition(sample, metric), np.array(TEST), log_probs())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_sample_that_is_not_understood_is_refused(sample: pd.DataFrame, metric
 def test_other_ids_than_the_samples_are_refused(ids: list[str], said: str) -> None:
     some = log_probs()[np.arange(len(ids)) % len(TEST)]
     with pytest.raises(FoldcraftError, match=said):
-        submission.make(competition(labels_sample()), np.array(ids), some)
+        build.make(competition(labels_sample()), np.array(ids), some)
 
 
 @pytest.mark.parametrize("bad", [np.nan, 0.5, np.inf])
@@ -124,7 +124,7 @@ def test_predictions_that_are_no_probabilities_are_refused(bad: float) -> None:
     broken = log_probs()
     broken[2, 1] = bad
     with pytest.raises(FoldcraftError, match="NaN or do not sum to one"):
-        submission.make(competition(labels_sample()), np.array(TEST), broken)
+        build.make(competition(labels_sample()), np.array(TEST), broken)
 
 
 @pytest.mark.parametrize(
@@ -141,27 +141,27 @@ def test_predictions_that_are_no_probabilities_are_refused(bad: float) -> None:
 )
 def test_a_spoiled_submission_is_seen(spoil, said: str) -> None:
     data = competition(labels_sample())
-    good = submission.make(data, np.array(TEST), log_probs())
-    submission.check(good, data)
+    good = build.make(data, np.array(TEST), log_probs())
+    build.check(good, data)
     with pytest.raises(FoldcraftError, match=said):
-        submission.check(spoil(good), data)
+        build.check(spoil(good), data)
 
 
 def test_spoiled_probabilities_are_seen() -> None:
     data = competition(pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"}), "log_loss")
-    good = submission.make(data, np.array(TEST), log_probs())
+    good = build.make(data, np.array(TEST), log_probs())
     with pytest.raises(FoldcraftError, match="sum to one"):
-        submission.check(good.assign(dot=good["dot"] + 0.1), data)
+        build.check(good.assign(dot=good["dot"] + 0.1), data)
     with pytest.raises(FoldcraftError, match="empty"):
-        submission.check(good.assign(dot=np.nan), data)
+        build.check(good.assign(dot=np.nan), data)
 
 
 @given(order=st.permutations(range(len(TEST))))
 def test_the_order_of_predictions_does_not_matter(order: list[int]) -> None:
     sample = pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"})
     for data in (competition(labels_sample()), competition(sample, "log_loss")):
-        wanted = submission.make(data, np.array(TEST), log_probs())
-        made = submission.make(data, np.array(TEST)[order], log_probs()[order])
+        wanted = build.make(data, np.array(TEST), log_probs())
+        made = build.make(data, np.array(TEST)[order], log_probs()[order])
         assert made.to_csv(index=False) == wanted.to_csv(index=False)
 
 
@@ -172,7 +172,7 @@ def frame(label: str = "bar") -> pd.DataFrame:
 def test_an_earlier_submission_is_never_overwritten(tmp_path: Path) -> None:
     names = ("experiments", "weights", "nested", "nested_low", "nested_high", "optimistic", "rows")
     entry = {"competition": "shapes", "metric": "accuracy", **dict.fromkeys(names, "")}
-    written = [submission.write(frame(label), tmp_path, "mine", entry) for label in ("bar", "dot", "bar", "cross")]
+    written = [build.write(frame(label), tmp_path, "mine", entry) for label in ("bar", "dot", "bar", "cross")]
     assert [one.path.name for one in written] == ["mine.csv", "mine-2.csv", "mine.csv", "mine-3.csv"]
     assert [one.is_new for one in written] == [True, True, False, True]
     for one, label in zip(written, ("bar", "dot", "bar", "cross"), strict=True):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft import ledger, mistakes, standing
+from foldcraft import mistakes
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
@@ -26,7 +26,8 @@ from foldcraft.metrics.significance import ClassScore
 from foldcraft.mistakes import Case
 from foldcraft.predictions import store
 from foldcraft.predictions.members import MemberRuns
-from foldcraft.standing import Standing
+from foldcraft.submission import leaderboard, ledger
+from foldcraft.submission.leaderboard import Standing
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Evidence:
         """The competition's submissions; None where there is none yet."""
         name = self.config.competition.name
         rows = ledger.read(ledger.path_in(self.submissions), name)
-        found = standing.read(self.submissions, rows[rows["competition"] == name])
+        found = leaderboard.read(self.submissions, rows[rows["competition"] == name])
         return next((one for one in found if one.metric == self.metric), None)
 
     def link(self, path: Path) -> str:

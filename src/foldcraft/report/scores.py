@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft import standing
 from foldcraft.common.errors import counted
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.nested import Candidate, Score
@@ -28,6 +27,7 @@ from foldcraft.report.blocks import (
     texts,
 )
 from foldcraft.report.evidence import Evidence
+from foldcraft.submission import leaderboard as leaderboards
 
 NOTHING = 1e-9  # differences below are rounding
 MOST_VIEWS = 40  # rows of the table of views
@@ -149,7 +149,10 @@ def leaderboard(seen: Evidence) -> Section:
     heads = columns("file", "time", "experiments", "# out-of-fold", "# 95 % interval", "# public", "# private")
     table = Table("Submissions", heads, rows[:100], of=len(rows) if len(rows) > 100 else 0)
     return Section(
-        "leaderboard", "Leaderboard", question, [Points(list(standing.findings(seen.standing))), *_scatter(seen), table]
+        "leaderboard",
+        "Leaderboard",
+        question,
+        [Points(list(leaderboards.findings(seen.standing))), *_scatter(seen), table],
     )
 
 

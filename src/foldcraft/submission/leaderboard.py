@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import pearsonr, spearmanr
 
-from foldcraft import agreement
-from foldcraft.agreement import Doubt
 from foldcraft.common.errors import listing
-from foldcraft.ledger import BOARDS
 from foldcraft.metrics.scores import METRICS
+from foldcraft.submission import shuffle_check
+from foldcraft.submission.ledger import BOARDS
+from foldcraft.submission.shuffle_check import Doubt
 
 ENOUGH = 4  # fewer submissions say nothing about how two scores go together
 
@@ -112,7 +112,7 @@ def read(folder: Path, rows: pd.DataFrame) -> list[Standing]:
         rows: the ledger.
     """
     parts = rows.groupby(["competition", "metric"], sort=False)
-    return [Standing(str(of), str(by), part, tuple(agreement.doubts(folder, part))) for (of, by), part in parts]
+    return [Standing(str(of), str(by), part, tuple(shuffle_check.doubts(folder, part))) for (of, by), part in parts]
 
 
 def findings(standing: Standing) -> Iterator[str]:

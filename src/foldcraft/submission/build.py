@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from foldcraft import agreement, ledger
-from foldcraft.agreement import Doubt
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
 from foldcraft.predictions.store import is_normalised
+from foldcraft.submission import ledger, shuffle_check
+from foldcraft.submission.shuffle_check import Doubt
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
         ledger.enter(ledger.path_in(folder), entered, is_new)
         rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
-    found = agreement.doubts(folder, comparable, only=path.name)
+    found = shuffle_check.doubts(folder, comparable, only=path.name)
     return Written(path, is_new, found[0] if found else None)
 
 
