@@ -26,8 +26,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.advice import MARK
 from foldcraft.common import config
+from foldcraft.study.advice import MARK
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("single", "version 0.1", "pool", "advice")

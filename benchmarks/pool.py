@@ -29,7 +29,6 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.diagnose import some_groups
 from foldcraft.metrics import calibration
 from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import linear_probe
@@ -37,6 +36,7 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
 from foldcraft.predictions.linear_probe import Rows
 from foldcraft.predictions.store import log_mean
+from foldcraft.study.diagnose import some_groups
 from foldcraft.training import initialization
 from foldcraft.training.initialization import SourceNet
 

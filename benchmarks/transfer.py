@@ -23,8 +23,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import diagnose
-from foldcraft.advice import advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
@@ -33,6 +31,8 @@ from foldcraft.data import splitting
 from foldcraft.ensemble.methods import Stacking
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
+from foldcraft.study import diagnose
+from foldcraft.study.advice import advise
 from foldcraft.training import initialization
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold import train_fold

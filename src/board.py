@@ -22,7 +22,7 @@ from foldcraft.common.errors import FoldcraftError, listing
 if TYPE_CHECKING:
     import pandas as pd
 
-    from foldcraft.ranking import Ranking
+    from foldcraft.study.ranking import Ranking
     from foldcraft.terminal import Terminal
 
 SORTS = {"score": "rank", "cost": "seconds", "name": "experiment", "time": "changed"}
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     work = Workspace.open(config, images_of=())
     folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)
 
-    from foldcraft import ranking
+    from foldcraft.study import ranking
 
     terminal = cli.terminal(args)
     found = ranking.rank(work, folds)

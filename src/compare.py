@@ -18,8 +18,8 @@ from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, listing
 
 if TYPE_CHECKING:
-    from foldcraft.compare import Run
     from foldcraft.metrics.significance import Answers, ClassChange, Comparison, Strictness
+    from foldcraft.study.compare import Run
     from foldcraft.terminal import Terminal
 
 MOST_CLASSES = 20  # shown of each experiment
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.tried} is not a number of experiments", "--tried", "use 1 or more")
     places, overrides = cli.split_words(args)
 
-    from foldcraft import compare
     from foldcraft.metrics import significance
+    from foldcraft.study import compare
 
     terminal = cli.terminal(args)
     runs = compare.open_runs(places, overrides)

@@ -20,8 +20,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
-    from foldcraft.advice import Advice
-    from foldcraft.diagnose import Diagnosis
+    from foldcraft.study.advice import Advice
+    from foldcraft.study.diagnose import Diagnosis
     from foldcraft.terminal import Terminal
 
 
@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> int:
 
     work = Workspace.open(config)
 
-    from foldcraft import diagnose
-    from foldcraft.advice import advise
     from foldcraft.common.paths import diagnosis_file
     from foldcraft.models import backbones
+    from foldcraft.study import diagnose
+    from foldcraft.study.advice import advise
     from foldcraft.training import initialization
 
     named = [word for word in args.backbones if "=" not in word]
@@ -129,7 +129,7 @@ def save(advice: Advice, folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         FoldcraftError: a config of that name was written by somebody else.
     """
-    from foldcraft.advice import MARK
+    from foldcraft.study.advice import MARK
 
     pool, tried = (
         {folder / f"{advised.name}.yaml": advised.text for advised in some} for some in (advice.pool, advice.tried)

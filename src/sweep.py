@@ -19,7 +19,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 
 if TYPE_CHECKING:
-    from foldcraft.sweeping import Sweep, Tried
+    from foldcraft.study.sweep import Sweep, Tried
     from foldcraft.terminal import Terminal
 
 
@@ -41,12 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     def load(more: Sequence[str]) -> Config:
         return config.load(file, [*words, *more])
 
-    from foldcraft import searchspace
     from foldcraft.predictions.experiment import Workspace
+    from foldcraft.study import search_space
 
-    space, work = searchspace.read(args.space), Workspace.open(load([]))
+    space, work = search_space.read(args.space), Workspace.open(load([]))
 
-    from foldcraft.sweeping import Sweep, words_of_caution
+    from foldcraft.study.sweep import Sweep, words_of_caution
     from foldcraft.terminal import Several
     from foldcraft.tracking import Tracker
 

@@ -17,7 +17,6 @@ from sklearn.datasets import load_digits
 from test_compare import simulated
 from test_terminal import screen
 
-from foldcraft import compare, ranking
 from foldcraft.common import checksums, config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import significance
@@ -25,7 +24,8 @@ from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
-from foldcraft.ranking import Ranking
+from foldcraft.study import compare, ranking
+from foldcraft.study.ranking import Ranking
 
 CONFIG = """
 competition: {name: digits, metric: accuracy, group: writer}

@@ -10,14 +10,14 @@ import torch
 from conftest import CONFIG
 from torch import nn
 
-from foldcraft.advice import MARK, Advised, advise
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
-from foldcraft.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
 from foldcraft.predictions.experiment import Workspace
+from foldcraft.study.advice import MARK, Advised, advise
+from foldcraft.study.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.training.plan import full_epochs
 
 WORDS = ("backbone.weights=none", "folds.count=3")

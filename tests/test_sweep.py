@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from foldcraft import racing, searchspace, sweeping
+from foldcraft.study import racing, search_space, sweep
 from foldcraft.training import fold as fold_training
 
 PROBE = ["finetune.mode=linear_probe"]
@@ -42,7 +42,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
         manifest = train(work, fold, *others)
         return {**manifest, "score": given[f"{work.config.probe.solver} {work.config.probe.stages}"][fold]}
 
-    monkeypatch.setattr(sweeping, "train_fold", told)
+    monkeypatch.setattr(sweep, "train_fold", told)
     return given
 
 
@@ -65,7 +65,7 @@ def test_a_sweep_is_interrupted_and_goes_on(
         return train(work, fold, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "train_fold", killed)
+        patch.setattr(sweep, "train_fold", killed)
         assert command("sweep", *words).code == 130
     second = command("sweep", *words)
     third = command("sweep", *words)
@@ -190,7 +190,7 @@ def test_command_of_a_sweep_is_one_that_train_takes(file: Path, shapes: Path, co
     from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # three seconds
 
     content = yaml.safe_load(file.read_text())
-    space = searchspace.read(file)
+    space = search_space.read(file)
     chosen = {one.name: {"value": json.loads(one.examples[0])} for one in space.parameters}
     filled = wandb_sweeps.create_sweep_command_args({"args": chosen})
     filled |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [content["program"]]}

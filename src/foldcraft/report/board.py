@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from foldcraft import ranking
 from foldcraft.report.blocks import (
     Block,
     Cell,
@@ -17,6 +16,7 @@ from foldcraft.report.blocks import (
     texts,
 )
 from foldcraft.report.evidence import Evidence
+from foldcraft.study import ranking
 
 
 def board(seen: Evidence) -> Section:

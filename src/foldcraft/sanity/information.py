@@ -7,13 +7,13 @@ import numpy as np
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
-from foldcraft.diagnose import each_fold
 from foldcraft.predictions import linear_probe
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted
 from foldcraft.predictions.inference import sweep
 from foldcraft.predictions.linear_probe import Probe, Rows
 from foldcraft.sanity.finding import FAIL, NOTE, PASS, Finding, not_applicable, verdict
 from foldcraft.sanity.subject import Subject
+from foldcraft.study.diagnose import each_fold
 
 SURE = 3.0  # standard errors
 BLACK = 8  # images without pixels that are looked at

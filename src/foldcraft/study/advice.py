@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 
 from foldcraft.common.config import Config
-from foldcraft.diagnose import Diagnosis, NetScore
+from foldcraft.study.diagnose import Diagnosis, NetScore
 from foldcraft.training.plan import FULL_STEPS, full_epochs
 
 Amount = Literal["little", "enough", "cannot tell"]

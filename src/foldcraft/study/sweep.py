@@ -11,7 +11,6 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from foldcraft import racing, searchspace
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
@@ -21,7 +20,8 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.oof import Scorecard
-from foldcraft.searchspace import Parameter, Space
+from foldcraft.study import racing, search_space
+from foldcraft.study.search_space import Parameter, Space
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold import train_fold
 
@@ -89,7 +89,7 @@ class Sweep:
         """See that each parameter is a setting, and that it changes what is trained."""
         first = {one.name: one.examples[0] for one in self.space.parameters}
         for one in self.space.parameters:
-            seen = [self.load(searchspace.words({**first, one.name: text})) for text in one.examples]
+            seen = [self.load(search_space.words({**first, one.name: text})) for text in one.examples]
             if len(seen) == 2 and seen[0].training_fingerprint() == seen[1].training_fingerprint():
                 raise FoldcraftError(
                     "changes nothing in the training of a fold", f"sweep {self.space.name}: {one.name}", "leave it out"
@@ -160,7 +160,7 @@ class Sweep:
 
     def _try(self, study: optuna.Study, trial: optuna.Trial) -> FoldcraftError | None:
         """Train the trial's folds until it is finished, or lost, or fails; then the error."""
-        words = searchspace.words(trial.params)
+        words = search_space.words(trial.params)
         self.audience.say(f"trial {len(_finished(study))}: {' '.join(words)}")
         try:
             config = self.load(words).as_trial()

@@ -1,0 +1,1 @@
+"""What there is to know before and beside a training: diagnosis, comparison, sweeps, audit, checks."""
