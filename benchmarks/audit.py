@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import duplicates
 from foldcraft.common import config
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
@@ -29,7 +28,8 @@ from foldcraft.data import competition
 from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageSpec, decode, open_stores
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
-from foldcraft.sketches import SIDE
+from foldcraft.study.audit import duplicates
+from foldcraft.study.audit.image_hash import SIDE
 from foldcraft.training import initialization
 
 CROPPED = 0.85  # sides of a crop over those of the image

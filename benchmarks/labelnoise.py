@@ -19,10 +19,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft import audit, labelerrors
-from foldcraft.audit import Seen
 from foldcraft.common import config
 from foldcraft.data import competition, image_stats
+from foldcraft.study.audit import label_errors, run
+from foldcraft.study.audit.run import Seen
 from foldcraft.terminal import Terminal
 
 
@@ -37,10 +37,10 @@ def flipped(targets: np.ndarray, share: float, classes: int, seed: int) -> tuple
 
 def choices(probabilities: np.ndarray, given: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Ways to choose, each with its mask (N,)."""
-    found = labelerrors.judge(probabilities, given)
+    found = label_errors.judge(probabilities, given)
     yield "as the audit does", found.listed
     own = probabilities[np.arange(len(given)), given]
-    counted, class_of = labelerrors.confident(probabilities, given)
+    counted, class_of = label_errors.confident(probabilities, given)
     yield "confident joint", counted & (class_of != given)
     yield "another class is likelier", probabilities.argmax(1) != given
     yield "pruned by noise rate", by_noise_rate(probabilities, given, found.joint)
@@ -72,8 +72,8 @@ def once(seen: Seen, share: float, seed: int) -> Iterator[dict[str, object]]:
     data = seen.work.competition
     given, planted = flipped(data.targets, share, len(data.classes), seed)
     work = replace(seen.work, competition=replace(data, targets=given))
-    probabilities = np.exp(audit.probe_log_probs(replace(seen, work=work)).astype(np.float64))
-    found = labelerrors.judge(probabilities, given)
+    probabilities = np.exp(run.probe_log_probs(replace(seen, work=work)).astype(np.float64))
+    found = label_errors.judge(probabilities, given)
     for name, listed in choices(probabilities, given):
         hits = int((listed & planted).sum())
         yield {
@@ -102,7 +102,7 @@ def main() -> None:
         settings = config.load(path, args.overrides)
         tables, terminal = competition.read_tables(settings), Terminal()
         facts = image_stats.collect(tables, bounds=settings.images.bounds)
-        seen = audit.look(settings, tables, facts, terminal)
+        seen = run.look(settings, tables, facts, terminal)
         for seed in range(args.repeats):
             rows += once(seen, args.share, seed)
     table = pd.DataFrame(rows).groupby(["data", "way"], sort=False)

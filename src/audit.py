@@ -24,13 +24,14 @@ def main(arguments: Sequence[str]) -> int:
 
     tables = competition.read_tables(config)
 
-    from foldcraft import audit, auditreport
+    from foldcraft import auditreport
     from foldcraft.common.files import locked
     from foldcraft.common.paths import audit_folder
+    from foldcraft.study.audit import run
 
     terminal, folder = cli.terminal(args), audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):
-        found = audit.run(config, tables, terminal)
+        found = run.run(config, tables, terminal)
         auditreport.write(found, folder, terminal)
     auditreport.show(found, folder, terminal)
     return SERIOUS if args.strict and found.is_serious else 0

@@ -25,15 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     args = cli.parser(__doc__).parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft import labelfindings
     from foldcraft.data import competition, folds
+    from foldcraft.study.audit import label_issues
 
     terminal = cli.terminal(args)
     tables = competition.read_tables(config)
     data = competition.whole(tables, config)
     for note in data.image_notes:
         terminal.say(note)
-    for finding in labelfindings.of_names(tables, config.folds.count):
+    for finding in label_issues.of_names(tables, config.folds.count):
         terminal.say(f"warning: {finding.sentence}; {finding.mend}")
     copies = copies_found(config, data)
     if config.folds_file.exists():
@@ -94,8 +94,8 @@ def copies_found(config: Config, data: Competition) -> pd.Series:
     """
     import pandas as pd
 
-    from foldcraft import duplicates
     from foldcraft.common.paths import duplicates_file
+    from foldcraft.study.audit import duplicates
 
     wanted, path = config.folds.merge_duplicates, duplicates_file(config)
     if wanted is True and not path.is_file():

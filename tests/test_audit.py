@@ -14,12 +14,13 @@ import pytest
 from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
-from foldcraft import auditreport, cli, filefindings, labelerrors, labelfindings, leaks
+from foldcraft import auditreport, cli
 from foldcraft.common import config
 from foldcraft.data import competition, contact_sheet, image_cache, image_stats
 from foldcraft.data.contact_sheet import Tile
-from foldcraft.findings import Finding, Shown
 from foldcraft.predictions.experiment import with_scale
+from foldcraft.study.audit import file_issues, label_errors, label_issues, leaks
+from foldcraft.study.audit.finding import Finding, Shown
 
 SIDE = 32
 ROWS = 66
@@ -200,7 +201,7 @@ def of_labels(path: Path, *words: str) -> dict[str, Finding]:
     """What the labels say, by name."""
     settings = config.load(path, list(words))
     tables = competition.read_tables(settings)
-    return {finding.name: finding for finding in labelfindings.find(tables, settings.folds.count)}
+    return {finding.name: finding for finding in label_issues.find(tables, settings.folds.count)}
 
 
 def test_labels_that_look_alike(sound: Path, command) -> None:
@@ -232,12 +233,12 @@ def test_labels_that_look_alike(sound: Path, command) -> None:
     ],
 )
 def test_names_that_a_person_takes_for_one(a: str, b: str) -> None:
-    assert labelfindings.look_alikes([a, b, "something else"]) == [sorted([a, b])]
+    assert label_issues.look_alikes([a, b, "something else"]) == [sorted([a, b])]
 
 
 @pytest.mark.parametrize(("a", "b"), [("1-2", "12"), ("-1", "1"), ("C++", "C"), ("cat", "cats"), ("70", "7")])
 def test_names_that_are_two(a: str, b: str) -> None:
-    assert labelfindings.look_alikes([a, b]) == []
+    assert label_issues.look_alikes([a, b]) == []
 
 
 def test_rare_classes(sound: Path) -> None:
@@ -265,7 +266,7 @@ def test_groups_with_mixed_labels(sound: Path) -> None:
     found = of_labels(sound, "competition.group=group")["mixed_groups"]
     assert (found.count, found.severity) == (1, "warning")
     tables = competition.read_tables(config.load(sound, ["competition.group=group"]))
-    assert labelfindings.mixed_groups(tables).to_dict("records") == [
+    assert label_issues.mixed_groups(tables).to_dict("records") == [
         {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
     ]
     assert Shown("train", "000.png", "bar") in found.strips[0]
@@ -411,14 +412,14 @@ def test_flipped_labels_are_listed() -> None:
     flipped = np.arange(0, 600, 20)
     given = truth.copy()
     given[flipped] = (given[flipped] + 1) % 3
-    found = labelerrors.judge(probabilities, given)
+    found = label_errors.judge(probabilities, given)
     hits = np.isin(np.flatnonzero(found.listed), flipped)
     assert hits.mean() > 0.9
     assert hits.sum() > 0.7 * len(flipped)
     assert (found.suggested[flipped] == truth[flipped]).mean() > 0.8
     assert found.expected == pytest.approx(30, abs=15)
     assert np.median(found.margin[flipped]) < 0 < np.median(np.delete(found.margin, flipped))
-    assert labelerrors.judge(probabilities, truth).listed.sum() < 15
+    assert label_errors.judge(probabilities, truth).listed.sum() < 15
 
 
 def test_a_threshold_is_each_class_s_own() -> None:
@@ -427,7 +428,7 @@ def test_a_threshold_is_each_class_s_own() -> None:
     unsure = truth == 2
     probabilities[unsure] = 0.6 * np.array([1 / 2, 1 / 2, 0]) + 0.4 * np.array([0, 0, 1])
     probabilities[unsure] += np.array([0.05, -0.05, 0])  # most likely "0", at .35 of .40
-    found = labelerrors.judge(probabilities, truth)
+    found = label_errors.judge(probabilities, truth)
     assert not found.listed[unsure].any()
 
 
@@ -525,7 +526,7 @@ def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
     settled, words = with_scale(config.load(sound), tables)
     assert settled.images.bounds == (0, 4095)
     facts = image_stats.collect(tables, bounds=settled.images.bounds)
-    found = {finding.name: finding for finding in filefindings.find(facts, tables, words)}
+    found = {finding.name: finding for finding in file_issues.find(facts, tables, words)}
     assert "4095 white" in found["deep"].sentence
     assert found["deep"].count == 9
     ((shown,),) = found["bands_left_out"].strips

@@ -12,11 +12,11 @@ from conftest import Outcome, draw_shape
 from sklearn.datasets import load_digits
 from test_folds import competition
 
-from foldcraft import duplicates, sketches
 from foldcraft.common.config import FoldsConfig
 from foldcraft.data import folds, splitting
-from foldcraft.duplicates import Null
-from foldcraft.sketches import Pictures, Sketches, Stack
+from foldcraft.study.audit import duplicates, image_hash
+from foldcraft.study.audit.duplicates import Null
+from foldcraft.study.audit.image_hash import Pictures, Sketches, Stack
 
 SIDE = 64
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -114,14 +114,14 @@ def test_features_find_a_crop_that_pixels_do_not():
 @pytest.mark.parametrize("way", range(8))
 def test_all_eight_ways_round_are_told_apart(way: int):
     images = np.stack([scene(seed) for seed in range(12)])
-    turned = np.stack([sketches.turn(image, way) for image in images])
+    turned = np.stack([image_hash.turn(image, way) for image in images])
     pictures = Pictures(Stack([images, turned]), np.arange(24))
-    deviation = sketches.spread(pictures)
+    deviation = image_hash.spread(pictures)
     made = Sketches.of(pictures, deviation)
     rows = np.arange(12)
     assert made.way_round(rows, rows + 12).tolist() == [way] * 12
     assert np.allclose(made.similar(rows)[rows, rows + 12], 1, atol=0.01)
-    assert np.allclose(sketches.agreement(pictures, deviation, rows, rows + 12, np.full(12, way)).score, 1, atol=1e-3)
+    assert np.allclose(image_hash.agreement(pictures, deviation, rows, rows + 12, np.full(12, way)).score, 1, atol=1e-3)
 
 
 def test_the_line_follows_the_data_and_is_not_moved_by_many_copies():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from foldcraft import leaks, subjects
+from foldcraft.study.audit import hidden_groups, leaks
 
 ROWS = 300
 ORDER = np.random.default_rng(0).permutation(1797)[: 2 * ROWS]  # the set is sorted by writer, a shift of its own
@@ -129,17 +129,17 @@ def test_groups_that_were_set_apart_are_no_shift():
 
 def test_ids_that_name_a_subject_are_proposed():
     ids = [f"p{person:02d}_{shot}.png" for person in range(30) for shot in range(3)]
-    made = subjects.propose(ids)
+    made = hidden_groups.propose(ids)
     assert made.table.groupby("group")["id"].size().tolist() == [3] * 30
     assert set(made.table["evidence"]) == {"ids"}
     assert "30 possible groups" in made.says
     known = [name[:3] for name in ids]
-    assert subjects.propose(ids, groups=known).table.empty
+    assert hidden_groups.propose(ids, groups=known).table.empty
 
 
 @pytest.mark.parametrize("ids", [[f"{row:05d}.jpg" for row in range(90)], [f"img_{row}.png" for row in range(90)]])
 def test_ids_without_a_pattern_propose_nothing(ids: list[str]):
-    assert subjects.propose(ids).table.empty
+    assert hidden_groups.propose(ids).table.empty
 
 
 def test_features_propose_what_is_nearest_both_ways():
@@ -147,7 +147,7 @@ def test_features_propose_what_is_nearest_both_ways():
     person = np.repeat(np.arange(60), 2)
     values = rng.normal(size=(60, 40))[person] + 0.2 * rng.normal(size=(120, 40))
     ids = np.array([f"{number:05d}" for number in rng.permutation(120)])
-    made = subjects.propose(ids, values)
+    made = hidden_groups.propose(ids, values)
     truth = dict(zip(ids.tolist(), person.tolist(), strict=True))
     proposed = made.table.assign(person=made.table["id"].map(truth)).groupby("group")["person"]
     assert len(proposed) > 50

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from foldcraft.audit import Audit
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.files import write_atomic
 from foldcraft.data import contact_sheet
 from foldcraft.data.contact_sheet import Tile
-from foldcraft.findings import Finding, Shown
+from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.study.audit.run import Audit
 from foldcraft.terminal import Terminal
 
 MOST_TILES = 48  # on a sheet

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.data.targets import Classes
-from foldcraft.findings import Finding, Shown
+from foldcraft.study.audit.finding import Finding, Shown
 
 TABLE = "label_errors.csv"
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldcraft.common.errors import listing
 from foldcraft.data.competition import Tables
-from foldcraft.findings import Finding, Shown
+from foldcraft.study.audit.finding import Finding, Shown
 
 TABLE = "labels.csv"
 GROUPS_TABLE = "mixed_groups.csv"

@@ -14,10 +14,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from foldcraft import sketches
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.sketches import Agreement, Pictures, Sketches, Stack, agreement, chunks, reduced
+from foldcraft.study.audit import image_hash
+from foldcraft.study.audit.image_hash import Agreement, Pictures, Sketches, Stack, agreement, chunks, reduced
 
 COLUMNS = ["id_a", "id_b", "where", "kind", "score"]
 TRAIN, BETWEEN, TEST = "train-train", "train-test", "test-test"
@@ -123,12 +123,12 @@ class _Search:
         self.audience, self.notes = audience, []
         self.unique, equal = _equal(stack)
         self.pairs = _table(equal, "exact", 1.0)
-        flat = sketches.flat(Pictures(stack, self.unique))
+        flat = image_hash.flat(Pictures(stack, self.unique))
         if flat.any():
             self.notes.append(f"{flat.sum()} images are next to empty and were compared for equal pixels only")
         self.rows = self.unique[~flat]
         self.pictures, self.truth = Pictures(stack, self.rows), truth[self.rows]
-        self.deviation = sketches.spread(self.pictures)
+        self.deviation = image_hash.spread(self.pictures)
         self.sketches = Sketches.of(self.pictures, self.deviation)
 
     def copies(self) -> None:
@@ -201,7 +201,7 @@ class _Search:
         asked = np.zeros(len(self.rows), bool)
         if len(np.unique(self.truth[known])) > 1:
             asked[known[:: max(1, len(known) // SAMPLE)]] = True
-        for rows in chunks(len(self.rows) if most > 0 else 0, max(1, sketches.BLOCK // max(1, len(self.rows)))):
+        for rows in chunks(len(self.rows) if most > 0 else 0, max(1, image_hash.BLOCK // max(1, len(self.rows)))):
             found = similar(rows)
             found[np.arange(len(rows)), rows] = -2
             best = np.argpartition(-found, most - 1, axis=1)[:, :most]

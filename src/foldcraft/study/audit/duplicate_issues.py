@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from foldcraft import duplicates
 from foldcraft.common.callbacks import Audience
 from foldcraft.data.competition import Competition
-from foldcraft.duplicates import BETWEEN, TEST, TRAIN
-from foldcraft.findings import Finding, Severity, Shown
+from foldcraft.study.audit import duplicates
+from foldcraft.study.audit.duplicates import BETWEEN, TEST, TRAIN
+from foldcraft.study.audit.finding import Finding, Severity, Shown
 
 TABLE = "duplicates.csv"
 MANY = 0.02  # share of the images from which copies change what a score means

@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 from foldcraft.common.callbacks import Audience
 from foldcraft.metrics import scores as score_functions
 from foldcraft.metrics.intervals import bootstrap_interval
-from foldcraft.sketches import Stack, reduced
+from foldcraft.study.audit.image_hash import Stack, reduced
 
 FIELDS = {
     "order": ["place", "id number", "id length"],

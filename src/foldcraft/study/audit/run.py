@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from foldcraft import duplicatefindings, filefindings, labelerrors, labelfindings, leakfindings, leaks, subjects
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
@@ -15,11 +14,20 @@ from foldcraft.data import folds, image_stats, splitting
 from foldcraft.data.competition import Competition, Tables
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
-from foldcraft.findings import Finding, worst_first
 from foldcraft.predictions import finished_runs, linear_probe
 from foldcraft.predictions.experiment import Workspace, scaled, with_scale
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted
 from foldcraft.predictions.feature_cache import gather as gather_features
+from foldcraft.study.audit import (
+    duplicate_issues,
+    file_issues,
+    hidden_groups,
+    label_errors,
+    label_issues,
+    leak_issues,
+    leaks,
+)
+from foldcraft.study.audit.finding import Finding, worst_first
 from foldcraft.training import initialization
 
 SMALL = ImageSpec(64)  # as what copies are told by, at the data's scale
@@ -77,11 +85,11 @@ def run(config: Config, tables: Tables, audience: Audience) -> Audit:
     config, scale = with_scale(config, tables)
     found = Audit(tables, config.images.bounds)
     facts = _facts(config, tables, audience)
-    found.findings += filefindings.find(facts, tables, scale) + labelfindings.find(tables, config.folds.count)
-    found.csvs["files.csv"] = filefindings.table(facts, found.findings, tables.folder)
-    found.csvs["labels.csv"] = labelfindings.table(tables)
-    found.csvs[labelfindings.NAMES_TABLE] = labelfindings.group_names(tables)
-    found.csvs["mixed_groups.csv"] = labelfindings.mixed_groups(tables)
+    found.findings += file_issues.find(facts, tables, scale) + label_issues.find(tables, config.folds.count)
+    found.csvs["files.csv"] = file_issues.table(facts, found.findings, tables.folder)
+    found.csvs["labels.csv"] = label_issues.table(tables)
+    found.csvs[label_issues.NAMES_TABLE] = label_issues.group_names(tables)
+    found.csvs["mixed_groups.csv"] = label_issues.mixed_groups(tables)
     try:
         seen = look(config, tables, facts, audience)
     except FoldcraftError as error:
@@ -144,9 +152,9 @@ def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
 
 def _duplicates(found: Audit, seen: Seen, audience: Audience) -> None:
     data, (train, test) = seen.work.competition, seen.small
-    pairs = duplicatefindings.search(data, (train.pixels, test.pixels), (seen.train, seen.test), audience)
-    found.csvs[duplicatefindings.TABLE] = pairs
-    found.findings += duplicatefindings.find(pairs, data, seen.work.folds.fold if seen.frozen else None)
+    pairs = duplicate_issues.search(data, (train.pixels, test.pixels), (seen.train, seen.test), audience)
+    found.csvs[duplicate_issues.TABLE] = pairs
+    found.findings += duplicate_issues.find(pairs, data, seen.work.folds.fold if seen.frozen else None)
     found.notes += [f"copies: {note}" for note in pairs.attrs["notes"]]
 
 
@@ -156,15 +164,15 @@ def _leaks(found: Audit, seen: Seen, audience: Audience) -> None:
     by_metadata = leaks.of_metadata(seen.facts, labels, data.groups, audience)
     by_features = leaks.of_features(seen.train, seen.test, data.train_ids, data.test_ids, data.groups)
     table = pd.concat([by_metadata, by_features], ignore_index=True)
-    found.csvs[leakfindings.TABLE] = table
-    found.findings += leakfindings.find(table, data)
+    found.csvs[leak_issues.TABLE] = table
+    found.findings += leak_issues.find(table, data)
 
 
 def _subjects(found: Audit, seen: Seen) -> None:
     data = seen.work.competition
-    proposal = subjects.propose(data.train_ids, seen.train, data.groups)
-    found.csvs[leakfindings.GROUPS_TABLE] = proposal.table
-    found.findings += leakfindings.find_groups(proposal, data)
+    proposal = hidden_groups.propose(data.train_ids, seen.train, data.groups)
+    found.csvs[leak_issues.GROUPS_TABLE] = proposal.table
+    found.findings += leak_issues.find_groups(proposal, data)
     found.notes.append(f"groups: {proposal.says}")
 
 
@@ -191,7 +199,7 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Aud
         log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
     else:
         return
-    suspicion = labelerrors.judge(np.exp(log_probs.astype(np.float64)), data.targets)
-    listed = labelerrors.table(suspicion, data.train_ids, data.targets, data.classes)
-    found.csvs[labelerrors.TABLE] = listed
-    found.findings += labelerrors.find(listed, suspicion, judge)
+    suspicion = label_errors.judge(np.exp(log_probs.astype(np.float64)), data.targets)
+    listed = label_errors.table(suspicion, data.train_ids, data.targets, data.classes)
+    found.csvs[label_errors.TABLE] = listed
+    found.findings += label_errors.find(listed, suspicion, judge)

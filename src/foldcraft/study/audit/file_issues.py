@@ -13,7 +13,7 @@ from PIL import Image
 from foldcraft.common.errors import listing
 from foldcraft.data.competition import Tables
 from foldcraft.data.image_paths import IMAGE_SUFFIXES
-from foldcraft.findings import Finding, Severity, Shown
+from foldcraft.study.audit.finding import Finding, Severity, Shown
 
 TABLE = "files.csv"
 FAR = 6.0  # robust standard deviations beyond which a size is extreme

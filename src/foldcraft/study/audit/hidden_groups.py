@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import median_abs_deviation, norm
 
-from foldcraft.sketches import BLOCK, Stack, chunks, reduced
+from foldcraft.study.audit.image_hash import BLOCK, Stack, chunks, reduced
 
 COLUMNS = ["id", "group", "evidence"]
 SPLIT = re.compile(r"[_\-./ ]+")

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from foldcraft import leaks
 from foldcraft.data.competition import Competition
-from foldcraft.findings import SEVERITIES, Finding, Severity, Shown
-from foldcraft.subjects import Proposal
+from foldcraft.study.audit import leaks
+from foldcraft.study.audit.finding import SEVERITIES, Finding, Severity, Shown
+from foldcraft.study.audit.hidden_groups import Proposal
 
 TABLE = "leaks.csv"
 GROUPS_TABLE = "groups.csv"
