@@ -19,7 +19,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import write_atomic
 
 if TYPE_CHECKING:
-    from foldcraft.sanity.examine import Line, Report
+    from foldcraft.study.checks.run import Line, Report
     from foldcraft.terminal import Terminal
 
 FAILED = 1
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.images} is not a number of images", "--images")
     config = cli.load_config(args)
 
-    from foldcraft.sanity import opening, titles
+    from foldcraft.study.checks import opening, titles
 
     only = titles.named([word for word in args.only if "=" not in word])
     opened = opening.read(config)
 
     from foldcraft.common.paths import check_file
-    from foldcraft.sanity.examine import examine
+    from foldcraft.study.checks.run import examine
 
     terminal, file = cli.terminal(args), check_file(config)
     trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None

@@ -18,10 +18,10 @@ from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import fold_model, linear_probe
-from foldcraft.sanity import opening, subject
-from foldcraft.sanity.examine import CHECKS, Report, examine
-from foldcraft.sanity.finding import FAIL, NOT_APPLICABLE, NOTE, PASS
-from foldcraft.sanity.titles import TITLES
+from foldcraft.study.checks import opening, subject
+from foldcraft.study.checks.result import FAIL, NOT_APPLICABLE, NOTE, PASS
+from foldcraft.study.checks.run import CHECKS, Report, examine
+from foldcraft.study.checks.titles import TITLES
 from foldcraft.training import trainer
 
 SETTINGS = """

@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.models import finetune
 from foldcraft.models.backbones import head_names
-from foldcraft.sanity.finding import Finding, noted, verdict
-from foldcraft.sanity.subject import Subject
+from foldcraft.study.checks.result import Finding, noted, verdict
+from foldcraft.study.checks.subject import Subject
 
 FEW_IMAGES = 4
 ON_SIMPLEX = 5e-3  # how far from one a row of probabilities may add up to, in 16 bits too

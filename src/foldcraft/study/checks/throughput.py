@@ -13,10 +13,10 @@ from foldcraft.common.errors import counted
 from foldcraft.data.loader import EpochBatches, default_workers, train_loader
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware, cores
-from foldcraft.sanity.finding import NOTE, Finding, not_applicable, noted, verdict
-from foldcraft.sanity.learning import NOTHING_TRAINED
-from foldcraft.sanity.subject import Subject
-from foldcraft.sanity.timetable import Timetable, take
+from foldcraft.study.checks.profile import Timetable, take
+from foldcraft.study.checks.result import NOTE, Finding, not_applicable, noted, verdict
+from foldcraft.study.checks.subject import Subject
+from foldcraft.study.checks.training import NOTHING_TRAINED
 from foldcraft.training.trainer import Trainer
 
 COUNTS = (0, 1, 2, 4, 8)

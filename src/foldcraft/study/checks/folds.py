@@ -6,8 +6,8 @@ import pandas as pd
 from foldcraft.data import image_cache as pictures
 from foldcraft.data.augment import centre
 from foldcraft.data.folds import torn_groups
-from foldcraft.sanity.finding import Finding, verdict
-from foldcraft.sanity.subject import Subject
+from foldcraft.study.checks.result import Finding, verdict
+from foldcraft.study.checks.subject import Subject
 
 SOME = 32  # images that are decoded anew
 

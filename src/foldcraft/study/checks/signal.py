@@ -11,8 +11,8 @@ from foldcraft.predictions import linear_probe
 from foldcraft.predictions.feature_cache import FrozenNet, Wanted
 from foldcraft.predictions.inference import sweep
 from foldcraft.predictions.linear_probe import Probe, Rows
-from foldcraft.sanity.finding import FAIL, NOTE, PASS, Finding, not_applicable, verdict
-from foldcraft.sanity.subject import Subject
+from foldcraft.study.checks.result import FAIL, NOTE, PASS, Finding, not_applicable, verdict
+from foldcraft.study.checks.subject import Subject
 from foldcraft.study.diagnose import each_fold
 
 SURE = 3.0  # standard errors

@@ -6,8 +6,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.common.config import TrainConfig
 from foldcraft.models import finetune
-from foldcraft.sanity.finding import Finding, not_applicable, verdict
-from foldcraft.sanity.subject import LEARNED, Subject
+from foldcraft.study.checks.result import Finding, not_applicable, verdict
+from foldcraft.study.checks.subject import LEARNED, Subject
 from foldcraft.training.losses import FOCUS
 from foldcraft.training.trainer import Trainer
 

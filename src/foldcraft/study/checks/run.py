@@ -9,41 +9,41 @@ from typing import Any
 
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.sanity import information, judging, learning, net, pace, splits
-from foldcraft.sanity.finding import FAIL, Finding, not_applicable
-from foldcraft.sanity.opening import Opened
-from foldcraft.sanity.subject import Subject
-from foldcraft.sanity.timetable import Timetable
-from foldcraft.sanity.titles import TITLES
+from foldcraft.study.checks import folds, inference, network, signal, throughput, training
+from foldcraft.study.checks.opening import Opened
+from foldcraft.study.checks.profile import Timetable
+from foldcraft.study.checks.result import FAIL, Finding, not_applicable
+from foldcraft.study.checks.subject import Subject
+from foldcraft.study.checks.titles import TITLES
 
 MOST = 400  # training images that are looked at
 
 CHECKS: dict[str, Callable[[Subject], Finding]] = {  # in the order of `titles.TITLES`
-    "folds": splits.folds_hold,
-    "pairs": splits.pairs_hold,
-    "preprocessing": judging.preprocessing,
-    "constants": judging.constants,
-    "draws": information.draws_differ,
-    "augmentation": information.labels_survive,
-    "pixels": information.pixels_matter,
-    "shuffled": information.shuffled_labels,
-    "first_loss": learning.first_loss,
-    "modes": learning.modes,
-    "statistics": learning.statistics,
-    "logits": net.logits,
-    "bias": net.bias,
-    "idle_bias": net.idle_bias,
-    "leaks": net.leaks,
-    "gradients": learning.gradients_zeroed,
-    "one_batch": learning.one_batch,
-    "repeatable": judging.repeatable,
-    "alone": judging.alone,
-    "judged_alike": judging.judged_alike,
-    "precision": pace.precision,
-    "workers": pace.workers,
-    "pinned": pace.memory,
-    "waits": pace.waits,
-    "processes": pace.processes,
+    "folds": folds.folds_hold,
+    "pairs": folds.pairs_hold,
+    "preprocessing": inference.preprocessing,
+    "constants": inference.constants,
+    "draws": signal.draws_differ,
+    "augmentation": signal.labels_survive,
+    "pixels": signal.pixels_matter,
+    "shuffled": signal.shuffled_labels,
+    "first_loss": training.first_loss,
+    "modes": training.modes,
+    "statistics": training.statistics,
+    "logits": network.logits,
+    "bias": network.bias,
+    "idle_bias": network.idle_bias,
+    "leaks": network.leaks,
+    "gradients": training.gradients_zeroed,
+    "one_batch": training.one_batch,
+    "repeatable": inference.repeatable,
+    "alone": inference.alone,
+    "judged_alike": inference.judged_alike,
+    "precision": throughput.precision,
+    "workers": throughput.workers,
+    "pinned": throughput.memory,
+    "waits": throughput.waits,
+    "processes": throughput.processes,
 }
 
 
@@ -116,7 +116,7 @@ def examine(
         for name in only:
             lines.append(_carry_out(name, subject, lines))
             tell(lines[-1])
-        table = pace.timetable(subject) if subject.trains and (trace or "workers" in only) else None
+        table = throughput.timetable(subject) if subject.trains and (trace or "workers" in only) else None
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
         return Report(lines, len(subject.competition.targets), seconds, cpu_seconds, table)
 

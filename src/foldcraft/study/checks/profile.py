@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from foldcraft.data import image_cache as pictures
 from foldcraft.models import finetune
-from foldcraft.sanity.subject import Subject
+from foldcraft.study.checks.subject import Subject
 from foldcraft.training.trainer import Trainer
 
 STEPS = 5  # that are timed, after one that is not

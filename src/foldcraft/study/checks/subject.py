@@ -23,7 +23,7 @@ from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import Member
 from foldcraft.predictions.store import Predictions
-from foldcraft.sanity.opening import Opened
+from foldcraft.study.checks.opening import Opened
 from foldcraft.training import fold as fold_training
 from foldcraft.training import initialization, lr_search
 from foldcraft.training.distributed import Processes

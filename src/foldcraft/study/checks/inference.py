@@ -10,8 +10,8 @@ from torch import nn
 
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions.inference import Member, predict, sweep
-from foldcraft.sanity.finding import Finding, not_applicable, verdict
-from foldcraft.sanity.subject import Subject, log_loss
+from foldcraft.study.checks.result import Finding, not_applicable, verdict
+from foldcraft.study.checks.subject import Subject, log_loss
 
 SOME = 16
 SAME = 1e-3  # share of the way between two images that the order of sums alone may make
