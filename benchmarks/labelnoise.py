@@ -23,7 +23,7 @@ from foldcraft.common import config
 from foldcraft.data import competition, image_stats
 from foldcraft.study.audit import label_errors, run
 from foldcraft.study.audit.run import Seen
-from foldcraft.terminal import Terminal
+from foldcraft.views.terminal import Terminal
 
 
 def flipped(targets: np.ndarray, share: float, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

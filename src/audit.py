@@ -9,7 +9,7 @@ finding means.
 
 from collections.abc import Sequence
 
-from foldcraft import cli
+from foldcraft.views import cli
 
 SERIOUS = 1
 
@@ -24,16 +24,16 @@ def main(arguments: Sequence[str]) -> int:
 
     tables = competition.read_tables(config)
 
-    from foldcraft import auditreport
     from foldcraft.common.files import locked
     from foldcraft.common.paths import audit_folder
     from foldcraft.study.audit import run
+    from foldcraft.views import audit_report
 
     terminal, folder = cli.terminal(args), audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):
         found = run.run(config, tables, terminal)
-        auditreport.write(found, folder, terminal)
-    auditreport.show(found, folder, terminal)
+        audit_report.write(found, folder, terminal)
+    audit_report.show(found, folder, terminal)
     return SERIOUS if args.strict and found.is_serious else 0
 
 

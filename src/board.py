@@ -16,14 +16,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from foldcraft.study.ranking import Ranking
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 SORTS = {"score": "rank", "cost": "seconds", "name": "experiment", "time": "changed"}
 FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %
@@ -159,7 +159,7 @@ def show_unfinished(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> 
 
 
 def about(row: dict[str, Any], found: Ranking) -> tuple[str, ...]:
-    from foldcraft.terminal import duration
+    from foldcraft.views.terminal import duration
 
     time = "" if row["seconds"] is None else duration(row["seconds"])
     more = f" + {row['made_from']}" if row["made_from"] else ""

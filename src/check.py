@@ -14,13 +14,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import write_atomic
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.study.checks.run import Line, Report
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 FAILED = 1
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.metrics.significance import Answers, ClassChange, Comparison, Strictness
     from foldcraft.study.compare import Run
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 MOST_CLASSES = 20  # shown of each experiment
 FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %

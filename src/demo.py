@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.config import load
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
     from foldcraft.ensemble.blend import Combined
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 PROBE, FINETUNE = "configs/digits/probe.yaml", "configs/digits/finetune.yaml"
 WORDS = {

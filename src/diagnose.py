@@ -15,14 +15,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import write_atomic
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.study.advice import Advice
     from foldcraft.study.diagnose import Diagnosis
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.ensemble.blend import Combined
     from foldcraft.ensemble.methods import Method
     from foldcraft.ensemble.nested import Candidate
     from foldcraft.predictions.members import MemberRuns
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
 
@@ -117,7 +117,7 @@ def submit(
 
 
 def _track(members: Sequence[MemberRuns], path: Path, entry: dict[str, object], terminal: Terminal) -> None:
-    from foldcraft.tracking import tracker_of
+    from foldcraft.views.tracking import tracker_of
 
     configs = [member.work.config for member in members]
     if tracker := tracker_of(configs[0]):

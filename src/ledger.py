@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.submission.leaderboard import Standing
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
 

@@ -6,7 +6,7 @@ python src/preview.py --config configs/digits/finetune.yaml
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcraft import cli
+from foldcraft.views import cli
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> int:
 
     work = Workspace.open(config)
 
-    from foldcraft import preview
     from foldcraft.common.paths import experiment_folder
     from foldcraft.data import contact_sheet
+    from foldcraft.views import preview
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcraft import cli
+from foldcraft.views import cli
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common import config
 from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
     from foldcraft.ensemble.model_soup import Pot
     from foldcraft.ensemble.soup_selection import Gain, Taste, Tasted
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:

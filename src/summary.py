@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import write_atomic
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
     from foldcraft.models.summary import Anatomy, Group, Part
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft import cli
 from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.study.sweep import Sweep, Tried
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     space, work = search_space.read(args.space), Workspace.open(load([]))
 
     from foldcraft.study.sweep import Sweep, words_of_caution
-    from foldcraft.terminal import Several
-    from foldcraft.tracking import Tracker
+    from foldcraft.views.terminal import Several
+    from foldcraft.views.tracking import Tracker
 
     terminal = cli.terminal(args)
     sweep = Sweep(load, space, work, terminal)

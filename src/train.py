@@ -15,15 +15,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from foldcraft import cli
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.views import cli
 
 KILLED = 128  # and the signal's number: what a shell says of a process that was killed
 
 if TYPE_CHECKING:
     from foldcraft.predictions.experiment import Workspace
-    from foldcraft.terminal import Terminal
     from foldcraft.training.distributed import Processes
+    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,9 +60,9 @@ def train(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], name
 def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], together: Processes) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.common.callbacks import Audience
-    from foldcraft.terminal import Several
-    from foldcraft.tracking import tracker_of
     from foldcraft.training.fold import train_fold
+    from foldcraft.views.terminal import Several
+    from foldcraft.views.tracking import tracker_of
 
     if not together.is_first:
         for fold in chosen:
@@ -90,7 +90,7 @@ def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Termin
     """The folds, and what they come to."""
     from statistics import fmean, stdev
 
-    from foldcraft.terminal import duration
+    from foldcraft.views.terminal import duration
 
     scores, seconds = ([one[key] for one in manifests.values()] for key in ("score", "seconds"))
     rows = [

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from foldcraft import cli
+from foldcraft.views import cli
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ROOT.parent / "shared"  # real data and weights, where a checkout has them beside it

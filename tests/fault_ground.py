@@ -37,10 +37,10 @@ from sklearn.datasets import load_digits  # noqa: E402
 import infer  # noqa: E402, F401 (imported before the forks)
 import split  # noqa: E402, F401
 import train  # noqa: E402, F401
-from foldcraft import cli
 from foldcraft.common import checksums  # noqa: E402
 from foldcraft.submission import ledger
 from foldcraft.training.trainer import Trainer  # noqa: E402
+from foldcraft.views import cli
 
 torch.set_num_threads(1)
 

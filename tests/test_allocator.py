@@ -26,7 +26,7 @@ ROUNDS, PIECE = 8, 40 << 20  # bytes; glibc itself keeps no pieces as large
 LARGEST_PAGE = 2 << 20
 IF_GIVEN_BACK = ROUNDS * PIECE // LARGEST_PAGE  # faults at least
 COMMAND = [str(SOURCE / "ledger.py"), "--help"]
-MIRROR = ["-m", "foldcraft.wandb_mirror"]
+MIRROR = ["-m", "foldcraft.views.wandb_process"]
 OF_USER = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", allocator.SWITCH)
 SHAPES = ["images.size=96", "train.batch=16", "train.epochs=1", "--fold", "0"]  # activations that are mapped by default
 

@@ -14,13 +14,13 @@ import pytest
 from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
-from foldcraft import auditreport, cli
 from foldcraft.common import config
 from foldcraft.data import competition, contact_sheet, image_cache, image_stats
 from foldcraft.data.contact_sheet import Tile
 from foldcraft.predictions.experiment import with_scale
 from foldcraft.study.audit import file_issues, label_errors, label_issues, leaks
 from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.views import audit_report, cli
 
 SIDE = 32
 ROWS = 66
@@ -466,7 +466,7 @@ def test_nothing_is_half_written(sound: Path, command, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(auditreport, "draw", stop)
+        patch.setattr(audit_report, "draw", stop)
         assert audit(command, sound).code == 130
     assert (AUDIT / "summary.json").read_bytes() == before
     assert not list(AUDIT.rglob("*.tmp-*"))
@@ -489,7 +489,7 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
         Image.new("RGB", (300, 100), colour).save(tmp_path / name)
     paths = {("train", name): tmp_path / name for name in ("a.png", "b.png", "bad.png")}
     strips = [[Shown("train", "a.png", "x" * 500), Shown("train", "b.png")], [Shown("train", "bad.png")]]
-    made = auditreport.draw(Finding("pairs", "info", 2, "", "", "", strips), paths, (0, 65535))
+    made = audit_report.draw(Finding("pairs", "info", 2, "", "", "", strips), paths, (0, 65535))
     assert made.size == (
         2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP,
         2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP + 3 * contact_sheet.LINE,

@@ -27,7 +27,7 @@ from foldcraft.data.decode import UnreadableImage
 from foldcraft.data.image_cache import ImageSpec, UnreadableImages, open_stores
 from foldcraft.models import backbones, checkpoint
 from foldcraft.submission import build
-from foldcraft.wandb_mirror import run_id
+from foldcraft.views.wandb_process import run_id
 
 ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef" * 2 + "5ec4e75e"

@@ -83,7 +83,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
         return folders.get(mistake, folders["no folds"]), command, words
 
     stages = [
-        {"start": "foldcraft.cli", "cases": [asked(*case) for case in early]},
+        {"start": "foldcraft.views.cli", "cases": [asked(*case) for case in early]},
         {"start": "foldcraft.predictions.experiment", "cases": [asked(*case) for case in late]},
     ]
     done = subprocess.run(

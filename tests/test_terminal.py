@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from foldcraft.terminal import Terminal
+from foldcraft.views.terminal import Terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*([A-Za-z])")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")

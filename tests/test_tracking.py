@@ -21,11 +21,11 @@ import wandb
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from foldcraft import tracking, wandb_panels
 from foldcraft.common import config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import store
 from foldcraft.predictions.oof import Scorecard
+from foldcraft.views import tracking, wandb_panels
 
 BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, 7
 
@@ -421,7 +421,7 @@ def test_patience_is_ten_seconds() -> None:
 
 def test_mode_follows_key_and_wish() -> None:
     code = (
-        "import os; os.environ.pop('WANDB_MODE', None); from foldcraft.wandb_mirror import mode_of; "
+        "import os; os.environ.pop('WANDB_MODE', None); from foldcraft.views.wandb_process import mode_of; "
         "print(mode_of('auto', True), mode_of('auto', False), mode_of('offline', True))"
     )
     source = Path(tracking.__file__).parents[1]

@@ -14,7 +14,7 @@ from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.common.files import cannot_write
 
 if TYPE_CHECKING:
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
 DEFAULT_CONFIG = "configs/default.yaml"
 MISTAKE = 2
@@ -47,7 +47,7 @@ def parser(
 
 def terminal(args: argparse.Namespace) -> "Terminal":
     """What a command shows all it has to show on, as quietly as it was asked to."""
-    from foldcraft.terminal import Terminal
+    from foldcraft.views.terminal import Terminal
 
     return Terminal(args.quiet)
 

@@ -19,12 +19,12 @@ import numpy as np
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.wandb_mirror import run_id
+from foldcraft.views.wandb_process import run_id
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end
 # Said aloud, because the end of the pipe would not be seen while a forked worker still holds its other end.
 GOODBYE = {"do": "goodbye"}
-MIRROR = [sys.executable, "-m", "foldcraft.wandb_mirror"]
+MIRROR = [sys.executable, "-m", "foldcraft.views.wandb_process"]
 
 
 class Tracker(Audience):

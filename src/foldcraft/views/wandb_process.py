@@ -131,7 +131,7 @@ class Mirror:
 
     def submission(self, event: dict[str, Any]) -> None:
         """A submission was written."""
-        from foldcraft import wandb_artifacts
+        from foldcraft.views import wandb_artifacts
 
         config, file = Config.model_validate(event["config"]), Path(event["file"])
         run = self._open(config, secrets.token_hex(6), file.stem, "submission", {}, event["pid"], group="submissions")
@@ -198,7 +198,7 @@ class Mirror:
         return opened
 
     def _lineage(self, config: Config, fold: int) -> None:
-        from foldcraft import wandb_artifacts
+        from foldcraft.views import wandb_artifacts
 
         if config.tracking.artifacts == "off":
             return
@@ -210,7 +210,7 @@ class Mirror:
         self.kept += keeper.kept
 
     def _keep_fold(self, config: Config, run: Any, folder: FoldFolder) -> None:
-        from foldcraft import wandb_artifacts
+        from foldcraft.views import wandb_artifacts
 
         if config.tracking.artifacts == "off":
             return
@@ -221,9 +221,9 @@ class Mirror:
         self.kept += keeper.kept
 
     def _panels(self, config: Config, oof: list[Path]) -> dict[str, Any]:
-        from foldcraft import wandb_panels
         from foldcraft.data import competition
         from foldcraft.predictions.oof import Scorecard
+        from foldcraft.views import wandb_panels
 
         card = Scorecard.of(oof, config.tta.views or [], competition.read(config, images_of=()))
         return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds)
@@ -233,10 +233,10 @@ class Mirror:
 
     def _sum_up(self, config: Config) -> None:
         """Write the experiment's run, once all its folds are done, and again when their predictions have changed."""
-        from foldcraft import wandb_artifacts, wandb_panels
         from foldcraft.common import fingerprint
         from foldcraft.data import competition, folds
         from foldcraft.predictions.oof import Scorecard
+        from foldcraft.views import wandb_artifacts, wandb_panels
 
         home = experiment_folder(config)
         marker = home / "wandb.json"

@@ -12,7 +12,7 @@ from foldcraft.data import contact_sheet
 from foldcraft.data.contact_sheet import Tile
 from foldcraft.study.audit.finding import Finding, Shown
 from foldcraft.study.audit.run import Audit
-from foldcraft.terminal import Terminal
+from foldcraft.views.terminal import Terminal
 
 MOST_TILES = 48  # on a sheet
 COLUMNS = 8
