@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.common.errors import listing
     from foldcraft.common.files import write_atomic
-    from foldcraft.report import evidence, page
+    from foldcraft.views.report import evidence, page
 
     terminal = cli.terminal(args)
     seen = evidence.gather(members, Path("submissions"), terminal, args.out)

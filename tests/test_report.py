@@ -22,7 +22,6 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft import mistakes
 from foldcraft.common import config, errors, files
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import BackboneConfig
@@ -40,7 +39,7 @@ from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.predictions.members import MemberRuns
 from foldcraft.predictions.store import Predictions
-from foldcraft.report import blocks, charts, evidence, gallery, page
+from foldcraft.views.report import blocks, charts, evidence, gallery, mistakes, page
 
 NASTY = "</script><script>window.hacked = 1</script>"
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")

@@ -16,12 +16,12 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
 from foldcraft.data import image_cache
 from foldcraft.data.loader import PlainImages
-from foldcraft.mistakes import Case
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel
-from foldcraft.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
-from foldcraft.report.evidence import Evidence
+from foldcraft.views.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
+from foldcraft.views.report.evidence import Evidence
+from foldcraft.views.report.mistakes import Case
 
 WORST, DOUBTFUL = 48, 24  # cards: the worst mistakes, and the most doubtful labels among the others
 MOST_ROWS = 200  # of the table

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft import mistakes
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
@@ -23,11 +22,12 @@ from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.nested import Candidate
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
-from foldcraft.mistakes import Case
 from foldcraft.predictions import store
 from foldcraft.predictions.members import MemberRuns
 from foldcraft.submission import leaderboard, ledger
 from foldcraft.submission.leaderboard import Standing
+from foldcraft.views.report import mistakes
+from foldcraft.views.report.mistakes import Case
 
 
 @dataclass(frozen=True)

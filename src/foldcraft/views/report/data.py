@@ -5,8 +5,8 @@ from typing import Any
 
 from foldcraft.common.errors import counted
 from foldcraft.data import folds
-from foldcraft.report import charts
-from foldcraft.report.blocks import (
+from foldcraft.views.report import charts
+from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
@@ -23,7 +23,7 @@ from foldcraft.report.blocks import (
     number,
     texts,
 )
-from foldcraft.report.evidence import Evidence, read_json
+from foldcraft.views.report.evidence import Evidence, read_json
 
 SEVERITIES = ("serious", "warning", "info")  # worst first
 MOST_IDS = 100  # of a finding

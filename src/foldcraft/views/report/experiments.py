@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from foldcraft.report.blocks import (
+from foldcraft.study import ranking
+from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Section,
@@ -15,8 +16,7 @@ from foldcraft.report.blocks import (
     seconds,
     texts,
 )
-from foldcraft.report.evidence import Evidence
-from foldcraft.study import ranking
+from foldcraft.views.report.evidence import Evidence
 
 
 def board(seen: Evidence) -> Section:

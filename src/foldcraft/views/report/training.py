@@ -10,8 +10,8 @@ import pandas as pd
 from foldcraft.models import backbones, checkpoint, finetune, summary
 from foldcraft.models.summary import Part
 from foldcraft.predictions.members import MemberRuns
-from foldcraft.report import charts
-from foldcraft.report.blocks import (
+from foldcraft.views.report import charts
+from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
@@ -26,7 +26,7 @@ from foldcraft.report.blocks import (
     seconds,
     texts,
 )
-from foldcraft.report.evidence import Evidence, read_json
+from foldcraft.views.report.evidence import Evidence, read_json
 
 MOST_FOLDS = 100  # rows of the table of files
 STATES = ("fail", "note", "pass", "n/a")  # of checks, in the order they are shown in

@@ -5,9 +5,21 @@ from collections import Counter
 import numpy as np
 
 from foldcraft.metrics import calibration, scores
-from foldcraft.report import charts
-from foldcraft.report.blocks import Block, Cell, Chart, Section, Side, Table, Words, columns, interval, number, texts
-from foldcraft.report.evidence import Evidence
+from foldcraft.views.report import charts
+from foldcraft.views.report.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Section,
+    Side,
+    Table,
+    Words,
+    columns,
+    interval,
+    number,
+    texts,
+)
+from foldcraft.views.report.evidence import Evidence
 
 MOST_PAIRS = 30  # rows of the table of confusions
 MOST_POINTS = 60  # classes in the chart of F1

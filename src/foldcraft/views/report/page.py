@@ -13,9 +13,9 @@ from markupsafe import Markup, escape
 
 from foldcraft.common.callbacks import Audience
 from foldcraft.common.errors import counted
-from foldcraft.report import board, classes, data, gallery, scores, works
-from foldcraft.report.blocks import Section
-from foldcraft.report.evidence import Evidence
+from foldcraft.views.report import classes, data, experiments, gallery, scores, training
+from foldcraft.views.report.blocks import Section
+from foldcraft.views.report.evidence import Evidence
 
 HERE = Path(__file__).parent
 
@@ -30,7 +30,7 @@ def sections(seen: Evidence, audience: Audience) -> list[Section]:
         scores.headline(seen),
         data.split(seen),
         data.audit(seen),
-        works.training(seen),
+        training.training(seen),
         scores.blend(seen),
         scores.views(seen),
         classes.classes(seen),
@@ -38,11 +38,11 @@ def sections(seen: Evidence, audience: Audience) -> list[Section]:
         classes.sureness(seen),
         gallery.mistakes(seen, audience),
         data.diagnosis(seen),
-        works.checks(seen),
+        training.checks(seen),
         scores.leaderboard(seen),
-        board.board(seen),
-        works.nets(seen),
-        works.files(seen),
+        experiments.board(seen),
+        training.nets(seen),
+        training.files(seen),
     ]
 
 

@@ -7,8 +7,9 @@ from foldcraft.common.errors import counted
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.nested import Candidate, Score
 from foldcraft.metrics import calibration, significance
-from foldcraft.report import charts
-from foldcraft.report.blocks import (
+from foldcraft.submission import leaderboard as leaderboards
+from foldcraft.views.report import charts
+from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
@@ -26,8 +27,7 @@ from foldcraft.report.blocks import (
     seconds,
     texts,
 )
-from foldcraft.report.evidence import Evidence
-from foldcraft.submission import leaderboard as leaderboards
+from foldcraft.views.report.evidence import Evidence
 
 NOTHING = 1e-9  # differences below are rounding
 MOST_VIEWS = 40  # rows of the table of views
