@@ -32,7 +32,6 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.predictions.experiment import Workspace
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold import train_fold
-from foldcraft.training.plan import Plan
 
 LOOKS = (1, 10, 50, 100, 200)
 THREADS = 16  # that decode, as on a machine of so many cores
@@ -102,7 +101,7 @@ class Watch(Audience):
     def look(self, when: str) -> None:
         self.seen.append((when, resident("RssAnon")))
 
-    def started(self, plan: Plan, epochs_done: int) -> None:
+    def started(self, epochs: int, images: int, epochs_done: int) -> None:
         if self.trim:
             ctypes.CDLL(None).malloc_trim(0)
 

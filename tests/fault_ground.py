@@ -38,9 +38,11 @@ import infer  # noqa: E402, F401 (imported before the forks)
 import split  # noqa: E402, F401
 import train  # noqa: E402, F401
 from foldcraft.common import checksums  # noqa: E402
-from foldcraft.submission import ledger
+from foldcraft.ensemble import blend  # noqa: E402, F401
+from foldcraft.submission import build, ledger  # noqa: E402, F401
+from foldcraft.training import fold  # noqa: E402, F401
 from foldcraft.training.trainer import Trainer  # noqa: E402
-from foldcraft.views import cli
+from foldcraft.views import cli, terminal, tracking  # noqa: E402, F401
 
 torch.set_num_threads(1)
 

@@ -22,8 +22,8 @@ from foldcraft.common import config
 from foldcraft.common.checked_array import DamagedRows, RowFile
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import competition, decode
-from foldcraft.data.decode import UnreadableImage
+from foldcraft.data import competition, decoding
+from foldcraft.data.decoding import UnreadableImage
 from foldcraft.data.image_cache import ImageSpec, UnreadableImages, open_stores
 from foldcraft.models import backbones, checkpoint
 from foldcraft.submission import build
@@ -128,7 +128,7 @@ def test_postscript_is_not_handed_to_ghostscript(workplace: Path, monkeypatch: p
     path = workplace / "cat.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n")
     with pytest.raises(UnreadableImage, match="known kind"):
-        decode.decode(path)
+        decoding.decode(path)
     assert not Path("intruded").exists()
 
 
@@ -332,7 +332,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(workplace: Path, kind: st
 def test_a_text_bomb_is_not_unpacked(workplace: Path):
     path = write(workplace / "cat.png", samples()["png text bomb"])
     tracemalloc.start()
-    decode.decode(path)
+    decoding.decode(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
@@ -342,7 +342,7 @@ def test_scaling_a_large_image_needs_no_more_than_its_bytes():
     """As float64 the 12 million values would take 96 MB, several times over."""
     values = np.zeros((3000, 2000, 2), np.uint16)
     tracemalloc.start()
-    scaled = np.asarray(decode._scaled(values[..., 0], 65535))
+    scaled = np.asarray(decoding._scaled(values[..., 0], 65535))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert scaled.shape == (3000, 2000)

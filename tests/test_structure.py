@@ -1,4 +1,4 @@
-"""The house keeps its floors, and its commands keep off the names of other modules."""
+"""Packages import in one direction, and commands keep off the names of other modules."""
 
 import ast
 import importlib.util
@@ -6,62 +6,85 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "foldcraft"
 
 
-def floors() -> dict[str, int]:
-    """The floor of every room, as the table in docs/architecture.md has it."""
-    rows = re.findall(r"^\| (\d) \w+ \| ([^|]*) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
-    return {room: int(number) for number, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+# Imports go to the left only.
+PACKAGES = (
+    "common",
+    "metrics",
+    "models",
+    "data",
+    "predictions",
+    "training",
+    "ensemble",
+    "submission",
+    "study",
+    "views",
+)
 
 
-def files_of(room: str) -> list[Path]:
-    """The file of a room, or those of one that is a folder."""
-    return sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
-
-
-def imports_of(room: str) -> set[str]:
-    """Rooms of the package that a room imports."""
-    found = set()
-    for node in (node for file in files_of(room) for node in ast.walk(ast.parse(file.read_text()))):
-        if isinstance(node, ast.ImportFrom) and node.module == "foldcraft":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foldcraft."):
-            found.add(node.module.split(".")[1])
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each module of the package imports of the others; both by their names below `foldcraft`."""
+    modules = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, file in modules.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "foldcraft":
+                base = (node.module or "").partition(".")[2]
+                inner = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+                found[name] |= {one if one in modules else base for one in inner}
     return found
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {file.stem for file in PACKAGE.glob("*.py")} | {file.parent.name for file in PACKAGE.glob("*/*.py")}
-    rooms -= {"__init__"}
-    assert rooms == set(floors())
+def test_the_packages_are_these() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(PACKAGES)
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
 
 
-def test_rooms_import_from_their_own_floor_or_below() -> None:
-    floor = floors()
+def test_imports_go_to_packages_further_left() -> None:
+    place = {package: number for number, package in enumerate(PACKAGES)}
     upward = [
-        f"{room} (floor {floor[room]}) imports {other} (floor {floor[other]})"
-        for room in floor
-        for other in imports_of(room)
-        if floor[other] > floor[room]
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        for other in others
+        if place[other.partition(".")[0]] > place.get(module.partition(".")[0], -1)
     ]
-    assert not upward
+    assert upward == []
 
 
-def test_words_need_no_torch() -> None:
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter(imports()).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_tests_lie_where_what_they_test_does() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert [folder for folder in folders if not (PACKAGE / folder).is_dir()] == []
+    assert {folder.partition("/")[0] for folder in folders} == set(PACKAGES)
+
+
+def test_what_all_use_needs_no_torch() -> None:
     code = (
-        "import sys; from foldcraft import "
-        + ", ".join(sorted(room for room, floor in floors().items() if floor == 0))
+        "import sys; from foldcraft.common import "
+        + ", ".join(sorted(file.stem for file in (PACKAGE / "common").glob("*.py") if file.stem != "__init__"))
         + "; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_only_one_room_touches_albumentations() -> None:
+def test_only_one_module_touches_albumentations() -> None:
     files = [file.name for file in PACKAGE.rglob("*.py") if "import albumentations" in file.read_text()]
     assert files == ["augment.py"]
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
-from foldcraft.training.plan import Plan
 
 
 class Audience:
@@ -28,8 +27,8 @@ class Audience:
     def fold_started(self, config: Config, folder: FoldFolder, about: dict[str, Any]) -> None:
         """A fold begins, or goes on."""
 
-    def started(self, plan: Plan, epochs_done: int) -> None:
-        """Training begins, or goes on."""
+    def started(self, epochs: int, images: int, epochs_done: int) -> None:
+        """Training of so many epochs of so many images each begins, or goes on."""
 
     def stepped(self, images: int) -> None:
         """So many more images have been learned from."""

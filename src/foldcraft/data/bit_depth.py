@@ -12,7 +12,7 @@ import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.decode import BRIGHTEST, UnreadableImage, deep_values, is_deep
+from foldcraft.data.decoding import BRIGHTEST, UnreadableImage, deep_values, is_deep
 
 FORMAT = 1  # raise it when a look would come out differently
 INDEX = "depth.json"

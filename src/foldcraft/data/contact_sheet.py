@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from foldcraft.common.files import write_atomic
-from foldcraft.data.decode import decode
+from foldcraft.data.decoding import decode
 
 LINE = 13  # height of a line of a caption in pixels
 GAP = 4

@@ -15,7 +15,7 @@ from foldcraft.common import checksums, fingerprint
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.data.decode import decode, has_bands_left_out
+from foldcraft.data.decoding import decode, has_bands_left_out
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,

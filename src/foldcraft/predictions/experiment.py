@@ -19,7 +19,7 @@ from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
 from foldcraft.data import bit_depth, competition, folds
 from foldcraft.data.competition import Competition
-from foldcraft.data.decode import BRIGHTEST
+from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.predictions import lineage

@@ -168,7 +168,7 @@ class Trainer:
         """
         if state:
             self.restore(state)
-        self.audience.started(self.plan, self.epoch)
+        self.audience.started(self.plan.epochs, self.plan.batch * self.plan.steps_per_epoch, self.epoch)
         while not self.finished:
             self.run_epoch()
         return self.result()

@@ -22,7 +22,6 @@ from foldcraft.common.callbacks import Audience
 from foldcraft.common.config import Config
 from foldcraft.common.errors import counted, printable
 from foldcraft.common.paths import FoldFolder
-from foldcraft.training.plan import Plan
 
 ENDLESS = 10_000  # columns of what is no terminal: a file has no width
 WIDE, MIDDLING = 90, 60  # columns of a terminal from which on a bar shows all, or the most of it
@@ -130,12 +129,11 @@ class Terminal(Audience):
             self._weights = weights
         self.note(f"fold {self._fold}: {config.experiment} on {about['hardware']} ({about['why']})")
 
-    def started(self, plan: Plan, epochs_done: int) -> None:
-        self._epochs = plan.epochs
-        images = plan.batch * plan.steps_per_epoch
+    def started(self, epochs: int, images: int, epochs_done: int) -> None:
+        self._epochs = epochs
         self._training = self._begin(
             f"fold {self._fold}",
-            images * plan.epochs,
+            images * epochs,
             completed=images * epochs_done,
             amount=self._epoch(epochs_done + 1),
             unit=" images",
@@ -312,9 +310,9 @@ class Several(Audience):
         for member in self.members:
             member.fold_started(config, folder, about)
 
-    def started(self, plan: Plan, epochs_done: int) -> None:
+    def started(self, epochs: int, images: int, epochs_done: int) -> None:
         for member in self.members:
-            member.started(plan, epochs_done)
+            member.started(epochs, images, epochs_done)
 
     def stepped(self, images: int) -> None:
         for member in self.members:

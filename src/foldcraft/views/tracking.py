@@ -84,7 +84,7 @@ class Tracker(Audience):
         return f"warning: W&B failed, the local log is complete; see {self.log_file}" if code else None
 
     def _start(self) -> bool:
-        source = str(Path(__file__).parents[1])
+        source = str(Path(__file__).parents[2])
         environment = {"WANDB_DATA_DIR": str(self.folder.absolute() / "wandb"), **os.environ}
         environment["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, experiment_folder
 
-SOURCE = Path(__file__).parents[1]
+SOURCE = Path(__file__).parents[2]
 
 
 class Keeper:

@@ -160,7 +160,7 @@ def test_the_life_of_an_experiment_is_in_the_log(
     assert made["tiny-fold1"][2]["oof.parquet"].read_bytes() == (home / "fold1" / "oof.parquet").read_bytes()
     assert not any(kind == "model" for kind, *_ in made.values()), "models are large, and only kept on request"
     code = next(one for one in made.values() if one[0] == "code")
-    assert {"train.py", "foldcraft/fit.py"} <= set(code[2])
+    assert {"train.py", "foldcraft/training/trainer.py"} <= set(code[2])
     assert all(name.endswith(".py") for name in code[2])
     summed = artifacts(runs["tiny"])
     assert [summed[f"tiny-fold{fold}"][1] for fold in range(3)] == ["used"] * 3
@@ -424,6 +424,6 @@ def test_mode_follows_key_and_wish() -> None:
         "import os; os.environ.pop('WANDB_MODE', None); from foldcraft.views.wandb_process import mode_of; "
         "print(mode_of('auto', True), mode_of('auto', False), mode_of('offline', True))"
     )
-    source = Path(tracking.__file__).parents[1]
+    source = Path(tracking.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert done.stdout.split() == ["online", "offline", "offline"]

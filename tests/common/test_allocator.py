@@ -21,7 +21,7 @@ from foldcraft.common import allocator
 from foldcraft.data import image_stats
 from foldcraft.data.loader import train_loader
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 ROUNDS, PIECE = 8, 40 << 20  # bytes; glibc itself keeps no pieces as large
 LARGEST_PAGE = 2 << 20
 IF_GIVEN_BACK = ROUNDS * PIECE // LARGEST_PAGE  # faults at least

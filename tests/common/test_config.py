@@ -10,7 +10,7 @@ from foldcraft.common import config
 from foldcraft.common.config import Config, json_schema, load
 from foldcraft.common.errors import FoldcraftError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "sweeps").iterdir()))
 FRAGMENTS = [path for path in FILES if path.parent.name == "recipes" or path.name == "competition.yaml"]
 EXPERIMENTS = [path for path in FILES if path not in FRAGMENTS]

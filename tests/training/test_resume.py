@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import draw_shape
 
-GROUND = Path(__file__).with_name("killing_ground.py")
+GROUND = Path(__file__).parents[1] / "killing_ground.py"
 DEMANDING = """
 augment: {preset: heavy, mixup: 0.3, cutmix: 0.5}
 backbone: {drop: 0.2}

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from foldcraft.common.files import locked
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 TRAIN = str(SOURCE / "train.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 # No BatchNorm and no dropout, whose results depend on how a batch is shared out.

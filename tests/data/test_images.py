@@ -16,9 +16,8 @@ from conftest import flipped
 from PIL import Image
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import bit_depth, image_cache, image_stats
-from foldcraft.data import decode as decoder
-from foldcraft.data.decode import UnreadableImage
+from foldcraft.data import bit_depth, decoding, image_cache, image_stats
+from foldcraft.data.decoding import UnreadableImage
 from foldcraft.data.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
 
 WIDTH, HEIGHT = 48, 32
@@ -149,7 +148,7 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(tmp_path: Path, ki
     bands = (np.dstack([scene()[..., ::-1], half_clear()]).astype(np.float64) * times).astype(kind)
     cv2.imwrite(str(tmp_path / "a.tif"), bands)
     assert difference(tmp_path / "a.tif", scene(), 255 * times) == 0
-    assert decoder.has_bands_left_out(tmp_path / "a.tif")
+    assert decoding.has_bands_left_out(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -336,13 +335,13 @@ def test_an_image_of_too_many_pixels_is_reduced_while_it_is_read(
 ):
     large = Image.fromarray(scene()).resize((960, 640))
     large.convert(mode).save(tmp_path / name)
-    monkeypatch.setattr(decoder, "MOST_PIXELS", 200_000)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 200_000)
     small = decode(tmp_path / name)
     assert small.size == (480, 320)
     expected = large.convert(mode).convert("RGB").resize((480, 320), Image.Resampling.BOX)
     again = np.asarray(small).astype(float) - np.asarray(expected)
     assert np.abs(again).mean() < 8
-    monkeypatch.setattr(decoder, "MOST_MEMORY", 100_000)
+    monkeypatch.setattr(decoding, "MOST_MEMORY", 100_000)
     if name != "a.jpg":
         with pytest.raises(UnreadableImage, match=r"960 x 640 pixels need .* save it smaller"):
             decode(tmp_path / name)
@@ -668,7 +667,7 @@ def test_of_bands_that_call_themselves_grey_the_first_three_are_colours(tmp_path
     bands = np.broadcast_to(np.array([200, 50, 100, 7], kind), (6, 5, 4))
     path = tmp_path / "bands.tif"
     path.write_bytes(grey_tiff(np.ascontiguousarray(bands), extra))
-    assert decoder.decode(path, 255).getpixel((0, 0)) == (200, 50, 100)
+    assert decoding.decode(path, 255).getpixel((0, 0)) == (200, 50, 100)
     facts = image_stats.look(path)
     assert facts["bands_left_out"], "infrared is told of"
     assert not facts["problem"]

@@ -10,7 +10,7 @@ from PIL import Image
 from foldcraft.common.config import Config, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
-from foldcraft.data import decode, image_paths
+from foldcraft.data import decoding, image_paths
 from foldcraft.data.competition import Competition, read
 from foldcraft.models import backbones
 
@@ -197,7 +197,7 @@ def test_backslashes_do_not_lead_out_of_the_folder(folder: Path):
 
 
 def test_every_kind_that_is_read_has_its_extensions(folder: Path):
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decode.KINDS}
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decoding.KINDS}
     assert known == {*image_paths.IMAGE_SUFFIXES, *image_paths.RARE_SUFFIXES}
 
 
