@@ -125,7 +125,7 @@ def test_a_mistake_is_answered_without_loading_torch(shapes: Path, name: str):
     code = f"""
 import sys
 sys.argv = ["src/{name}.py", "--config", {str(shapes)!r}, "train.epochs=none"]
-from foldcraft import cli
+from foldcraft.views import cli
 import {name}
 try:
     cli.run({name}.main)

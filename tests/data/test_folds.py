@@ -10,35 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tables import competition
 
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
 from foldcraft.data.competition import Competition, joined_groups, with_shared_files
-from foldcraft.data.targets import Classes
-from foldcraft.metrics import scores
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)
-
-
-def competition(labels: list[str], groups: list[str] | None = None, ids: list[str] | None = None) -> Competition:
-    """A competition of these rows, without images."""
-    classes = Classes.of(labels)
-    ids = ids or [f"{row:03d}" for row in range(len(labels))]
-    return Competition(
-        name="little",
-        metric=scores.get("accuracy"),
-        classes=classes,
-        train_ids=np.array(ids),
-        targets=classes.encode(labels),
-        groups=np.array(groups) if groups else None,
-        train_paths=(),
-        test_ids=np.array([], dtype=str),
-        test_paths=(),
-        sample=pd.DataFrame(),
-        id_column="id",
-    )
 
 
 def in_order(data: Competition, order: np.ndarray) -> Competition:

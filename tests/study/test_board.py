@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pseudo_terminal import screen
 from sklearn.datasets import load_digits
 from test_compare import simulated
-from test_terminal import screen
 
 from foldcraft.common import checksums, config
 from foldcraft.common.errors import FoldcraftError

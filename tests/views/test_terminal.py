@@ -1,25 +1,20 @@
 """What reaches a terminal and what reaches a pipe, byte by byte."""
 
-import fcntl
 import io
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from pseudo_terminal import ESCAPE, Screen, screen
 
 from foldcraft.views.terminal import Terminal
 
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*([A-Za-z])")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|38;[0-9;]+)m")
 COMMANDS = sorted(file.stem for file in (ROOT / "src").glob("*.py"))
@@ -30,52 +25,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-
-
-class Screen:
-    """What a pseudo-terminal was sent."""
-
-    def __init__(self) -> None:
-        self.bytes = b""
-
-    @property
-    def text(self) -> str:
-        return self.bytes.decode()
-
-    @property
-    def lines(self) -> list[str]:
-        """Everything that stood on a line at some time, without colours and cursor movements."""
-        return re.split(r"[\r\n]+", ESCAPE.sub("", self.text))
-
-
-@contextmanager
-def screen(width: int) -> Iterator[Screen]:
-    """Let this process's stdout be a terminal of that width."""
-    seen, (master, slave) = Screen(), pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
-
-    def read() -> None:
-        try:
-            while part := os.read(master, 65536):
-                seen.bytes += part
-        except OSError:
-            return  # the other end is closed
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    before, kept = sys.stdout, [os.dup(0), os.dup(1)]
-    os.dup2(slave, 0), os.dup2(slave, 1), os.close(slave)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    try:
-        yield seen
-    finally:
-        sys.stdout.flush()
-        sys.stdout = before
-        for number, copy in enumerate(kept):
-            os.dup2(copy, number)
-            os.close(copy)
-        reader.join(10)
-        os.close(master)
 
 
 def train(config: Path, *more: str) -> int:

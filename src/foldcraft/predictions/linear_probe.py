@@ -193,7 +193,7 @@ class _Solved:
     """
 
     logits: list[np.ndarray]
-    linear_heads: Callable[[Sequence[int]], list[Heads]]
+    heads: Callable[[Sequence[int]], list[Heads]]
 
 
 @dataclass(frozen=True)

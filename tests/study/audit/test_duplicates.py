@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import Outcome, draw_shape
 from sklearn.datasets import load_digits
-from test_folds import competition
+from tables import competition
 
 from foldcraft.common.config import FoldsConfig
 from foldcraft.data import folds, splitting
