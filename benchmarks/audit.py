@@ -22,12 +22,12 @@ from PIL import Image, ImageDraw, ImageEnhance
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.data import competition
 from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageSpec, decode, open_stores
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.study.audit import duplicates
 from foldcraft.study.audit.image_hash import SIDE
 from foldcraft.training import initialization
@@ -174,17 +174,19 @@ def plant(
 
 def search(settings: Config, data: Competition, folder: Path, with_features: bool) -> pd.DataFrame:
     """What the audit does."""
-    audience, features, specs = Audience(), None, [ImageSpec(SIDE)]
+    callback, features, specs = Callback(), None, [ImageSpec(SIDE)]
     if with_features:
         net = FrozenNet.of(*initialization.fresh_net(settings, len(data.classes)), settings)
         specs.append(ImageSpec(settings.images.size))
     parts = [("train", data.train_paths), ("test", data.test_paths)]
     stores = [open_stores(paths, specs, folder / "cache", part) for part, paths in parts]
     if with_features:
-        wanted = [Wanted(net, part, store[1], "identity") for (part, _), store in zip(parts, stores, strict=True)]
-        features = tuple(gather(wanted, folder / "features", audience))
+        wanted = [
+            FeatureRequest(net, part, store[1], "identity") for (part, _), store in zip(parts, stores, strict=True)
+        ]
+        features = tuple(load_or_compute(wanted, folder / "features", callback))
     train, test = (store[0].pixels for store in stores)
-    return duplicates.find(train, test, data.train_ids, data.test_ids, features, data.targets, audience)
+    return duplicates.find(train, test, data.train_ids, data.test_ids, features, data.targets, callback)
 
 
 def clusters_of(pairs: pd.DataFrame) -> dict[str, str]:

@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from foldcraft.common import config
 from foldcraft.ensemble import blend, nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
-from foldcraft.ensemble.nested import Candidate, Member, Truth
+from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
 from foldcraft.metrics.scores import get
 from foldcraft.predictions import store
-from foldcraft.predictions.members import common_rows, open_members
+from foldcraft.predictions.members import common_rows, open_finished
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000
 WAYS = [Best(), Mean(), Greedy(), Stacking()]
@@ -52,7 +52,7 @@ class World:
         self.signal = rng.uniform(1.2, 2.6, MEMBERS)
         self.loudness = np.exp(rng.normal(0, 0.5, MEMBERS))
 
-    def draw(self, rows: int) -> tuple[list[Member], np.ndarray, np.ndarray]:
+    def draw(self, rows: int) -> tuple[list[BlendMember], np.ndarray, np.ndarray]:
         """Members on so many rows, the truth, and the pair that each row is of."""
         units = np.arange(rows) // 2
         truth = self.rng.choice(self.classes, units[-1] + 1, p=self.prior)[units]
@@ -62,7 +62,7 @@ class World:
             evidence = 0.7 * shared + 0.7 * self.rng.normal(0, 1, shared.shape)
             evidence[np.arange(rows), truth] += self.signal[k]
             logits = (evidence * self.signal[k] + np.log(self.prior)) * self.loudness[k]
-            members.append(Member(f"m{k}", ("identity",), log_softmax(logits, axis=1)[None].astype(np.float32)))
+            members.append(BlendMember(f"m{k}", ("identity",), log_softmax(logits, axis=1)[None].astype(np.float32)))
         return members, truth, units.astype(str)
 
     def _noise(self, units: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def once(rows: int, classes: int, seed: int) -> Iterator[dict[str, object]]:
     world = World(classes, seed)
     known, targets, units = world.draw(rows)
     fold = (np.unique(units, return_inverse=True)[1] + seed) % FOLDS
-    truth = Truth(targets, fold, units, get("macro_f1"))
+    truth = Labels(targets, fold, units, get("macro_f1"))
     fresh, answers, _ = world.draw(FRESH)
     yield from _rows(known, truth, fresh, answers)
 
@@ -98,15 +98,17 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 
 
 @cache
-def _recorded(configs: tuple[Path, ...]) -> tuple[list[Member], Truth]:
-    runs = open_members([config.load(path) for path in configs])
+def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
+    runs = open_finished([config.load(path) for path in configs])
     joined = [store.join_folds(run.oof(), run.views) for run in runs]
     ids = common_rows(joined)
-    members = [Member(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
-    return members, blend.truth_of(runs[0].work, ids)
+    members = [BlendMember(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
+    return members, blend.truth_of(runs[0].experiment, ids)
 
 
-def _rows(known: list[Member], truth: Truth, fresh: list[Member], answers: np.ndarray) -> Iterator[dict[str, object]]:
+def _rows(
+    known: list[BlendMember], truth: Labels, fresh: list[BlendMember], answers: np.ndarray
+) -> Iterator[dict[str, object]]:
     verdict = nested.judge(known, truth, WAYS)
     for place, candidate in enumerate(verdict.candidates):
         ruled = "argmax" if place < len(WAYS) else "rule"
@@ -115,7 +117,13 @@ def _rows(known: list[Member], truth: Truth, fresh: list[Member], answers: np.nd
 
 
 def _row(
-    way: str, rule: str, found: Candidate, known: list[Member], truth: Truth, fresh: list[Member], answers: np.ndarray
+    way: str,
+    rule: str,
+    found: BlendCandidate,
+    known: list[BlendMember],
+    truth: Labels,
+    fresh: list[BlendMember],
+    answers: np.ndarray,
 ) -> dict[str, object]:
     true = truth.metric(answers, np.exp(found.plan.apply(fresh)))
     optimistic = nested.score_of(found.plan.apply(known), truth)

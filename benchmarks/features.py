@@ -22,31 +22,31 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft.common import allocator, config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.data.image_cache import ImageStore, open_stores
 from foldcraft.models import backbones
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.training import initialization
 
 BATCH = 64
 NETS = ("mobilenetv1_100", "mobilenetv2_100", "tf_efficientnet_lite1", "vit_tiny_patch16_224")
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(experiment: Callable[[], object]) -> float:
     """Processor seconds of one call."""
     start = time.process_time()
-    work()
+    experiment()
     return time.process_time() - start
 
 
-def decoded(work: Workspace, blueprint: backbones.Blueprint, rows: int, folder: Path) -> ImageStore:
-    paths = work.competition.train_paths[:rows]
-    return open_stores(paths, [work.image_spec(blueprint)], folder, "train")[0]
+def decoded(experiment: Experiment, blueprint: backbones.Blueprint, rows: int, folder: Path) -> ImageStore:
+    paths = experiment.competition.train_paths[:rows]
+    return open_stores(paths, [experiment.image_spec(blueprint)], folder, "train")[0]
 
 
 def gathered(frozen: FrozenNet, store: ImageStore, folder: Path) -> np.ndarray:
-    return gather([Wanted(frozen, "train", store, "identity")], folder, Audience())[0]
+    return load_or_compute([FeatureRequest(frozen, "train", store, "identity")], folder, Callback())[0]
 
 
 @torch.inference_mode()
@@ -55,11 +55,11 @@ def plain(net: torch.nn.Module, images: Sequence[torch.Tensor]) -> None:
         net(some)
 
 
-def compare(work: Workspace, rows: int, rounds: int) -> dict[str, object]:
+def compare(experiment: Experiment, rows: int, rounds: int) -> dict[str, object]:
     """One net: seconds of both sides, of the decoding alone, and images/s."""
-    net, blueprint = initialization.fresh_net(work.config, len(work.competition.classes))
-    frozen = FrozenNet.of(net, blueprint, work.config)
-    store = decoded(work, blueprint, rows, Path(tempfile.mkdtemp()))
+    net, blueprint = initialization.fresh_net(experiment.config, len(experiment.competition.classes))
+    frozen = FrozenNet.of(net, blueprint, experiment.config)
+    store = decoded(experiment, blueprint, rows, Path(tempfile.mkdtemp()))
     layout = frozen.hardware.torch_memory_format
     net = net.eval().to(memory_format=layout)
     pixels = torch.from_numpy(np.array(store.pixels))
@@ -68,12 +68,12 @@ def compare(work: Workspace, rows: int, rounds: int) -> dict[str, object]:
     decode, gathering, forward = [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            decode.append(seconds(lambda: decoded(work, blueprint, rows, Path(folder))))
+            decode.append(seconds(lambda: decoded(experiment, blueprint, rows, Path(folder))))
             gathering.append(seconds(lambda: gathered(frozen, store, Path(folder))))
         forward.append(seconds(lambda: plain(net, ready)))
     whole, bare = np.median(decode) + np.median(gathering), np.median(forward)
     return {
-        "net": work.config.backbone.name,
+        "net": experiment.config.backbone.name,
         "features an image": frozen.width,
         "decoding s": np.median(decode),
         "gathering s": np.median(gathering),
@@ -92,8 +92,8 @@ def main() -> None:
     args = parser.parse_args()
     allocator.keep_freed_memory()
     torch.set_num_threads(1)
-    work = Workspace.open(config.load(args.config))
-    named = [replace(work, config=initialization.config_for(work.config, name)) for name in args.nets]
+    experiment = Experiment.open(config.load(args.config))
+    named = [replace(experiment, config=initialization.config_for(experiment.config, name)) for name in args.nets]
     table = [compare(one, args.rows, args.rounds) for one in named]
     print(pd.DataFrame(table).round(3).to_string(index=False))
 

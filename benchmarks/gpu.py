@@ -43,7 +43,7 @@ import check
 import split
 import train
 from foldcraft.common import config as settings
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.data import loader
 from foldcraft.data.loader import Batch, PlainImages
@@ -51,9 +51,9 @@ from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
-from foldcraft.predictions.inference import BATCH, Member, predict
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
+from foldcraft.predictions.inference import BATCH, InferenceModel, predict
 from foldcraft.training import fold, initialization
 from foldcraft.training import trainer as trainer_module
 from foldcraft.training.distributed import Processes
@@ -190,9 +190,9 @@ class Ground:
         words += [f"train.precision={precision}", f"train.memory_format={layout(net)}"]
         return ["--config", str(self.config), *words, *more]
 
-    def open(self, net: str, precision: str, *more: str) -> Workspace:
+    def open(self, net: str, precision: str, *more: str) -> Experiment:
         """The drawn competition with these settings."""
-        return Workspace.open(settings.load(self.config, self.words(net, precision, *more)[2:]))
+        return Experiment.open(settings.load(self.config, self.words(net, precision, *more)[2:]))
 
     def hardware(self, net: str, precision: str) -> Hardware:
         return Hardware(self.device, precision, layout(net), hardware.this_machine())
@@ -202,29 +202,29 @@ class Ground:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def seconds(self, experiment: Callable[[], object]) -> float:
         """What some work takes, to its end on the device."""
         self.synchronise()
         start = time.perf_counter()
-        work()
+        experiment()
         self.synchronise()
         return time.perf_counter() - start
 
     def trainer(self, net: str, precision: str, batch: int, *more: str) -> Trainer:
         """What `src/train.py` trains fold 0 with, with as many images an epoch as the timed steps take."""
         gc.collect()  # the last one's workers and memory
-        work = self.open(net, precision, f"train.batch={batch}", "train.epochs=1000", *more)
+        experiment = self.open(net, precision, f"train.batch={batch}", "train.epochs=1000", *more)
         training = fold.Training(
-            work,
-            FoldFolder.of(work.config, 0),
-            initialization.build(work, Audience()),
+            experiment,
+            FoldFolder.of(experiment.config, 0),
+            initialization.build(experiment, Callback()),
             self.hardware(net, precision),
             Processes(),
         )
-        model, _ = training.ready_model(0, Audience())
+        model, _ = training.ready_model(0, Callback())
         task = training.task(0)
         task = replace(task, train_rows=np.resize(task.train_rows, batch * self.scale.steps))
-        return Trainer(task, model, training.start.blueprint, training.hardware, Processes(), Audience())
+        return Trainer(task, model, training.start.blueprint, training.hardware, Processes(), Callback())
 
 
 def layout(net: str) -> str:
@@ -264,9 +264,11 @@ def driver() -> str | None:
 def choice(ground: Ground) -> Iterator[Row]:
     """What the pipeline chooses by itself for each net, images/s of a step that it saw, and what choosing costs."""
     for net in ground.scale.nets:
-        work = ground.open(net, "auto", "train.memory_format=auto")
-        model, _ = initialization.fresh_net(work.config, len(WAVES))
-        choose = partial(hardware.choose, work.config.train, model, ground.scale.size, ground.folder / f"{net}.json")
+        experiment = ground.open(net, "auto", "train.memory_format=auto")
+        model, _ = initialization.fresh_net(experiment.config, len(WAVES))
+        choose = partial(
+            hardware.choose, experiment.config.train, model, ground.scale.size, ground.folder / f"{net}.json"
+        )
         start = time.perf_counter()
         chosen = choose()
         yield {"net": net, "chosen": str(chosen), **chosen.rates, "seconds": time.perf_counter() - start}
@@ -432,9 +434,9 @@ def precision(ground: Ground) -> Iterator[Row]:
     for net in ground.scale.pair:
         first = None
         for name, bits in [("first", "32-true"), ("again", "32-true"), *((half, half) for half in halves)]:
-            work = ground.open(net, bits, f"experiment={net}-{name}")
-            manifest = fold.train_fold(work, 0, Processes(), Audience())
-            found = prediction_store.read(FoldFolder.of(work.config, 0).oof).log_probs[0]
+            experiment = ground.open(net, bits, f"experiment={net}-{name}")
+            manifest = fold.train_fold(experiment, 0, Processes(), Callback())
+            found = prediction_store.read(FoldFolder.of(experiment.config, 0).oof).log_probs[0]
             first = found if first is None else first
             yield {"net": net, "training": f"{bits} {name}", "score": manifest["score"], **apart(found, first)}
         yield from asked_otherwise(ground, net, first, halves)
@@ -442,20 +444,20 @@ def precision(ground: Ground) -> Iterator[Row]:
 
 def asked_otherwise(ground: Ground, net: str, first: np.ndarray, halves: Sequence[str]) -> Iterator[Row]:
     """The first training's weights, asked in 16 bits, and in 32 without TF32."""
-    work = ground.open(net, "32-true", f"experiment={net}-first")
-    model, blueprint, _ = checkpoint.load_model(FoldFolder.of(work.config, 0).model)
-    store = initialization.build(work, Audience()).train
-    rows = work.folds.valid_rows(0)
-    truth = work.competition.targets[rows]
+    experiment = ground.open(net, "32-true", f"experiment={net}-first")
+    model, blueprint, _ = checkpoint.load_model(FoldFolder.of(experiment.config, 0).model)
+    store = initialization.build(experiment, Callback()).train
+    rows = experiment.folds.valid_rows(0)
+    truth = experiment.competition.targets[rows]
     for bits, exact in [*((half, False) for half in halves), ("32-true", True)]:
         chosen = ground.hardware(net, bits)
         placed = chosen.place(copy.deepcopy(model)).eval()
-        images = PlainImages(store, work.config.images)
-        member = Member(placed, Preparation.of(blueprint, chosen), chosen, images, ("identity",))
+        images = PlainImages(store, experiment.config.images)
+        member = InferenceModel(placed, Preparation.of(blueprint, chosen), chosen, images, ("identity",))
         with without_tf32() if exact else contextlib.nullcontext():
             found = predict([member], rows)[0][0]
         name = "32 bits without TF32" if exact else bits
-        score = work.competition.metric(truth, np.exp(found))
+        score = experiment.competition.metric(truth, np.exp(found))
         yield {"net": net, "training": f"the same weights, {name}", "score": score, **apart(found, first)}
 
 
@@ -554,11 +556,11 @@ def epoch(ground: Ground) -> Iterator[Row]:
         }
 
 
-def timed(ground: Ground, work: Callable[[], Any], parts: dict[str, float], name: str) -> Callable[[], Any]:
+def timed(ground: Ground, experiment: Callable[[], Any], parts: dict[str, float], name: str) -> Callable[[], Any]:
     def timed_work() -> Any:
         ground.synchronise()
         start = time.perf_counter()
-        result = work()
+        result = experiment()
         ground.synchronise()
         parts[name] += time.perf_counter() - start
         return result
@@ -664,12 +666,12 @@ def command(words: Sequence[str]) -> None:
 def inference(ground: Ground) -> Iterator[Row]:
     """Predicting and gathering features, beside plain forward passes of the same net on a batch that is there."""
     for net in ground.scale.pair:
-        work = ground.open(net, ground.half)
-        start, chosen = initialization.build(work, Audience()), ground.hardware(net, ground.half)
-        images = PlainImages(start.train, work.config.images)
+        experiment = ground.open(net, ground.half)
+        start, chosen = initialization.build(experiment, Callback()), ground.hardware(net, ground.half)
+        images = PlainImages(start.train, experiment.config.images)
         rows = np.resize(np.arange(len(start.train)), ground.scale.predicted)
         model = chosen.place(copy.deepcopy(start.model)).eval()
-        member = Member(model, Preparation.of(start.blueprint, chosen), chosen, images, ("identity",))
+        member = InferenceModel(model, Preparation.of(start.blueprint, chosen), chosen, images, ("identity",))
         reading = ground.seconds(partial(read_all, images, rows))
         yield {
             "net": net,
@@ -677,9 +679,11 @@ def inference(ground: Ground) -> Iterator[Row]:
             **beside_plain(ground, member, rows),
             "reading alone/s": len(rows) / reading,
         }
-        wanted = Wanted(FrozenNet.of(start.model, start.blueprint, work.config), "train", start.train, "identity")
+        wanted = FeatureRequest(
+            FrozenNet.of(start.model, start.blueprint, experiment.config), "train", start.train, "identity"
+        )
         yield {"net": net, "what": "features, 32-true", **beside_plain(ground, wanted.member(), rows)}
-        whole = ground.seconds(partial(gather, [wanted], ground.folder / "features", Audience()))
+        whole = ground.seconds(partial(load_or_compute, [wanted], ground.folder / "features", Callback()))
         yield {"net": net, "what": "features of the data set, with their file", "pipeline/s": len(start.train) / whole}
 
 
@@ -692,7 +696,7 @@ def in_batches(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
 
 
-def beside_plain(ground: Ground, member: Member, rows: np.ndarray) -> Row:
+def beside_plain(ground: Ground, member: InferenceModel, rows: np.ndarray) -> Row:
     ready = member.preparation(member.images.__getitems__(rows[:BATCH]))
 
     def plain() -> None:
@@ -713,8 +717,8 @@ def ways(ground: Ground) -> Iterator[Row]:
         net = ground.scale.pair[1 if name == "LoRA" else 0]
         start = time.perf_counter()
         try:
-            work = ground.open(net, ground.half, "train.epochs=2", f"experiment=way{number}", *words)
-            score, error = fold.train_fold(work, 0, Processes(), Audience())["score"], "none"
+            experiment = ground.open(net, ground.half, "train.epochs=2", f"experiment=way{number}", *words)
+            score, error = fold.train_fold(experiment, 0, Processes(), Callback())["score"], "none"
         except Exception as problem:
             traceback.print_exc()
             score, error = None, f"{type(problem).__name__}: {problem}"[:300]

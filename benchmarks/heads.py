@@ -25,12 +25,12 @@ from foldcraft.models import kernel_ridge, linear_heads
 CLASSES = 6
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
+def seconds(experiment: Callable[[], object], repeats: int) -> float:
     """Processor seconds of the fastest repeat."""
     spent = []
     for _ in range(repeats):
         start = time.process_time()
-        work()
+        experiment()
         spent.append(time.process_time() - start)
     return min(spent)
 

@@ -25,7 +25,7 @@ from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
-from foldcraft.predictions.inference import BATCH, Member, predict
+from foldcraft.predictions.inference import BATCH, InferenceModel, predict
 
 VIEWS = ("identity", "hflip", "vflip", "scale1.15")
 CLASSES = 6
@@ -67,7 +67,7 @@ def make_store(folder: Path, images: int, size: int) -> ImageStore:
     return open_stores(paths, [ImageSpec(size)], folder, "test")[0]
 
 
-def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> list[Member]:
+def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> list[InferenceModel]:
     """As many models as there are folds, on the hardware that training would choose."""
     config = BackboneConfig(name=args.backbone, weights="none")
     members = []
@@ -76,11 +76,13 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
         chosen: Hardware = hardware.choose(TrainConfig(), model, args.size, folder / "hardware.json")
         placed = chosen.place(model).eval()
         preparation = Preparation.of(blueprint, chosen)
-        members.append(Member(placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS))
+        members.append(
+            InferenceModel(placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS)
+        )
     return members
 
 
-def bare_forward(members: list[Member], rows: np.ndarray) -> float:
+def bare_forward(members: list[InferenceModel], rows: np.ndarray) -> float:
     """Seconds of the forward passes alone, batch for batch as the pipeline makes them."""
     ready = {
         count: members[0].preparation(torch.zeros(count, *members[0].store.pixels.shape[1:], dtype=torch.uint8))

@@ -69,10 +69,10 @@ def first(score: np.ndarray, planted: np.ndarray) -> float:
 
 def once(seen: Seen, share: float, seed: int) -> Iterator[dict[str, object]]:
     """Every way on one draw of wrong labels."""
-    data = seen.work.competition
+    data = seen.experiment.competition
     given, planted = flipped(data.targets, share, len(data.classes), seed)
-    work = replace(seen.work, competition=replace(data, targets=given))
-    probabilities = np.exp(run.probe_log_probs(replace(seen, work=work)).astype(np.float64))
+    experiment = replace(seen.experiment, competition=replace(data, targets=given))
+    probabilities = np.exp(run.probe_log_probs(replace(seen, experiment=experiment)).astype(np.float64))
     found = label_errors.judge(probabilities, given)
     for name, listed in choices(probabilities, given):
         hits = int((listed & planted).sum())

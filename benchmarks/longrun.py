@@ -28,8 +28,8 @@ from PIL import Image
 
 import split
 from foldcraft.common import allocator, config
-from foldcraft.common.callbacks import Audience
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.common.callbacks import Callback
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold import train_fold
 
@@ -86,7 +86,7 @@ def show(what: str, found: dict[str, list[tuple[str, int]]]) -> None:
         print(f"| {row[0][0]} | {' | '.join(f'{size / 2**20:,.0f} MiB' for _, size in row)} |", flush=True)
 
 
-class Watch(Audience):
+class Watch(Callback):
     """Writes the memory down when something is done.
 
     Args:
@@ -123,9 +123,9 @@ def measure(what: str, way: str) -> list[tuple[str, int]]:
     os.cpu_count = lambda: THREADS
     watch = Watch(what == "phases", way == "trimmed")
     watch.look("libraries")
-    work = Workspace.open(config.load(Path(f"{what}.yaml")))
-    for fold in range(work.folds.count) if what == "phases" else [0]:
-        train_fold(work, fold, Processes(), watch)
+    experiment = Experiment.open(config.load(Path(f"{what}.yaml")))
+    for fold in range(experiment.folds.count) if what == "phases" else [0]:
+        train_fold(experiment, fold, Processes(), watch)
         watch.look(f"end of fold {fold}")
     return [*watch.seen, ("peak, with mapped files", resident("VmHWM"))]
 

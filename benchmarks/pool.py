@@ -25,15 +25,15 @@ from sklearn.model_selection import StratifiedGroupKFold
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft.common import allocator, config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.metrics import calibration
 from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import linear_probe
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.predictions.linear_probe import Rows
 from foldcraft.predictions.store import log_mean
 from foldcraft.study.diagnose import some_groups
@@ -76,32 +76,32 @@ WAYS = {
 class Table:
     """Features of all nets for one competition, gathered when first asked for."""
 
-    def __init__(self, work: Workspace, nets: Sequence[str]) -> None:
-        self.mirrored = bool(work.config.augment.hflip)
-        size = work.config.images.size
+    def __init__(self, experiment: Experiment, nets: Sequence[str]) -> None:
+        self.mirrored = bool(experiment.config.augment.hflip)
+        size = experiment.config.images.size
         self.sizes = [size, 32 * round(LARGER * size / 32)]
-        images = work.config.images.model_copy(update={"size": max(self.sizes)})
+        images = experiment.config.images.model_copy(update={"size": max(self.sizes)})
         update = {
             "images": images,
-            "finetune": work.config.finetune.model_copy(update={"mode": "linear_probe"}),
-            "probe": work.config.probe.model_copy(update={"sizes": self.sizes}),
-            "augment": work.config.augment.model_copy(update={"preset": "light"}),
+            "finetune": experiment.config.finetune.model_copy(update={"mode": "linear_probe"}),
+            "probe": experiment.config.probe.model_copy(update={"sizes": self.sizes}),
+            "augment": experiment.config.augment.model_copy(update={"preset": "light"}),
         }
-        self.work = replace(work, config=work.config.model_copy(update=update))
+        self.experiment = replace(experiment, config=experiment.config.model_copy(update=update))
         self.nets, self.stores = {}, {}
         for name in nets:
-            own = initialization.config_for(self.work.config, name)
-            source = SourceNet(*initialization.fresh_net(own, len(work.competition.classes)), own)
-            spec = replace(self.work, config=own).image_spec(source.blueprint)
-            self.stores[name] = self.work.open_images([spec], Audience())[0][0]
+            own = initialization.config_for(self.experiment.config, name)
+            source = SourceNet(*initialization.fresh_net(own, len(experiment.competition.classes)), own)
+            spec = replace(self.experiment, config=own).image_spec(source.blueprint)
+            self.stores[name] = self.experiment.open_images([spec], Callback())[0][0]
             self.nets[name] = {size: source.frozen(size) for size in self.sizes}
 
     def of(self, name: str, size: int, views: Sequence[str]) -> list[np.ndarray]:
         """Features (N, D) of a net, a view after the other."""
         net: FrozenNet = self.nets[name][size]
         store: ImageStore = self.stores[name]
-        wanted = [Wanted(net, "train", store, view) for view in views]
-        return gather(wanted, features_folder(self.work.config), Audience())
+        wanted = [FeatureRequest(net, "train", store, view) for view in views]
+        return load_or_compute(wanted, features_folder(self.experiment.config), Callback())
 
     def parts(self, names: Sequence[str], way: Way) -> tuple[list[Stage], list[list[np.ndarray]]]:
         """Stages of all parts, and for each part its arrays of rows that are learned from, the plain ones first."""
@@ -119,9 +119,9 @@ class Table:
         return stages, parts
 
 
-def cell(work: Workspace, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cell(experiment: Experiment, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows that are kept, the fold of each, and hidden rows."""
-    targets, units = work.competition.targets, work.competition.units
+    targets, units = experiment.competition.targets, experiment.competition.units
     splitter = StratifiedGroupKFold(HIDDEN, shuffle=True, random_state=draw)
     rest, hidden = next(splitter.split(targets, targets, units))
     if share < 1:
@@ -141,7 +141,7 @@ def answers(
 ) -> Answers:
     """What one head over these nets says."""
     stages, parts = table.parts(names, way)
-    truth, classes = table.work.competition.targets[kept], len(table.work.competition.classes)
+    truth, classes = table.experiment.competition.targets[kept], len(table.experiment.competition.classes)
     learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
     solved = linear_probe.solve(
         Rows(tuple(stages), learned, learned[0], truth, fold, classes), ProbeConfig(stages=way.stages)
@@ -175,8 +175,8 @@ def blended(members: Sequence[Answers], truth: np.ndarray) -> Answers:
 
 def compare(table: Table, share: float, draw: int) -> Iterator[dict[str, object]]:
     """One cell: a row for each way."""
-    kept, fold, hidden = cell(table.work, share, draw)
-    targets = table.work.competition.targets
+    kept, fold, hidden = cell(table.experiment, share, draw)
+    targets = table.experiment.competition.targets
     for name, way in WAYS.items():
         if len(kept) * (1 + way.copies) > linear_probe.MOST_ROWS:
             continue
@@ -203,8 +203,8 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/pool.jsonl"))
     args = parser.parse_intermixed_args()
     allocator.keep_freed_memory()
-    work = Workspace.open(config.load(args.config, args.overrides))
-    table, name = Table(work, args.nets), work.competition.name
+    experiment = Experiment.open(config.load(args.config, args.overrides))
+    table, name = Table(experiment, args.nets), experiment.competition.name
     args.file.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
     for share in args.shares:

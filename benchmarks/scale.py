@@ -33,8 +33,8 @@ import infer  # noqa: F401 (imported before the forks)
 import split  # noqa: F401
 import train  # noqa: F401
 from foldcraft.common import config
-from foldcraft.common.callbacks import Audience
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.common.callbacks import Callback
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.training import initialization
 
 torch.set_num_threads(1)
@@ -61,15 +61,15 @@ def tables() -> None:
 
 def decode() -> None:
     """Every image decoded into the cache."""
-    work = workspace()
-    _, blueprint = initialization.fresh_net(work.config, len(work.competition.classes))
-    work.open_images([work.image_spec(blueprint)], Audience())
+    experiment = workspace()
+    _, blueprint = initialization.fresh_net(experiment.config, len(experiment.competition.classes))
+    experiment.open_images([experiment.image_spec(blueprint)], Callback())
 
 
 def features() -> None:
     """Frozen features of every image."""
-    work = workspace()
-    initialization.features_of(work, initialization.build(work, Audience()), Audience())
+    experiment = workspace()
+    initialization.features_of(experiment, initialization.build(experiment, Callback()), Callback())
 
 
 def probe() -> None:
@@ -99,8 +99,8 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 
-def workspace() -> Workspace:
-    return Workspace.open(config.load(Path("config.yaml")))
+def workspace() -> Experiment:
+    return Experiment.open(config.load(Path("config.yaml")))
 
 
 def command(name: str, *words: str) -> None:

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from foldcraft.common import allocator
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, load
 from foldcraft.data import competition
 from foldcraft.data.augment import Augment
@@ -265,7 +265,7 @@ def make_trainer(config: Config, paths: Sequence[Path], targets: np.ndarray, fol
         state_file=folder / "last.ckpt",
         history_file=folder / "history.csv",
     )
-    trainer = Trainer(task, model, blueprint, chosen, Processes(), Audience())
+    trainer = Trainer(task, model, blueprint, chosen, Processes(), Callback())
     bare_steps(trainer, WARM_UP)
     return trainer
 

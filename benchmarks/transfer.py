@@ -24,13 +24,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data import splitting
 from foldcraft.ensemble.methods import Stacking
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.study import diagnose
 from foldcraft.study.advice import advise
 from foldcraft.training import initialization
@@ -85,7 +85,7 @@ def results(path: Path, args: argparse.Namespace) -> Iterator[dict]:
     """A row for each share, repeat and way."""
     with TemporaryDirectory() as folder:
         place = (f"runs={folder}", f"images.size={args.size}", "tracking.wandb=off")
-        full = Workspace.open(config.load(path, place))
+        full = Experiment.open(config.load(path, place))
         for repeat in range(args.seed, args.seed + args.repeats):
             for share in args.shares:
                 about = {"data": path.parent.name, "share": share, "repeat": repeat}
@@ -103,16 +103,16 @@ class Subset:
     """
 
     path: Path
-    full: Workspace
+    full: Experiment
     place: Sequence[str]
     share: float
     seed: int
 
-    def work(self, words: Sequence[str] = ()) -> Workspace:
+    def experiment(self, words: Sequence[str] = ()) -> Experiment:
         """With the competition's own config, and more words."""
         return self.of(config.load(self.path, [*self.place, *words]))
 
-    def of(self, settings: Config) -> Workspace:
+    def of(self, settings: Config) -> Experiment:
         """With any config."""
         data = self.full.competition
         outer = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self.seed)
@@ -128,15 +128,15 @@ class Subset:
             test_ids=data.train_ids[judged],
             test_paths=tuple(data.train_paths[row] for row in judged),
         )
-        return Workspace(
+        return Experiment(
             settings, smaller, splitting.make(smaller, settings.folds.model_copy(update={"seed": self.seed}))
         )
 
 
-def truth_of(work: Workspace, full: Workspace) -> np.ndarray:
+def truth_of(experiment: Experiment, full: Experiment) -> np.ndarray:
     """Class indices of the rows that a subset is judged on."""
     label = dict(zip(full.competition.train_ids.tolist(), full.competition.targets.tolist(), strict=True))
-    return np.array([label[row] for row in work.competition.test_ids.tolist()])
+    return np.array([label[row] for row in experiment.competition.test_ids.tolist()])
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,14 @@ class Way:
 def compare(data: Subset, args: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
     """Score and seconds of each way on one subset."""
     common = [f"backbone.name={args.backbone}", "finetune.head_init=auto", "finetune.batchnorm=auto"]
-    plain = data.work(common)
+    plain = data.experiment(common)
     ways = {
-        name: run(data.work([*common, *words, f"probe.stages={stages}"])) for name, (words, stages) in PROBES.items()
+        name: run(data.experiment([*common, *words, f"probe.stages={stages}"]))
+        for name, (words, stages) in PROBES.items()
     }
     for name, words in FINETUNED.items():
         words = [*common, *words, f"train.lr={LR.get(name, args.lr)}"]
-        ways[name] = run(data.work([*words, f"train.epochs={epochs_for(data, words, args.seconds)}"]))
+        ways[name] = run(data.experiment([*words, f"train.epochs={epochs_for(data, words, args.seconds)}"]))
     ways["advice"] = advised(data, plain, args.pool)
     ways[EVERYTHING] = blended([ways[name] for name in MEMBERS], plain)
     truth = truth_of(plain, data.full)
@@ -171,22 +172,22 @@ def compare(data: Subset, args: argparse.Namespace) -> Iterator[tuple[str, float
         yield name, plain.competition.metric(truth, np.exp(way.test)), way.seconds
 
 
-def run(work: Workspace) -> Way:
+def run(experiment: Experiment) -> Way:
     """Fold 0 of an experiment, which gets a folder of its own."""
-    work = replace(work, config=work.config.model_copy(update={"experiment": f"e{time.time_ns()}"}))
+    experiment = replace(experiment, config=experiment.config.model_copy(update={"experiment": f"e{time.time_ns()}"}))
     start = time.process_time()
-    train_fold(work, 0, Processes(), Audience())
+    train_fold(experiment, 0, Processes(), Callback())
     seconds = time.process_time() - start
-    folder = FoldFolder.of(work.config, 0)
+    folder = FoldFolder.of(experiment.config, 0)
     oof, test = store.read(folder.oof), store.read(folder.test)
     return Way(oof.mean(oof.views), test.mean(test.views), seconds)
 
 
-def advised(data: Subset, plain: Workspace, pool: Sequence[str]) -> Way:
+def advised(data: Subset, plain: Experiment, pool: Sequence[str]) -> Way:
     """What a diagnosis of the subset advises, blended."""
     start = time.process_time()
-    works = [plain, *(data.of(initialization.config_for(plain.config, name)) for name in pool)]
-    advice = advise(diagnose.measure(works, Audience()), plain.config)
+    experiments = [plain, *(data.of(initialization.config_for(plain.config, name)) for name in pool)]
+    advice = advise(diagnose.measure(experiments, Callback()), plain.config)
     diagnosed = time.process_time() - start
     with TemporaryDirectory() as folder:
         members = []
@@ -198,7 +199,7 @@ def advised(data: Subset, plain: Workspace, pool: Sequence[str]) -> Way:
     return replace(both, seconds=diagnosed + both.seconds)
 
 
-def blended(members: Sequence[Way], plain: Workspace) -> Way:
+def blended(members: Sequence[Way], plain: Experiment) -> Way:
     """Members weighed by the held-out rows of fold 0."""
     held = plain.folds.valid_rows(0)
     targets, units = plain.competition.targets[held], plain.competition.units[held]
@@ -209,9 +210,9 @@ def blended(members: Sequence[Way], plain: Workspace) -> Way:
 
 def epochs_for(data: Subset, words: Sequence[str], seconds: float) -> int:
     """How many epochs of training fit; measured on the second of two."""
-    work = data.work([*words, "train.epochs=2", f"experiment=timing-{time.time_ns()}"])
-    train_fold(work, 0, Processes(), Audience())
-    history = pd.read_csv(FoldFolder.of(work.config, 0).history)
+    experiment = data.experiment([*words, "train.epochs=2", f"experiment=timing-{time.time_ns()}"])
+    train_fold(experiment, 0, Processes(), Callback())
+    history = pd.read_csv(FoldFolder.of(experiment.config, 0).history)
     return max(1, round(seconds / max(0.01, float(history["seconds"].diff().iloc[-1]))))
 
 

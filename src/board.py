@@ -47,15 +47,15 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError("needs a terminal to draw on", "--watch", "leave it out to have the table once")
     config = cli.load_config(args)
 
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
 
-    work = Workspace.open(config, images_of=())
-    folds = None if args.fold is None else cli.parse_folds(args.fold, work.folds.count)
+    experiment = Experiment.open(config, images_of=())
+    folds = None if args.fold is None else cli.parse_folds(args.fold, experiment.folds.count)
 
     from foldcraft.study import ranking
 
     terminal = cli.terminal(args)
-    found = ranking.rank(work, folds)
+    found = ranking.rank(experiment, folds)
     if args.json:
         terminal.say(as_json(found, args))
         return 0
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def look_again() -> None:
         nonlocal found
-        found = ranking.rank(work, folds, before=found)
+        found = ranking.rank(experiment, folds, before=found)
         show(found, args, terminal)
 
     terminal.watch(look_again, PAUSE)

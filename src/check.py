@@ -60,8 +60,8 @@ def tell(line: Line, width: int, terminal: Terminal) -> None:
     """One line as soon as it is known, and how to mend it."""
     found = line.finding
     terminal.say(f"{found.status:5} {line.title:{width}}  {found.number}")
-    if found.mend:
-        terminal.say(f"{'':5} {'':{width}}  -> {found.mend}")
+    if found.hint:
+        terminal.say(f"{'':5} {'':{width}}  -> {found.hint}")
 
 
 def show_time(report: Report, terminal: Terminal) -> None:

@@ -18,7 +18,7 @@ from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
-    from foldcraft.metrics.significance import Answers, ClassChange, Comparison, Strictness
+    from foldcraft.metrics.significance import ClassChange, Comparison, Correction, ScoredRows
     from foldcraft.study.compare import Run
     from foldcraft.views.terminal import Terminal
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
     terminal = cli.terminal(args)
     runs = compare.open_runs(places, overrides)
-    answers = compare.gather(runs)
+    answers = compare.load_comparison(runs)
     found = significance.compare(answers, args.tried)
     if args.accept:
         terminal.say(reason(answers, found))
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def heading(runs: Sequence[Run], answers: Answers) -> Iterator[str]:
+def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
     """What is compared, and what is not."""
     folds = sorted(set(answers.fold.tolist()))
     groups = len(set(answers.units.tolist()))
-    grouped = runs[0].member.work.competition.groups is not None
+    grouped = runs[0].member.experiment.competition.groups is not None
     of_groups = f" of {groups} groups" if grouped else ""
     yield (
         f"{answers.metric.name} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
@@ -92,7 +92,7 @@ def heading(runs: Sequence[Run], answers: Answers) -> Iterator[str]:
         yield f"warning: {groups} {'groups' if grouped else 'rows'} are few; intervals come out too narrow"
 
 
-def show_differences(answers: Answers, found: Comparison, terminal: Terminal) -> None:
+def show_differences(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
     folds = len(set(answers.fold.tolist()))
     columns = ("experiment", answers.metric.name, "difference", "95 % interval", "P(better)", "folds better")
     columns += ("std. error", "could show", "bound", "verdict")
@@ -115,7 +115,7 @@ def show_differences(answers: Answers, found: Comparison, terminal: Terminal) ->
     terminal.table(f"against {answers.names[0]}; + is better", columns, rows)
 
 
-def legend(strictness: Strictness) -> Iterator[str]:
+def legend(strictness: Correction) -> Iterator[str]:
     """How the columns are to be read, and which correction was made."""
     yield "interval, P(better), std. error: of each by itself, from draws of whole groups with both on the same draws"
     yield "could show: the true difference that such rows show in 80 % of cases, 2.8 standard errors"
@@ -124,7 +124,7 @@ def legend(strictness: Strictness) -> Iterator[str]:
     yield "verdict: better where the bound is above nought, worse where the whole interval is below it"
 
 
-def show_discord(answers: Answers, found: Comparison, terminal: Terminal) -> None:
+def show_discord(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
     """Rows that two experiments answer differently, and who is right there."""
     baseline = answers.names[0]
     rows = [
@@ -155,7 +155,7 @@ def show_classes(baseline: str, name: str, changes: Sequence[ClassChange], termi
     terminal.table(title, ["class", "rows", "precision", "recall", "F1", "F1 difference", "95 % interval"], rows)
 
 
-def reason(answers: Answers, found: Comparison) -> str:
+def reason(answers: ScoredRows, found: Comparison) -> str:
     """Whether the best of the others is really better than the baseline, in one line."""
     best = found.best
     word, where = ("accepted", "above") if best.is_real else ("not accepted", "not above")

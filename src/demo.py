@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     import report
     import split
     import train
-    from foldcraft.predictions.members import open_members
+    from foldcraft.predictions.members import open_finished
 
     terminal, began = cli.terminal(args), time.perf_counter()
     quiet = ["--quiet"] if args.quiet else []
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         if code := command.main([*quiet, "--config", *named, *words]):
             return code
     announce(terminal, "infer", "infer", [PROBE, FINETUNE, *words])
-    submission, combined = infer.submit(open_members(configs), None, terminal)
+    submission, combined = infer.submit(open_finished(configs), None, terminal)
     announce(terminal, "report", "report", [PROBE, FINETUNE, *words])
     if is_current(page := page_of(configs[0]), submission, configs):
         terminal.say(f"{page} is there and current")

@@ -39,9 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     args.overrides += [word for word in args.backbones if "=" in word]
     config = cli.load_config(args)
 
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
 
-    work = Workspace.open(config)
+    experiment = Experiment.open(config)
 
     from foldcraft.common.paths import diagnosis_file
     from foldcraft.models import backbones
@@ -52,8 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     named = [word for word in args.backbones if "=" not in word]
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
     terminal = cli.terminal(args)
-    works = [work, *(replace(work, config=initialization.config_for(work.config, name)) for name in names[1:])]
-    found = diagnose.measure(works, terminal)
+    experiments = [
+        experiment,
+        *(replace(experiment, config=initialization.config_for(experiment.config, name)) for name in names[1:]),
+    ]
+    found = diagnose.measure(experiments, terminal)
     advice = advise(found, config)
     write_atomic(diagnosis_file(config), as_json(found, advice))
     try:

@@ -17,8 +17,8 @@ from foldcraft.views import cli
 if TYPE_CHECKING:
     from foldcraft.ensemble.blend import Combined
     from foldcraft.ensemble.methods import Method
-    from foldcraft.ensemble.nested import Candidate
-    from foldcraft.predictions.members import MemberRuns
+    from foldcraft.ensemble.nested import BlendCandidate
+    from foldcraft.predictions.members import FinishedExperiment
     from foldcraft.views.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -37,11 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
-    from foldcraft.predictions.members import open_members
+    from foldcraft.predictions.members import open_finished
 
     if args.name is not None:
         check_file_name(args.name)
-    members = open_members(configs)
+    members = open_finished(configs)
     submit(members, args.name, cli.terminal(args), methods_named(args.method))
     return 0
 
@@ -76,13 +76,13 @@ def methods_named(name: str | None) -> list[Method] | None:
 
 
 def submit(
-    members: Sequence[MemberRuns], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
+    members: Sequence[FinishedExperiment], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
 ) -> tuple[Path, Combined]:
     """Blend, score, write the submission; where it is and what it is made of."""
     from foldcraft.ensemble import blend
     from foldcraft.submission import build
 
-    competition = members[0].work.competition
+    competition = members[0].experiment.competition
     _warn_of_gaps(members, terminal)
     blend.complete(members, terminal)
     result = blend.combine(members, methods)
@@ -103,7 +103,7 @@ def submit(
     }
     path, is_new, doubt = build.write(frame, SUBMISSIONS, name, entry)
     if len(result.blind):
-        members[0].work.tell_unreadable(result.blind.tolist(), terminal)
+        members[0].experiment.tell_unreadable(result.blind.tolist(), terminal)
     _show(result, terminal)
     if meaning := build.meaning(competition):
         terminal.say(meaning)
@@ -116,20 +116,20 @@ def submit(
     return path, result
 
 
-def _track(members: Sequence[MemberRuns], path: Path, entry: dict[str, object], terminal: Terminal) -> None:
+def _track(members: Sequence[FinishedExperiment], path: Path, entry: dict[str, object], terminal: Terminal) -> None:
     from foldcraft.views.tracking import tracker_of
 
-    configs = [member.work.config for member in members]
+    configs = [member.experiment.config for member in members]
     if tracker := tracker_of(configs[0]):
         tracker.submitted(configs, [member.done_folds for member in members], path, entry)
         if warning := tracker.close():
             terminal.say(warning)
 
 
-def _warn_of_gaps(members: Sequence[MemberRuns], terminal: Terminal) -> None:
+def _warn_of_gaps(members: Sequence[FinishedExperiment], terminal: Terminal) -> None:
     for member in members:
-        paths = member.work.competition.train_paths
-        if not member.work.train_images and (there := sum(path.is_file() for path in paths)):
+        paths = member.experiment.competition.train_paths
+        if not member.experiment.train_images and (there := sum(path.is_file() for path in paths)):
             terminal.say(
                 f"warning: {len(paths) - there} of {len(paths)} training images are missing: whether "
                 f"{member.name} learned from those that are there cannot be told"
@@ -158,7 +158,7 @@ def _show(result: Combined, terminal: Terminal) -> None:
         terminal.say(f"- {reason}")
 
 
-def _row(result: Combined, candidate: Candidate, note: str) -> tuple[str, ...]:
+def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, ...]:
     score = candidate.score
     return (
         candidate.name,

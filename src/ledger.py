@@ -15,7 +15,7 @@ from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
-    from foldcraft.submission.leaderboard import Standing
+    from foldcraft.submission.leaderboard import LeaderboardHistory
     from foldcraft.views.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def show(part: Standing, terminal: Terminal) -> None:
+def show(part: LeaderboardHistory, terminal: Terminal) -> None:
     """The table of one competition."""
     columns = ("file", "time", "experiments", "OOF", "95 % interval", "public", "private", "")
     direction = "more is better" if part.greater_is_better else "less is better"
@@ -65,7 +65,7 @@ def show(part: Standing, terminal: Terminal) -> None:
     )
 
 
-def lines(part: Standing) -> Iterator[Sequence[str]]:
+def lines(part: LeaderboardHistory) -> Iterator[Sequence[str]]:
     doubtful = {doubt.file for doubt in part.doubts}
     for row in part.rows.itertuples():
         interval = f"{row.nested_low}–{row.nested_high}" if row.nested_low and row.nested_high else ""

@@ -17,9 +17,9 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
 
-    work = Workspace.open(config)
+    experiment = Experiment.open(config)
 
     from foldcraft.common.paths import experiment_folder
     from foldcraft.data import contact_sheet
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
     terminal = cli.terminal(args)
     out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
-    drawn = preview.draw(work, args.images, args.draws, terminal)
+    drawn = preview.draw(experiment, args.images, args.draws, terminal)
     contact_sheet.save(drawn.sheet, out)
     terminal.say(
         f"wrote {out}: left as inference sees it, then {args.draws} draws of {config.experiment}'s augmentation"

@@ -16,16 +16,16 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
-    from foldcraft.predictions.members import open_members
+    from foldcraft.predictions.members import open_finished
 
-    members = open_members(configs)
+    members = open_finished(configs)
 
     from foldcraft.common.errors import listing
     from foldcraft.common.files import write_atomic
     from foldcraft.views.report import evidence, page
 
     terminal = cli.terminal(args)
-    seen = evidence.gather(members, Path("submissions"), terminal, args.out)
+    seen = evidence.gather_evidence(members, Path("submissions"), terminal, args.out)
     names = listing([member.name for member in seen.members], 3)
     html = page.render(
         f"{seen.config.competition.name}: {names}",

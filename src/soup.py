@@ -20,8 +20,8 @@ from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
-    from foldcraft.ensemble.model_soup import Pot
-    from foldcraft.ensemble.soup_selection import Gain, Taste, Tasted
+    from foldcraft.ensemble.model_soup import SoupCandidates
+    from foldcraft.ensemble.soup_selection import Gain, SoupComparison, SoupScore
     from foldcraft.views.terminal import Terminal
 
 
@@ -40,14 +40,14 @@ def main(arguments: Sequence[str]) -> int:
 
     check_target(target)
     soup_ingredients.check_free(to_be)
-    gathered = soup_ingredients.gather(configs)
+    gathered = soup_ingredients.find_ingredients(configs)
 
     from foldcraft.ensemble import model_soup, soup_selection
 
     terminal = cli.terminal(args)
-    pot = model_soup.open_pot(gathered, terminal)
+    pot = model_soup.open_candidates(gathered, terminal)
     warn_of_gaps(pot, terminal)
-    tasted = soup_selection.taste(pot)
+    tasted = soup_selection.compare_soups(pot)
     chosen = tasted.soup
     if is_written := chosen is not None and (chosen.gain.is_real or args.keep):
         command = shlex.join(["python", "src/soup.py", *arguments])
@@ -100,14 +100,14 @@ def check_target(target: Path) -> None:
         raise FoldcraftError("is there already, and no soup", target, "give the soup another name with --name")
 
 
-def warn_of_gaps(pot: Pot, terminal: Terminal) -> None:
-    if missing := [fold for fold in range(pot.work.folds.count) if fold not in pot.folds]:
+def warn_of_gaps(pot: SoupCandidates, terminal: Terminal) -> None:
+    if missing := [fold for fold in range(pot.experiment.folds.count) if fold not in pot.folds]:
         terminal.say(f"warning: fold {', '.join(map(str, missing))} is not finished by all; the soup will lack it too")
 
 
-def show(pot: Pot, tasted: Tasted, terminal: Terminal) -> None:
+def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> None:
     """The table, and what it means where the weights do not mix."""
-    metric = pot.work.competition.metric.name
+    metric = pot.experiment.competition.metric.name
     columns = ("", "nets", "log-loss", metric, "95 % interval", f"better in {metric}", "in log-loss")
     rows = [
         (
@@ -142,15 +142,15 @@ def told(gain: Gain) -> str:
     )
 
 
-def write(pot: Pot, taste: Taste, best: Taste, name: str, target: Path, command: str) -> None:
+def write(pot: SoupCandidates, taste: SoupScore, best: SoupScore, name: str, target: Path, command: str) -> None:
     """Write the soup's run folder, then the config that the other commands take."""
     from foldcraft.common.files import write_atomic
     from foldcraft.ensemble import soup_selection
 
     made = soup_selection.settings_of(pot, taste.chosen, name)
-    metric = pot.work.competition.metric.name
+    metric = pot.experiment.competition.metric.name
     about = {"kind": taste.name, "nested_score": taste.score, "nested_log_loss": taste.loss}
-    soup_selection.cook(pot, taste.chosen, made, about)
+    soup_selection.write_soup(pot, taste.chosen, made, about)
     comment = (
         f"# The mean of the weights of {listing(pot.names(taste.chosen), 100)}, by\n#   {command}\n"
         f"# OOF {metric} {taste.score:.4f} ({taste.low:.4f}–{taste.high:.4f}), log-loss {taste.loss:.4f}; of the best "

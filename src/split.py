@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     for note in data.image_notes:
         terminal.say(note)
     for finding in label_issues.of_names(tables, config.folds.count):
-        terminal.say(f"warning: {finding.sentence}; {finding.mend}")
+        terminal.say(f"warning: {finding.sentence}; {finding.hint}")
     copies = copies_found(config, data)
     if config.folds_file.exists():
         made = folds.read(config.folds_file, data)

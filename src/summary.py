@@ -17,7 +17,7 @@ from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
-    from foldcraft.models.summary import Anatomy, Group, Part
+    from foldcraft.models.summary import Group, ModelSummary, Part
     from foldcraft.views.terminal import Terminal
 
 STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def look(config: Config, classes: int) -> Anatomy:
+def look(config: Config, classes: int) -> ModelSummary:
     """The anatomy of the net that training begins with."""
     from foldcraft.models import backbones, finetune, summary
     from foldcraft.training import initialization
@@ -59,7 +59,7 @@ def look(config: Config, classes: int) -> Anatomy:
     if config.finetune.mode != "linear_probe":
         train = config.train.model_copy(update={"lr": peak_lr(config)})
         optimizer = finetune.create_optimizer(model, config.finetune, train, blueprint.weights != "none")
-    return summary.dissect(model, optimizer, backbones.head_names(model), size)
+    return summary.summarize(model, optimizer, backbones.head_names(model), size)
 
 
 def peak_lr(config: Config) -> float:
@@ -67,7 +67,7 @@ def peak_lr(config: Config) -> float:
     return STAND_IN_LR if config.train.lr == "auto" else config.train.lr
 
 
-def tell(seen: Anatomy, config: Config, depth: int | None, terminal: Terminal) -> None:
+def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
     """Print what the net is, its modules, how to read them, its parameter groups, and what is wrong with it."""
     for line in heading(seen, config):
         terminal.say(line)
@@ -80,7 +80,7 @@ def tell(seen: Anatomy, config: Config, depth: int | None, terminal: Terminal) -
         terminal.say(f"warning: to be trained, but the loss does not reach {listing(seen.without_gradient, 5)}")
 
 
-def heading(seen: Anatomy, config: Config) -> Iterator[str]:
+def heading(seen: ModelSummary, config: Config) -> Iterator[str]:
     net, size, mode = config.backbone, config.images.size, config.finetune.mode
     yield f"{config.experiment}: {net.name} ({net.source}, weights: {net.weights}), finetune.mode: {mode}"
     yield f"input       {size} × {size} px, 3 channels; {seen.input[0]} images of noise went through the net and back"

@@ -19,7 +19,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
-    from foldcraft.study.sweep import Sweep, Tried
+    from foldcraft.study.sweep import Sweep, Trial
     from foldcraft.views.terminal import Terminal
 
 
@@ -41,21 +41,21 @@ def main(arguments: Sequence[str]) -> int:
     def load(more: Sequence[str]) -> Config:
         return config.load(file, [*words, *more])
 
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
     from foldcraft.study import search_space
 
-    space, work = search_space.read(args.space), Workspace.open(load([]))
+    space, experiment = search_space.read(args.space), Experiment.open(load([]))
 
     from foldcraft.study.sweep import Sweep, words_of_caution
-    from foldcraft.views.terminal import Several
+    from foldcraft.views.terminal import CallbackList
     from foldcraft.views.tracking import Tracker
 
     terminal = cli.terminal(args)
-    sweep = Sweep(load, space, work, terminal)
+    sweep = Sweep(load, space, experiment, terminal)
     tracker = None
     if sweep.base.tracking.wandb != "off":
         tracker = Tracker(sweep.folder / sweep.name, tags=[sweep.name])
-        sweep.audience = Several(terminal, tracker)
+        sweep.callback = CallbackList(terminal, tracker)
     try:
         tried = sweep.run(args.trials)
     except Exception as error:
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def ranked(sweep: Sweep, tried: Sequence[Tried]) -> list[Tried]:
+def ranked(sweep: Sweep, tried: Sequence[Trial]) -> list[Trial]:
     """The best first; then those that were left, then those that failed."""
     sign = 1 if sweep.space.maximize else -1
 
-    def place(one: Tried) -> tuple[bool, bool, float]:
+    def place(one: Trial) -> tuple[bool, bool, float]:
         mean = sum(one.scores) / len(one.scores) if one.scores else 0.0
         value = one.oof if one.oof is not None and sweep.space.score == "oof" else mean
         return bool(one.reason), one.oof is None, -sign * value
@@ -87,7 +87,7 @@ def ranked(sweep: Sweep, tried: Sequence[Tried]) -> list[Tried]:
     return sorted(tried, key=place)
 
 
-def show(sweep: Sweep, tried: Sequence[Tried], terminal: Terminal) -> None:
+def show(sweep: Sweep, tried: Sequence[Trial], terminal: Terminal) -> None:
     import numpy as np
 
     ordered = ranked(sweep, tried)
@@ -112,7 +112,7 @@ def show(sweep: Sweep, tried: Sequence[Tried], terminal: Terminal) -> None:
                 f"{one.seconds:.0f}",
             )
         )
-    metric = sweep.work.competition.metric.name
+    metric = sweep.experiment.competition.metric.name
     terminal.table(f"{sweep.name}: {metric} of {len(tried)} trials, {sweep.space.method}", columns, rows)
 
 

@@ -21,7 +21,7 @@ from foldcraft.views import cli
 KILLED = 128  # and the signal's number: what a shell says of a process that was killed
 
 if TYPE_CHECKING:
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
     from foldcraft.training.distributed import Processes
     from foldcraft.views.terminal import Terminal
 
@@ -39,40 +39,42 @@ def main(arguments: Sequence[str]) -> int:
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
 
-    works = [Workspace.open(config.as_trial() if args.trial else config) for config in configs]
-    folds = [cli.parse_folds(args.fold, work.folds.count) for work in works]
+    experiments = [Experiment.open(config.as_trial() if args.trial else config) for config in configs]
+    folds = [cli.parse_folds(args.fold, experiment.folds.count) for experiment in experiments]
     named = [word for word in [*args.config, *args.overrides] if "=" not in word] or [None]
-    return max(train(args, *one) for one in zip(works, folds, named, strict=True))
+    return max(train(args, *one) for one in zip(experiments, folds, named, strict=True))
 
 
-def train(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], named: str | None) -> int:
+def train(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], named: str | None) -> int:
     """Train folds of one experiment, whose config was given by that name."""
     if args.jobs > 1 and len(chosen) > 1:
-        return side_by_side(args, work, chosen, named)
+        return side_by_side(args, experiment, chosen, named)
 
     from foldcraft.training import distributed
 
-    return one_after_another(args, work, chosen, distributed.join())
+    return one_after_another(args, experiment, chosen, distributed.join())
 
 
-def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], together: Processes) -> int:
+def one_after_another(
+    args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], together: Processes
+) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
-    from foldcraft.common.callbacks import Audience
+    from foldcraft.common.callbacks import Callback
     from foldcraft.training.fold import train_fold
-    from foldcraft.views.terminal import Several
+    from foldcraft.views.terminal import CallbackList
     from foldcraft.views.tracking import tracker_of
 
     if not together.is_first:
         for fold in chosen:
-            train_fold(work, fold, together, Audience())
+            train_fold(experiment, fold, together, Callback())
         return 0
     terminal = cli.terminal(args)
-    tracker = tracker_of(work.config)
-    audience = Several(terminal, tracker) if tracker else terminal
+    tracker = tracker_of(experiment.config)
+    callback = CallbackList(terminal, tracker) if tracker else terminal
     try:
-        manifests = {fold: train_fold(work, fold, together, audience) for fold in chosen}
+        manifests = {fold: train_fold(experiment, fold, together, callback) for fold in chosen}
     except Exception as error:
         if tracker:
             tracker.failed(error)
@@ -82,11 +84,11 @@ def one_after_another(args: argparse.Namespace, work: Workspace, chosen: Sequenc
         warning = tracker.close() if tracker else None
         if warning:
             terminal.say(warning)
-    show(work, manifests, terminal)
+    show(experiment, manifests, terminal)
     return 0
 
 
-def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Terminal) -> None:
+def show(experiment: Experiment, manifests: dict[int, dict[str, Any]], terminal: Terminal) -> None:
     """The folds, and what they come to."""
     from statistics import fmean, stdev
 
@@ -100,10 +102,10 @@ def show(work: Workspace, manifests: dict[int, dict[str, Any]], terminal: Termin
     if len(scores) > 1:
         rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
         rows.append(("in all", "", sum(one["epochs"] for one in manifests.values()), duration(sum(seconds))))
-    terminal.table(work.config.experiment, ("", work.competition.metric.name, "epochs", "time"), rows)
+    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.name, "epochs", "time"), rows)
 
 
-def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int], config: str | None) -> int:
+def side_by_side(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
     from foldcraft.common.paths import FoldFolder
     from foldcraft.training.side_by_side import run_side_by_side
@@ -114,9 +116,9 @@ def side_by_side(args: argparse.Namespace, work: Workspace, chosen: Sequence[int
     more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
     commands = {fold: [__file__, *more, *named, *words, "--fold", str(fold)] for fold in chosen}
     codes = run_side_by_side(commands, args.jobs, terminal.say)
-    trained = {fold: FoldFolder.of(work.config, fold).read_manifest() for fold in chosen if not codes[fold]}
+    trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in chosen if not codes[fold]}
     if trained:
-        show(work, trained, terminal)
+        show(experiment, trained, terminal)
     for fold, code in codes.items():
         if code < 0:
             terminal.say(f"warning: fold {fold} was killed by signal {-code}; the machine's memory may be full")

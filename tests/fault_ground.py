@@ -142,11 +142,11 @@ def finish(whole: Path) -> list[str]:
         if mistake is None:
             return said
         said.append(mistake)
-        mend(mistake, whole)
+        hint(mistake, whole)
     raise Stuck(f"the same again and again: {said[-1]}")
 
 
-def mend(line: str, whole: Path) -> None:
+def hint(line: str, whole: Path) -> None:
     """Do what the line says.
 
     Raises:
@@ -520,13 +520,13 @@ def play(number: int, whole: Path, calm: dict[str, str], seconds: dict[str, floa
     return other[kind](dice, whole, calm, stage)
 
 
-def fork(work: Callable[[], list[str] | None]) -> int:
+def fork(experiment: Callable[[], list[str] | None]) -> int:
     """A child that does `work` and leaves what it gives in a file; its process id."""
     child = os.fork()
     if child:
         return child
     try:
-        wrong = work() or []
+        wrong = experiment() or []
     except Stuck as error:
         wrong = [str(error)]
     except BaseException:

@@ -18,7 +18,7 @@ from foldcraft.common.config import Config, load
 from foldcraft.data import image_cache
 from foldcraft.predictions import inference, tta
 from foldcraft.predictions import store as prediction_store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.submission.ledger import CHECK, COLUMNS
 from foldcraft.training.trainer import Trainer
 
@@ -261,7 +261,7 @@ def test_one_scale_for_all_deep_images_of_a_competition(shapes: Path, command) -
     older, path = before_scales_were_found(load(shapes)), Path("runs/shapes/old/fold0/config.yaml")
     path.parent.mkdir(parents=True)
     path.write_text(older.to_yaml().replace("  min_value: null\n", ""))
-    assert Workspace.open(load(shapes, ["experiment=old"])).config.images.bounds == (0, 65535)
+    assert Experiment.open(load(shapes, ["experiment=old"])).config.images.bounds == (0, 65535)
 
 
 def test_a_test_image_that_cannot_be_read_gets_the_frequencies_of_the_classes(shapes: Path, command) -> None:

@@ -128,11 +128,11 @@ def test_other_mistakes_are_too(outcomes: dict, command: str) -> None:
 
 def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> None:
     from foldcraft.common.errors import FoldcraftError
-    from foldcraft.predictions.experiment import Workspace
+    from foldcraft.predictions.experiment import Experiment
 
     for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
         with pytest.raises(FoldcraftError, match=words[0].split("=")[0]):
-            Workspace.open(config.load(shapes, words))
+            Experiment.open(config.load(shapes, words))
 
 
 def test_every_view_that_has_a_name_can_be_looked_at() -> None:

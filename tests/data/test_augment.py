@@ -11,7 +11,7 @@ import pytest
 
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.augment import PRESETS, Augment, centre
+from foldcraft.data.augment import PRESETS, Augment, resize_for_inference
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import Batch, EpochBatches, TrainImages, train_loader
 
@@ -200,7 +200,7 @@ def test_crop_cuts_at_random_in_training_and_the_middle_in_inference(cache: int)
 
     start = margin // 2
     middle = image[start : start + SIZE, start : start + SIZE]
-    assert np.array_equal(centre(image, ImagesConfig(size=SIZE, resize="crop")), middle)
+    assert np.array_equal(resize_for_inference(image, ImagesConfig(size=SIZE, resize="crop")), middle)
     assert np.array_equal(augment(cache, "crop", preset="none", hflip=0)(image, 0), middle)
 
 
@@ -208,7 +208,7 @@ def test_crop_cuts_at_random_in_training_and_the_middle_in_inference(cache: int)
 def test_other_policies_resize_the_whole(resize: str) -> None:
     image = np.random.default_rng(1).integers(0, 256, (2 * SIZE, 2 * SIZE, 3), dtype=np.uint8)
     areas = image.reshape(SIZE, 2, SIZE, 2, 3).mean((1, 3))
-    seen = centre(image, ImagesConfig(size=SIZE, resize=resize))
+    seen = resize_for_inference(image, ImagesConfig(size=SIZE, resize=resize))
     assert seen.shape == (SIZE, SIZE, 3)
     assert np.abs(seen - areas).max() <= 1
     assert np.array_equal(augment(2 * SIZE, resize, preset="none", hflip=0)(image, 0), seen)

@@ -283,13 +283,13 @@ def test_the_scale_is_that_of_all_images_but_for_single_pixels(tmp_path: Path):
     paths = [tmp_path / "dark.tif", tmp_path / "bright.tif", *write_scenes(tmp_path / "plain", 2)]
     for path, values in zip(paths, (dark, bright), strict=False):
         Image.fromarray(values).save(path)
-    found = bit_depth.find(paths, tmp_path / "cache")
+    found = bit_depth.find_scale(paths, tmp_path / "cache")
     assert found
     assert (found.black, found.white) == (0, 1)
     assert "2 images have more than 8 bits" in found.words
     assert len(found.words) < 300
-    assert bit_depth.find(paths, tmp_path / "cache") == found
-    assert bit_depth.find(paths[2:], tmp_path / "cache") is None
+    assert bit_depth.find_scale(paths, tmp_path / "cache") == found
+    assert bit_depth.find_scale(paths[2:], tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize(("black", "white", "grey"), [(-1000, 0, 128), (-2000, 0, 191), (0, 1000, 0)])
@@ -677,7 +677,7 @@ def test_floats_that_end_at_one_beside_others_are_told(tmp_path: Path):
     for number, top in enumerate((1.0, 234.0, 1.0)):
         values = np.linspace(0, top, 400, dtype=np.float32).reshape(20, 20)
         Image.fromarray(values).save(tmp_path / f"{number}.tif")
-    found = bit_depth.find(sorted(tmp_path.glob("*.tif")), tmp_path)
+    found = bit_depth.find_scale(sorted(tmp_path.glob("*.tif")), tmp_path)
     assert found is not None
     assert "warning: 2 of those looked at end at 1 and others at 23" in found.words
     assert len(found.words) < 300

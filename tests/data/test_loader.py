@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from foldcraft.common.config import AugmentConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.loader import Draw, EpochBatches, share
+from foldcraft.data.loader import EpochBatches, Sample, rank_positions
 from foldcraft.data.mixup import Mix, mix_of
 
 CLASSES = 3
@@ -16,7 +16,7 @@ CLASSES = 3
 
 @given(world=st.integers(1, 4), each=st.integers(1, 40))
 def test_shares_are_equal_and_make_up_the_batch(world: int, each: int) -> None:
-    shares = [share(world * each, rank, world) for rank in range(world)]
+    shares = [rank_positions(world * each, rank, world) for rank in range(world)]
     assert [len(places) for places in shares] == [each] * world
     assert sorted(place for places in shares for place in places) == list(range(world * each))
 
@@ -25,7 +25,7 @@ def test_shares_are_equal_and_make_up_the_batch(world: int, each: int) -> None:
 def test_a_process_pairs_what_one_process_would(world: int, pairs: int) -> None:
     batch = 2 * world * pairs
     for rank in range(world):
-        mine = share(batch, rank, world)
+        mine = rank_positions(batch, rank, world)
         assert [batch - 1 - place for place in mine] == mine[::-1]
 
 
@@ -50,15 +50,15 @@ def test_processes_together_draw_what_one_would(data: st.DataObject, world: int,
 
 def test_one_process_draws_in_the_order_of_the_epoch() -> None:
     """The places of a single process are the batch from first to last, an odd one too."""
-    assert share(8, 0, 1) == list(range(8))
-    assert share(7, 0, 1) == list(range(7))
+    assert rank_positions(8, 0, 1) == list(range(8))
+    assert rank_positions(7, 0, 1) == list(range(7))
 
 
 def test_what_does_not_fill_a_batch_is_left_out_and_other_rows_each_epoch() -> None:
     batches = EpochBatches(np.arange(10), 4, seed=0)
     left_out, seeds = [], []
     for batches.epoch in range(12):
-        drawn: list[Draw] = [draw for step in batches for draw in step]
+        drawn: list[Sample] = [draw for step in batches for draw in step]
         left_out.append(frozenset(range(10)) - {draw.row for draw in drawn})
         seeds += [draw.seed for draw in drawn]
     assert all(len(rows) == 2 for rows in left_out)
@@ -128,7 +128,7 @@ def test_two_processes_mix_what_one_would(settings: dict[str, float]) -> None:
     for step in range(10):
         whole = mix(settings)(images.clone(), targets, step)
         for rank in (0, 1):
-            mine = share(8, rank, 2)
+            mine = rank_positions(8, rank, 2)
             pixels, probabilities = mix(settings)(images[mine].clone(), targets[mine], step)
             torch.testing.assert_close(pixels, whole[0][mine])
             torch.testing.assert_close(probabilities, whole[1][mine])

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax
 
 from foldcraft.ensemble import decision_rules
-from foldcraft.ensemble.decision_rules import Largest, LeastCost, PriorAdjustment, Shift, Threshold
+from foldcraft.ensemble.decision_rules import Argmax, ClassBias, MinExpectedCost, PriorAdjustment, Threshold
 from foldcraft.metrics.scores import get
 
 MACRO_F1 = get("macro_f1")
@@ -64,7 +64,7 @@ def test_a_bias_a_class_needs_many_rows(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(decision_rules, "ENOUGH_UNITS", 50)
     crooked = log_probs + np.array([0, 1.0, 0])  # a bias that no power of the prior mends
     rule = decision_rules.fit(crooked, truth, own(900), MACRO_F1)
-    assert type(rule) is Shift
+    assert type(rule) is ClassBias
     assert rule.shift[1] < min(rule.shift[0], rule.shift[2]) - 0.3
     fresh, answers = rows(20_000, [0.6, 0.3, 0.1], seed=1)
     fresh = fresh + np.array([0, 1.0, 0])
@@ -91,14 +91,14 @@ def test_the_threshold_of_binary_f1_lies_below_a_half() -> None:
 
 def test_kappa_takes_the_class_of_least_expected_distance() -> None:
     unsure = np.log([[0.45, 0.1, 0.45], [0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
-    assert LeastCost().apply(unsure).argmax(1).tolist() == [1, 1, 0]
-    assert isinstance(decision_rules.fit(unsure, np.array([0, 1, 2]), own(3), get("qwk")), LeastCost)
+    assert MinExpectedCost().apply(unsure).argmax(1).tolist() == [1, 1, 0]
+    assert isinstance(decision_rules.fit(unsure, np.array([0, 1, 2]), own(3), get("qwk")), MinExpectedCost)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss", "roc_auc", "weighted_f1"])
 def test_other_metrics_take_the_likeliest_class(name: str) -> None:
     log_probs, truth = rows(200, [0.8, 0.15, 0.05])
-    assert isinstance(decision_rules.fit(log_probs, truth, own(200), get(name)), Largest)
+    assert isinstance(decision_rules.fit(log_probs, truth, own(200), get(name)), Argmax)
 
 
 def test_order_of_rows_and_classes_makes_no_difference() -> None:
@@ -112,5 +112,5 @@ def test_order_of_rows_and_classes_makes_no_difference() -> None:
 
 def test_rules_give_probabilities() -> None:
     log_probs, _ = rows(50, [0.7, 0.2, 0.1])
-    for rule in (Largest(), PriorAdjustment((0.1, 0.2, 0.3), 0.5), LeastCost()):
+    for rule in (Argmax(), PriorAdjustment((0.1, 0.2, 0.3), 0.5), MinExpectedCost()):
         np.testing.assert_allclose(np.exp(rule.apply(log_probs)).sum(1), 1)

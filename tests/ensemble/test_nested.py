@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 
 from foldcraft.ensemble import nested, tta_selection
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
-from foldcraft.ensemble.nested import Member, Truth, judge
+from foldcraft.ensemble.nested import BlendMember, Labels, judge
 from foldcraft.metrics.scores import get
 
 ROWS, CLASSES, FOLDS = 300, 3, 5
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 TARGETS = RNG.integers(0, CLASSES, ROWS)
 UNITS = np.array([f"u{row // 3}" for row in range(ROWS)])
 FOLD = (np.arange(ROWS) // 3) % FOLDS
-TRUTH = Truth(TARGETS, FOLD, UNITS, get("macro_f1"))
+TRUTH = Labels(TARGETS, FOLD, UNITS, get("macro_f1"))
 
 
 def seen(signal: float, seed: int, targets: np.ndarray = TARGETS) -> np.ndarray:
@@ -23,8 +23,8 @@ def seen(signal: float, seed: int, targets: np.ndarray = TARGETS) -> np.ndarray:
     return log_softmax(signal * evidence, axis=1)
 
 
-def member(name: str, signal: float, seed: int) -> Member:
-    return Member(name, ("identity",), seen(signal, seed)[None])
+def member(name: str, signal: float, seed: int) -> BlendMember:
+    return BlendMember(name, ("identity",), seen(signal, seed)[None])
 
 
 STRONG, MIDDLE, WEAK = member("strong", 1.6, 1), member("middle", 1.4, 2), member("weak", 0.5, 3)
@@ -36,7 +36,7 @@ def test_a_fold_is_judged_by_what_was_fitted_on_the_others() -> None:
     moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
     members = [STRONG, MIDDLE, WEAK]
     honest = judge(members, TRUTH)
-    lied_to = judge(members, Truth(moved, FOLD, UNITS, TRUTH.metric))
+    lied_to = judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric))
     for a, b in zip(honest.candidates, lied_to.candidates, strict=True):
         np.testing.assert_array_equal(a.nested[FOLD == 0], b.nested[FOLD == 0])
     assert any(
@@ -60,14 +60,14 @@ def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> 
 def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_name: str) -> None:
     """Labels hang on a handful of rows, so they are not what ways are compared by."""
     wanted = get(judge_name)
-    verdict = judge([STRONG, MIDDLE, WEAK], Truth(TARGETS, FOLD, UNITS, get(metric)))
+    verdict = judge([STRONG, MIDDLE, WEAK], Labels(TARGETS, FOLD, UNITS, get(metric)))
     assert "beats" in verdict.words[0]
     worth = {
         one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in verdict.candidates if not one.is_ruled
     }
     assert worth[verdict.chosen.name] == max(worth.values())
     assert verdict.chosen.name != "best single", "members that err differently are better together"
-    twins = judge([STRONG, Member("twin", STRONG.views, STRONG.log_probs)], TRUTH)
+    twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.log_probs)], TRUTH)
     assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
     assert "nothing beats it" in twins.words[0]
 
@@ -76,7 +76,7 @@ def test_the_plan_applies_to_new_rows_of_the_same_members() -> None:
     verdict = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), Mean(), Greedy(), Stacking()])
     targets = np.random.default_rng(7).integers(0, CLASSES, 5000)
     fresh = [
-        Member(name, ("identity",), seen(signal, seed, targets)[None])
+        BlendMember(name, ("identity",), seen(signal, seed, targets)[None])
         for name, signal, seed in (("strong", 1.6, 11), ("middle", 1.4, 12), ("weak", 0.5, 13))
     ]
     true = TRUTH.metric(targets, np.exp(verdict.chosen.plan.apply(fresh)))
@@ -91,15 +91,15 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     for fold in range(FOLDS):
         own = fold == FOLD
         assert any(np.array_equal(seen_even.chosen.nested[own], one.nested[own]) for one in ruled)
-    plain = judge([STRONG], Truth(TARGETS, FOLD, UNITS, get("accuracy")))
+    plain = judge([STRONG], Labels(TARGETS, FOLD, UNITS, get("accuracy")))
     assert plain.chosen.plan.rule.name == "argmax"
     assert plain.chosen.name == "best single", "a rule that does nothing is not named"
     rng = np.random.default_rng(1)
     prior = [0.88, 0.08, 0.04]
     targets = rng.choice(3, 1500, p=prior)
     log_probs = log_softmax(seen(1.3, 5, targets) + np.log(prior), axis=1)
-    truth = Truth(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
-    uneven = judge([Member("one", ("identity",), log_probs[None])], truth)
+    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    uneven = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
     assert any("over the likeliest class" in line for line in uneven.words)
@@ -120,8 +120,8 @@ def test_a_rule_that_is_really_worse_is_not_used() -> None:
     chances = np.full((rows, 5), 0.005)
     chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
     log_probs = log_softmax(np.log(chances), axis=1)
-    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"))
-    verdict = judge([Member("one", ("identity",), log_probs[None])], truth)
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"))
+    verdict = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert verdict.chosen.plan.rule.name == "argmax"
     assert verdict.chosen.name == "best single"
     assert verdict.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
@@ -134,7 +134,7 @@ def test_a_blend_that_is_really_worse_is_not_used() -> None:
     rng, rows = np.random.default_rng(0), 600
     targets = rng.integers(0, CLASSES, rows)
     often, seldom = (np.where(rng.random(rows) < share, high, -0.1) for share, high in ((0.75, 0.3), (0.6, 5.0)))
-    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
 
     class First(Best):
         name, member = "first", 0
@@ -146,7 +146,7 @@ def test_a_blend_that_is_really_worse_is_not_used() -> None:
         name, member = "second", 1
 
     members = [
-        Member(n, ("identity",), drawn(targets, m, 0.01)[None]) for n, m in (("often", often), ("seldom", seldom))
+        BlendMember(n, ("identity",), drawn(targets, m, 0.01)[None]) for n, m in (("often", often), ("seldom", seldom))
     ]
     verdict = judge(members, truth, [First(), Second()])
     assert "second" in verdict.words[0]
@@ -161,8 +161,8 @@ def test_views_that_are_really_worse_are_not_used() -> None:
     targets = rng.integers(0, CLASSES, rows)
     as_it_is = drawn(targets, np.full(rows, 0.3), 0.3)
     other = drawn(targets, np.where(rng.random(rows) < 0.7, -0.4, 5.0), 0.3)
-    truth = Truth(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
-    verdict = judge([Member("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+    verdict = judge([BlendMember("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
     value, error = verdict.views_gain[0]
     assert value < -2 * error
     assert verdict.chosen.plan.views == verdict.members[0].plan.views == ((1.0, 0.0),)
@@ -175,9 +175,9 @@ def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
     rng = np.random.default_rng(2)
     prior = [0.85, 0.1, 0.05]
     targets = rng.choice(3, 1500, p=prior)
-    truth = Truth(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
     members = [
-        Member(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
+        BlendMember(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
         for k in range(4)
     ]
     verdict = judge(members, truth)
@@ -191,7 +191,7 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
     moved = TARGETS.copy()
     moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
     members = [member(f"m{k}", 0.7, 80 + k) for k in range(5)]
-    honest, lied_to = judge(members, TRUTH), judge(members, Truth(moved, FOLD, UNITS, TRUTH.metric))
+    honest, lied_to = judge(members, TRUTH), judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric))
     np.testing.assert_array_equal(honest.chosen.nested[FOLD == 0], lied_to.chosen.nested[FOLD == 0])
     for fold in range(FOLDS):
         own = fold == FOLD
@@ -201,18 +201,18 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
 def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:
     plain, other, broken = seen(1.0, 21), seen(1.0, 22), seen(0.0, 23)
     views = ("hflip", "identity", "vflip")
-    weights = tta_selection.choose(views, np.stack([other, plain, broken]), TARGETS)
+    weights = tta_selection.choose_views(views, np.stack([other, plain, broken]), TARGETS)
     assert weights == (0.5, 0.5, 0)
     many = np.stack([plain, *(seen(1.0, 30 + k) for k in range(6))])
-    weights = tta_selection.choose(("identity", *"abcdef"), many, TARGETS)
+    weights = tta_selection.choose_views(("identity", *"abcdef"), many, TARGETS)
     assert weights[0] == 0.5
     assert sum(weight > 0 for weight in weights) == tta_selection.MOST
     assert sum(weights) == pytest.approx(1)
-    assert tta_selection.choose(("identity",), plain[None], TARGETS) == (1.0,)
+    assert tta_selection.choose_views(("identity",), plain[None], TARGETS) == (1.0,)
 
 
 def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
-    views = Member("one", ("identity", "hflip", "vflip"), np.stack([seen(0.9, 41), seen(0.9, 42), seen(0.0, 43)]))
+    views = BlendMember("one", ("identity", "hflip", "vflip"), np.stack([seen(0.9, 41), seen(0.9, 42), seen(0.0, 43)]))
     verdict = judge([views], TRUTH)
     value, error = verdict.views_gain[0]
     assert value > 2 * error > 0

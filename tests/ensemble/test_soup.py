@@ -20,11 +20,11 @@ from scipy.special import log_softmax
 from torch import nn
 
 from foldcraft.common import checksums, config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
 from foldcraft.ensemble import model_soup, soup_ingredients, soup_selection
-from foldcraft.ensemble.model_soup import Pot, mean_of
+from foldcraft.ensemble.model_soup import SoupCandidates, mean_of
 from foldcraft.ensemble.soup_selection import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
@@ -87,9 +87,9 @@ def kitchen(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "place"
 
 
-def pot_of(*names: str) -> Pot:
-    gathered = soup_ingredients.gather([config.load(Path(f"configs/{name}.yaml")) for name in names])
-    return model_soup.open_pot(gathered, Audience())
+def pot_of(*names: str) -> SoupCandidates:
+    gathered = soup_ingredients.find_ingredients([config.load(Path(f"configs/{name}.yaml")) for name in names])
+    return model_soup.open_candidates(gathered, Callback())
 
 
 def files(*names: str) -> list[str]:
@@ -147,7 +147,7 @@ def test_frozen_statistics_stay_and_trained_ones_are_measured_anew(kitchen: Path
     norm = next(module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     seen: list[torch.Tensor] = []
     norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    images = PlainImages(pot.train, pot.work.config.images).__getitems__(pot.work.folds.train_rows(0))
+    images = PlainImages(pot.train, pot.experiment.config.images).__getitems__(pot.experiment.folds.train_rows(0))
     with torch.no_grad():
         net(Preparation.of(pot.blueprint, pot.hardware)(images))
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
@@ -164,29 +164,29 @@ def test_a_mean_of_one_predicts_what_its_member_did(kitchen: Path) -> None:
 # The choice
 
 
-def invented(pot: Pot, strength: dict[tuple[int, ...], float]) -> Pot:
+def invented(pot: SoupCandidates, strength: dict[tuple[int, ...], float]) -> SoupCandidates:
     """The pot with made up predictions: of each set noisy evidence for the truth, as strong as is said."""
     known = {}
     for number, (chosen, much) in enumerate(strength.items()):
         for fold in pot.folds:
-            truth = pot.work.competition.targets[pot.work.folds.valid_rows(fold)]
+            truth = pot.experiment.competition.targets[pot.experiment.folds.valid_rows(fold)]
             evidence = np.random.default_rng([number, fold]).normal(0, 1, (2, len(truth), 3))
             evidence[:, np.arange(len(truth)), truth] += much
             known[chosen, fold] = log_softmax(evidence, axis=-1).astype(np.float32)
     return replace(pot, _known=known)
 
 
-def with_labels(pot: Pot, targets: np.ndarray) -> Pot:
+def with_labels(pot: SoupCandidates, targets: np.ndarray) -> SoupCandidates:
     """The pot with other labels and the same predictions."""
     first = pot.members[0]
-    work = replace(first.work, competition=replace(first.work.competition, targets=targets))
-    return replace(pot, members=(replace(first, work=work), *pot.members[1:]))
+    experiment = replace(first.experiment, competition=replace(first.experiment.competition, targets=targets))
+    return replace(pot, members=(replace(first, experiment=experiment), *pot.members[1:]))
 
 
 def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
     pot = pot_of("a", "a-s1", "slow")
     helps = {(0,): 0.5, (1,): 1, (2,): 1.5, (1, 2): 4, (0, 1, 2): 3, (0, 1): 9, (0, 2): 9}
-    tasted = soup_selection.taste(invented(pot, helps))
+    tasted = soup_selection.compare_soups(invented(pot, helps))
     assert tasted.greedy.chosen == (1, 2), "from the best (2) on: 1 helps, 0 does not"
     assert tasted.best.chosen == (2,)
     assert tasted.uniform.chosen == (0, 1, 2)
@@ -194,7 +194,7 @@ def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
     assert tasted.greedy.gain.is_real
     assert tasted.greedy.loss < tasted.uniform.loss < tasted.best.loss
     hurts = {(0,): 2, (1,): 3, (2,): 4, (1, 2): 1, (0, 1, 2): 0, (0, 1): 0, (0, 2): 1}
-    lost = soup_selection.taste(invented(pot, hurts))
+    lost = soup_selection.compare_soups(invented(pot, hurts))
     assert lost.greedy.chosen == (2,)
     assert lost.apart
     assert lost.soup is None
@@ -205,11 +205,11 @@ def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
     pot = pot_of("a", "a-s1", "slow")
     everything = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     even = invented(pot, dict.fromkeys(everything, 1.5))
-    targets = pot.work.competition.targets
-    own = pot.work.folds.fold == 0
+    targets = pot.experiment.competition.targets
+    own = pot.experiment.folds.fold == 0
     best_there = even.log_probs((0,), [0]).argmin(1)  # all labels of the fold such that what is chosen changes
     lied_to = targets.copy()
-    lied_to[pot.work.folds.valid_rows(0)] = best_there
+    lied_to[pot.experiment.folds.valid_rows(0)] = best_there
     first = pot.rows(pot.folds) < 0
     first[: own.sum()] = True
     for choose in (soup_selection._Judge.best, soup_selection._Judge.greedy):
@@ -218,7 +218,9 @@ def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
         assert np.abs(made[0][~first] - made[1][~first]).max() > 0.01
 
 
-def nested(pot: Pot, choose: Callable[[soup_selection._Judge, Sequence[int]], tuple[int, ...]]) -> np.ndarray:
+def nested(
+    pot: SoupCandidates, choose: Callable[[soup_selection._Judge, Sequence[int]], tuple[int, ...]]
+) -> np.ndarray:
     judge = soup_selection._Judge(pot)
     return judge.nested(lambda seen: judge.predicts(choose(judge, seen)))
 

@@ -16,7 +16,7 @@ from conftest import draw_shape, flipped
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import image_cache
@@ -37,7 +37,7 @@ from foldcraft.models.stage_features import (
     parts_of,
 )
 from foldcraft.predictions import feature_cache
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 
 SIZE = 32
 COUNT = 10
@@ -360,8 +360,8 @@ def passes(*nets: FrozenNet) -> list[int]:
     return seen
 
 
-def wanted(one: FrozenNet, store: ImageStore, *views: str) -> list[Wanted]:
-    return [Wanted(one, "train", store, view) for view in views]
+def wanted(one: FrozenNet, store: ImageStore, *views: str) -> list[FeatureRequest]:
+    return [FeatureRequest(one, "train", store, view) for view in views]
 
 
 def test_freezing_leaves_the_net_as_it_is() -> None:
@@ -384,7 +384,7 @@ def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monke
     one = frozen()
     seen = passes(one)
 
-    plain, flipped = gather(wanted(one, store, "identity", "hflip"), FOLDER, Audience())
+    plain, flipped = load_or_compute(wanted(one, store, "identity", "hflip"), FOLDER, Callback())
 
     assert seen == [4, 4, 4, 4, 2, 2]
     assert plain.dtype == np.float16
@@ -393,47 +393,49 @@ def test_features_are_kept_in_16_bits_and_computed_once(store: ImageStore, monke
     np.testing.assert_allclose(plain, expected, rtol=2e-3, atol=1e-3)
     expected = one.features(one.preparation(pixels.flip(2))).detach().numpy()
     np.testing.assert_allclose(flipped, expected, rtol=2e-3, atol=1e-3)
-    again = gather(wanted(frozen(), store, "hflip", "identity"), FOLDER, Audience())  # as another process would
+    again = load_or_compute(
+        wanted(frozen(), store, "hflip", "identity"), FOLDER, Callback()
+    )  # as another process would
     np.testing.assert_array_equal(again, [flipped, plain])
     seen.clear()
-    gather(wanted(one, store, "hflip", "vflip"), FOLDER, Audience())
+    load_or_compute(wanted(one, store, "hflip", "vflip"), FOLDER, Callback())
     assert seen == [4, 4, 2], "one view was lacking, and no more than that was computed"
     assert {file.suffix for file in FOLDER.iterdir()} == {".npy", ".lock"}
 
 
 def test_features_of_some_rows_are_theirs_and_kept_apart_from_those_of_others(store: ImageStore) -> None:
     one = frozen()
-    some = [Wanted(one, "train", store, view, np.array([2, 5, 7])) for view in ("identity", "hflip")]
+    some = [FeatureRequest(one, "train", store, view, np.array([2, 5, 7])) for view in ("identity", "hflip")]
     seen = passes(one)
 
     (plain, flipped), (others,) = (
-        gather(some, FOLDER, Audience()),
-        gather([replace(some[0], only=np.array([1, 5]))], FOLDER, Audience()),
+        load_or_compute(some, FOLDER, Callback()),
+        load_or_compute([replace(some[0], only=np.array([1, 5]))], FOLDER, Callback()),
     )
 
     assert sum(seen) == 3 + 3 + 2
-    whole, mirrored = gather(wanted(one, store, "identity", "hflip"), FOLDER, Audience())
+    whole, mirrored = load_or_compute(wanted(one, store, "identity", "hflip"), FOLDER, Callback())
     np.testing.assert_allclose(plain, whole[[2, 5, 7]], rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(flipped, mirrored[[2, 5, 7]], rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(others, whole[[1, 5]], rtol=2e-3, atol=1e-3)
 
 
-def _one_other_number(store: ImageStore) -> Wanted:
+def _one_other_number(store: ImageStore) -> FeatureRequest:
     model, _, blueprint = net("test_resnet")
     with torch.no_grad():
         model.layer2[0].bn1.running_var[0] *= 1.001
-    return Wanted(FrozenNet.of(model, blueprint, config()), "train", store, "draw0")
+    return FeatureRequest(FrozenNet.of(model, blueprint, config()), "train", store, "draw0")
 
 
-def _one_other_pixel(store: ImageStore) -> Wanted:
+def _one_other_pixel(store: ImageStore) -> FeatureRequest:
     picture = draw_shape("bar", 0, SIZE)
     picture.putpixel((3, 3), 255 - picture.getpixel((3, 3)))
     picture.save("0.png")
-    return Wanted(frozen(), "train", decoded(), "draw0")
+    return FeatureRequest(frozen(), "train", decoded(), "draw0")
 
 
-def _another_size(store: ImageStore) -> Wanted:
-    return Wanted(frozen(settings=config(images={"size": 24})), "train", store, "draw0")
+def _another_size(store: ImageStore) -> FeatureRequest:
+    return FeatureRequest(frozen(settings=config(images={"size": 24})), "train", store, "draw0")
 
 
 @pytest.mark.parametrize(
@@ -442,20 +444,22 @@ def _another_size(store: ImageStore) -> Wanted:
         _one_other_number,
         _one_other_pixel,
         _another_size,
-        lambda store: Wanted(frozen(), "train", store, "draw1"),
-        lambda store: Wanted(frozen(), "train", store, "identity"),
-        lambda store: Wanted(frozen(settings=config(augment={"preset": "heavy"})), "train", store, "draw0"),
-        lambda store: Wanted(frozen(settings=config(images={"resize": "crop"})), "train", store, "draw0"),
+        lambda store: FeatureRequest(frozen(), "train", store, "draw1"),
+        lambda store: FeatureRequest(frozen(), "train", store, "identity"),
+        lambda store: FeatureRequest(frozen(settings=config(augment={"preset": "heavy"})), "train", store, "draw0"),
+        lambda store: FeatureRequest(frozen(settings=config(images={"resize": "crop"})), "train", store, "draw0"),
         pytest.param(
-            lambda store: Wanted(frozen(args={"global_pool": "max"}), "train", store, "draw0"),
+            lambda store: FeatureRequest(frozen(args={"global_pool": "max"}), "train", store, "draw0"),
         ),
     ],
     ids=["weights", "image", "size", "draw", "view", "augmentation", "resize", "arguments"],
 )
-def test_other_features_are_never_taken_for_these(store: ImageStore, other: Callable[[ImageStore], Wanted]) -> None:
-    known = Wanted(frozen(), "train", store, "draw0")
-    gather([known], FOLDER, Audience())
-    assert Wanted(frozen(), "train", decoded(), "draw0").file(FOLDER) == known.file(FOLDER)
+def test_other_features_are_never_taken_for_these(
+    store: ImageStore, other: Callable[[ImageStore], FeatureRequest]
+) -> None:
+    known = FeatureRequest(frozen(), "train", store, "draw0")
+    load_or_compute([known], FOLDER, Callback())
+    assert FeatureRequest(frozen(), "train", decoded(), "draw0").file(FOLDER) == known.file(FOLDER)
     assert not other(store).file(FOLDER).exists()
 
 
@@ -468,18 +472,20 @@ def test_one_reading_of_the_images_serves_all_backbones_and_views(
         monkeypatch.setattr(kind, "__getitems__", lambda self, rows, get=get: (read.extend(rows), get(self, rows))[1])
     nets = [frozen(), frozen(seed=1), frozen("test_efficientnet")]
 
-    found = gather([item for one in nets for item in wanted(one, store, "identity", "hflip")], FOLDER, Audience())
+    found = load_or_compute(
+        [item for one in nets for item in wanted(one, store, "identity", "hflip")], FOLDER, Callback()
+    )
 
     assert read == list(range(COUNT))
     assert [len(features) for features in found] == [COUNT] * 6
-    gather([item for one in nets for item in wanted(one, store, "draw0", "draw1")], FOLDER, Audience())
+    load_or_compute([item for one in nets for item in wanted(one, store, "draw0", "draw1")], FOLDER, Callback())
     assert len(read) == 3 * COUNT, "each draw is drawn once for all backbones"
 
 
 def test_draws_repeat_and_differ_from_one_another(store: ImageStore) -> None:
     one = frozen()
-    first, second, plain = gather(wanted(one, store, "draw0", "draw1", "identity"), FOLDER, Audience())
-    again = gather(wanted(one, store, "draw0"), Path("elsewhere"), Audience())[0]
+    first, second, plain = load_or_compute(wanted(one, store, "draw0", "draw1", "identity"), FOLDER, Callback())
+    again = load_or_compute(wanted(one, store, "draw0"), Path("elsewhere"), Callback())[0]
     np.testing.assert_array_equal(again, first)
     for other in (second, plain):
         assert (np.abs(first.astype(float) - other).max(axis=1) > 0.01).all()
@@ -499,16 +505,16 @@ def test_draws_repeat_and_differ_from_one_another(store: ImageStore) -> None:
 )
 def test_damaged_features_are_told_and_computed_again(store: ImageStore, damage: Callable[[Path], object]) -> None:
     wish = wanted(frozen(), store, "identity")
-    whole = np.array(gather(wish, FOLDER, Audience())[0])
+    whole = np.array(load_or_compute(wish, FOLDER, Callback())[0])
     file = wish[0].file(FOLDER)
     damage(file)
     said: list[str] = []
-    listener = Audience()
+    listener = Callback()
     listener.say = said.append
-    np.testing.assert_array_equal(gather(wish, FOLDER, listener)[0], whole)
+    np.testing.assert_array_equal(load_or_compute(wish, FOLDER, listener)[0], whole)
     (line,) = said
     assert re.search(rf"{file}: damaged features .*computed again", line)
-    gather(wish, FOLDER, listener)
+    load_or_compute(wish, FOLDER, listener)
     assert len(said) == 1
 
 
@@ -524,13 +530,13 @@ def test_a_killed_computation_leaves_nothing_that_looks_whole(
         one.features.register_forward_hook(
             lambda _, given, __: os.kill(os.getpid(), signal.SIGKILL) if len(given[0]) == 2 else None
         )
-        gather(wishes, FOLDER, Audience())
+        load_or_compute(wishes, FOLDER, Callback())
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert len(list(FOLDER.glob("*.npy.tmp-*"))) == 2, "it was killed while it wrote"
     assert not list(FOLDER.glob("*.npy"))
 
-    found = gather(wishes, FOLDER, Audience())
+    found = load_or_compute(wishes, FOLDER, Callback())
 
-    np.testing.assert_array_equal(found, gather(wishes, Path("undisturbed"), Audience()))
+    np.testing.assert_array_equal(found, load_or_compute(wishes, Path("undisturbed"), Callback()))
     assert not list(FOLDER.glob("*.tmp-*"))

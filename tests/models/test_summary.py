@@ -103,7 +103,7 @@ def test_a_trained_module_without_gradient_is_flagged() -> None:
     net.stem.requires_grad_(False)
     optimizer = torch.optim.SGD([value for value in net.parameters() if value is not net.head.bias], lr=0.1)
 
-    seen = summary.dissect(net, optimizer, ["head"], SIZE)
+    seen = summary.summarize(net, optimizer, ["head"], SIZE)
 
     parts = {each.name: each for each in seen.parts}
     assert {name: each.flaw for name, each in parts.items() if each.flaw} == {
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_a_direct_backward_and_leave_no_trace() -> None:
     net = Forgetful()
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    seen = summary.dissect(net, None, ["head"], SIZE)
+    seen = summary.summarize(net, None, ["head"], SIZE)
 
     assert all(value.grad is None for value in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

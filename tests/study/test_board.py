@@ -23,7 +23,7 @@ from foldcraft.metrics import significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.study import compare, ranking
 from foldcraft.study.ranking import Ranking
 
@@ -92,8 +92,8 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path / "digits"
 
 
-def work(*words: str) -> Workspace:
-    return Workspace.open(config.load(Path("c.yaml"), words))
+def experiment(*words: str) -> Experiment:
+    return Experiment.open(config.load(Path("c.yaml"), words))
 
 
 def row(found: Ranking, name: str) -> dict:
@@ -101,11 +101,11 @@ def row(found: Ranking, name: str) -> dict:
 
 
 def test_the_board_says_of_two_what_their_comparison_says(place: Path) -> None:
-    found = ranking.rank(work())
+    found = ranking.rank(experiment())
     assert found.table["experiment"].tolist() == ["probe", "net", "stopped", "elsewhere"]
     assert found.table["state"].tolist() == ["ranked", "ranked", "unfinished", "apart"]
     assert (found.folds, found.rows, found.groups) == ((0, 1, 2), 240, 120)
-    answers = compare.gather(compare.open_runs(["runs/digits/probe", "runs/digits/net"], []))
+    answers = compare.load_comparison(compare.open_runs(["runs/digits/probe", "runs/digits/net"], []))
     other = significance.compare(answers).others[0]
     probe, net = row(found, "probe"), row(found, "net")
     assert probe["score"] == pytest.approx(np.mean(answers.predicted[0].argmax(1) == answers.truth))
@@ -124,7 +124,7 @@ def test_the_board_says_of_two_what_their_comparison_says(place: Path) -> None:
 
 
 def test_unfinished_ones_are_judged_on_what_they_have(place: Path) -> None:
-    found = ranking.rank(work())
+    found = ranking.rank(experiment())
     stopped = row(found, "stopped")
     assert stopped["note"] == "fold 1 at epoch 1 of 2; fold 2 not begun"
     assert stopped["done"] == [0]
@@ -139,18 +139,18 @@ def test_unfinished_ones_are_judged_on_what_they_have(place: Path) -> None:
 
 
 def test_folds_that_are_asked_for_bring_the_unfinished_in(place: Path) -> None:
-    found = ranking.rank(work(), [0])
+    found = ranking.rank(experiment(), [0])
     assert set(found.of("ranked")["experiment"]) == {"probe", "net", "stopped"}
-    assert found.rows == work().folds.valid_rows(0).size
+    assert found.rows == experiment().folds.valid_rows(0).size
     shutil.rmtree("runs/digits/probe")
     shutil.rmtree("runs/digits/net")
     with pytest.raises(FoldcraftError, match=r"no experiment has finished fold 0, 1, 2$"):
-        ranking.rank(work(), [0, 1, 2])
-    assert ranking.rank(work()).folds == (0,), "the furthest have no more"
+        ranking.rank(experiment(), [0, 1, 2])
+    assert ranking.rank(experiment()).folds == (0,), "the furthest have no more"
 
 
 def test_less_is_better_where_the_metric_is_a_loss(place: Path) -> None:
-    found = ranking.rank(work("competition.metric=log_loss")).of("ranked")
+    found = ranking.rank(experiment("competition.metric=log_loss")).of("ranked")
     assert found["score"].is_monotonic_increasing
     assert found["difference"].iloc[0] == 0 > found["difference"].iloc[1]
     assert found["verdict"].tolist() == ["best", "worse"]
@@ -169,7 +169,7 @@ def test_what_is_damaged_or_of_other_data_stands_apart(place: Path) -> None:
     settings = (runs / "mixed/fold1/config.yaml").read_text().split("\n", 1)[1]  # without the line of its checksum
     (runs / "mixed/fold1/config.yaml").write_text(settings.replace("batch: 32", "batch: 16"))
     (runs / "young/fold0/config.yaml").write_text(settings + "unheard: of\n")
-    found = ranking.rank(work())
+    found = ranking.rank(experiment())
     assert set(found.of("ranked")["experiment"]) == {"probe", "net", "older"}
     notes = {name: row(found, name)["note"] for name in ("torn", "foreign", "mixed", "young")}
     assert "damaged predictions" in notes["torn"]
@@ -191,16 +191,16 @@ def test_data_that_have_changed_leave_nothing_to_rank(place: Path, command: Call
 
 
 def test_only_what_is_new_is_computed_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ranking.rank(work())
+    first = ranking.rank(experiment())
     with monkeypatch.context() as patch:
         patch.setattr(store, "read", lambda path: pytest.fail("read again"))
         history = Path("runs/digits/stopped/fold1/history.csv")
         history.write_text(history.read_text() * 2)
-        again = ranking.rank(work(), before=first)
+        again = ranking.rank(experiment(), before=first)
     assert row(again, "stopped")["note"].startswith("fold 1 at epoch 3")
     assert again.table["score"].equals(first.table["score"])
     shutil.copytree("runs/digits/probe", "runs/digits/twin")
-    assert row(ranking.rank(work(), before=again), "twin")["verdict"] == "cannot be told"
+    assert row(ranking.rank(experiment(), before=again), "twin")["verdict"] == "cannot be told"
 
 
 def test_the_table_sorted_and_filtered(place: Path, command: Callable) -> None:
@@ -235,7 +235,7 @@ def test_json_holds_all_and_is_alone(place: Path, command: Callable) -> None:
     assert found["probe"]["rank"] == 1
     assert found["stopped"]["rank"] is None
     assert found["elsewhere"]["score"] is None
-    assert found["net"]["difference"] == row(ranking.rank(work()), "net")["difference"]
+    assert found["net"]["difference"] == row(ranking.rank(experiment()), "net")["difference"]
 
 
 @pytest.mark.parametrize("width", [48, 80, 200])
@@ -292,11 +292,11 @@ def test_mistakes_are_told_in_a_line(place: Path, command: Callable) -> None:
         assert told in said.err
 
 
-def field(seed: int, right: tuple[float, ...], units: int = 300, repeats: int = 500) -> significance.Field:
+def field(seed: int, right: tuple[float, ...], units: int = 300, repeats: int = 500) -> significance.RankingTest:
     answers = simulated(seed, right, units, metric="accuracy")
     scores = np.array([answers.metric(answers.truth, each) for each in answers.predicted])
     drawn = bootstrap_scores(answers.metric, answers.truth, answers.predicted, answers.units, repeats, seed)
-    return significance.field(answers.metric, scores, drawn)
+    return significance.against_the_best(answers.metric, scores, drawn)
 
 
 def test_among_equals_hardly_anybody_is_called_worse() -> None:

@@ -14,9 +14,9 @@ from foldcraft.common import config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.metrics import scores as score_functions
-from foldcraft.metrics.significance import Answers, Comparison, by_class, compare, how_strict
+from foldcraft.metrics.significance import Comparison, ScoredRows, by_class, compare, correction_for
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import Predictions
 
 CLASSES = ("a", "b", "c")
@@ -24,13 +24,13 @@ CLASSES = ("a", "b", "c")
 
 def simulated(
     seed: int, right: tuple[float, ...], units: int = 200, copies: int = 1, metric: str = "macro_f1"
-) -> Answers:
+) -> ScoredRows:
     """Experiments, the baseline first, that get each unit right with their own chance; a unit is some alike rows."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 3, units)
     wrong = (truth + rng.integers(1, 3, (len(right), units))) % 3
     labels = np.where(rng.random((len(right), units)) < np.array(right)[:, None], truth, wrong)
-    return Answers(
+    return ScoredRows(
         names=tuple(f"e{number}" for number in range(len(right))),
         metric=score_functions.get(metric),
         classes=CLASSES,
@@ -41,7 +41,7 @@ def simulated(
     )
 
 
-def taken_apart(rows: int, apart: int) -> Answers:
+def taken_apart(rows: int, apart: int) -> ScoredRows:
     """An experiment that gets all right, and a baseline that misses the first few."""
     truth = np.arange(rows) % 3
     missed = np.where(np.arange(rows) < apart, (truth + 1) % 3, truth)
@@ -99,7 +99,7 @@ def test_equal_experiments_differ_by_nothing() -> None:
     assert (found.value, found.error, found.chance, found.apart, found.verdict) == (0, 0, 0.5, 0, "cannot be told")
 
 
-def share(cases: int, make: Callable[[int], Answers], holds: Callable[[Comparison], bool], **more: int) -> float:
+def share(cases: int, make: Callable[[int], ScoredRows], holds: Callable[[Comparison], bool], **more: int) -> float:
     return float(np.mean([holds(compare(make(seed), repeats=300, seed=seed, **more)) for seed in range(cases)]))
 
 
@@ -114,7 +114,7 @@ def test_equally_good_experiments_are_called_better_as_rarely_as_promised() -> N
 
 @pytest.mark.integration
 def test_rows_of_a_group_count_once() -> None:
-    def by_row(seed: int) -> Answers:
+    def by_row(seed: int) -> ScoredRows:
         answers = simulated(seed, (0.8, 0.8), copies=4)
         return replace(answers, units=np.arange(len(answers.truth)))
 
@@ -133,7 +133,7 @@ def test_twenty_nulls_are_paid_for() -> None:
 
 @pytest.mark.integration
 def test_the_best_of_twenty_shown_alone_is_paid_for_by_saying_so() -> None:
-    def best(seed: int) -> Answers:
+    def best(seed: int) -> ScoredRows:
         answers = simulated(seed, (0.8,) * 21)
         scores = [answers.metric(answers.truth, each) for each in answers.predicted[1:]]
         kept = (answers.predicted[0], answers.predicted[1 + int(np.argmax(scores))])
@@ -147,19 +147,19 @@ def test_strictness_is_by_what_the_experiments_have_in_common() -> None:
     rng = np.random.default_rng(0)
     apart, alike = rng.normal(size=(20, 20_000)), np.repeat(rng.normal(size=(1, 20_000)), 20, axis=0)
     nothing, ones = np.zeros(20), np.ones(20)
-    assert how_strict(nothing[:1], apart[:1], ones[:1]).factor == pytest.approx(1.645, abs=0.03)
-    assert how_strict(nothing, alike, ones).factor == pytest.approx(1.645, abs=0.03)
-    together = how_strict(nothing, apart, ones)
+    assert correction_for(nothing[:1], apart[:1], ones[:1]).factor == pytest.approx(1.645, abs=0.03)
+    assert correction_for(nothing, alike, ones).factor == pytest.approx(1.645, abs=0.03)
+    together = correction_for(nothing, apart, ones)
     assert together.factor == pytest.approx(2.80, abs=0.05)
     assert "max-T" in together.rule
-    sidak = how_strict(nothing, alike, ones, tried=40)
+    sidak = correction_for(nothing, alike, ones, tried=40)
     assert sidak.factor == pytest.approx(3.016, abs=0.005)
     assert "Sidak" in sidak.rule
-    skewed = how_strict(nothing, apart**5, ones, tried=21)
+    skewed = correction_for(nothing, apart**5, ones, tried=21)
     assert skewed.factor > 10
     assert "max-T" in skewed.rule
     with pytest.raises(FoldcraftError, match=r"--tried: 19 is fewer than the 20"):
-        how_strict(nothing, apart, ones, tried=19)
+        correction_for(nothing, apart, ones, tried=19)
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
@@ -206,18 +206,18 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
     assert command("split", "--config", "configs/plain.yaml").code == 0
 
     def leave(name: str, right: float, folds: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Path:
-        work = Workspace.open(config.load(Path(f"configs/{name}.yaml")))
-        data, rng = work.competition, np.random.default_rng(seed)
+        experiment = Experiment.open(config.load(Path(f"configs/{name}.yaml")))
+        data, rng = experiment.competition, np.random.default_rng(seed)
         for fold in folds:
-            rows, folder = work.folds.valid_rows(fold), FoldFolder.of(work.config, fold)
+            rows, folder = experiment.folds.valid_rows(fold), FoldFolder.of(experiment.config, fold)
             said = np.where(rng.random(len(rows)) < right, data.targets[rows], (data.targets[rows] + 1) % 3)
             log_probs = np.log(0.7 * np.eye(3)[said] + 0.1)[None].astype(np.float32)
-            origin = work.origin(fold, weights="none")
-            views = tuple(work.config.tta.views)
+            origin = experiment.origin(fold, weights="none")
+            views = tuple(experiment.config.tta.views)
             oof = Predictions(data.train_ids[rows], views, np.repeat(log_probs, len(views), axis=0), origin)
             store.write(folder.oof, oof)
-            folder.config.write_text(work.config.to_yaml())
-            folder.manifest.write_text(json.dumps({"identity": work.identity(fold)}))
+            folder.config.write_text(experiment.config.to_yaml())
+            folder.manifest.write_text(json.dumps({"identity": experiment.identity(fold)}))
         return folder.path.parent
 
     return leave

@@ -11,11 +11,11 @@ from conftest import CONFIG
 from torch import nn
 
 from foldcraft.common import config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.study.advice import MARK, Advised, advise
 from foldcraft.study.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
 from foldcraft.training.plan import full_epochs
@@ -209,7 +209,7 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     from foldcraft.data import competition, folds, splitting
 
     folds.write(splitting.make(competition.read(read), read.folds), read.folds_file)
-    effects = {effect.view: effect for effect in measure([Workspace.open(read)], Audience()).views}
+    effects = {effect.view: effect for effect in measure([Experiment.open(read)], Callback()).views}
     assert effects["hflip"].keeps_label
     assert effects["vflip"].keeps_label
     assert not effects["rot90"].keeps_label

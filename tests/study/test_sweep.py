@@ -38,9 +38,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
     given: dict[str, list[float]] = {}
     train = fold_training.train_fold
 
-    def told(work, fold, *others):
-        manifest = train(work, fold, *others)
-        return {**manifest, "score": given[f"{work.config.probe.solver} {work.config.probe.stages}"][fold]}
+    def told(experiment, fold, *others):
+        manifest = train(experiment, fold, *others)
+        return {**manifest, "score": given[f"{experiment.config.probe.solver} {experiment.config.probe.stages}"][fold]}
 
     monkeypatch.setattr(sweep, "train_fold", told)
     return given
@@ -58,11 +58,11 @@ def test_a_sweep_is_interrupted_and_goes_on(
     words = ["--config", shapes, "--space", space, *PROBE]
     train, calls = fold_training.train_fold, []
 
-    def killed(work, fold, *others):
-        calls.append((work.config.experiment, fold))
+    def killed(experiment, fold, *others):
+        calls.append((experiment.config.experiment, fold))
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return train(work, fold, *others)
+        return train(experiment, fold, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "train_fold", killed)

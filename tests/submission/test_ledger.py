@@ -24,7 +24,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import scores
 from foldcraft.predictions import store
 from foldcraft.submission import build, leaderboard, ledger, shuffle_check
-from foldcraft.submission.shuffle_check import Answers
+from foldcraft.submission.shuffle_check import SubmittedAnswers
 
 Command = Callable[..., Outcome]
 TEST = ["b", "a", "10", "07", "7"]
@@ -317,7 +317,7 @@ def test_honest_submissions_are_not_doubted_however_they_differ(tmp_path: Path, 
     for order in (list(models), list(models)[::-1]):
         folder = tmp_path / order[0]
         assert [enter(folder, name, models[name], metric).doubt for name in order] == [None] * len(order)
-        assert not shuffle_check.doubts(folder, in_ledger(folder))
+        assert not shuffle_check.find_shuffled(folder, in_ledger(folder))
 
 
 @pytest.mark.integration
@@ -330,7 +330,7 @@ def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models,
     assert written.path.exists(), "a warning, no more"
     assert "mixed.csv agrees too little with the 3 best others" in str(written.doubt)
     assert abs(written.doubt.agreement) < 0.1
-    assert [doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))] == ["mixed.csv"]
+    assert [doubt.file for doubt in shuffle_check.find_shuffled(tmp_path, in_ledger(tmp_path))] == ["mixed.csv"]
     later = enter(tmp_path, "later", models["bayes"], metric)
     assert later.doubt is None, "an honest one is not doubted for the sake of an earlier one that was not"
 
@@ -339,9 +339,12 @@ def test_a_shuffled_submission_is_seen_among_honest_ones(tmp_path: Path, models,
 def test_a_shuffle_is_seen_beside_a_single_other_one(tmp_path: Path, models, metric: str) -> None:
     assert enter(tmp_path, "first", models["logistic"], metric, shuffled=True).doubt is None
     assert enter(tmp_path, "second", models["neighbour"], metric).doubt.others == ("first.csv",)
-    assert {doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv", "second.csv"}
+    assert {doubt.file for doubt in shuffle_check.find_shuffled(tmp_path, in_ledger(tmp_path))} == {
+        "first.csv",
+        "second.csv",
+    }
     enter(tmp_path, "third", models["bayes"], metric)
-    assert {doubt.file for doubt in shuffle_check.doubts(tmp_path, in_ledger(tmp_path))} == {"first.csv"}, (
+    assert {doubt.file for doubt in shuffle_check.find_shuffled(tmp_path, in_ledger(tmp_path))} == {"first.csv"}, (
         "the majority"
     )
 
@@ -366,9 +369,9 @@ def test_submissions_of_other_rows_are_not_compared(tmp_path: Path, models) -> N
     assert build.write(shuffled, tmp_path, "alone", entry(0.95)).doubt is None
 
 
-def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -> Answers:
+def answers(labels: Sequence[object], ids: Sequence[int], nested: float = 0.9) -> SubmittedAnswers:
     table = pd.DataFrame({"label": labels, "id": ids}, dtype=str).set_index("id")
-    return Answers("x.csv", table, scores.get("accuracy"), nested)
+    return SubmittedAnswers("x.csv", table, scores.get("accuracy"), nested)
 
 
 @given(data=st.data(), rows=st.integers(2, 40))
@@ -385,8 +388,10 @@ def test_agreement_is_cohens_kappa(data: st.DataObject, rows: int) -> None:
 def test_rows_find_each_other_by_their_ids(data: st.DataObject) -> None:
     labels = np.random.default_rng(0).integers(0, 4, 60).astype(str)
     order = data.draw(st.permutations(range(60)))
-    one = Answers("a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), scores.get("accuracy"), 0.9)
-    other = Answers("b.csv", one.table.iloc[order].reset_index(drop=True), one.metric, 0.9)
+    one = SubmittedAnswers(
+        "a.csv", pd.DataFrame({"label": labels, "id": range(60)}, dtype=str), scores.get("accuracy"), 0.9
+    )
+    other = SubmittedAnswers("b.csv", one.table.iloc[order].reset_index(drop=True), one.metric, 0.9)
     ((first, second),) = shuffle_check.alike([one, other])
     assert shuffle_check.agreement(first, second) == 1
 

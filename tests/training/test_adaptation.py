@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from foldcraft.common import config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
@@ -24,13 +24,13 @@ from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.predictions import store as prediction_store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
-from foldcraft.predictions.inference import Member
+from foldcraft.predictions.inference import InferenceModel
 from foldcraft.training import initialization, wise_ft
-from foldcraft.training.initialization import StartingPoint
+from foldcraft.training.initialization import InitialModel
 from foldcraft.training.trainer import Trainer
-from foldcraft.training.wise_ft import POINTS, between, choose
+from foldcraft.training.wise_ft import POINTS, between, choose_point
 
 EXPERIMENT = Path("runs/shapes/tiny")
 FOLD = EXPERIMENT / "fold0"
@@ -57,8 +57,8 @@ def manifest(fold: int = 0, experiment: str = "tiny") -> dict[str, Any]:
     return json.loads((EXPERIMENT.with_name(experiment) / f"fold{fold}" / "manifest.json").read_text())
 
 
-def workspace(path: Path, *words: str) -> Workspace:
-    return Workspace.open(config.load(path, words))
+def workspace(path: Path, *words: str) -> Experiment:
+    return Experiment.open(config.load(path, words))
 
 
 @pytest.fixture
@@ -85,13 +85,15 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     assert "wrote submissions/shapes_tiny.csv" in submitted.out
     assert "predictions:" not in submitted.out, "all is predicted already"
 
-    work = workspace(split, PROBE)
-    start = initialization.build(work, Audience())
-    model = FoldModel.load(work, FoldFolder.of(work.config, 0), hardware.for_features(work.config.train, False))
-    views = tuple(work.config.tta.views)
+    experiment = workspace(split, PROBE)
+    start = initialization.build(experiment, Callback())
+    model = FoldModel.load(
+        experiment, FoldFolder.of(experiment.config, 0), hardware.for_features(experiment.config.train, False)
+    )
+    views = tuple(experiment.config.tta.views)
     for kept, anew in (
-        (prediction_store.read(FOLD / "oof.parquet"), model.predict_oof(start.train, views, Audience())),
-        (prediction_store.read(FOLD / "test.parquet"), model.predict_test(start.test, views, Audience())),
+        (prediction_store.read(FOLD / "oof.parquet"), model.predict_oof(start.train, views, Callback())),
+        (prediction_store.read(FOLD / "test.parquet"), model.predict_test(start.test, views, Callback())),
     ):
         assert kept.ids.tolist() == anew.ids.tolist()
         assert kept.origin == anew.origin
@@ -100,7 +102,7 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     fine(command("infer", *words, "tta.views=[identity,vflip]"))
     new = prediction_store.read(FOLD / "oof.parquet")
     assert new.views == ("identity", "hflip", "vflip")
-    vflip = model.predict_oof(start.train, ("vflip",), Audience())
+    vflip = model.predict_oof(start.train, ("vflip",), Callback())
     np.testing.assert_allclose(np.exp(new.log_probs[2]), np.exp(vflip.log_probs[0]), atol=1e-4)
 
 
@@ -161,30 +163,30 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
 # Fine-tuning from the closed-form head
 
 
-def ready(work: Workspace, start: StartingPoint, fold: int) -> StartingPoint:
+def ready(experiment: Experiment, start: InitialModel, fold: int) -> InitialModel:
     """The starting point of a fold, with the head that the config asks for."""
-    copied = initialization.copy_of(start, work)
-    initialization.set_probe_head(work, copied, fold, Audience())
+    copied = initialization.copy_of(start, experiment)
+    initialization.set_probe_head(experiment, copied, fold, Callback())
     return copied
 
 
-def seen_by_head(start: StartingPoint, images: torch.Tensor) -> np.ndarray:
+def seen_by_head(start: InitialModel, images: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
         net = start.model.eval()
         return net.forward_head(net.forward_features(images), pre_logits=True).double().numpy()
 
 
 def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> None:
-    work = workspace(split, FROM_PROBE, "augment.preset=none")
-    start = initialization.build(work, Audience())
+    experiment = workspace(split, FROM_PROBE, "augment.preset=none")
+    start = initialization.build(experiment, Callback())
     raw = torch.from_numpy(np.array(start.train.pixels))
-    chosen = hardware.for_features(work.config.train, False)
+    chosen = hardware.for_features(experiment.config.train, False)
     images = Preparation.of(start.blueprint, chosen)(raw)
-    targets, classes = work.competition.targets, len(work.competition.classes)
+    targets, classes = experiment.competition.targets, len(experiment.competition.classes)
     heads = []
     for fold in range(3):
-        rows = work.folds.train_rows(fold)
-        tuned = ready(work, start, fold).model
+        rows = experiment.folds.train_rows(fold)
+        tuned = ready(experiment, start, fold).model
         with torch.no_grad():
             guessed = tuned.eval()(images[rows]).argmax(1).numpy()
         assert np.mean(guessed == targets[rows]) > 0.55, "chance is a third, and no step has been taken"
@@ -203,9 +205,9 @@ def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> N
 
 
 def test_a_random_head_is_random_and_the_same_for_all_folds(split: Path) -> None:
-    work = workspace(split, "finetune.head_init=random")
-    start = initialization.build(work, Audience())
-    zero, one = (ready(work, start, fold).model.fc.weight for fold in (0, 1))
+    experiment = workspace(split, "finetune.head_init=random")
+    start = initialization.build(experiment, Callback())
+    zero, one = (ready(experiment, start, fold).model.fc.weight for fold in (0, 1))
     assert torch.equal(zero, one)
     assert torch.equal(zero, start.model.fc.weight)
     assert not Path("runs/shapes/features").exists()
@@ -251,7 +253,7 @@ def test_lora_leaves_the_weights_of_a_plain_net(split: Path, command: Command) -
     model, blueprint, _ = checkpoint.load_model(FOLD / "model.safetensors")
     plain = backbones.rebuild(blueprint)
     assert set(model.state_dict()) == set(plain.state_dict())
-    before = initialization.build(workspace(split), Audience()).model.state_dict()
+    before = initialization.build(workspace(split), Callback()).model.state_dict()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {"layer3.0.downsample.1.weight", "fc.weight"} <= moved
     assert not any(name.endswith(("conv2.weight", "bn1.weight")) for name in moved), "no pointwise convolutions"
@@ -349,7 +351,7 @@ class Seen(nn.Module):
 
 
 @pytest.fixture
-def ends() -> tuple[Member, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def ends() -> tuple[InferenceModel, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Twenty noise images as a net sees them, and two states of the net."""
     rng = np.random.default_rng(0)
     store = ImageStore(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), Path("noise"))
@@ -357,11 +359,11 @@ def ends() -> tuple[Member, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     one, other = Seen(), Seen()
     here = Hardware("cpu", "32-true", "contiguous", "")
     preparation = Preparation((0.5,) * 3, (0.1,) * 3, "cpu", "contiguous")
-    member = Member(one, preparation, here, PlainImages(store, ImagesConfig(size=8)), ("identity", "hflip"))
+    member = InferenceModel(one, preparation, here, PlainImages(store, ImagesConfig(size=8)), ("identity", "hflip"))
     return member, one.state_dict(), {**other.state_dict(), "steps": torch.tensor(9)}
 
 
-def predicted(member: Member, weights: dict[str, torch.Tensor]) -> np.ndarray:
+def predicted(member: InferenceModel, weights: dict[str, torch.Tensor]) -> np.ndarray:
     """Log-probabilities (V, N, K) of all rows."""
     net = Seen()
     net.load_state_dict(weights)
@@ -393,13 +395,13 @@ def test_each_half_of_the_rows_is_predicted_at_the_point_that_the_other_half_cho
     at_start, at_end = predicted(member, start), predicted(member, end)
     truth = np.where(half == 0, at_start.mean(0).argmax(1), at_end.mean(0).argmax(1))
 
-    point = choose(start, end, member.model, member, np.arange(20), truth, units)
+    point = choose_point(start, end, member.model, member, np.arange(20), truth, units)
 
     np.testing.assert_allclose(point.oof[:, half == 0], at_end[:, half == 0], atol=1e-5)
     np.testing.assert_allclose(point.oof[:, half == 1], at_start[:, half == 1], atol=1e-5)
     other = truth.copy()
     other[5] = (other[5] + 1) % 3
-    changed = choose(start, end, member.model, member, np.arange(20), other, units)
+    changed = choose_point(start, end, member.model, member, np.arange(20), other, units)
     np.testing.assert_array_equal(changed.oof[:, 5], point.oof[:, 5])
 
 
@@ -408,11 +410,11 @@ def test_the_best_point_is_found_for_all_rows(ends) -> None:
     units = np.arange(20).astype(str)
     for state, share in ((start, 0.0), (end, 1.0)):
         truth = predicted(member, state).mean(0).argmax(1)
-        point = choose(start, end, member.model, member, np.arange(20), truth, units)
+        point = choose_point(start, end, member.model, member, np.arange(20), truth, units)
         assert list(point.losses) == list(POINTS)
         assert point.share == min(point.losses, key=point.losses.__getitem__) == share
         assert torch.equal(point.weights["linear.weight"], state["linear.weight"])
-    together = choose(start, end, member.model, member, np.arange(20), truth, np.array(["one"] * 20))
+    together = choose_point(start, end, member.model, member, np.arange(20), truth, np.array(["one"] * 20))
     np.testing.assert_allclose(together.oof, predicted(member, end), atol=1e-5)  # there is no other half to ask
 
 
@@ -429,8 +431,8 @@ def test_the_model_is_the_point_that_the_manifest_tells(
     assert set(told["losses"]) == {"0.25", "0.5"}
     assert min(told["losses"], key=told["losses"].__getitem__) == f"{told['share']:g}"
     assert f"predicts at {told['share']:g} of the way" in done.out
-    work = workspace(split, FROM_PROBE)
-    start = ready(work, initialization.build(work, Audience()), 0).model.state_dict()
+    experiment = workspace(split, FROM_PROBE)
+    start = ready(experiment, initialization.build(experiment, Callback()), 0).model.state_dict()
     models = [
         checkpoint.load_model(EXPERIMENT.with_name(name) / "fold0" / "model.safetensors") for name in ("end", "tiny")
     ]

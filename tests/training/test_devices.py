@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import loader
@@ -177,7 +177,7 @@ def test_the_device_gets_its_next_batch_before_it_is_waited_for(monkeypatch: pyt
     pictures = SimpleNamespace(key=(), __getitems__=lambda rows: torch.tensor(rows)[:, None])
     cpu = Hardware("cpu", "32-true", "contiguous", "")
     monkeypatch.setattr(inference._SharedViews, "_look", lambda _, images, view, hardware: images)
-    member = inference.Member(nn.Identity(), torch.Tensor.float, cpu, pictures, ("identity",), computed)
+    member = inference.InferenceModel(nn.Identity(), torch.Tensor.float, cpu, pictures, ("identity",), computed)
     found = []
     for places, (result,) in inference.sweep([member], np.arange(10)):
         seen.append(f"got {places.start}")
@@ -235,7 +235,7 @@ def fake_gpu_trainer(
     )
     blueprint = Blueprint("timm", "test", {}, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "none")
     gpu = Hardware("cuda", "32-true", "channels_last", "")
-    trainer = trainer_module.Trainer(task, on_fake_gpu(model), blueprint, gpu, Processes(), Audience())
+    trainer = trainer_module.Trainer(task, on_fake_gpu(model), blueprint, gpu, Processes(), Callback())
 
     def backward(_: torch.Tensor) -> None:
         for parameter in model.parameters():
@@ -243,7 +243,7 @@ def fake_gpu_trainer(
                 parameter.grad = torch.empty_like(parameter)
 
     trainer.fabric.backward = backward
-    finetune.thaw(model, config.finetune, 0)
+    finetune.unfreeze_for_epoch(model, config.finetune, 0)
     finetune.train_mode(model, config.finetune)
     return trainer
 

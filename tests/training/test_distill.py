@@ -22,20 +22,20 @@ from timm.data.mixup import mixup_target
 import split
 import train
 from foldcraft.common import checksums, fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.data.loader import Draw, EpochBatches, Lesson, PlainImages, TrainImages
+from foldcraft.data.loader import DistillationTargets, EpochBatches, PlainImages, Sample, TrainImages
 from foldcraft.data.mixup import mix_of
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions import tta
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.training import distillation, teachers
-from foldcraft.training.distillation import Answers
+from foldcraft.training.distillation import TeacherPredictions
 from foldcraft.training.trainer import Trainer
 
 CPU = hardware.Hardware("cpu", "32-true", "contiguous", "")
@@ -86,8 +86,8 @@ def study(command: Command, *words: str, fold: int = 0) -> Outcome:
     return command("train", "--config", CONFIG_FILE, "--fold", str(fold), *words)
 
 
-def workspace(*words: str) -> Workspace:
-    return Workspace.open(load(CONFIG_FILE, words))
+def workspace(*words: str) -> Experiment:
+    return Experiment.open(load(CONFIG_FILE, words))
 
 
 def manifest(experiment: str, fold: int = 0) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def asked(work: Workspace, fold: int = 0) -> Answers:
-    return distillation.ask(teachers.find(work, fold), work, fold, Audience())
+def asked(experiment: Experiment, fold: int = 0) -> TeacherPredictions:
+    return distillation.predict_teachers(teachers.find_teachers(experiment, fold), experiment, fold, Callback())
 
 
 def said_by_hand(file: Path, store: ImageStore, rows: np.ndarray) -> np.ndarray:
@@ -122,26 +122,26 @@ def said_by_hand(file: Path, store: ImageStore, rows: np.ndarray) -> np.ndarray:
     return torch.stack(views).double().mean(0).log_softmax(1).numpy()
 
 
-def stores(work: Workspace) -> tuple[ImageStore, ImageStore]:
+def stores(experiment: Experiment) -> tuple[ImageStore, ImageStore]:
     _, blueprint, _ = checkpoint.load_model(TEACHER / "fold0" / "model.safetensors")
-    return work.open_images([work.image_spec(blueprint)], Audience())[0]
+    return experiment.open_images([experiment.image_spec(blueprint)], Callback())[0]
 
 
 # What a student of fold k learns from
 
 
 def test_answers_are_those_of_the_teachers_model_of_that_fold(place: Path) -> None:
-    work = workspace(*BOTH)
-    seen, unseen = stores(work)
-    answers, rows = asked(work), work.folds.train_rows(0)
+    experiment = workspace(*BOTH)
+    seen, unseen = stores(experiment)
+    answers, rows = asked(experiment), experiment.folds.train_rows(0)
 
     def by(fold: int, store: ImageStore, these: np.ndarray) -> np.ndarray:
         return said_by_hand(TEACHER / f"fold{fold}" / "model.safetensors", store, these)
 
     np.testing.assert_allclose(answers.train, by(0, seen, rows), atol=1e-5)
-    np.testing.assert_allclose(answers.test, by(0, unseen, work.test_rows), atol=1e-5)
+    np.testing.assert_allclose(answers.test, by(0, unseen, experiment.test_rows), atol=1e-5)
     assert np.abs(answers.train - by(1, seen, rows)).max() > 1e-3
-    assert np.abs(answers.test - by(1, unseen, work.test_rows)).max() > 1e-3
+    assert np.abs(answers.test - by(1, unseen, experiment.test_rows)).max() > 1e-3
 
 
 def test_nothing_of_other_folds_is_needed(place: Path, command: Command) -> None:
@@ -198,8 +198,8 @@ def test_labels_of_the_fold_have_no_say_in_its_student(relabelled) -> None:
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_the_targets_that_training_sees(place: Path, command: Command, monkeypatch, share: float) -> None:
     """Of a training row: label and answer in their shares; of a test image: the answer. In every batch."""
-    work = workspace(*STUDENT, f"distill.share={share}", "distill.pseudo=0.4")
-    answers, rows, labels = asked(work), work.folds.train_rows(0), work.competition.targets
+    experiment = workspace(*STUDENT, f"distill.share={share}", "distill.pseudo=0.4")
+    answers, rows, labels = asked(experiment), experiment.folds.train_rows(0), experiment.competition.targets
     theirs = dict(zip(rows.tolist(), np.exp(answers.train), strict=True))
     seen, backward = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda *given: (seen.append(given[1]), backward(*given))[1])
@@ -207,15 +207,15 @@ def test_the_targets_that_training_sees(place: Path, command: Command, monkeypat
     fine(study(command, *STUDENT, f"distill.share={share}", "distill.pseudo=0.4"))
 
     assert [len(batch.rows) for batch in seen] == [8] * 8, "two epochs of 32 // 8 batches, as without a teacher"
-    guests = 0
+    pseudo_rows = 0
     for row, target in ((int(r), t.numpy()) for batch in seen for r, t in zip(batch.rows, batch.targets, strict=True)):
         if row < 48:
             wanted = (1 - share) * np.eye(3)[labels[row]] + share * theirs[row]
         else:
             wanted = np.exp(answers.test[row - 48])
-            guests += 1
+            pseudo_rows += 1
         np.testing.assert_allclose(target, wanted, atol=1e-6)
-    assert guests == 2 * round(0.4 * 32)
+    assert pseudo_rows == 2 * round(0.4 * 32)
 
 
 def test_teachers_are_averaged_in_log_space_and_a_probe_may_be_one(place: Path, command: Command) -> None:
@@ -223,7 +223,7 @@ def test_teachers_are_averaged_in_log_space_and_a_probe_may_be_one(place: Path, 
     words = ("experiment=student", "distill.share=0.5", "distill.pseudo=0.25")
     one, two, both = (workspace(*words, f"distill.teachers={names}") for names in ("[tiny]", "[probe]", "[tiny,probe]"))
 
-    answers = [asked(work) for work in (one, two, both)]
+    answers = [asked(experiment) for experiment in (one, two, both)]
 
     probe_says = said_by_hand(RUNS / "probe/fold0/model.safetensors", stores(one)[0], one.folds.train_rows(0))
     np.testing.assert_allclose(answers[1].train, probe_says, atol=1e-4)
@@ -237,15 +237,15 @@ def test_teachers_are_averaged_in_log_space_and_a_probe_may_be_one(place: Path, 
 
 def test_rows_are_matched_by_their_ids(place: Path) -> None:
     """A teacher may have read the same rows from a table in another order."""
-    work = workspace(*BOTH)
-    (teacher,) = teachers.find(work, 0)
-    answers = distillation.ask([teacher], work, 0, Audience())
+    experiment = workspace(*BOTH)
+    (teacher,) = teachers.find_teachers(experiment, 0)
+    answers = distillation.predict_teachers([teacher], experiment, 0, Callback())
     table = pd.read_csv("input/shapes/train.csv", dtype=str)
     table[::-1].to_csv("input/shapes/train.csv", index=False)
-    turned = replace(teacher, work=Workspace.open(teacher.work.config))
-    assert turned.work.competition.train_ids[0] != work.competition.train_ids[0]
+    turned = replace(teacher, experiment=Experiment.open(teacher.experiment.config))
+    assert turned.experiment.competition.train_ids[0] != experiment.competition.train_ids[0]
 
-    again = distillation.ask([turned], work, 0, Audience())
+    again = distillation.predict_teachers([turned], experiment, 0, Callback())
 
     np.testing.assert_allclose(again.train, answers.train, atol=1e-5)
 
@@ -260,27 +260,29 @@ def test_rows_are_matched_by_their_ids(place: Path) -> None:
     logits=st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=32, max_size=32),
 )
 def test_targets_are_probabilities_in_their_shares(
-    shared_work: Workspace, share: float, temperature: float, hard: bool, logits: list[list[float]]
+    shared_work: Experiment, share: float, temperature: float, hard: bool, logits: list[list[float]]
 ) -> None:
     wanted = DistillConfig(teachers=["tiny"], share=share, hard=hard, temperature=temperature)
-    work = replace(shared_work, config=shared_work.config.model_copy(update={"distill": wanted}))
+    experiment = replace(shared_work, config=shared_work.config.model_copy(update={"distill": wanted}))
     log_probs = torch.tensor(logits).log_softmax(1)
-    rows = work.folds.train_rows(0)
+    rows = experiment.folds.train_rows(0)
 
-    lesson = distillation.lesson(work, 0, Answers(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen())
+    lesson = distillation.distillation_targets(
+        experiment, 0, TeacherPredictions(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen()
+    )
 
-    assert np.isnan(lesson.targets[work.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
-    labels = np.eye(3)[work.competition.targets[rows]]
+    assert np.isnan(lesson.targets[experiment.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
+    labels = np.eye(3)[experiment.competition.targets[rows]]
     theirs = (log_probs / temperature).softmax(1).numpy()
     if hard:
         theirs = np.eye(3)[log_probs.argmax(1)]
     np.testing.assert_allclose(lesson.targets[rows], (1 - share) * labels + share * theirs, atol=1e-5)
     np.testing.assert_allclose(lesson.targets[rows].sum(1), 1, atol=1e-5)
-    assert len(lesson.rows) == len(lesson.guests) == 0
+    assert len(lesson.rows) == len(lesson.pseudo_rows) == 0
 
 
 @pytest.fixture(scope="module")
-def shared_work(school: Path) -> Iterator[Workspace]:
+def shared_work(school: Path) -> Iterator[Experiment]:
     before = Path.cwd()
     os.chdir(school)
     yield workspace(*STUDENT)
@@ -290,14 +292,16 @@ def shared_work(school: Path) -> Iterator[Workspace]:
 def test_only_test_images_that_the_teachers_are_sure_of(place: Path) -> None:
     test = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.85, 0.05], [0.9, 0.06, 0.04]], np.float32)).repeat(4, axis=0)
 
-    def taught(*words: str, unreadable: tuple[int, ...] = ()) -> Lesson:
-        work = workspace(*STUDENT, "distill.share=0", "distill.pseudo=0.25", *words)
-        return distillation.lesson(work, 0, Answers(np.empty((0, 3), np.float32), test), unseen(*unreadable))
+    def taught(*words: str, unreadable: tuple[int, ...] = ()) -> DistillationTargets:
+        experiment = workspace(*STUDENT, "distill.share=0", "distill.pseudo=0.25", *words)
+        return distillation.distillation_targets(
+            experiment, 0, TeacherPredictions(np.empty((0, 3), np.float32), test), unseen(*unreadable)
+        )
 
     some = taught("distill.confidence=0.8", "distill.temperature=4")  # softening does not change who is sure
     assert some.rows.tolist() == list(range(4, 12))
     assert some.ids.tolist() == workspace().competition.test_ids[4:].tolist()
-    assert (some.guests.tolist(), some.targets.shape) == (list(range(48, 56)), (56, 3))
+    assert (some.pseudo_rows.tolist(), some.targets.shape) == (list(range(48, 56)), (56, 3))
     softer = np.exp(test[4:] / 4)
     np.testing.assert_allclose(some.targets[48:], softer / softer.sum(1, keepdims=True), rtol=1e-5)
     assert len(taught().rows) == 12
@@ -313,9 +317,9 @@ def unseen(*rows: int) -> ImageStore:
     return ImageStore(np.empty((0, 8, 8, 3), np.uint8), Path(), unreadable=dict.fromkeys(rows, "damaged"))
 
 
-def made_up(rows: int, guests: int, share: float) -> Lesson:
-    every = np.arange(guests)
-    return Lesson(np.zeros((rows + guests, 3), np.float32), None, every, every.astype(str), share)
+def made_up(rows: int, pseudo_rows: int, share: float) -> DistillationTargets:
+    every = np.arange(pseudo_rows)
+    return DistillationTargets(np.zeros((rows + pseudo_rows, 3), np.float32), None, every, every.astype(str), share)
 
 
 @given(data=st.data(), batch=st.integers(1, 8), share=st.floats(0.01, 0.99), world=st.integers(1, 3))
@@ -356,10 +360,12 @@ def test_pixels_come_from_the_store_that_the_row_is_of(tmp_path: Path) -> None:
     for name, value in (("train", 10), ("test", 200)):
         np.save(tmp_path / f"{name}.npy", np.full((6, 16, 16, 3), value, np.uint8) + np.arange(6)[:, None, None, None])
     seen, unseen = (ImageStore(np.load(path, mmap_mode="r"), path) for path in sorted(tmp_path.glob("*"), reverse=True))
-    lesson = Lesson(np.arange(24, dtype=np.float32).reshape(8, 3), unseen, np.array([5, 2]), np.array(["a", "b"]), 0.5)
+    lesson = DistillationTargets(
+        np.arange(24, dtype=np.float32).reshape(8, 3), unseen, np.array([5, 2]), np.array(["a", "b"]), 0.5
+    )
     augment = Augment(AugmentConfig(preset="none", hflip=0), ImagesConfig(size=16), 16)
 
-    batch = TrainImages(seen, np.arange(6), augment, lesson).__getitems__([Draw(4, 0), Draw(6, 1), Draw(7, 2)])
+    batch = TrainImages(seen, np.arange(6), augment, lesson).__getitems__([Sample(4, 0), Sample(6, 1), Sample(7, 2)])
 
     assert batch.images[:, 0, 0, 0].tolist() == [14, 205, 202]
     assert batch.targets.tolist() == [[12, 13, 14], [18, 19, 20], [21, 22, 23]]
@@ -397,7 +403,7 @@ def test_resumed_to_the_same_bits(place: Path, command: Command, after_one_epoch
         assert study(command, *words).code == 130
     assert (RUNS / "student/fold0/answers.safetensors").is_file()
     fine(command("infer", "--config", CONFIG_FILE, "tta.views=[vflip]"))
-    monkeypatch.setattr(distillation, "ask", None)
+    monkeypatch.setattr(distillation, "predict_teachers", None)
 
     again = fine(study(command, *words, "train.workers=1"))
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.training.losses import TrainingLoss, agreed, check_draws, training_loss
+from foldcraft.training.losses import TrainingLoss, check_has_dropout, rdrop_loss, training_loss
 
 WAYS = ["none", "weighted", "sampler", "focal", "logit_adjusted"]
 COUNTS = np.array([60, 30, 10])
@@ -110,7 +110,7 @@ def test_rdrop_by_hand() -> None:
         0.6 * math.log(0.6 / 0.5) + 0.1 * math.log(0.1 / 0.2),
         0.5 * math.log(0.5 / 0.6) + 0.2 * math.log(0.2 / 0.1),
     ]
-    value = agreed(loss("none"), logits, torch.tensor([0]), rdrop=3.0)
+    value = rdrop_loss(loss("none"), logits, torch.tensor([0]), rdrop=3.0)
     assert float(value) == pytest.approx(sum(losses) / 2 + 3 * sum(divergences) / 2, rel=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_rdrop_by_hand() -> None:
 def test_a_net_that_draws_can_have_rdrop(name: str, drop: str) -> None:
     model = timm.create_model(name, **{drop: 0.1}).eval()
     before = torch.get_rng_state()
-    check_draws(model, 160)
+    check_has_dropout(model, 160)
     assert torch.equal(before, torch.get_rng_state())
     assert not model.training
 
@@ -128,4 +128,4 @@ def test_a_net_that_draws_can_have_rdrop(name: str, drop: str) -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_a_net_that_draws_nothing_cannot(name: str) -> None:
     with pytest.raises(FoldcraftError, match=r"train\.rdrop.*backbone\.drop"):
-        check_draws(timm.create_model(name), 160)
+        check_has_dropout(timm.create_model(name), 160)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
@@ -24,7 +24,7 @@ from foldcraft.models import backbones
 from foldcraft.models.hardware import Hardware
 from foldcraft.training.distributed import Processes
 from foldcraft.training.plan import MOST_EPOCHS, epochs_for, plan, steps_for
-from foldcraft.training.sam import uphill
+from foldcraft.training.sam import sam_perturbation
 from foldcraft.training.trainer import Task, Trainer
 
 ROWS = 24
@@ -55,7 +55,7 @@ def trainer(shapes: Path) -> Callable[..., Trainer]:
         torch.manual_seed(0)
         model, blueprint = backbones.build(config.backbone, 3, 16)
         hardware = Hardware("cpu", "32-true", "contiguous", "")
-        return Trainer(task, model, blueprint, hardware, processes or Processes(), Audience())
+        return Trainer(task, model, blueprint, hardware, processes or Processes(), Callback())
 
     return make
 
@@ -79,7 +79,7 @@ def test_uphill_by_hand() -> None:
     point = nn.Linear(2, 1, bias=False)
     point.weight.data = torch.tensor([[3.0, 4.0]])
     (point.weight**2).sum().div(2).backward()
-    with uphill(point, 0.5):
+    with sam_perturbation(point, 0.5):
         torch.testing.assert_close(point.weight.data, torch.tensor([[3.3, 4.4]]))
         assert point.weight.grad is None
         (point.weight**2).sum().div(2).backward()
@@ -145,14 +145,14 @@ def test_sam_with_scaled_gradients(overflown: bool) -> None:
     scaler.scale(F.cross_entropy(net(images), targets)).backward()
     if overflown:
         net.weight.grad[0, 0] = float("inf")
-    with uphill(net, 0.5):
+    with sam_perturbation(net, 0.5):
         scaler.scale(F.cross_entropy(net(images), targets)).backward()
     scaler.unscale_(optimizer)
     scaler.step(optimizer)
     scaler.update()
 
     F.cross_entropy(plain(images), targets).backward()
-    with uphill(plain, 0.5):
+    with sam_perturbation(plain, 0.5):
         F.cross_entropy(plain(images), targets).backward()
     for name, parameter in net.named_parameters():
         wanted = before[name] if overflown else before[name] - 0.1 * plain.get_parameter(name).grad

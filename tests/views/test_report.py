@@ -23,21 +23,21 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
 from foldcraft.common import config, errors, files
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
 from foldcraft.data.competition import read
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.blend import Combined
-from foldcraft.ensemble.decision_rules import Largest
+from foldcraft.ensemble.decision_rules import Argmax
 from foldcraft.ensemble.methods import LogPool
-from foldcraft.ensemble.nested import Candidate, Plan, Truth, Verdict
+from foldcraft.ensemble.nested import BlendCandidate, BlendPlan, BlendSelection, Labels
 from foldcraft.metrics import calibration, significance
 from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.predictions.store import Predictions
 from foldcraft.views.report import blocks, charts, evidence, gallery, mistakes, page
 
@@ -191,7 +191,7 @@ def test_whatever_the_data_say_is_text(html: str) -> None:
     assert NASTY not in html
     table = blocks.Table(NASTY, blocks.columns(NASTY), [blocks.texts(NASTY)])
     chart = blocks.Chart(NASTY, NASTY, charts.confusion(np.eye(2, dtype=int), [NASTY, "b"]))
-    section = blocks.Section("s", NASTY, NASTY, [table, chart, blocks.Words(f"`{NASTY}`"), blocks.Points([NASTY])])
+    section = blocks.PageSection("s", NASTY, NASTY, [table, chart, blocks.Words(f"`{NASTY}`"), blocks.Points([NASTY])])
 
     assert NASTY not in page.render(NASTY, NASTY, [section], NASTY)
 
@@ -295,7 +295,7 @@ def test_axe_finds_no_serious_fault(home: Path, browser: Browser, theme: str) ->
     tab.context.close()
 
 
-class Mute(Audience):
+class Mute(Callback):
     pass
 
 
@@ -320,7 +320,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
         data = read(settings)
         split = splitting.make(data, settings.folds)
         folds.write(split, settings.folds_file)
-        member = MemberRuns(Workspace(settings, data, split))
+        member = FinishedExperiment(Experiment(settings, data, split))
         members.append(member)
         model, blueprint = backbones.build(BackboneConfig(name="test_resnet", weights="none"), classes, 16)
         for fold in range(3):
@@ -331,22 +331,24 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
             )
             files.write_atomic(member.folder(fold).manifest, json.dumps({"score": 0.5, "epochs": 30, "seconds": 100}))
             files.write_atomic(member.folder(fold).config, settings.to_yaml())
-    truth = Truth(targets, split.fold, data.units, data.metric)
+    truth = Labels(targets, split.fold, data.units, data.metric)
     answers = [draw_answers(rng, targets, classes) for _ in members]
     for member, said in zip(members, answers, strict=True):
         for fold in range(3):
             rows = split.fold == fold
-            given = Predictions(data.train_ids[rows], ("identity",), said[None, rows], member.work.origin(fold, ""))
+            given = Predictions(
+                data.train_ids[rows], ("identity",), said[None, rows], member.experiment.origin(fold, "")
+            )
             store.write(member.folder(fold).oof, given)
 
-    def candidate(name: str, log_probs: np.ndarray, given: int) -> Candidate:
+    def candidate(name: str, log_probs: np.ndarray, given: int) -> BlendCandidate:
         pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given)
-        plan = Plan(((1.0,),) * given, pool, Largest())
-        return Candidate(name, log_probs, nested.score_of(log_probs, truth), plan, 0.5)
+        plan = BlendPlan(((1.0,),) * given, pool, Argmax())
+        return BlendCandidate(name, log_probs, nested.score_of(log_probs, truth), plan, 0.5)
 
     alone = [candidate(member.name, one, 1) for member, one in zip(members, answers, strict=True)]
     mean = candidate("mean", np.log(np.exp(answers).mean(0)), 2)
-    verdict = Verdict(mean, [mean], alone, [(0.0, 0.0)] * 2, ["mean is used"])
+    verdict = BlendSelection(mean, [mean], alone, [(0.0, 0.0)] * 2, ["mean is used"])
     combined = Combined(data.train_ids, truth, [("identity",)] * 2, verdict, mean.nested[:100])
     return evidence.Evidence(members, combined, [one[None] for one in answers], Path("submissions"), Path("big.html"))
 
@@ -360,7 +362,7 @@ def draw_answers(rng: np.random.Generator, targets: np.ndarray, classes: int) ->
 def test_a_correlation_that_does_not_exist_is_an_empty_cell(workplace: Path, browser: Browser) -> None:
     values = np.array([[1.0, 0.25, np.nan], [0.25, 1.0, np.nan], [np.nan] * 3])
     chart = blocks.Chart("c", "", charts.matrix(values, ["a", "b", "flawless"], "correlation"))
-    Path("one.html").write_text(page.render("one", "", [blocks.Section("s", "s", "", [chart])], ""))
+    Path("one.html").write_text(page.render("one", "", [blocks.PageSection("s", "s", "", [chart])], ""))
     tab = browser.open(workplace / "one.html")
 
     said = tab.locator(".plot svg text").all_text_contents()
@@ -369,7 +371,7 @@ def test_a_correlation_that_does_not_exist_is_an_empty_cell(workplace: Path, bro
 
 
 def test_page_for_many_images_stays_small(workplace: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    def noise(seen: evidence.Evidence, cases: list, audience: Audience) -> tuple[list[np.ndarray], str]:
+    def noise(seen: evidence.Evidence, cases: list, callback: Callback) -> tuple[list[np.ndarray], str]:
         return [np.random.default_rng(k).random((7, 7), dtype=np.float32) for k in range(len(cases))], ""
 
     monkeypatch.setattr(gallery, "heat_maps", noise)  # Grad-CAM would decode all images first
@@ -427,7 +429,7 @@ def test_heat_is_where_the_answer_comes_from(form: Callable) -> None:
     images = torch.zeros(2, 3, 32, 32)
     images[0, :, 4:8, 20:24], images[1, :, 24:28, 8:12] = 1, 1
 
-    heat = gradcam.heat(Spot(form), images, [1, 1])
+    heat = gradcam.grad_cam(Spot(form), images, [1, 1])
 
     assert heat.shape == (2, 32, 32)
     assert (heat.min(), heat.max()) == pytest.approx((0, 1), abs=1e-5)
@@ -451,7 +453,7 @@ SWIN = {"img_size": 64, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 16, 
 def test_heat_of_every_kind_of_net(name: str, args: dict) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3, **args).eval()
-    heat = gradcam.heat(model, torch.randn(1, 3, 64, 64), [2])
+    heat = gradcam.grad_cam(model, torch.randn(1, 3, 64, 64), [2])
 
     assert heat.shape == (1, 64, 64)
     assert heat.max() == pytest.approx(1, abs=1e-5)
@@ -460,7 +462,7 @@ def test_heat_of_every_kind_of_net(name: str, args: dict) -> None:
 
 def test_heat_of_a_net_without_map() -> None:
     with pytest.raises(FoldcraftError, match="no map"):
-        gradcam.heat(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.zeros(1, 3, 4, 4), [0])
+        gradcam.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.zeros(1, 3, 4, 4), [0])
 
 
 def test_doubtful_labels_are_those_that_were_changed() -> None:
@@ -476,7 +478,7 @@ def test_doubtful_labels_are_those_that_were_changed() -> None:
 
     assert set(found) <= set(changed)
     assert len(found) >= 8
-    cases = mistakes.find(log_probs.argmax(1), log_probs, given, [log_probs, -log_probs])
+    cases = mistakes.find_mistakes(log_probs.argmax(1), log_probs, given, [log_probs, -log_probs])
     assert {case.row for case in cases} == set(changed)
     assert [case.own for case in cases] == sorted(case.own for case in cases)
     assert {case.agree for case in cases} == {1}

@@ -205,7 +205,7 @@ def test_no_stdout_stops_a_submission(
 def test_a_file_never_takes_the_place_of_a_closed_stdout(tmp_path: Path, closed: str) -> None:
     """What a library prints would land in it."""
     code = (
-        "import os; from foldcraft.common import output_streams; output_streams.make_patient(); "
+        "import os; from foldcraft.common import output_streams; output_streams.make_robust(); "
         f"file = open({str(tmp_path / 'kept')!r}, 'wb', 0); os.write(1, b'noise'); os.write(2, b'noise'); print('x')"
     )
     shut = " ".join(f"{number}>&-" for number in closed.split())

@@ -10,7 +10,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
 
 
-class Audience:
+class Callback:
     """Listens and must not change anything; each method may be left as it is."""
 
     def say(self, text: str) -> None:

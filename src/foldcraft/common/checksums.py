@@ -18,7 +18,7 @@ LINE = "# checksum: "
 DIGITS = 16
 
 
-class Changed(ValueError):
+class ChecksumMismatch(ValueError):
     """What is read is not what was written."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def check(found: str | None, expected: str) -> None:
         Changed: they differ. One that is missing is accepted.
     """
     if found is not None and found != expected:
-        raise Changed
+        raise ChecksumMismatch
 
 
 def write_json(path: Path, values: Mapping[str, Any], indent: int | None = None) -> None:

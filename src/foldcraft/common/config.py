@@ -522,9 +522,9 @@ def _check_distill(config: Config) -> None:
             "use pseudo=0 or another train.imbalance",
         ),
     ]
-    for wrong, key, what, mend in rules:
+    for wrong, key, what, hint in rules:
         if wrong:
-            raise FoldcraftError(what, f"distill.{key}", mend)
+            raise FoldcraftError(what, f"distill.{key}", hint)
 
 
 def _read(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]) -> DictConfig:
@@ -570,9 +570,9 @@ def read_mapping(path: Path) -> DictConfig:
         own = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=safe_yaml.MOST_NODES)
     except FoldcraftError:
         raise
-    except checksums.Changed as error:
-        mend = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
-        raise FoldcraftError(str(error), path, mend) from None
+    except checksums.ChecksumMismatch as error:
+        hint = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
+        raise FoldcraftError(str(error), path, hint) from None
     except Exception as error:  # YAML's readers of numbers, dates and tags raise errors of every kind
         raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
     if not isinstance(own, DictConfig):

@@ -31,8 +31,8 @@ def read(path: Path, id_column: str) -> pd.DataFrame:
     except ValueError as error:
         if "EOF inside string" in str(error):
             raise _quote("is never closed", path, text, _records(text)[-1]) from None
-        mend = "save it as comma-separated UTF-8, with double quotes around cells that hold a comma"
-        raise FoldcraftError(f"not a readable CSV: {error}", path, mend) from None
+        hint = "save it as comma-separated UTF-8, with double quotes around cells that hold a comma"
+        raise FoldcraftError(f"not a readable CSV: {error}", path, hint) from None
     header = table.iloc[0].tolist()
     if twins := sorted({name for name in header if header.count(name) > 1}):
         raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")

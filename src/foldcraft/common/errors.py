@@ -15,13 +15,13 @@ class FoldcraftError(Exception):
     Args:
         what: what is wrong.
         where: file, row or key it was found in.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
-    def __init__(self, what: str, where: object = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, where: object = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
         place = f"{where}: " if where is not None else ""
-        advice = f"; {mend}" if mend else ""
+        advice = f"; {hint}" if hint else ""
         words = f"{place}{what}{advice}"[: 10 * LONGEST].split()
         super().__init__(printable(" ".join(shorten(word, LONGEST_WORD) for word in words)[:LONGEST]))
 

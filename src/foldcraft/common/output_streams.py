@@ -17,7 +17,7 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
-def make_patient() -> None:
+def make_robust() -> None:
     """Let stdout and stderr take every text; where one is closed, what is printed is lost."""
     codecs.register_error(ERRORS, _plainly)
     for number in (0, 1, 2):

@@ -117,8 +117,8 @@ class FoldFolder:
                 raise ValueError("no settings in it")
             return settings
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-            mend = "run `python src/train.py` with its config, which writes it again"
-            raise FoldcraftError(f"damaged settings: {error}", self.config, mend) from None
+            hint = "run `python src/train.py` with its config, which writes it again"
+            raise FoldcraftError(f"damaged settings: {error}", self.config, hint) from None
 
 
 def experiment_folder(config: Config) -> Path:

@@ -23,5 +23,5 @@ def _step(name: str, where: str) -> str | float:
     match = SCALE.fullmatch(name)
     if match and 0.5 <= float(match[1]) <= 2:
         return float(match[1])
-    mend = "scales go from scale0.5 to scale2" if match else suggest(name, [*FIXED, "scale1.15"])
-    raise FoldcraftError(f"no view {name!r}", where, mend)
+    hint = "scales go from scale0.5 to scale2" if match else suggest(name, [*FIXED, "scale1.15"])
+    raise FoldcraftError(f"no view {name!r}", where, hint)

@@ -153,7 +153,7 @@ def _fit(images: ImagesConfig, cache_side: int, augmented: bool) -> list[Spec]:
     return [{"RandomCrop" if augmented else "CenterCrop": side}]
 
 
-def centre(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
+def resize_for_inference(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
     """What inference sees of a cached image: uint8 (side, side, 3) to (size, size, 3), by the resizing policy."""
     side, size = image.shape[0], images.size
     if side == size:

@@ -46,7 +46,7 @@ class Scale:
     words: str
 
 
-def find(paths: Iterable[Path], folder: Path) -> Scale | None:
+def find_scale(paths: Iterable[Path], folder: Path) -> Scale | None:
     """The scale of those images among `paths` that have more than 8 bits a value; None where there are none.
 
     What was seen is remembered in `folder`, so that a file is looked at again only when it has changed.

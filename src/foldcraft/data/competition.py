@@ -234,12 +234,12 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         missing.pop("test", None)
     if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
         nearest = image_paths.Folder(folder).nearest(names[0])
-        mend = "mend the files, or competition.image and test_image; src/audit.py lists them all"
-        mend = f"{nearest}: {mend}" if nearest else mend
+        hint = "mend the files, or competition.image and test_image; src/audit.py lists them all"
+        hint = f"{nearest}: {hint}" if nearest else hint
         if not missing.get("train"):
-            mend += ", or set images.on_error=baseline, which spares some test images"
+            hint += ", or set images.on_error=baseline, which spares some test images"
         what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in names], 5)}"
-        raise FoldcraftError(what, folder, mend)
+        raise FoldcraftError(what, folder, hint)
 
 
 def read_tables(config: Config) -> Tables:

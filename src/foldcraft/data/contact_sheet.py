@@ -17,14 +17,14 @@ THUMBNAIL = 128
 
 
 @dataclass(frozen=True)
-class Tile:
+class SheetTile:
     """A picture with its caption, one string a line."""
 
     image: Image.Image
     caption: Sequence[str] = ()
 
 
-def sheet(rows: Sequence[Sequence[Tile]]) -> Image.Image:
+def sheet(rows: Sequence[Sequence[SheetTile]]) -> Image.Image:
     """One picture of rows of tiles; each row is as high as its highest tile, a tile as wide as the widest of all.
 
     A caption may run on over what is empty right of it, and is cut where the next tile that has one begins.
@@ -47,7 +47,7 @@ def sheet(rows: Sequence[Sequence[Tile]]) -> Image.Image:
     return made
 
 
-def in_rows(tiles: Sequence[Tile], columns: int = 8) -> list[list[Tile]]:
+def in_rows(tiles: Sequence[SheetTile], columns: int = 8) -> list[list[SheetTile]]:
     """Tiles, one after another, `columns` a row."""
     return [list(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
 

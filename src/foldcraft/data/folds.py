@@ -101,7 +101,7 @@ def read(path: Path, competition: Competition) -> Folds:
             str(header.get("duplicates", "")),
         )
         frozen = header["folds"]
-    except checksums.Changed:
+    except checksums.ChecksumMismatch:
         raise FoldcraftError("has been edited since it was made", path, again) from None
     except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
         raise FoldcraftError(f"not a folds file: {error}", path, again) from None

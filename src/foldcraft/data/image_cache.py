@@ -80,9 +80,9 @@ class UnreadableImages(FoldcraftError):
         problems: each with its path and the reason.
     """
 
-    def __init__(self, problems: Sequence[str], mend: str = "mend the files or drop their rows") -> None:
+    def __init__(self, problems: Sequence[str], hint: str = "mend the files or drop their rows") -> None:
         self.problems = list(problems)
-        super().__init__(f"{counted(len(problems), 'image')} cannot be read: {listing(self.problems, 1000)}", mend=mend)
+        super().__init__(f"{counted(len(problems), 'image')} cannot be read: {listing(self.problems, 1000)}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class ImageStore:
         try:
             return self.rows[row]
         except DamagedRows as error:
-            mend = "delete it and run the same command again, which makes it anew"
-            raise FoldcraftError(f"damaged image cache: {error}", self.path, mend) from None
+            hint = "delete it and run the same command again, which makes it anew"
+            raise FoldcraftError(f"damaged image cache: {error}", self.path, hint) from None
 
     def __getstate__(self) -> tuple[Path, bool]:
         return (self.path, self.rows is not None)  # a worker process maps the file itself; no pixel is copied to it

@@ -22,7 +22,7 @@ MOST_NAMES = 2000  # of a folder that are compared with a missing one's
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedFiles:
     """The file of each name.
 
     Attributes:
@@ -52,7 +52,7 @@ class Folder:
         self._listed: dict[Path, list[Path]] = {}
         self._known: dict[Path, dict[str, list[Path]]] = {}
 
-    def find(self, names: Sequence[str]) -> Found:
+    def find(self, names: Sequence[str]) -> ResolvedFiles:
         """The file of each name: by its path, or without its extension; else by the only spelling that is there.
 
         Raises:
@@ -66,7 +66,7 @@ class Folder:
         times = Counter(guesses.values())
         one_each = {name: path for name, path in guesses.items() if times[path] == 1}
         whole = tuple(path or one_each.get(name) for name, path in zip(names, paths, strict=True))
-        return Found(whole, tuple(sorted(one_each.items())))
+        return ResolvedFiles(whole, tuple(sorted(one_each.items())))
 
     def _by_stem(self, folders: set[Path]) -> dict[Path, list[Path]]:
         """Image files by their path, and by that without extension."""

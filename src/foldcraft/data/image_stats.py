@@ -52,7 +52,7 @@ COLUMNS: dict[str, object] = {
 STAMP = ["path", "bytes", "mtime"]
 
 
-class Pictures(Protocol):
+class ImageFiles(Protocol):
     """Rows with their files: a `Competition`, or its `Tables`."""
 
     @property
@@ -66,7 +66,7 @@ class Pictures(Protocol):
 
 
 def collect(
-    pictures: Pictures, cache: Path | None = None, progress: Progress = lambda done: None, bounds: Bounds = ALL_BITS
+    pictures: ImageFiles, cache: Path | None = None, progress: Progress = lambda done: None, bounds: Bounds = ALL_BITS
 ) -> pd.DataFrame:
     """One row an image file, training rows first, in their order; a bad file is a row with its `problem`.
 

@@ -15,7 +15,7 @@ from foldcraft.common import allocator, child_processes
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.data.augment import Augment, centre
+from foldcraft.data.augment import Augment, resize_for_inference
 from foldcraft.data.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
@@ -31,15 +31,15 @@ class Batch(NamedTuple):
     rows: torch.Tensor
 
 
-class Draw(NamedTuple):
-    """One image of an epoch: a row of the store (or beyond it, of a `Lesson`), and the seed of its augmentation."""
+class Sample(NamedTuple):
+    """One image of an epoch: a row of the store (beyond it: pseudo-labelled), and its augmentation seed."""
 
     row: int
     seed: int
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationTargets:
     """What a fold learns beside its labels: soft targets, and test images that are answered by teachers.
 
     Rows are numbered through: the N of the training images' store, then M test images.
@@ -59,12 +59,12 @@ class Lesson:
     share: float
 
     @property
-    def guests(self) -> np.ndarray:
+    def pseudo_rows(self) -> np.ndarray:
         """The M rows beyond those of the training images."""
         return np.arange(len(self.targets) - len(self.rows), len(self.targets))
 
 
-class EpochBatches(Sampler[list[Draw]]):
+class EpochBatches(Sampler[list[Sample]]):
     """The batches of one epoch after another, the same for any number of workers and any number of devices.
 
     Order and seeds depend on (seed, epoch, place in the epoch) alone. The last rows that do not fill a batch are left
@@ -90,7 +90,7 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world: int = 1,
         balance: np.ndarray | None = None,
-        lesson: Lesson | None = None,
+        lesson: DistillationTargets | None = None,
     ) -> None:
         self.batch = min(batch, len(rows) // world * world)
         if self.batch % world or self.batch == 0:
@@ -102,21 +102,21 @@ class EpochBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return len(self.rows) // self.batch
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         rng = np.random.default_rng(seed_from(self.seed, "order", self.epoch))
         rows = self.rows if self.balance is None else _balanced(self.rows, self.balance, rng)
         order = rng.permutation(rows)
         if self.lesson:
-            order = _with_guests(order[: len(self) * self.batch], self.lesson, rng)
-        mine = share(self.batch, self.rank, self.world)
+            order = _with_pseudo_rows(order[: len(self) * self.batch], self.lesson, rng)
+        mine = rank_positions(self.batch, self.rank, self.world)
         for first in range(0, len(self) * self.batch, self.batch):
-            yield [Draw(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
+            yield [Sample(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
 
 
-def _with_guests(order: np.ndarray, lesson: Lesson, rng: np.random.Generator) -> np.ndarray:
+def _with_pseudo_rows(order: np.ndarray, lesson: DistillationTargets, rng: np.random.Generator) -> np.ndarray:
     """As many rows, the lesson's share of them its test images."""
     count = round(lesson.share * len(order))
-    drawn = np.resize(rng.permutation(lesson.guests), count)
+    drawn = np.resize(rng.permutation(lesson.pseudo_rows), count)
     return rng.permutation(np.concatenate([order[: len(order) - count], drawn]))
 
 
@@ -134,7 +134,7 @@ def _balanced(rows: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -
     return np.concatenate(drawn)
 
 
-def share(batch: int, rank: int, world: int) -> list[int]:
+def rank_positions(batch: int, rank: int, world: int) -> list[int]:
     """Places of a batch that a process takes: as many from the front as, mirrored, from the back.
 
     mixup and cutmix pair an image with its mirror place; this way a pair stays together, and N processes mix the very
@@ -158,16 +158,16 @@ class TrainImages(Dataset[Batch]):
     store: ImageStore
     targets: np.ndarray
     augment: Augment
-    lesson: Lesson | None = None
+    lesson: DistillationTargets | None = None
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch | FoldcraftError:
+    def __getitems__(self, draws: Sequence[Sample]) -> Batch | FoldcraftError:
         """A batch; a user's mistake as a value, because a worker that raises hands over its traceback with it."""
         try:
             return self._batch(draws)
         except FoldcraftError as error:
             return error
 
-    def _batch(self, draws: Sequence[Draw]) -> Batch:
+    def _batch(self, draws: Sequence[Sample]) -> Batch:
         rows = [draw.row for draw in draws]
         images = np.stack([self.augment(self._pixels(draw.row), draw.seed) for draw in draws])
         targets = self.lesson.targets if self.lesson else self.targets
@@ -193,7 +193,7 @@ class PlainImages(Dataset[torch.Tensor]):
         return (self.store.path, self.images.size, self.images.resize)
 
     def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([centre(self.store[row], self.images) for row in rows]))
+        return torch.from_numpy(np.stack([resize_for_inference(self.store[row], self.images) for row in rows]))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Classes:
         """
         index = {name: number for number, name in enumerate(self.names)}
         if unknown := sorted(set(labels) - set(index)):
-            raise FoldcraftError(f"unknown labels: {listing(unknown)}", mend=f"known: {listing(self.names)}")
+            raise FoldcraftError(f"unknown labels: {listing(unknown)}", hint=f"known: {listing(self.names)}")
         return np.array([index[label] for label in labels], dtype=np.int64)
 
     def decode(self, indices: np.ndarray) -> list[str]:

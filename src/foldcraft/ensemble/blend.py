@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.methods import Method
-from foldcraft.ensemble.nested import Candidate, Member, Truth, Verdict
+from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel, with_views
 from foldcraft.predictions.inference import predict
-from foldcraft.predictions.members import MemberRuns, common_rows
+from foldcraft.predictions.members import FinishedExperiment, common_rows
 from foldcraft.predictions.store import Predictions
 
 
@@ -36,9 +36,9 @@ class Combined:
     """
 
     ids: np.ndarray
-    truth: Truth
+    truth: Labels
     views: list[tuple[str, ...]]
-    verdict: Verdict
+    verdict: BlendSelection
     test: np.ndarray
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
@@ -47,52 +47,57 @@ class Combined:
         """Folds that the rows are of."""
         return np.unique(self.truth.fold).tolist()
 
-    def fold_scores(self, candidate: Candidate) -> list[float]:
+    def fold_scores(self, candidate: BlendCandidate) -> list[float]:
         """Nested score of each fold."""
         own = [self.truth.fold == fold for fold in self.folds]
         metric, targets = self.truth.metric, self.truth.targets
         return [metric(targets[rows], np.exp(candidate.nested[rows])) for rows in own]
 
 
-def complete(members: Sequence[MemberRuns], audience: Audience) -> None:
+def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     """Predict what the finished folds have not predicted yet: new views, other test images; one decode an image."""
-    wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, audience)]
+    wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, callback)]
     if not wanted:
         return
-    config = members[0].work.config
+    config = members[0].experiment.config
     if not is_writable(config.runs):
-        audience.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
+        callback.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
     models = {}
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
-            config = member.work.config
+            config = member.experiment.config
             chosen = hardware.for_inference(config.train, hardware_file(config))
-            models[member.name, fold] = FoldModel.load(member.work, member.folder(fold), chosen)
+            models[member.name, fold] = FoldModel.load(member.experiment, member.folder(fold), chosen)
     held_out, tests = ([task for task in wanted if task[2] == part] for part in ("oof", "test"))
-    stores = _open_stores("train", held_out, models, audience)
+    stores = _open_stores("train", held_out, models, callback)
     for member, fold, _, views in held_out:
         model, folder = models[member.name, fold], member.folder(fold)
-        _add(folder, "oof", model.predict_oof(stores[member.name], views, audience))
-    _predict_tests(tests, models, _open_stores("test", tests, models, audience), audience)
+        _add(folder, "oof", model.predict_oof(stores[member.name], views, callback))
+    _predict_tests(tests, models, _open_stores("test", tests, models, callback), callback)
 
 
-Gap = tuple[MemberRuns, int, str, tuple[str, ...]]
+Gap = tuple[FinishedExperiment, int, str, tuple[str, ...]]
 
 
-def _gaps(member: MemberRuns, fold: int, audience: Audience) -> list[Gap]:
+def _gaps(member: FinishedExperiment, fold: int, callback: Callback) -> list[Gap]:
     """What a fold lacks: (member, fold, "oof" or "test", views)."""
     gaps: list[Gap] = []
-    folder, work = member.folder(fold), member.work
+    folder, experiment = member.folder(fold), member.experiment
     for part, path, rows, images in (
-        ("oof", folder.oof, work.competition.train_ids[work.folds.valid_rows(fold)], work.train_images),
-        ("test", folder.test, work.competition.test_ids, work.test_images),
+        (
+            "oof",
+            folder.oof,
+            experiment.competition.train_ids[experiment.folds.valid_rows(fold)],
+            experiment.train_images,
+        ),
+        ("test", folder.test, experiment.competition.test_ids, experiment.test_images),
     ):
         known = _readable(path)
         fits = known is not None and np.array_equal(known.ids, rows)
-        if fits and known.baseline and work.config.images.on_error == "stop":
+        if fits and known.baseline and experiment.config.images.on_error == "stop":
             fits = False
         if fits and images and known.origin.images not in ("", images):
-            audience.say(f"{member.name}, fold {fold}: the {part} images are others now; they are predicted anew")
+            callback.say(f"{member.name}, fold {fold}: the {part} images are others now; they are predicted anew")
             fits = False
         missing = tuple(view for view in member.views if not fits or view not in known.views)
         if missing:
@@ -105,18 +110,22 @@ def _readable(path: Path) -> Predictions | None:
 
 
 def _open_stores(
-    part: str, tasks: Sequence[Gap], models: dict[tuple[str, int], FoldModel], audience: Audience
+    part: str, tasks: Sequence[Gap], models: dict[tuple[str, int], FoldModel], callback: Callback
 ) -> dict[str, ImageStore]:
     """Images of a part as each member wants them; whatever is not cached yet is made with one decode an image."""
     if not tasks:
         return {}
     stores: dict[str, ImageStore] = {}
-    for paths in dict.fromkeys(member.work.competition.paths(part) for member, *_ in tasks):
-        members = {task[0].name: task for task in tasks if task[0].work.competition.paths(part) == paths}
-        works = {name: member.work for name, (member, *_) in members.items()}
-        specs = {name: works[name].image_spec(models[name, fold].blueprint) for name, (_, fold, *_) in members.items()}
+    for paths in dict.fromkeys(member.experiment.competition.paths(part) for member, *_ in tasks):
+        members = {task[0].name: task for task in tasks if task[0].experiment.competition.paths(part) == paths}
+        experiments = {name: member.experiment for name, (member, *_) in members.items()}
+        specs = {
+            name: experiments[name].image_spec(models[name, fold].blueprint) for name, (_, fold, *_) in members.items()
+        }
         different = list(dict.fromkeys(specs.values()))
-        opened = dict(zip(different, next(iter(works.values())).open_part(part, different, audience), strict=True))
+        opened = dict(
+            zip(different, next(iter(experiments.values())).open_part(part, different, callback), strict=True)
+        )
         stores |= {name: opened[spec] for name, spec in specs.items()}
     return stores
 
@@ -125,13 +134,13 @@ def _predict_tests(
     tasks: Sequence[Gap],
     models: dict[tuple[str, int], FoldModel],
     stores: dict[str, ImageStore],
-    audience: Audience,
+    callback: Callback,
 ) -> None:
     if not tasks:
         return
-    rows = tasks[0][0].work.test_rows
+    rows = tasks[0][0].experiment.test_rows
     members = [models[member.name, fold].member(stores[member.name], views) for member, fold, _, views in tasks]
-    with audience.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
+    with callback.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
         folder = member.folder(fold)
@@ -147,7 +156,7 @@ def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
         store.write(path, with_views(known, new))
 
 
-def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = None) -> Combined:
+def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | None = None) -> Combined:
     """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
 
     Args:
@@ -158,24 +167,24 @@ def combine(members: Sequence[MemberRuns], methods: Sequence[Method] | None = No
     """
     joined = [store.join_folds(member.oof(), member.views) for member in members]
     ids = common_rows(joined)
-    truth = truth_of(members[0].work, ids)
+    truth = truth_of(members[0].experiment, ids)
     tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         store.check_same(tests[0], test)
-    known = [Member(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
+    known = [BlendMember(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
     verdict = nested.judge(known, truth, methods)
-    asked = [Member(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
+    asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
     answers = verdict.chosen.plan.apply(asked)
-    data = members[0].work.competition
+    data = members[0].experiment.competition
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = store.log_frequencies(data.targets, len(data.classes))
     return Combined(ids, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])
 
 
-def truth_of(work: Workspace, ids: np.ndarray) -> Truth:
+def truth_of(experiment: Experiment, ids: np.ndarray) -> Labels:
     """What predictions of the training rows `ids` are judged by."""
-    place = {row: number for number, row in enumerate(work.competition.train_ids.tolist())}
+    place = {row: number for number, row in enumerate(experiment.competition.train_ids.tolist())}
     rows = np.array([place[row] for row in ids.tolist()])
-    data = work.competition
-    return Truth(data.targets[rows], work.folds.fold[rows], data.units[rows], data.metric)
+    data = experiment.competition
+    return Labels(data.targets[rows], experiment.folds.fold[rows], data.units[rows], data.metric)

@@ -39,7 +39,7 @@ class Rule(ABC):
 
 
 @dataclass(frozen=True)
-class Largest(Rule):
+class Argmax(Rule):
     """The likeliest class: the best there is for accuracy and log-loss, and what every other rule has to beat."""
 
     name: ClassVar[str] = "argmax"
@@ -49,7 +49,7 @@ class Largest(Rule):
 
 
 @dataclass(frozen=True)
-class Shift(Rule):
+class ClassBias(Rule):
     """A number added to the log-probability of each class, `shift` (K,)."""
 
     name: ClassVar[str] = "bias a class"
@@ -60,7 +60,7 @@ class Shift(Rule):
 
 
 @dataclass(frozen=True)
-class PriorAdjustment(Shift):
+class PriorAdjustment(ClassBias):
     """The share `tau` of the classes' log-frequencies is taken out (logit adjustment, arXiv 2007.07314)."""
 
     name: ClassVar[str] = "prior adjustment"
@@ -71,7 +71,7 @@ class PriorAdjustment(Shift):
 
 
 @dataclass(frozen=True)
-class Threshold(Shift):
+class Threshold(ClassBias):
     """The second of two classes is the answer from a probability of `threshold` on."""
 
     name: ClassVar[str] = "threshold"
@@ -82,7 +82,7 @@ class Threshold(Shift):
 
 
 @dataclass(frozen=True)
-class LeastCost(Rule):
+class MinExpectedCost(Rule):
     """The class whose expected squared distance to the truth is least: for quadratic weighted kappa."""
 
     name: ClassVar[str] = "least expected distance"
@@ -105,10 +105,10 @@ def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Met
     if metric.name == "f1":
         return _threshold(*rows, metric)
     if metric.name == "qwk":
-        return LeastCost()
+        return MinExpectedCost()
     if metric.name in ("macro_f1", "balanced_accuracy"):
         return _biases(*rows, metric) if _is_enough(truth, units) else _prior_adjustment(*rows, metric)
-    return Largest()
+    return Argmax()
 
 
 def _is_enough(truth: np.ndarray, units: np.ndarray) -> bool:
@@ -120,7 +120,7 @@ def _prior_adjustment(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarra
     prior = np.log(np.bincount(truth, minlength=log_probs.shape[1]).clip(1) / len(truth))
     labels = [(log_probs - tau * prior).argmax(1) for tau in STRENGTHS]
     tau = STRENGTHS[_gentlest(labels, range(len(labels)), log_probs.shape[1], truth, units, metric)]
-    return PriorAdjustment(tuple((-tau * prior).tolist()), float(tau)) if tau else Largest()
+    return PriorAdjustment(tuple((-tau * prior).tolist()), float(tau)) if tau else Argmax()
 
 
 def _threshold(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
@@ -129,7 +129,7 @@ def _threshold(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metr
     labels = [(odds >= cut).astype(np.int64) for cut in cuts]
     gentle = np.argsort(np.abs(cuts), kind="stable")
     cut = cuts[_gentlest(labels, gentle, 2, truth, units, metric)]
-    return Threshold((0.0, float(-cut)), float(1 / (1 + np.exp(-cut)))) if cut else Largest()
+    return Threshold((0.0, float(-cut)), float(1 / (1 + np.exp(-cut)))) if cut else Argmax()
 
 
 def _gentlest(
@@ -159,7 +159,7 @@ def _biases(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric:
         drawn = np.random.default_rng(seed_from("bias", bag)).poisson(1.0, len(names))[unit]
         found[bag] = _climb(log_probs, truth, drawn.astype(np.float64), metric)
     shift = found.mean(0) - found.mean()
-    return Shift(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Largest()
+    return ClassBias(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Argmax()
 
 
 def _climb(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> np.ndarray:

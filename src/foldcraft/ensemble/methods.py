@@ -17,7 +17,7 @@ from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS, at_temperature, fit_temperature
 
 CHUNK = 2**22  # numbers that are looked at together
-KNOWS = 3.0
+MIN_Z = 3.0
 Members = Sequence[np.ndarray]  # log-probabilities (N, K) of each
 
 
@@ -121,7 +121,7 @@ class Calibrated:
         found = {k: _of_truth(member, temperatures[k], truth) for k, member in enumerate(members)}
         order = sorted(found, key=lambda k: (round(-found[k].mean(), 9), of_bytes(np.sort(found[k]).tobytes())))
         distinct = [k for n, k in enumerate(order) if not any(_same(members[k], members[j]) for j in order[:n])]
-        used = [k for k in distinct if _knows(members[k], truth, units)] or distinct[:1]
+        used = [k for k in distinct if _has_signal(members[k], truth, units)] or distinct[:1]
         chosen = np.stack([found[k] for k in used])
         return cls(members, truth, units, tuple(used), tuple(temperatures[k] for k in used), chosen)
 
@@ -155,7 +155,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return all(np.array_equal(a[first : first + size], b[first : first + size]) for first in range(0, len(a), size))
 
 
-def _knows(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
+def _has_signal(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
     """Does a member say more of a row's own class than of one drawn from all rows' classes?
 
     By more than `KNOWS` standard errors of the mean over rows; rows of one unit are not independent. How frequent a
@@ -170,7 +170,7 @@ def _knows(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
     gain = np.concatenate(parts)
     _, unit = np.unique(units, return_inverse=True)
     error = np.sqrt((np.bincount(unit, gain - gain.mean()) ** 2).sum()) / len(gain)
-    return bool(gain.mean() > KNOWS * error)
+    return bool(gain.mean() > MIN_Z * error)
 
 
 class Method(ABC):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.image_cache import ImageStore
@@ -25,10 +25,10 @@ from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.weight_averaging import measure_statistics
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import BATCH
-from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.predictions.store import log_mean
 
 State = dict[str, torch.Tensor]
@@ -64,26 +64,26 @@ def _check_kind(first: State, other: State) -> None:
         known = [name for name in fixed if not name.endswith("num_batches_tracked")]
         strange = [name for name in known if not torch.equal(first[name], other[name])]
     if strange:
-        raise FoldcraftError(f"nets of different kinds do not mix: {listing(strange, 3)}", mend="use one backbone")
+        raise FoldcraftError(f"nets of different kinds do not mix: {listing(strange, 3)}", hint="use one backbone")
 
 
-def open_pot(ingredients: Ingredients, audience: Audience) -> "Pot":
+def open_candidates(ingredients: Ingredients, callback: Callback) -> "SoupCandidates":
     """The experiments with their images, and with predictions in every view of the first.
 
     Raises:
         FoldcraftError: a model is damaged; an image cannot be read.
     """
     members, folds = ingredients.members, ingredients.folds
-    complete(members, audience)
-    config = members[0].work.config
-    loaded = FoldModel.load(members[0].work, members[0].folder(folds[0]), CPU)
-    stores = members[0].work.open_images([members[0].work.image_spec(loaded.blueprint)], audience)[0]
+    complete(members, callback)
+    config = members[0].experiment.config
+    loaded = FoldModel.load(members[0].experiment, members[0].folder(folds[0]), CPU)
+    stores = members[0].experiment.open_images([members[0].experiment.image_spec(loaded.blueprint)], callback)[0]
     chosen = hardware.for_inference(config.train, hardware_file(config))
-    return Pot(members, folds, *stores, loaded.blueprint, chosen, audience)
+    return SoupCandidates(members, folds, *stores, loaded.blueprint, chosen, callback)
 
 
 @dataclass(frozen=True)
-class Pot:
+class SoupCandidates:
     """Experiments whose weights may be averaged, and what means of them have predicted so far.
 
     Attributes:
@@ -91,18 +91,18 @@ class Pot:
         train, test: the images that all of them look at.
     """
 
-    members: tuple[MemberRuns, ...]
+    members: tuple[FinishedExperiment, ...]
     folds: tuple[int, ...]
     train: ImageStore
     test: ImageStore
     blueprint: Blueprint
     hardware: Hardware
-    audience: Audience
+    callback: Callback
     _known: dict[tuple[Chosen, int], np.ndarray] = field(default_factory=dict)
 
     @property
-    def work(self) -> Workspace:
-        return self.members[0].work
+    def experiment(self) -> Experiment:
+        return self.members[0].experiment
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Pot:
 
     def rows(self, folds: Sequence[int]) -> np.ndarray:
         """The validation rows of those folds, fold by fold (N,)."""
-        return np.concatenate([self.work.folds.valid_rows(fold) for fold in folds])
+        return np.concatenate([self.experiment.folds.valid_rows(fold) for fold in folds])
 
     def log_probs(self, chosen: Chosen, folds: Sequence[int]) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the mean of the chosen members' weights, in the order of `rows`."""
@@ -142,8 +142,8 @@ class Pot:
         return self._known[chosen, fold]
 
     def _predict(self, chosen: Chosen, fold: int) -> np.ndarray:
-        model = FoldModel(self.work, fold, self.net(chosen, fold), self.blueprint, self.hardware, weights="")
-        return model.predict_oof(self.train, self.views, Audience()).log_probs
+        model = FoldModel(self.experiment, fold, self.net(chosen, fold), self.blueprint, self.hardware, weights="")
+        return model.predict_oof(self.train, self.views, Callback()).log_probs
 
     def net(self, chosen: Chosen, fold: int) -> nn.Module:
         """The net whose weights are the mean of the chosen members' of that fold, in evaluation mode.
@@ -157,12 +157,12 @@ class Pot:
         net = backbones.rebuild(self.blueprint)
         net.load_state_dict(mean_of(self._state(number, fold) for number in chosen))
         placed = self.hardware.place(net.eval())
-        measure_statistics(placed, self.work.config.finetune, self._learned(fold), self.hardware)
+        measure_statistics(placed, self.experiment.config.finetune, self._learned(fold), self.hardware)
         return placed
 
     def _state(self, number: int, fold: int) -> State:
         member = self.members[number]
-        loaded = FoldModel.load(member.work, member.folder(fold), CPU)
+        loaded = FoldModel.load(member.experiment, member.folder(fold), CPU)
         if loaded.blueprint != self.blueprint:
             raise FoldcraftError(f"is another net than that of {self.members[0].name}", member.folder(fold).model)
         return loaded.model.state_dict()
@@ -170,6 +170,6 @@ class Pot:
     def _learned(self, fold: int) -> Iterator[torch.Tensor]:
         """The fold's training images as inference sees them, in batches of about the same size."""
         prepare = Preparation.of(self.blueprint, self.hardware)
-        images, rows = PlainImages(self.train, self.work.config.images), self.work.folds.train_rows(fold)
+        images, rows = PlainImages(self.train, self.experiment.config.images), self.experiment.folds.train_rows(fold)
         for some in np.array_split(rows, max(1, round(len(rows) / BATCH))):
             yield prepare(images.__getitems__(some))

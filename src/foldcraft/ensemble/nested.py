@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foldcraft.ensemble import decision_rules, tta_selection
-from foldcraft.ensemble.decision_rules import Largest, Rule
+from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.intervals import bootstrap_interval
@@ -22,7 +22,7 @@ Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each
 
 
 @dataclass(frozen=True)
-class Member:
+class BlendMember:
     """One experiment's predictions.
 
     Attributes:
@@ -33,13 +33,13 @@ class Member:
     views: tuple[str, ...]
     log_probs: np.ndarray
 
-    def rows(self, rows: np.ndarray) -> "Member":
+    def rows(self, rows: np.ndarray) -> "BlendMember":
         """The same of some rows only."""
-        return Member(self.name, self.views, self.log_probs[:, rows])
+        return BlendMember(self.name, self.views, self.log_probs[:, rows])
 
 
 @dataclass(frozen=True)
-class Truth:
+class Labels:
     """What members are judged by: class index, fold and unit of each row (N,)."""
 
     targets: np.ndarray
@@ -47,13 +47,13 @@ class Truth:
     units: np.ndarray
     metric: Metric
 
-    def rows(self, rows: np.ndarray) -> "Truth":
+    def rows(self, rows: np.ndarray) -> "Labels":
         """The same of some rows only."""
-        return Truth(self.targets[rows], self.fold[rows], self.units[rows], self.metric)
+        return Labels(self.targets[rows], self.fold[rows], self.units[rows], self.metric)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlendPlan:
     """Everything that was fitted, ready for any rows of the same members.
 
     Attributes:
@@ -66,7 +66,7 @@ class Plan:
     combination: Combination
     rule: Rule
 
-    def apply(self, members: Sequence[Member]) -> np.ndarray:
+    def apply(self, members: Sequence[BlendMember]) -> np.ndarray:
         """Log-probabilities (N, K) whose largest is the answer."""
         averaged = [tta_selection.average(m.log_probs, w) for m, w in zip(members, self.views, strict=True)]
         return self.rule.apply(self.combination.apply(averaged))
@@ -82,7 +82,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BlendCandidate:
     """A way to blend, and how it does.
 
     Attributes:
@@ -95,18 +95,18 @@ class Candidate:
     name: str
     nested: np.ndarray
     score: Score
-    plan: Plan
+    plan: BlendPlan
     optimistic: float
     is_ruled: bool = False
 
     @property
     def decides(self) -> bool:
         """Does it take anything but the likeliest class?"""
-        return not isinstance(self.plan.rule, Largest)
+        return not isinstance(self.plan.rule, Argmax)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BlendSelection:
     """What to submit and why.
 
     Attributes:
@@ -117,14 +117,14 @@ class Verdict:
         words: reasons, a line each.
     """
 
-    chosen: Candidate
-    candidates: list[Candidate]
-    members: list[Candidate]
+    chosen: BlendCandidate
+    candidates: list[BlendCandidate]
+    members: list[BlendCandidate]
     views_gain: list[tuple[float, float]]
     words: list[str]
 
     @property
-    def worth_showing(self) -> list[Candidate]:
+    def worth_showing(self) -> list[BlendCandidate]:
         """Candidates that are neither a member once more nor a rule that turned out to do nothing."""
         alone = len(self.members) == 1
         return [one for one in self.candidates if one.decides or not (alone or one.is_ruled)]
@@ -139,7 +139,7 @@ def methods_for(metric: Metric) -> list[Method]:
     return [Best(), Mean(), *ranks, Greedy(), Stacking()]
 
 
-def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | None = None) -> Verdict:
+def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method] | None = None) -> BlendSelection:
     """Fit all ways to blend, score them, and say which is used.
 
     Views, a way and a rule whose nested gain is really negative (`is_really_worse`) are left out.
@@ -171,12 +171,12 @@ def judge(members: Sequence[Member], truth: Truth, methods: Sequence[Method] | N
     left_out = [member.name for member, is_plain in zip(members, plain[None], strict=True) if is_plain]
     if left_out:
         words.append(f"views are really worse than the image as it is, and are not used: {', '.join(left_out)}")
-    return Verdict(used, found, named, gains, words)
+    return BlendSelection(used, found, named, gains, words)
 
 
 def _evaluate(
-    members: Sequence[Member], truth: Truth, methods: Sequence[Method], rules: bool, plain: Plain | None = None
-) -> list[Candidate]:
+    members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method], rules: bool, plain: Plain | None = None
+) -> list[BlendCandidate]:
     """A candidate for each method, then, with `rules`, another for each with its decision rule."""
     plain = plain or {}
     everything = _fit(members, truth, methods, rules, plain.get(None))
@@ -191,7 +191,7 @@ def _evaluate(
         for answers, (_, plan) in zip(nested, plans, strict=True):
             answers[held] = plan.apply([member.rows(held) for member in members])
     return [
-        Candidate(
+        BlendCandidate(
             name,
             answers,
             score_of(answers, truth),
@@ -204,12 +204,12 @@ def _evaluate(
 
 
 def _fit(
-    members: Sequence[Member],
-    truth: Truth,
+    members: Sequence[BlendMember],
+    truth: Labels,
     methods: Sequence[Method],
     rules: bool,
     plain: Sequence[bool] | None = None,
-) -> list[tuple[str, Plan]]:
+) -> list[tuple[str, BlendPlan]]:
     """A plan for each method, and with `rules` another.
 
     Args:
@@ -218,32 +218,32 @@ def _fit(
     views = tuple(
         tta_selection.only_first(member.views)
         if is_plain
-        else tta_selection.choose(member.views, member.log_probs, truth.targets)
+        else tta_selection.choose_views(member.views, member.log_probs, truth.targets)
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
     averaged = [tta_selection.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
     known = Calibrated.of(averaged, truth.targets, truth.units)
     combinations = [method.combine(known) for method in methods]
-    found = [(m.name, Plan(views, c, Largest())) for m, c in zip(methods, combinations, strict=True)]
+    found = [(m.name, BlendPlan(views, c, Argmax())) for m, c in zip(methods, combinations, strict=True)]
     for method, combination in zip(methods, combinations, strict=True) if rules else ():
         rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric)
-        found.append((f"{method.name}, {rule.name}", Plan(views, combination, rule)))
+        found.append((f"{method.name}, {rule.name}", BlendPlan(views, combination, rule)))
     return found
 
 
-def score_of(log_probs: np.ndarray, truth: Truth) -> Score:
+def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
     """Score of log-probabilities (N, K), with its interval."""
     probabilities = np.exp(log_probs)
     interval = bootstrap_interval(truth.metric, truth.targets, probabilities, truth.units)
     return Score(truth.metric(truth.targets, probabilities), *interval)
 
 
-def gain(a: np.ndarray, b: np.ndarray, truth: Truth) -> tuple[float, float]:
+def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> tuple[float, float]:
     """How much better log-probabilities `a` (N, K) score than `b`, and the standard error of that."""
     return paired_difference(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
 
 
-def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Truth) -> bool:
+def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
     """Do log-probabilities `a` (N, K) score worse than `b`, by more than `REALLY` standard errors of the difference?
 
     The one rule by which views, a way to blend and a decision rule are left out: none has to show a gain, but none is
@@ -255,7 +255,7 @@ def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Truth) -> bool:
     return value < -REALLY * error
 
 
-def _elsewhere(truth: Truth) -> dict[int | None, np.ndarray]:
+def _elsewhere(truth: Labels) -> dict[int | None, np.ndarray]:
     """The rows that speak for what a fold is judged by: those of the others; None: for what is submitted, all."""
     every, folds = np.arange(len(truth.fold)), np.unique(truth.fold)
     parts: dict[int | None, np.ndarray] = {None: every}
@@ -264,17 +264,17 @@ def _elsewhere(truth: Truth) -> dict[int | None, np.ndarray]:
     return parts
 
 
-def _image_as_it_is(member: Member) -> np.ndarray:
+def _image_as_it_is(member: BlendMember) -> np.ndarray:
     return member.log_probs[tta_selection.first(member.views)].astype(np.float64)
 
 
-def _views_gain(member: Member, with_views: Candidate, truth: Truth) -> tuple[float, float]:
+def _views_gain(member: BlendMember, with_views: BlendCandidate, truth: Labels) -> tuple[float, float]:
     if len(member.views) == 1:
         return 0.0, 0.0
     return gain(with_views.nested, _image_as_it_is(member), truth)
 
 
-def _without_views(members: Sequence[Member], alone: Sequence[Candidate], truth: Truth) -> Plain:
+def _without_views(members: Sequence[BlendMember], alone: Sequence[BlendCandidate], truth: Labels) -> Plain:
     """Of which members the views are really worse than the image as it is."""
     return {
         fold: [
@@ -285,7 +285,7 @@ def _without_views(members: Sequence[Member], alone: Sequence[Candidate], truth:
     }
 
 
-def _ways(found: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+def _ways(found: Sequence[BlendCandidate]) -> tuple[list[BlendCandidate], list[BlendCandidate]]:
     """The ways at the likeliest class, and the same with their rules."""
     return [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
 
@@ -294,7 +294,7 @@ def _judge_of_ways(metric: Metric) -> Metric:
     return get("log_loss") if metric.wants == "labels" else metric
 
 
-def _worth(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[int, list[float]]:
+def _worth(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> tuple[int, list[float]]:
     """Which way the nested answers of some rows speak for, and the scores by which they do."""
     some, judge = truth.rows(rows), _judge_of_ways(truth.metric)
     scores = [judge(some.targets, np.exp(one.nested[rows])) for one in _ways(found)[0]]
@@ -305,13 +305,13 @@ def _worth(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[
     return best, scores
 
 
-def _answer(found: Sequence[Candidate], place: int, truth: Truth, rows: np.ndarray) -> Candidate:
+def _answer(found: Sequence[BlendCandidate], place: int, truth: Labels, rows: np.ndarray) -> BlendCandidate:
     """A way with its rule, or without it where some rows say that it is really worse with it."""
     plain, ruled = (some[place] for some in _ways(found))
     return plain if is_really_worse(ruled.nested[rows], plain.nested[rows], truth.rows(rows)) else ruled
 
 
-def _used(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[int, Candidate]:
+def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> tuple[int, BlendCandidate]:
     """The way that some rows speak for, its place and itself; the simplest where it is really worse than that."""
     best, _ = _worth(found, truth, rows)
     chosen = _answer(found, best, truth, rows)
@@ -322,7 +322,7 @@ def _used(found: Sequence[Candidate], truth: Truth, rows: np.ndarray) -> tuple[i
     return best, chosen
 
 
-def _choose(found: Sequence[Candidate], truth: Truth) -> tuple[Candidate, list[str]]:
+def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandidate, list[str]]:
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
     judge, every = _judge_of_ways(truth.metric), np.arange(len(truth.fold))
@@ -355,7 +355,7 @@ def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: s
     return [f"{beaten}; no better, and less simple: {', '.join(level)}" if level else beaten]
 
 
-def _chosen_elsewhere(found: Sequence[Candidate], truth: Truth) -> np.ndarray:
+def _chosen_elsewhere(found: Sequence[BlendCandidate], truth: Labels) -> np.ndarray:
     """Nested answers (N, K), each fold's of the candidate that the other folds speak for: the choice is judged too."""
     answers = np.empty_like(found[0].nested)
     for fold, others in _elsewhere(truth).items():

@@ -7,7 +7,7 @@ from itertools import product
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions.members import MemberRuns, open_members
+from foldcraft.predictions.members import FinishedExperiment, open_finished
 
 # What members may differ in. All else decides where a training begins, or what its net is and sees.
 FREE = (
@@ -24,11 +24,11 @@ class Ingredients:
         folds: those that all members have finished.
     """
 
-    members: tuple[MemberRuns, ...]
+    members: tuple[FinishedExperiment, ...]
     folds: tuple[int, ...]
 
 
-def gather(configs: Sequence[Config]) -> Ingredients:
+def find_ingredients(configs: Sequence[Config]) -> Ingredients:
     """Finished experiments that may be averaged.
 
     Raises:
@@ -40,7 +40,7 @@ def gather(configs: Sequence[Config]) -> Ingredients:
     configs = [config.model_copy(update={"tta": configs[0].tta}) for config in configs]
     for config in configs:
         check(configs[0], config)
-    members = open_members(configs)
+    members = open_finished(configs)
     folds = [fold for fold in members[0].done_folds if all(fold in member.done_folds for member in members)]
     if len(folds) < 2:
         raise FoldcraftError(
@@ -83,7 +83,7 @@ def _flat(settings: dict[str, object]) -> Iterator[tuple[str, object]]:
             yield section, value
 
 
-def check_files(members: Sequence[MemberRuns], folds: Sequence[int]) -> None:
+def check_files(members: Sequence[FinishedExperiment], folds: Sequence[int]) -> None:
     """See that the models were made from the same pixels and the same pretrained weights.
 
     Raises:

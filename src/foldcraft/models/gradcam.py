@@ -17,7 +17,7 @@ BATCH = 16
 LEAST = 4  # places a side: of a small image the last maps are a single place
 
 
-def heat(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
+def grad_cam(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
     """Maps float32 (B, H, W) from 0 to 1: how much each place spoke for the class asked for.
 
     Args:

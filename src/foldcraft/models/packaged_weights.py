@@ -78,8 +78,8 @@ class PackagedWeights:
 
     def _unusable(self, what: str) -> FoldcraftError:
         name = KNOWN[self.net][0]
-        mend = f"run `pip install --force-reinstall --no-deps {name}==0.1.0`"
-        return FoldcraftError(f"the package {what}", self.package, mend)
+        hint = f"run `pip install --force-reinstall --no-deps {name}==0.1.0`"
+        return FoldcraftError(f"the package {what}", self.package, hint)
 
 
 def _kind(name: str, value: torch.Tensor) -> tuple[str, torch.Size]:
@@ -89,10 +89,10 @@ def _kind(name: str, value: torch.Tensor) -> tuple[str, torch.Size]:
 
 def names() -> list[str]:
     """timm's names of the nets whose weights an installed package carries."""
-    return [name for name in KNOWN if find(name)]
+    return [name for name in KNOWN if find_packaged(name)]
 
 
-def find(name: str) -> PackagedWeights | None:
+def find_packaged(name: str) -> PackagedWeights | None:
     """The weights of the net that timm calls `name`, where a package that carries them is installed."""
     if name not in KNOWN:
         return None

@@ -57,7 +57,7 @@ class StageFeatures(nn.Module):
         remove_classifier(net)
         self.net, self.size = net.eval(), size
         try:
-            self.blocks = blocks.find(net, size)
+            self.blocks = blocks.find_blocks(net, size)
             with torch.no_grad():
                 pooled = self._pooled(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
         except (AttributeError, NotImplementedError, AssertionError, TypeError, RuntimeError) as error:

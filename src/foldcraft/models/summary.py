@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelSummary:
     """All there is to see in a net before it is trained.
 
     Attributes:
@@ -85,7 +85,7 @@ class Anatomy:
     parts: list[Part]
 
 
-def dissect(model: nn.Module, optimizer: Optimizer | None, classifier: Sequence[str], size: int) -> Anatomy:
+def summarize(model: nn.Module, optimizer: Optimizer | None, classifier: Sequence[str], size: int) -> ModelSummary:
     """Look into a net by one forward and one backward pass of a batch of noise.
 
     The net is left in evaluation mode: nothing is drawn, and BatchNorm takes its own statistics rather than those of a
@@ -101,7 +101,7 @@ def dissect(model: nn.Module, optimizer: Optimizer | None, classifier: Sequence[
     shapes = _forward_and_backward(model, images)
     groups = optimizer.param_groups if optimizer else []
     lr = {id(value): _lr(group) for group in groups for value in group["params"]}
-    anatomy = Anatomy(
+    anatomy = ModelSummary(
         input=list(images.shape),
         classifier=list(classifier),
         parameters=_count(model.parameters()),

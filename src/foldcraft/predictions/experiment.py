@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foldcraft.common import fingerprint, view_names
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
@@ -26,7 +26,7 @@ from foldcraft.predictions import lineage
 from foldcraft.predictions.store import Origin
 
 if TYPE_CHECKING:
-    from foldcraft.data.image_stats import Pictures
+    from foldcraft.data.image_stats import ImageFiles
     from foldcraft.models.backbones import Blueprint
 
 
@@ -40,7 +40,7 @@ MENDS = {
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Experiment:
     """An experiment's settings with the data and folds they are for.
 
     Attributes:
@@ -53,7 +53,7 @@ class Workspace:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS) -> Workspace:
+    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS) -> Experiment:
         """Read competition and folds.
 
         Args:
@@ -91,9 +91,9 @@ class Workspace:
         known = self.competition.classes.names
         if trained is None or tuple(trained) == known or set(trained) != set(known):
             return  # other classes are other data, which is told by their fingerprint
-        mend = "set competition.order to that, to go on with it, or experiment=NEWNAME to train again"
+        hint = "set competition.order to that, to go on with it, or experiment=NEWNAME to train again"
         was, now = listing(trained, 12), listing(known, 12)
-        raise FoldcraftError(f"was trained for classes in the order {was}, which now is {now}", where, mend)
+        raise FoldcraftError(f"was trained for classes in the order {was}, which now is {now}", where, hint)
 
     def taught_by(self, fold: int) -> dict[str, str]:
         """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.
@@ -166,7 +166,7 @@ class Workspace:
         """All rows of the test set."""
         return np.arange(len(self.competition.test_ids))
 
-    def open_images(self, specs: Sequence[ImageSpec], audience: Audience) -> list[tuple[ImageStore, ImageStore]]:
+    def open_images(self, specs: Sequence[ImageSpec], callback: Callback) -> list[tuple[ImageStore, ImageStore]]:
         """Decoded training and test images for each spec.
 
         Raises:
@@ -176,21 +176,21 @@ class Workspace:
         stores, problems = [], {}
         for part in competition.PARTS:
             try:
-                stores.append(self.open_part(part, specs, audience))
+                stores.append(self.open_part(part, specs, callback))
             except UnreadableImages as error:
                 problems[part] = error.problems
         if problems:
             raise UnreadableImages([*problems.get("train", []), *problems.get("test", [])], MENDS[*problems])
         return list(zip(*stores, strict=True))
 
-    def open_part(self, part: str, specs: Sequence[ImageSpec], audience: Audience) -> list[ImageStore]:
+    def open_part(self, part: str, specs: Sequence[ImageSpec], callback: Callback) -> list[ImageStore]:
         """Decoded images of a part, "train" or "test", for each spec.
 
         Raises:
             FoldcraftError: some are missing.
             UnreadableImages: some cannot be decoded.
         """
-        self._tell(audience)
+        self._tell(callback)
         competition.check_images(self.competition, self.config.folder, [part], self._spares_tests)
         paths, spare, folder = (
             self.competition.paths(part),
@@ -198,34 +198,34 @@ class Workspace:
             cache_folder(self.config),
         )
         try:
-            with audience.progress(f"decoding {part} images", len(paths)) as advance:
-                stores = open_stores(paths, specs, folder, part, advance, audience.say, spare)
+            with callback.progress(f"decoding {part} images", len(paths)) as advance:
+                stores = open_stores(paths, specs, folder, part, advance, callback.say, spare)
         except UnreadableImages as error:
             raise UnreadableImages(error.problems, MENDS[part,]) from None
         if stores and (rows := list(stores[0].unreadable)):
-            self.tell_unreadable(self.competition.test_ids[rows].tolist(), audience)
+            self.tell_unreadable(self.competition.test_ids[rows].tolist(), callback)
         return stores
 
     @property
     def _spares_tests(self) -> bool:
         return self.config.images.on_error == "baseline"
 
-    def tell_unreadable(self, names: Sequence[str], audience: Audience) -> None:
+    def tell_unreadable(self, names: Sequence[str], callback: Callback) -> None:
         """Say, once, which test images have the baseline's answer."""
         words = (
             f"warning: {len(names)} of {len(self.test_rows)} test images cannot be read and get the frequencies of the "
             f"classes (images.on_error=baseline): {listing([shorten(name, 20) for name in names], 5)}"
         )
-        self._tell_once(words, audience)
+        self._tell_once(words, callback)
 
-    def _tell(self, audience: Audience) -> None:
+    def _tell(self, callback: Callback) -> None:
         """Say the notes, once."""
         for note in self.notes:
-            self._tell_once(note, audience)
+            self._tell_once(note, callback)
 
-    def _tell_once(self, note: str, audience: Audience) -> None:
+    def _tell_once(self, note: str, callback: Callback) -> None:
         if note not in self._told:
-            audience.say(note)
+            callback.say(note)
             self._told.add(note)
 
     @cached_property
@@ -239,7 +239,7 @@ def scaled(spec: ImageSpec, images: ImagesConfig) -> ImageSpec:
     return replace(spec, min_value=black, max_value=BRIGHTEST if white == BRIGHTEST else white)
 
 
-def with_scale(config: Config, pictures: Pictures) -> tuple[Config, tuple[str, ...]]:
+def with_scale(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...]]:
     """The config with the scale of the deep images written out, and what there is to say of it.
 
     Where it is left to be found it is that of the experiment's folds, if some have begun: they, other folds and other
@@ -255,7 +255,7 @@ def with_scale(config: Config, pictures: Pictures) -> tuple[Config, tuple[str, .
             if "min_value" in kept:
                 return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
             older = (kept, file)
-    found = bit_depth.find([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
+    found = bit_depth.find_scale([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
     if found is None:
         return config, ()
     if older and not found.black and found.white > 1:  # whole numbers were scaled by it in all images alike

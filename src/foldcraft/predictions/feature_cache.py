@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from foldcraft.common import fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
@@ -23,7 +23,7 @@ from foldcraft.models.batchnorm_folding import folded
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Stage, StageFeatures, remove_classifier
-from foldcraft.predictions.inference import BATCH, Member, sweep
+from foldcraft.predictions.inference import BATCH, InferenceModel, sweep
 
 FORMAT = 2  # raise it when features would come out differently
 LARGEST = 65504.0  # of fp16
@@ -84,7 +84,7 @@ class FrozenNet:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureRequest:
     """Features of one set of images by one net, seen in one way.
 
     Attributes:
@@ -112,11 +112,11 @@ class Wanted:
         key += [] if self.only is None else [self.only.tolist()]
         return folder / f"{self.part}-{self.net.name}-{self.net.size}px-{self.view}-{fingerprint.of_values(key)}.npy"
 
-    def member(self) -> Member:
+    def member(self) -> InferenceModel:
         """As a member of one pass over the images."""
         drawn = self.view.startswith("draw")
         view = "identity" if drawn else self.view
-        return Member(
+        return InferenceModel(
             self.net.features, self.net.preparation, self.net.hardware, self._images(), (view,), frozen_features
         )
 
@@ -133,7 +133,7 @@ def frozen_features(features: nn.Module, images: torch.Tensor, _: Hardware) -> t
     return features(images).clamp(-LARGEST, LARGEST).half()
 
 
-def gather(wanted: Sequence[Wanted], folder: Path, audience: Audience) -> list[np.ndarray]:
+def load_or_compute(wanted: Sequence[FeatureRequest], folder: Path, callback: Callback) -> list[np.ndarray]:
     """Features float16 (N, D) for each wish, as read-only maps of files in `folder`.
 
     What is not there, or damaged, is computed. Every row is checked: features are read as a whole anyway.
@@ -147,14 +147,14 @@ def gather(wanted: Sequence[Wanted], folder: Path, audience: Audience) -> list[n
     for part in dict.fromkeys(parts.values()):
         with locked(folder / f"{part[0]}.lock"):
             mine = [file for file in parts if parts[file] == part]
-            found |= {file: _read(file, files[file], audience) for file in mine}
+            found |= {file: _read(file, files[file], callback) for file in mine}
             missing = {file: files[file] for file in mine if found[file] is None}
-            _compute(missing, part[0], audience)
+            _compute(missing, part[0], callback)
             found |= {file: RowFile(file).array for file in missing}
     return [rows for rows in (found[item.file(folder)] for item in wanted) if rows is not None]
 
 
-def _read(file: Path, item: Wanted, audience: Audience | None = None) -> np.ndarray | None:
+def _read(file: Path, item: FeatureRequest, callback: Callback | None = None) -> np.ndarray | None:
     """Features (N, D) of a file, all of them checked; None where there is none, or none that can be used."""
     if not file.is_file():
         return None
@@ -167,12 +167,12 @@ def _read(file: Path, item: Wanted, audience: Audience | None = None) -> np.ndar
         reason = str(error)
     except OSError as error:
         raise cannot_read(file, error) from error
-    if audience:
-        audience.say(f"{file}: damaged features ({reason}); they are computed again")
+    if callback:
+        callback.say(f"{file}: damaged features ({reason}); they are computed again")
     return None
 
 
-def _batch(items: Sequence[Wanted]) -> int:
+def _batch(items: Sequence[FeatureRequest]) -> int:
     """How many images go through a net at once; a GPU takes as many as for predictions."""
     if any(item.net.hardware.device != "cpu" for item in items):
         return BATCH
@@ -180,7 +180,7 @@ def _batch(items: Sequence[Wanted]) -> int:
     return max(1, min(BATCH, PIXELS // largest**2))
 
 
-def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None:
+def _compute(missing: dict[Path, FeatureRequest], part: str, callback: Callback) -> None:
     """One pass over some rows for everything that is missing of them; the files appear together, whole."""
     if not missing:
         return
@@ -195,7 +195,7 @@ def _compute(missing: dict[Path, Wanted], part: str, audience: Audience) -> None
             RowWriter(path, np.float16, (len(rows), item.net.width))
             for path, item in zip(temporary.values(), items, strict=True)
         ]
-        with audience.progress(title, len(rows)) as advance:
+        with callback.progress(title, len(rows)) as advance:
             for places, results in sweep([item.member() for item in items], rows, advance, _batch(items)):
                 for writer, result in zip(writers, results, strict=True):
                     for place, values in enumerate(result[0].numpy(), places.start):

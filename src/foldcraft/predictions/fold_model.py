@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from foldcraft.common import fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
@@ -17,8 +17,8 @@ from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.inference import Member, predict
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.inference import InferenceModel, predict
 from foldcraft.predictions.store import Predictions
 
 
@@ -26,7 +26,7 @@ from foldcraft.predictions.store import Predictions
 class FoldModel:
     """The trained model of a fold, ready to predict."""
 
-    work: Workspace
+    experiment: Experiment
     fold: int
     model: torch.nn.Module
     blueprint: Blueprint
@@ -34,60 +34,62 @@ class FoldModel:
     weights: str
 
     @classmethod
-    def load(cls, work: Workspace, folder: FoldFolder, chosen: Hardware) -> "FoldModel":
+    def load(cls, experiment: Experiment, folder: FoldFolder, chosen: Hardware) -> "FoldModel":
         """Read a fold's weights.
 
         Raises:
             FoldcraftError: they are missing, damaged, or of another experiment.
         """
         model, blueprint, about = checkpoint.load_model(folder.model)
-        if about.get("identity") != work.identity(folder.fold):
+        if about.get("identity") != experiment.identity(folder.fold):
             raise FoldcraftError(
                 "weights of another experiment, other data or folds", folder.model, "train the fold again"
             )
         placed = chosen.place(model)
-        return cls(work, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
+        return cls(experiment, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
 
-    def member(self, store: ImageStore, views: Sequence[str]) -> Member:
+    def member(self, store: ImageStore, views: Sequence[str]) -> InferenceModel:
         """As a member of an inference."""
         preparation = Preparation.of(self.blueprint, self.hardware)
-        images = PlainImages(store, self.work.config.images)
-        return Member(self.model, preparation, self.hardware, images, tuple(views))
+        images = PlainImages(store, self.experiment.config.images)
+        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views))
 
-    def predict_oof(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+    def predict_oof(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model never saw."""
-        rows = self.work.folds.valid_rows(self.fold)
-        with audience.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
+        rows = self.experiment.folds.valid_rows(self.fold)
+        with callback.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
         return self.as_oof(tuple(views), log_probs)
 
     def as_oof(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
         """Out-of-fold predictions that were computed elsewhere."""
-        ids = self.work.competition.train_ids[self.work.folds.valid_rows(self.fold)]
-        origin = self.work.origin(self.fold, self.weights, images=self.work.train_images)
+        ids = self.experiment.competition.train_ids[self.experiment.folds.valid_rows(self.fold)]
+        origin = self.experiment.origin(self.fold, self.weights, images=self.experiment.train_images)
         return Predictions(ids, views, log_probs, origin)
 
-    def predict_learned(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+    def predict_learned(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model was trained on: to teach others with, not to judge it by."""
-        rows = self.work.folds.train_rows(self.fold)
-        with audience.progress(f"fold {self.fold}: answers of {self.work.config.experiment}", len(rows)) as advance:
+        rows = self.experiment.folds.train_rows(self.fold)
+        with callback.progress(
+            f"fold {self.fold}: answers of {self.experiment.config.experiment}", len(rows)
+        ) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
-        origin = self.work.origin(self.fold, self.weights, images=self.work.train_images)
-        return Predictions(self.work.competition.train_ids[rows], tuple(views), log_probs, origin)
+        origin = self.experiment.origin(self.fold, self.weights, images=self.experiment.train_images)
+        return Predictions(self.experiment.competition.train_ids[rows], tuple(views), log_probs, origin)
 
-    def predict_test(self, store: ImageStore, views: Sequence[str], audience: Audience) -> Predictions:
+    def predict_test(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the test set."""
-        rows = self.work.test_rows
-        with audience.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
+        rows = self.experiment.test_rows
+        with callback.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
             log_probs = predict([self.member(store, views)], rows, advance)[0]
         return self.as_test(tuple(views), log_probs, store)
 
     def as_test(self, views: tuple[str, ...], log_probs: np.ndarray, store: ImageStore) -> Predictions:
         """Test predictions that were computed elsewhere; of images that could not be read, the classes' frequencies."""
-        data = self.work.competition
-        origin = self.work.origin(self.fold, self.weights, test=True, images=self.work.test_images)
+        data = self.experiment.competition
+        origin = self.experiment.origin(self.fold, self.weights, test=True, images=self.experiment.test_images)
         rows = list(store.unreadable)
-        learned = data.targets[self.work.folds.train_rows(self.fold)]  # those of others must not reach a student
+        learned = data.targets[self.experiment.folds.train_rows(self.fold)]  # those of others must not reach a student
         log_probs = log_probs.copy()
         log_probs[:, rows] = prediction_store.log_frequencies(learned, len(data.classes))
         return Predictions(data.test_ids, views, log_probs, origin, tuple(data.test_ids[rows].tolist()))

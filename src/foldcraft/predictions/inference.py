@@ -18,7 +18,7 @@ Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Member:
+class InferenceModel:
     """A model and how it wants its images.
 
     Attributes:
@@ -36,7 +36,9 @@ class Member:
     output: Callable[[nn.Module, torch.Tensor, Hardware], torch.Tensor] = log_probabilities
 
 
-def predict(members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None) -> list[np.ndarray]:
+def predict(
+    members: Sequence[InferenceModel], rows: np.ndarray, progress: Progress = lambda done: None
+) -> list[np.ndarray]:
     """Log-probabilities float32 (V, N, K) of each member.
 
     Args:
@@ -48,7 +50,10 @@ def predict(members: Sequence[Member], rows: np.ndarray, progress: Progress = la
 
 
 def sweep(
-    members: Sequence[Member], rows: np.ndarray, progress: Progress = lambda done: None, batch: int | None = None
+    members: Sequence[InferenceModel],
+    rows: np.ndarray,
+    progress: Progress = lambda done: None,
+    batch: int | None = None,
 ) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     """What each member makes of one batch of rows after another: places in `rows`, and (V, B, ·) for each member.
 
@@ -61,13 +66,15 @@ def sweep(
         progress(places.stop - places.start)
 
 
-def _begun(members: Sequence[Member], rows: np.ndarray, batch: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+def _begun(
+    members: Sequence[InferenceModel], rows: np.ndarray, batch: int
+) -> Iterator[tuple[slice, list[torch.Tensor]]]:
     for first in range(0, len(rows), batch):
         places = slice(first, min(first + batch, len(rows)))
         yield places, _looks(members, rows[places])
 
 
-def _looks(members: Sequence[Member], rows: np.ndarray) -> list[torch.Tensor]:
+def _looks(members: Sequence[InferenceModel], rows: np.ndarray) -> list[torch.Tensor]:
     """What each member makes of one batch of rows (V, B, ·), left on its device."""
     seen = _SharedViews(rows)
     return [
@@ -83,7 +90,7 @@ class _SharedViews:
         self.rows = rows
         self.made: dict[tuple, torch.Tensor] = {}
 
-    def of(self, member: Member, view: str) -> torch.Tensor:
+    def of(self, member: InferenceModel, view: str) -> torch.Tensor:
         raw = member.images.key
         prepared = (*raw, member.preparation)
         self._make(raw, lambda: member.images.__getitems__(self.rows))

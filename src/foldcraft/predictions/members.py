@@ -11,47 +11,47 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import Predictions
 
 
 @dataclass(frozen=True)
-class MemberRuns:
+class FinishedExperiment:
     """One experiment as a member of a blend.
 
     Attributes:
         moved_to: folder of its folds, where it is another than the config says.
     """
 
-    work: Workspace
+    experiment: Experiment
     moved_to: Path | None = None
 
     @property
     def home(self) -> Path:
         """Folder of its folds."""
-        return self.moved_to or experiment_folder(self.work.config)
+        return self.moved_to or experiment_folder(self.experiment.config)
 
     @property
     def name(self) -> str:
-        return self.work.config.experiment
+        return self.experiment.config.experiment
 
     @property
     def views(self) -> tuple[str, ...]:
-        return tuple(self.work.config.tta.views)
+        return tuple(self.experiment.config.tta.views)
 
     @cached_property
     def done_folds(self) -> list[int]:
         """Folds that are finished."""
-        return [fold for fold in range(self.work.folds.count) if self.folder(fold).is_done]
+        return [fold for fold in range(self.experiment.folds.count) if self.folder(fold).is_done]
 
     @property
     def missing_folds(self) -> list[int]:
         """Folds that are not."""
-        return [fold for fold in range(self.work.folds.count) if fold not in self.done_folds]
+        return [fold for fold in range(self.experiment.folds.count) if fold not in self.done_folds]
 
     def folder(self, fold: int) -> FoldFolder:
         """Where the fold lies."""
-        return FoldFolder.within(self.home, self.work.config, fold)
+        return FoldFolder.within(self.home, self.experiment.config, fold)
 
     def check_done(self) -> None:
         """Make sure that there are finished folds.
@@ -75,14 +75,14 @@ class MemberRuns:
         self.check_done()
         manifests = {fold: self.folder(fold).read_manifest() for fold in self.done_folds}
         for fold, manifest in manifests.items():
-            self.work.check_classes(manifest.get("classes"), self.folder(fold).path)
-            if manifest.get("identity") != self.work.identity(fold):
+            self.experiment.check_classes(manifest.get("classes"), self.folder(fold).path)
+            if manifest.get("identity") != self.experiment.identity(fold):
                 raise FoldcraftError(
                     "was trained with other settings, data or folds than the config asks for",
                     self.folder(fold).path,
                     "repeat the key=value words it was trained with, or restore the config",
                 )
-        self.work.check_images(manifests)
+        self.experiment.check_images(manifests)
 
     def oof(self) -> list[Predictions]:
         """Out-of-fold predictions of each finished fold."""
@@ -93,7 +93,7 @@ class MemberRuns:
         return [store.read(self.folder(fold).test) for fold in self.done_folds]
 
 
-def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
+def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:
     """The experiments of the configs; their images need not be there.
 
     Raises:
@@ -104,7 +104,7 @@ def open_members(configs: Sequence[Config]) -> list[MemberRuns]:
         raise FoldcraftError("these experiments are of different competitions", "--config")
     if len(set(names)) < len(names):
         raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
-    members = [MemberRuns(Workspace.open(config, images_of=())) for config in configs]
+    members = [FinishedExperiment(Experiment.open(config, images_of=())) for config in configs]
     for member in members:
         member.check()
     return members
@@ -121,5 +121,5 @@ def common_rows(joined: Sequence[Predictions]) -> np.ndarray:
     common = set.intersection(*(set(one.ids.tolist()) for one in joined))
     if not common:
         names = ", ".join(one.origin.experiment for one in joined)
-        raise FoldcraftError(f"no row is predicted by all of {names}", mend="train the same folds of each")
+        raise FoldcraftError(f"no row is predicted by all of {names}", hint="train the same folds of each")
     return np.array([row for row in joined[0].ids.tolist() if row in common])

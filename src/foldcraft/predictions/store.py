@@ -161,7 +161,7 @@ def check_same(a: Predictions, b: Predictions) -> None:
         if getattr(a.origin, what) != getattr(b.origin, what):
             raise FoldcraftError(
                 f"{a.origin} and {b.origin} were made for different {what}",
-                mend="train both on the same data and folds",
+                hint="train both on the same data and folds",
             )
 
 
@@ -171,7 +171,7 @@ def _check_folds(parts: Sequence[Predictions]) -> None:
         check_same(parts[0], part)
     if len({part.origin.images for part in parts} - {""}) > 1:
         who = " and ".join(str(part.origin) for part in parts)
-        raise FoldcraftError(f"{who} have seen different images", mend="train these folds again on the same images")
+        raise FoldcraftError(f"{who} have seen different images", hint="train these folds again on the same images")
 
 
 def join_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:

@@ -11,10 +11,10 @@ from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
-from foldcraft.metrics.significance import Answers
+from foldcraft.metrics.significance import ScoredRows
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.members import MemberRuns, common_rows
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.members import FinishedExperiment, common_rows
 from foldcraft.predictions.store import Predictions
 
 
@@ -23,7 +23,7 @@ class Run:
     """An experiment that takes part; `name` is its own among those that do."""
 
     name: str
-    member: MemberRuns
+    member: FinishedExperiment
 
     def oof(self) -> list[Predictions]:
         """Out-of-fold predictions of the finished folds, under this run's name.
@@ -55,7 +55,7 @@ def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
     configs = [_settings(Path(place), overrides) for place in places]
     _check_alike(places, configs)
     members = [
-        MemberRuns(Workspace.open(each, images_of=()), Path(place) if os.path.isdir(place) else None)
+        FinishedExperiment(Experiment.open(each, images_of=()), Path(place) if os.path.isdir(place) else None)
         for place, each in zip(places, configs, strict=True)
     ]
     homes = [member.home.resolve() for member in members]
@@ -116,7 +116,7 @@ def _check_alike(places: Sequence[str], configs: Sequence[Config]) -> None:
                 )
 
 
-def gather(runs: Sequence[Run]) -> Answers:
+def load_comparison(runs: Sequence[Run]) -> ScoredRows:
     """The out-of-fold predictions of the rows that all have predicted, each the mean of its config's views.
 
     Raises:
@@ -129,15 +129,15 @@ def gather(runs: Sequence[Run]) -> Answers:
     for run in runs:
         if not run.member.moved_to:  # a run folder brings its own settings
             run.member.check()
-    data = runs[0].member.work.competition
+    data = runs[0].member.experiment.competition
     if (joined[0].origin.data, joined[0].origin.classes) != (data.fingerprint, data.classes.names):
-        folder = runs[0].member.work.config.folder
+        folder = runs[0].member.experiment.config.folder
         what = "ids, labels, groups or the order of classes have changed since these experiments were trained"
         raise FoldcraftError(what, folder)
     place = {row: number for number, row in enumerate(data.train_ids.tolist())}
     rows = np.array([place[row] for row in ids.tolist()])
     fold_of = {row: part.origin.fold for part in parts[0] for row in part.ids.tolist()}
-    return Answers(
+    return ScoredRows(
         names=tuple(run.name for run in runs),
         metric=data.metric,
         classes=data.classes.names,

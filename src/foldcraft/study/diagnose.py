@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
@@ -23,8 +23,8 @@ from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
 from foldcraft.models.stage_features import reduced
 from foldcraft.predictions import linear_probe
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.feature_cache import Wanted, gather
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.feature_cache import FeatureRequest, load_or_compute
 from foldcraft.predictions.linear_probe import Prepared, Probe, Rows
 from foldcraft.predictions.store import log_mean
 from foldcraft.training import initialization
@@ -139,22 +139,22 @@ class Diagnosis:
         return self.nets[0]
 
 
-def measure(works: Sequence[Workspace], audience: Audience) -> Diagnosis:
+def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     """Diagnose one competition by several backbones.
 
     Args:
-        works: the same competition, with a config for each backbone.
+        experiments: the same competition, with a config for each backbone.
     """
-    table = _Table(works, audience)
+    table = _Table(experiments, callback)
     for source in table.sources:
-        audience.say(backbones.describe_weights(source.config.backbone, source.blueprint))
-    data = works[0].competition
-    scores = [table.net_score(k) for k in range(len(works))]
-    order = sorted(range(len(works)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
+        callback.say(backbones.describe_weights(source.config.backbone, source.blueprint))
+    data = experiments[0].competition
+    scores = [table.net_score(k) for k in range(len(experiments))]
+    order = sorted(range(len(experiments)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
     ranked = [scores[k] for k in order]
     chosen, pool_scores = _pool(table, ranked)
     best = replace(ranked[0], stages=table.stages(order[0]))
-    audience.note("learning curve")
+    callback.note("learning curve")
     curve, more_data = table.curve(order[0], best.log_probs)
     views, mirror = table.views(order[0])
     return Diagnosis(
@@ -178,32 +178,36 @@ def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> 
     return {name: len(set(units[targets == k].tolist())) for k, name in enumerate(names)}
 
 
-def _source(work: Workspace) -> SourceNet:
+def _source(experiment: Experiment) -> SourceNet:
     """The net of a config, as a linear probe takes its features."""
-    mode = work.config.finetune.model_copy(update={"mode": "linear_probe"})
-    config = work.config.model_copy(update={"finetune": mode})
-    return SourceNet(*initialization.fresh_net(config, len(work.competition.classes)), config)
+    mode = experiment.config.finetune.model_copy(update={"mode": "linear_probe"})
+    config = experiment.config.model_copy(update={"finetune": mode})
+    return SourceNet(*initialization.fresh_net(config, len(experiment.competition.classes)), config)
 
 
 class _Table:
     """Features of all backbones, as the pool will see images at its smallest size, with their labels."""
 
-    def __init__(self, works: Sequence[Workspace], audience: Audience) -> None:
-        self.work, self.audience = works[0], audience
-        self.truth, self.fold = self.work.competition.targets, self.work.folds.fold
-        self.units, self.metric = self.work.competition.units, self.work.competition.metric
-        self.sources = sources = [_source(work) for work in works]
+    def __init__(self, experiments: Sequence[Experiment], callback: Callback) -> None:
+        self.experiment, self.callback = experiments[0], callback
+        self.truth, self.fold = self.experiment.competition.targets, self.experiment.folds.fold
+        self.units, self.metric = self.experiment.competition.units, self.experiment.competition.metric
+        self.sources = sources = [_source(experiment) for experiment in experiments]
         self.sizes = sources[0].config.probe_sizes
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
-        seen = [replace(work, config=source.config) for work, source in zip(works, sources, strict=True)]
-        specs = [work.image_spec(source.blueprint) for work, source in zip(seen, sources, strict=True)]
-        self.stores = [train for train, _ in seen[0].open_images(specs, audience)]
-        wanted = [Wanted(net, "train", store, "identity") for net, store in zip(self.nets, self.stores, strict=True)]
-        self.plain = gather(wanted, features_folder(self.work.config), audience)
+        seen = [
+            replace(experiment, config=source.config) for experiment, source in zip(experiments, sources, strict=True)
+        ]
+        specs = [experiment.image_spec(source.blueprint) for experiment, source in zip(seen, sources, strict=True)]
+        self.stores = [train for train, _ in seen[0].open_images(specs, callback)]
+        wanted = [
+            FeatureRequest(net, "train", store, "identity") for net, store in zip(self.nets, self.stores, strict=True)
+        ]
+        self.plain = load_or_compute(wanted, features_folder(self.experiment.config), callback)
 
     def rows(self, k: int, usable: np.ndarray | None = None) -> Rows:
         """What a probe on the features of one backbone learns from."""
-        features, classes = self.plain[k], len(self.work.competition.classes)
+        features, classes = self.plain[k], len(self.experiment.competition.classes)
         return Rows(self.nets[k].stages, [features], features, self.truth, self.fold, classes, usable)
 
     def solve(
@@ -220,7 +224,7 @@ class _Table:
 
     def net_score(self, k: int) -> NetScore:
         net, rows = self.nets[k], self.rows(k)
-        with self.audience.progress(f"probes on {net.name}", 3) as advance:
+        with self.callback.progress(f"probes on {net.name}", 3) as advance:
             prepared = linear_probe.prepare(rows, ProbeConfig())
             every = self.solve(k, prepared=prepared).log_probs
             advance(1)
@@ -246,7 +250,7 @@ class _Table:
     def stages(self, k: int) -> dict[str, float]:
         """Score of a probe on each stage alone."""
         names = [stage.name for stage in self.nets[k].stages]
-        with self.audience.progress(f"each stage of {self.nets[k].name}", len(names)) as advance:
+        with self.callback.progress(f"each stage of {self.nets[k].name}", len(names)) as advance:
             scores = {}
             for name in names:
                 scores[name] = self.score(self.solve(k, stages=[name], strengths=STAGE_STRENGTHS).log_probs)
@@ -302,8 +306,8 @@ class _Table:
 
     def _looks(self, k: int, kept: np.ndarray, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         only = None if kept.all() else np.flatnonzero(kept)
-        wanted = [Wanted(self.nets[k], "train", self.stores[k], view, only) for view in views]
-        return zip(views, gather(wanted, features_folder(self.work.config), self.audience), strict=True)
+        wanted = [FeatureRequest(self.nets[k], "train", self.stores[k], view, only) for view in views]
+        return zip(views, load_or_compute(wanted, features_folder(self.experiment.config), self.callback), strict=True)
 
     def _some_rows(self) -> np.ndarray:
         """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
@@ -314,7 +318,7 @@ class _Table:
 
     def _seen_also(self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray]) -> Probe:
         """A probe on some rows; plain ones come first in what is learned."""
-        classes = len(self.work.competition.classes)
+        classes = len(self.experiment.competition.classes)
         fold = np.unique(self.fold[kept], return_inverse=True)[1]
         rows = Rows(self.nets[k].stages, learned, learned[0], self.truth[kept], fold, classes)
         return linear_probe.solve(rows, ProbeConfig())

@@ -17,7 +17,7 @@ from foldcraft.metrics import intervals, significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import Origin
 
 REPEATS = significance.REPEATS
@@ -28,7 +28,7 @@ JUDGED = ("rank", "score", "low", "high", "difference", "difference_low", "diffe
 
 
 @dataclass(frozen=True)
-class Experiment:
+class RankedExperiment:
     """What lies in an experiment's folder.
 
     Attributes:
@@ -103,41 +103,41 @@ class _Judged:
     columns: dict[str, dict[str, Any]]
 
 
-def rank(work: Workspace, folds: Sequence[int] | None = None, before: Ranking | None = None) -> Ranking:
+def rank(experiment: Experiment, folds: Sequence[int] | None = None, before: Ranking | None = None) -> Ranking:
     """Rank all experiments in a competition's runs folder.
 
     Args:
-        work: of any experiment of the competition; its data, folds and metric are what counts.
+        experiment: of any experiment of the competition; its data, folds and metric are what counts.
         folds: whose rows are ranked on; left out: all, or, where no experiment has all, those of the furthest.
         before: an earlier ranking; while no fold has been finished since, its scores stand.
 
     Raises:
         FoldcraftError: nothing has been trained, or no experiment has all of `folds`.
     """
-    home = experiment_folder(work.config).parent
-    wanted = work.origin(-1, "")
+    home = experiment_folder(experiment.config).parent
+    wanted = experiment.origin(-1, "")
     found = [_look(folder, wanted) for folder in sorted(home.glob("*")) if fold_configs(folder)]
     if not found:
         raise FoldcraftError("no experiment is trained yet", home, "run `python src/train.py --fold all`")
     fit = [one for one in found if one.flaw is None]
     shared = _shared(fit, folds)
-    key = (work.competition.metric.name, wanted, shared, *(one.age for one in found))
-    judged = before.judged if before and before.judged.key == key else _judge(work, wanted, fit, shared, key)
-    rows = np.isin(work.folds.fold, shared)
+    key = (experiment.competition.metric.name, wanted, shared, *(one.age for one in found))
+    judged = before.judged if before and before.judged.key == key else _judge(experiment, wanted, fit, shared, key)
+    rows = np.isin(experiment.folds.fold, shared)
     return Ranking(
-        competition=work.competition.name,
-        metric=work.competition.metric,
-        table=_table(work, found, judged),
-        fold_count=work.folds.count,
+        competition=experiment.competition.name,
+        metric=experiment.competition.metric,
+        table=_table(experiment, found, judged),
+        fold_count=experiment.folds.count,
         folds=shared,
         rows=int(rows.sum()),
-        groups=len(np.unique(work.competition.units[rows])),
+        groups=len(np.unique(experiment.competition.units[rows])),
         draws=judged.draws,
         judged=judged,
     )
 
 
-def _look(folder: Path, wanted: Origin) -> Experiment:
+def _look(folder: Path, wanted: Origin) -> RankedExperiment:
     """An experiment's settings and manifests, and whether they go with the data and folds."""
     name, manifests = folder.name, {}
     try:
@@ -147,8 +147,8 @@ def _look(folder: Path, wanted: Origin) -> Experiment:
                 manifests[fold.fold] = fold.read_manifest()
         settings = config.load(fold_configs(folder)[0])
     except (FoldcraftError, ValueError) as error:
-        return Experiment(name, folder, flaw=str(error))
-    return Experiment(name, folder, settings, manifests, _flaw(folder, manifests, wanted))
+        return RankedExperiment(name, folder, flaw=str(error))
+    return RankedExperiment(name, folder, settings, manifests, _flaw(folder, manifests, wanted))
 
 
 def _flaw(folder: Path, manifests: dict[int, dict[str, Any]], wanted: Origin) -> str | None:
@@ -168,7 +168,7 @@ def _flaw(folder: Path, manifests: dict[int, dict[str, Any]], wanted: Origin) ->
     return None
 
 
-def _shared(fit: Sequence[Experiment], asked: Sequence[int] | None) -> tuple[int, ...]:
+def _shared(fit: Sequence[RankedExperiment], asked: Sequence[int] | None) -> tuple[int, ...]:
     done = [tuple(sorted(one.manifests)) for one in fit]
     if asked is not None:
         wanted = tuple(sorted(set(asked)))
@@ -181,62 +181,68 @@ def _shared(fit: Sequence[Experiment], asked: Sequence[int] | None) -> tuple[int
 
 
 def _judge(
-    work: Workspace, wanted: Origin, fit: Sequence[Experiment], shared: tuple[int, ...], key: tuple[Any, ...]
+    experiment: Experiment,
+    wanted: Origin,
+    fit: Sequence[RankedExperiment],
+    shared: tuple[int, ...],
+    key: tuple[Any, ...],
 ) -> _Judged:
     columns: dict[str, dict[str, Any]] = {}
     said: dict[str, np.ndarray] = {}
     for one in fit:
         try:
-            said[one.name] = _answers(one, work, wanted)
+            said[one.name] = _answers(one, experiment, wanted)
             columns[one.name] = {"state": UNFINISHED}
         except FoldcraftError as error:
             columns[one.name] = {"state": APART, "flaw": str(error)}
     done = {one.name: set(one.manifests) for one in fit if one.name in said}
     ranked = [name for name, folds in done.items() if shared and set(shared) <= folds]
-    draws = _draws(work, len(ranked))
+    draws = _draws(experiment, len(ranked))
     if ranked:
-        columns |= _ranked(work, {name: said[name] for name in ranked}, shared, draws)
+        columns |= _ranked(experiment, {name: said[name] for name in ranked}, shared, draws)
         best = next(name for name in ranked if columns[name]["rank"] == 1)
         for name in done.keys() - set(ranked):
-            columns[name] |= _beside(work, said[best], said[name], sorted(done[name] & set(shared)), draws)
+            columns[name] |= _beside(experiment, said[best], said[name], sorted(done[name] & set(shared)), draws)
     return _Judged(key, draws, columns)
 
 
 def _ranked(
-    work: Workspace, said: dict[str, np.ndarray], shared: Sequence[int], draws: int
+    experiment: Experiment, said: dict[str, np.ndarray], shared: Sequence[int], draws: int
 ) -> dict[str, dict[str, Any]]:
     """Columns of those that have all the folds; of equals those come first that do by name."""
-    rows = np.isin(work.folds.fold, shared)
+    rows = np.isin(experiment.folds.fold, shared)
     answers = [each[rows] for each in said.values()]
-    judged = _field(work, answers, rows, draws)
+    judged = _field(experiment, answers, rows, draws)
     columns, names = {}, list(said)
-    for place, k in enumerate(np.argsort(-work.competition.metric.sign * judged.scores, kind="stable"), start=1):
+    for place, k in enumerate(np.argsort(-experiment.competition.metric.sign * judged.scores, kind="stable"), start=1):
         verdict = "best" if place == 1 else "worse" if judged.is_worse[k] else "cannot be told"
-        ends = _interval(work, answers[k], rows, draws)
+        ends = _interval(experiment, answers[k], rows, draws)
         columns[names[k]] = {"state": RANKED, "rank": place, "verdict": verdict, **_numbers(judged, k), **ends}
     return columns
 
 
-def _beside(work: Workspace, best: np.ndarray, said: np.ndarray, folds: Sequence[int], draws: int) -> dict[str, float]:
+def _beside(
+    experiment: Experiment, best: np.ndarray, said: np.ndarray, folds: Sequence[int], draws: int
+) -> dict[str, float]:
     """Columns of one that has only some of the folds, beside the best on these."""
-    rows = np.isin(work.folds.fold, folds)
+    rows = np.isin(experiment.folds.fold, folds)
     if not rows.any():
         return {}
-    judged = _field(work, [best[rows], said[rows]], rows, draws, best=0)
-    ends = _interval(work, said[rows], rows, draws)
+    judged = _field(experiment, [best[rows], said[rows]], rows, draws, best=0)
+    ends = _interval(experiment, said[rows], rows, draws)
     return {**_numbers(judged, 1), **ends, "best_score": float(judged.scores[0])}
 
 
-def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
+def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> np.ndarray:
     """Out-of-fold probabilities (N, K) of all training rows, the mean over the views of its settings; else NaN.
 
     Raises:
         FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
     """
-    data = work.competition
+    data = experiment.competition
     said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
     for fold in one.manifests:
-        path, rows = one.fold(fold).oof, work.folds.valid_rows(fold)
+        path, rows = one.fold(fold).oof, experiment.folds.valid_rows(fold)
         given = store.read(path)
         origin = replace(
             given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights, images=""
@@ -250,23 +256,23 @@ def _answers(one: Experiment, work: Workspace, wanted: Origin) -> np.ndarray:
 
 
 def _field(
-    work: Workspace, said: Sequence[np.ndarray], rows: np.ndarray, draws: int, best: int | None = None
-) -> significance.Field:
-    metric, truth = work.competition.metric, work.competition.targets[rows]
+    experiment: Experiment, said: Sequence[np.ndarray], rows: np.ndarray, draws: int, best: int | None = None
+) -> significance.RankingTest:
+    metric, truth = experiment.competition.metric, experiment.competition.targets[rows]
     scores = np.array([metric(truth, each) for each in said])
-    drawn = bootstrap_scores(metric, truth, said, work.competition.units[rows], draws)
-    return significance.field(metric, scores, drawn, best)
+    drawn = bootstrap_scores(metric, truth, said, experiment.competition.units[rows], draws)
+    return significance.against_the_best(metric, scores, drawn, best)
 
 
-def _interval(work: Workspace, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
+def _interval(experiment: Experiment, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
     """The same interval of a score as `infer` prints."""
-    metric, truth = work.competition.metric, work.competition.targets[rows]
+    metric, truth = experiment.competition.metric, experiment.competition.targets[rows]
     repeats = min(draws, intervals.REPEATS)
-    low, high = intervals.bootstrap_interval(metric, truth, said, work.competition.units[rows], repeats)
+    low, high = intervals.bootstrap_interval(metric, truth, said, experiment.competition.units[rows], repeats)
     return {"low": low, "high": high}
 
 
-def _numbers(judged: significance.Field, k: int) -> dict[str, float]:
+def _numbers(judged: significance.RankingTest, k: int) -> dict[str, float]:
     return {
         "score": float(judged.scores[k]),
         "difference": float(judged.behind[k]),
@@ -276,24 +282,24 @@ def _numbers(judged: significance.Field, k: int) -> dict[str, float]:
     }
 
 
-def _draws(work: Workspace, experiments: int) -> int:
+def _draws(experiment: Experiment, experiments: int) -> int:
     """As many as `compare` makes, unless the metric has to sort all probabilities for each."""
-    if work.competition.metric.name != "roc_auc":
+    if experiment.competition.metric.name != "roc_auc":
         return REPEATS
-    numbers = experiments * len(work.competition.train_ids) * len(work.competition.classes.names)
+    numbers = experiments * len(experiment.competition.train_ids) * len(experiment.competition.classes.names)
     return int(np.clip(PATIENCE / max(1, numbers), FEWEST, REPEATS))
 
 
-def _table(work: Workspace, found: Sequence[Experiment], judged: _Judged) -> pd.DataFrame:
+def _table(experiment: Experiment, found: Sequence[RankedExperiment], judged: _Judged) -> pd.DataFrame:
     order = {RANKED: 0, UNFINISHED: 1, APART: 2}
-    rows = [_row(work, one, judged.columns.get(one.name, {"state": APART})) for one in found]
+    rows = [_row(experiment, one, judged.columns.get(one.name, {"state": APART})) for one in found]
     rows.sort(key=lambda row: (order[row["state"]], row.get("rank", 0), -len(row["done"]), row["experiment"]))
     columns = ["experiment", "state", *JUDGED, "best_score", "done", "seconds", "device", "backbone", "mode", "size"]
     table = pd.DataFrame(rows, columns=[*columns, "made_from", "changed", "note"])
     return table.astype({"rank": "Int64", "size": "Int64"})
 
 
-def _row(work: Workspace, one: Experiment, judged: dict[str, Any]) -> dict[str, Any]:
+def _row(experiment: Experiment, one: RankedExperiment, judged: dict[str, Any]) -> dict[str, Any]:
     manifests = [one.manifests[fold] for fold in sorted(one.manifests)]
     made_from = {teacher["experiment"]: None for manifest in manifests for teacher in manifest.get("teachers", [])}
     devices = dict.fromkeys(manifest["hardware"]["chosen"] for manifest in manifests if "hardware" in manifest)
@@ -306,7 +312,7 @@ def _row(work: Workspace, one: Experiment, judged: dict[str, Any]) -> dict[str, 
         "device": ", ".join(devices) or None,
         "made_from": ", ".join(made_from) or None,
         "changed": _changed(one),
-        "note": flaw or "; ".join(_progress(work, one)) or None,
+        "note": flaw or "; ".join(_progress(experiment, one)) or None,
     }
     if one.settings:
         settings = one.settings
@@ -314,18 +320,18 @@ def _row(work: Workspace, one: Experiment, judged: dict[str, Any]) -> dict[str, 
     return about
 
 
-def _changed(one: Experiment) -> pd.Timestamp | None:
+def _changed(one: RankedExperiment) -> pd.Timestamp | None:
     """When a fold was finished, or an epoch ended, last."""
     files = [file for name in ("manifest.json", "history.csv") for file in one.folder.glob(f"fold*/{name}")]
     times = [file.stat().st_mtime for file in files]
     return pd.Timestamp(max(times), unit="s", tz="UTC") if times else None
 
 
-def _progress(work: Workspace, one: Experiment) -> Iterator[str]:
+def _progress(experiment: Experiment, one: RankedExperiment) -> Iterator[str]:
     """How far the folds are that are not finished."""
     assert one.settings is not None
     waiting = []
-    for fold in range(work.folds.count):
+    for fold in range(experiment.folds.count):
         folder = one.fold(fold)
         if folder.is_done:
             continue

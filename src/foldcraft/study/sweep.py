@@ -12,13 +12,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from foldcraft.common import fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import cannot_write, locked
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.oof import Scorecard
 from foldcraft.study import racing, search_space
 from foldcraft.study.search_space import Parameter, Space
@@ -31,7 +31,7 @@ Load = Callable[[Sequence[str]], Config]
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """What became of a trial.
 
     Attributes:
@@ -56,17 +56,17 @@ class Sweep:
 
     Args:
         load: the config with some more `key=value` words.
-        work: the experiment without any.
+        experiment: the experiment without any.
     """
 
     load: Load
     space: Space
-    work: Workspace
-    audience: Audience
+    experiment: Experiment
+    callback: Callback
 
     def __post_init__(self) -> None:
         self._check_parameters()
-        metric = self.work.competition.metric
+        metric = self.experiment.competition.metric
         if metric.greater_is_better != self.space.maximize:
             right = "maximize" if metric.greater_is_better else "minimize"
             raise FoldcraftError(f"the goal of {metric.name} is to {right}", f"sweep {self.space.name}: metric.goal")
@@ -74,7 +74,7 @@ class Sweep:
     @property
     def base(self) -> Config:
         """The settings without any of a trial."""
-        return self.work.config
+        return self.experiment.config
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ class Sweep:
                     "changes nothing in the training of a fold", f"sweep {self.space.name}: {one.name}", "leave it out"
                 )
 
-    def run(self, trials: int | None) -> list[Tried]:
+    def run(self, trials: int | None) -> list[Trial]:
         """Try until so many trials have been tried, earlier ones counted; gives all of them.
 
         Raises:
@@ -130,7 +130,7 @@ class Sweep:
         except optuna.exceptions.StorageInternalError as error:
             raise cannot_write(file, OSError(str(error))) from None
         space = (self.space.method, self.space.score, [repr(one) for one in self.space.parameters])
-        data = (self.work.competition.fingerprint, self.work.folds.fingerprint)
+        data = (self.experiment.competition.fingerprint, self.experiment.folds.fingerprint)
         now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
         if study.user_attrs.get("identity", now) != now:
             raise FoldcraftError(
@@ -161,16 +161,16 @@ class Sweep:
     def _try(self, study: optuna.Study, trial: optuna.Trial) -> FoldcraftError | None:
         """Train the trial's folds until it is finished, or lost, or fails; then the error."""
         words = search_space.words(trial.params)
-        self.audience.say(f"trial {len(_finished(study))}: {' '.join(words)}")
+        self.callback.say(f"trial {len(_finished(study))}: {' '.join(words)}")
         try:
             config = self.load(words).as_trial()
             trial.set_user_attr("experiment", config.experiment)
-            oof = self._race(study, trial, Workspace.open(config))
+            oof = self._race(study, trial, Experiment.open(config))
         except (FoldcraftError, torch.OutOfMemoryError) as error:
             told = error if isinstance(error, FoldcraftError) else FoldcraftError("not enough memory", " ".join(words))
             trial.set_user_attr("reason", str(told))
             study.tell(trial, state=TrialState.FAIL)
-            self.audience.say(f"trial failed: {told}")
+            self.callback.say(f"trial failed: {told}")
             return told
         if oof is None:
             study.tell(trial, state=TrialState.PRUNED)
@@ -181,13 +181,13 @@ class Sweep:
         study.tell(trial, oof.score if self.space.score == "oof" else float(np.mean(scores)))
         return None
 
-    def _race(self, study: optuna.Study, trial: optuna.Trial, work: Workspace) -> Scorecard | None:
+    def _race(self, study: optuna.Study, trial: optuna.Trial, experiment: Experiment) -> Scorecard | None:
         """Its out-of-fold predictions; None if it was left before the end."""
         scores: list[float] = []
-        seconds, count = 0.0, work.folds.count
+        seconds, count = 0.0, experiment.folds.count
         best = _best(study)
         for fold in range(count):
-            manifest = train_fold(work, fold, Processes(), self.audience)
+            manifest = train_fold(experiment, fold, Processes(), self.callback)
             scores.append(manifest["score"])
             seconds += manifest["seconds"]
             trial.set_user_attr("scores", scores)
@@ -195,20 +195,20 @@ class Sweep:
             trial.report(float(np.mean(scores)), fold)
             if best is None:
                 continue
-            ahead = work.competition.metric.sign * (np.array(scores) - best.scores[: len(scores)])
+            ahead = experiment.competition.metric.sign * (np.array(scores) - best.scores[: len(scores)])
             if racing.is_lost(ahead, count, self._one_row()):
                 bound = racing.upper_bound(ahead, count, self._one_row())
-                self.audience.say(
+                self.callback.say(
                     f"left after fold {fold}: {np.mean(ahead):+.4f} against {best.experiment} on the same folds, "
                     f"and with 95 % no better than {bound:+.4f} after all {count}"
                 )
                 return None
-        files = [FoldFolder.of(work.config, fold).oof for fold in range(count)]
-        return Scorecard.of(files, work.config.tta.views or [], work.competition)
+        files = [FoldFolder.of(experiment.config, fold).oof for fold in range(count)]
+        return Scorecard.of(files, experiment.config.tta.views or [], experiment.competition)
 
     def _one_row(self) -> float:
         """What one row makes of a fold's score, or about that: differences are known no finer."""
-        return 1 / int(np.bincount(self.work.folds.fold).min())
+        return 1 / int(np.bincount(self.experiment.folds.fold).min())
 
 
 def _distribution(one: Parameter) -> BaseDistribution:
@@ -225,15 +225,15 @@ def _finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in ended if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
 
 
-def _best(study: optuna.Study) -> Tried | None:
+def _best(study: optuna.Study) -> Trial | None:
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     return _tried(study.best_trial) if complete else None
 
 
-def _tried(trial: FrozenTrial) -> Tried:
+def _tried(trial: FrozenTrial) -> Trial:
     known = trial.user_attrs
     interval = known.get("interval")
-    return Tried(
+    return Trial(
         experiment=known.get("experiment", ""),
         chosen=trial.params,
         scores=known.get("scores", []),
@@ -244,7 +244,7 @@ def _tried(trial: FrozenTrial) -> Tried:
     )
 
 
-def words_of_caution(tried: Sequence[Tried], best: Tried, config: Config) -> Iterator[str]:
+def words_of_caution(tried: Sequence[Trial], best: Trial, config: Config) -> Iterator[str]:
     """What the best of many tries is worth."""
     whole = np.array([one.scores for one in tried if one.oof is not None])
     if len(whole) > 1:

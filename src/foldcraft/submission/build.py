@@ -13,7 +13,7 @@ from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
 from foldcraft.predictions.store import is_normalised
 from foldcraft.submission import ledger, shuffle_check
-from foldcraft.submission.shuffle_check import Doubt
+from foldcraft.submission.shuffle_check import ShuffleWarning
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
@@ -116,7 +116,7 @@ class Written(NamedTuple):
 
     path: Path
     is_new: bool
-    doubt: Doubt | None
+    doubt: ShuffleWarning | None
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, object]) -> Written:
@@ -136,7 +136,7 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
         ledger.enter(ledger.path_in(folder), entered, is_new)
         rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
     comparable = rows[rows["competition"].isin(["", str(entry["competition"])]) & (rows["metric"] == entry["metric"])]
-    found = shuffle_check.doubts(folder, comparable, only=path.name)
+    found = shuffle_check.find_shuffled(folder, comparable, only=path.name)
     return Written(path, is_new, found[0] if found else None)
 
 
@@ -148,8 +148,8 @@ def _free_name(folder: Path, name: str, text: str, noted: Mapping[str, str]) -> 
         if content == text.encode():
             return path, False
         if noted.get(path.name) not in ("", None, checksums.checksum(content)):
-            mend = "delete it and run again, or rename it to keep your changes"
-            raise FoldcraftError("has changed since it was written", path, mend)
+            hint = "delete it and run again, or rename it to keep your changes"
+            raise FoldcraftError("has changed since it was written", path, hint)
         number += 1
         path = folder / f"{name}-{number}.csv"
     return path, True

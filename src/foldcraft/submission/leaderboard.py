@@ -12,13 +12,13 @@ from foldcraft.common.errors import listing
 from foldcraft.metrics.scores import METRICS
 from foldcraft.submission import shuffle_check
 from foldcraft.submission.ledger import BOARDS
-from foldcraft.submission.shuffle_check import Doubt
+from foldcraft.submission.shuffle_check import ShuffleWarning
 
 ENOUGH = 4  # fewer submissions say nothing about how two scores go together
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """A leaderboard's scores beside the out-of-fold ones, of the submissions that have both.
 
     Attributes:
@@ -65,7 +65,7 @@ class Board:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LeaderboardHistory:
     """The submissions of one competition that were judged by one metric.
 
     Attributes:
@@ -76,7 +76,7 @@ class Standing:
     competition: str
     metric: str
     rows: pd.DataFrame
-    doubts: tuple[Doubt, ...]
+    doubts: tuple[ShuffleWarning, ...]
 
     @property
     def greater_is_better(self) -> bool:
@@ -84,16 +84,18 @@ class Standing:
         return METRICS[self.metric].greater_is_better if self.metric in METRICS else True
 
     @property
-    def boards(self) -> list[Board]:
+    def boards(self) -> list[Leaderboard]:
         """The public and the private leaderboard."""
         return [self._board(name) for name in BOARDS]
 
-    def _board(self, name: str) -> Board:
+    def _board(self, name: str) -> Leaderboard:
         columns = ["nested", "nested_low", "nested_high", name]
         numbers = self.rows[columns].apply(pd.to_numeric, errors="coerce")
         both = (numbers["nested"].notna() & numbers[name].notna()).to_numpy()
         files = tuple(self.rows["file"].to_numpy()[both])
-        return Board(name, files, *(numbers[column].to_numpy()[both] for column in columns), self.greater_is_better)
+        return Leaderboard(
+            name, files, *(numbers[column].to_numpy()[both] for column in columns), self.greater_is_better
+        )
 
     def best(self, column: str) -> str | None:
         """The file with the best score in a column; None where there is none."""
@@ -104,7 +106,7 @@ class Standing:
         return str(self.rows["file"].iloc[place])
 
 
-def read(folder: Path, rows: pd.DataFrame) -> list[Standing]:
+def read(folder: Path, rows: pd.DataFrame) -> list[LeaderboardHistory]:
     """The standing of each competition and metric in the ledger, in the order of their first submissions.
 
     Args:
@@ -112,10 +114,13 @@ def read(folder: Path, rows: pd.DataFrame) -> list[Standing]:
         rows: the ledger.
     """
     parts = rows.groupby(["competition", "metric"], sort=False)
-    return [Standing(str(of), str(by), part, tuple(shuffle_check.doubts(folder, part))) for (of, by), part in parts]
+    return [
+        LeaderboardHistory(str(of), str(by), part, tuple(shuffle_check.find_shuffled(folder, part)))
+        for (of, by), part in parts
+    ]
 
 
-def findings(standing: Standing) -> Iterator[str]:
+def findings(standing: LeaderboardHistory) -> Iterator[str]:
     """What there is to say, a line each; the last is advice."""
     for board in standing.boards:
         yield from _together(board)
@@ -125,7 +130,7 @@ def findings(standing: Standing) -> Iterator[str]:
     yield f"advice: {advice(standing)}"
 
 
-def _together(board: Board) -> Iterator[str]:
+def _together(board: Leaderboard) -> Iterator[str]:
     count = len(board.files)
     if not count:
         return
@@ -145,14 +150,14 @@ def _together(board: Board) -> Iterator[str]:
     yield f"OOF - {board.name}: {gap}; {_outside(board)}"
 
 
-def _outside(board: Board) -> str:
+def _outside(board: Leaderboard) -> str:
     out = [file for file, is_out in zip(board.files, board.outside, strict=True) if is_out]
     if not out:
         return f"no {board.name} score lies outside its OOF interval"
     return f"{len(out)} of {len(board.files)} lie outside their OOF interval: {listing(out, 3)}"
 
 
-def _bests(standing: Standing) -> Iterator[str]:
+def _bests(standing: LeaderboardHistory) -> Iterator[str]:
     by_oof = standing.best("nested")
     for board in standing.boards:
         best = standing.best(board.name)
@@ -164,7 +169,7 @@ def _bests(standing: Standing) -> Iterator[str]:
             )
 
 
-def advice(standing: Standing) -> str:
+def advice(standing: LeaderboardHistory) -> str:
     """One line on which score to choose by."""
     if standing.doubts:
         return "clear up the warning first; a submission with shuffled rows makes both scores meaningless"
@@ -183,6 +188,6 @@ def advice(standing: Standing) -> str:
     return f"trust the OOF, unless the leaderboard has many more rows than the {_rows(standing)} that the OOF rests on"
 
 
-def _rows(standing: Standing) -> str:
+def _rows(standing: LeaderboardHistory) -> str:
     rows = pd.to_numeric(standing.rows["rows"], errors="coerce").max()
     return "" if np.isnan(rows) else f"{rows:.0f}"

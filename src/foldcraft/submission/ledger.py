@@ -83,8 +83,8 @@ def sound(path: Path) -> pd.DataFrame:
 
 
 def _has_changed(path: Path, file: str) -> FoldcraftError:
-    mend = f"restore it, or take it as it is: python src/ledger.py --take {file}"
-    return FoldcraftError(f"the row of {file} has changed since it was written", path, mend)
+    hint = f"restore it, or take it as it is: python src/ledger.py --take {file}"
+    return FoldcraftError(f"the row of {file} has changed since it was written", path, hint)
 
 
 def _load(path: Path) -> pd.DataFrame:
@@ -245,8 +245,8 @@ def _name(submissions: Path, file: str, known: Sequence[str]) -> str:
     if name in known and not elsewhere:
         return name
     close = get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5)
-    mend = f"did you mean {listing(close)}?" if close else f"known: {listing(sorted(set(known))) or 'none yet'}"
-    raise FoldcraftError(f"no submission {str(file)!r}", path_in(submissions), mend)
+    hint = f"did you mean {listing(close)}?" if close else f"known: {listing(sorted(set(known))) or 'none yet'}"
+    raise FoldcraftError(f"no submission {str(file)!r}", path_in(submissions), hint)
 
 
 def _number(board: str, score: str, metric: str) -> str:

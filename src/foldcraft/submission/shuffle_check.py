@@ -27,7 +27,7 @@ MACRO = ("macro_f1", "balanced_accuracy")  # by chance they are one over the num
 
 
 @dataclass(frozen=True)
-class Answers:
+class SubmittedAnswers:
     """A submission as far as it can be compared.
 
     Attributes:
@@ -67,7 +67,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ShuffleWarning:
     """A submission that agrees too little with the others.
 
     Attributes:
@@ -89,7 +89,7 @@ class Doubt:
         )
 
 
-def doubts(folder: Path, rows: pd.DataFrame, only: str | None = None) -> list[Doubt]:
+def find_shuffled(folder: Path, rows: pd.DataFrame, only: str | None = None) -> list[ShuffleWarning]:
     """Submissions that agree with the others less than honest ones do.
 
     The majority decides; of two that do not agree it cannot be told which is wrong, and both are named.
@@ -106,7 +106,7 @@ def doubts(folder: Path, rows: pd.DataFrame, only: str | None = None) -> list[Do
     return [doubt for doubt in found if doubt is not None]
 
 
-def _read_all(folder: Path, rows: pd.DataFrame) -> list[Answers | None]:
+def _read_all(folder: Path, rows: pd.DataFrame) -> list[SubmittedAnswers | None]:
     entered = rows[rows["metric"].isin(list(METRICS))].drop_duplicates("file", keep="last")
     scores = pd.to_numeric(entered["nested"], errors="coerce")
     return [
@@ -117,16 +117,16 @@ def _read_all(folder: Path, rows: pd.DataFrame) -> list[Answers | None]:
     ]
 
 
-def _read(path: Path, metric: Metric, nested: float, noted: str) -> Answers | None:
+def _read(path: Path, metric: Metric, nested: float, noted: str) -> SubmittedAnswers | None:
     try:
         if noted and checksums.checksum(path.read_bytes()) != noted:
             return None
-        return Answers(path.name, pd.read_csv(path, dtype=str, keep_default_na=False), metric, nested)
+        return SubmittedAnswers(path.name, pd.read_csv(path, dtype=str, keep_default_na=False), metric, nested)
     except (OSError, ValueError):
         return None
 
 
-def alike(there: Sequence[Answers]) -> list[list[Answers]]:
+def alike(there: Sequence[SubmittedAnswers]) -> list[list[SubmittedAnswers]]:
     """Submissions that have the same ids and columns; in the order of the first of them, and without the ids."""
     groups, left = [], list(there)
     while left:
@@ -141,7 +141,7 @@ def alike(there: Sequence[Answers]) -> list[list[Answers]]:
     return groups
 
 
-def _aligned(answers: Answers, key: str, ids: pd.Series) -> Answers:
+def _aligned(answers: SubmittedAnswers, key: str, ids: pd.Series) -> SubmittedAnswers:
     return replace(answers, table=answers.table.set_index(key).loc[ids].sort_index(axis=1))
 
 
@@ -154,7 +154,7 @@ def _key(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
     return next(iter([*ordered, *same]), None)
 
 
-def agreement(one: Answers, other: Answers) -> float:
+def agreement(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
     """How far two submissions agree on the same rows: 0 as by chance, 1 entirely; NaN where chance knows all answers.
 
     Cohen's kappa of labels; of probabilities Spearman's correlation, the mean over the columns.
@@ -166,22 +166,22 @@ def agreement(one: Answers, other: Answers) -> float:
     return float((one.ranks * other.ranks).sum(0)[varying].mean()) if varying.any() else np.nan
 
 
-def _chance(one: Answers, other: Answers) -> float:
+def _chance(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
     """The share of rows on which shuffled labels would agree, from the frequencies of the classes."""
     shares = [pd.Series(answers.labels).value_counts(normalize=True) for answers in (one, other)]
     return float(shares[0].mul(shares[1], fill_value=0).sum())
 
 
-def _doubt(one: Answers, others: Sequence[Answers]) -> Doubt | None:
+def _doubt(one: SubmittedAnswers, others: Sequence[SubmittedAnswers]) -> ShuffleWarning | None:
     best = sorted(others, key=lambda other: other.goodness, reverse=True)[:MOST]
     agreed = [value for value in (agreement(one, other) for other in best) if np.isfinite(value)]
     if not agreed:
         return None
     typical, least = median_high(agreed), credible(one, best)
-    return Doubt(one.file, typical, least, tuple(other.file for other in best)) if typical < least else None
+    return ShuffleWarning(one.file, typical, least, tuple(other.file for other in best)) if typical < least else None
 
 
-def credible(one: Answers, others: Sequence[Answers]) -> float:
+def credible(one: SubmittedAnswers, others: Sequence[SubmittedAnswers]) -> float:
     """The agreement of `one` with the others below which doubt begins.
 
     Half of what their out-of-fold scores make one expect, where the score is like a share of right rows. Else what
@@ -196,7 +196,7 @@ def credible(one: Answers, others: Sequence[Answers]) -> float:
     return min([by_chance, HALF * median_high(usual)] if usual else [by_chance])
 
 
-def expected_kappa(one: Answers, other: Answers) -> float:
+def expected_kappa(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
     """Kappa of two submissions that are as good as their out-of-fold scores say and err independently."""
     chance = _chance(one, other)
     if one.metric.name in MACRO:

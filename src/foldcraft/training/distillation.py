@@ -26,16 +26,16 @@ import safetensors.numpy
 from scipy.special import softmax
 
 from foldcraft.common import checksums
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import DistillConfig
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.data.loader import Lesson
+from foldcraft.data.loader import DistillationTargets
 from foldcraft.models import hardware
 from foldcraft.predictions import store as prediction_store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.lineage import RETRAIN
 from foldcraft.predictions.store import Predictions
@@ -43,7 +43,7 @@ from foldcraft.training.teachers import Teacher
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherPredictions:
     """Log-probabilities float32, the mean over teachers and their TTA views.
 
     Attributes:
@@ -55,41 +55,44 @@ class Answers:
     test: np.ndarray
 
 
-def ask(teachers: Sequence[Teacher], work: Workspace, fold: int, audience: Audience) -> Answers:
+def predict_teachers(
+    teachers: Sequence[Teacher], experiment: Experiment, fold: int, callback: Callback
+) -> TeacherPredictions:
     """What the teachers' models of that fold say, as far as the config wants to know.
 
     Raises:
         FoldcraftError: weights or test predictions are damaged, of another fold or another model; a teacher has not
             predicted these test images.
     """
-    wanted, data = work.config.distill, work.competition
-    rows = work.folds.train_rows(fold)
+    wanted, data = experiment.config.distill, experiment.competition
+    rows = experiment.folds.train_rows(fold)
     train = test = np.empty((0, len(data.classes)), np.float32)
     if wanted.share:
-        train = _mean([_of_train(teacher, work, audience) for teacher in teachers], data.train_ids[rows])
+        train = _mean([_of_train(teacher, experiment, callback) for teacher in teachers], data.train_ids[rows])
     if wanted.pseudo:
-        test = _mean([_of_test(teacher, work) for teacher in teachers], data.test_ids)
-    return Answers(train, test)
+        test = _mean([_of_test(teacher, experiment) for teacher in teachers], data.test_ids)
+    return TeacherPredictions(train, test)
 
 
-def _of_train(teacher: Teacher, work: Workspace, audience: Audience) -> Predictions:
+def _of_train(teacher: Teacher, experiment: Experiment, callback: Callback) -> Predictions:
     """By the teacher's model of the fold, of the rows that it was trained on."""
-    theirs = teacher.work
-    train = theirs.config.train.model_copy(update={"device": work.config.train.device})
+    theirs = teacher.experiment
+    train = theirs.config.train.model_copy(update={"device": experiment.config.train.device})
     chosen = hardware.for_inference(train, hardware_file(theirs.config))
     model = FoldModel.load(theirs, teacher.folder, chosen)
     if model.weights != teacher.model:
         raise FoldcraftError("was trained again just now", teacher.folder.path, "run the same command again")
-    store = theirs.open_part("train", [theirs.image_spec(model.blueprint)], audience)[0]
-    return _views_of(teacher, model.predict_learned(store, theirs.config.tta.views, audience))
+    store = theirs.open_part("train", [theirs.image_spec(model.blueprint)], callback)[0]
+    return _views_of(teacher, model.predict_learned(store, theirs.config.tta.views, callback))
 
 
-def _of_test(teacher: Teacher, work: Workspace) -> Predictions:
+def _of_test(teacher: Teacher, experiment: Experiment) -> Predictions:
     """As the teacher's fold has written them down."""
     file = teacher.folder.test
     found = prediction_store.read(file)
     expected = replace(
-        work.origin(teacher.folder.fold, teacher.model, test=True, images=work.test_images), experiment=teacher.name
+        experiment.origin(teacher.folder.fold, teacher.model, test=True, images=experiment.test_images),
+        experiment=teacher.name,
     )
     if found.origin.data != expected.data or found.origin.images not in ("", expected.images):
         raise FoldcraftError(
@@ -104,7 +107,7 @@ def _of_test(teacher: Teacher, work: Workspace) -> Predictions:
 
 def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
     """The mean of the views that the teacher was trained to be asked in; others may have been added since."""
-    return replace(found, views=("mean",), log_probs=found.mean(teacher.work.config.tta.views)[None])
+    return replace(found, views=("mean",), log_probs=found.mean(teacher.experiment.config.tta.views)[None])
 
 
 def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
@@ -115,13 +118,13 @@ def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
 def _in_order(found: Predictions, ids: np.ndarray) -> np.ndarray:
     place = {name: row for row, name in enumerate(found.ids.tolist())}
     if missing := [name for name in ids.tolist() if name not in place]:
-        raise FoldcraftError(f"predictions of {found.origin.experiment} lack {listing(missing, 3)}", mend=RETRAIN)
+        raise FoldcraftError(f"predictions of {found.origin.experiment} lack {listing(missing, 3)}", hint=RETRAIN)
     return found.log_probs[0][[place[name] for name in ids.tolist()]]
 
 
-def ask_once(
-    teachers: Sequence[Teacher], work: Workspace, student: FoldFolder, key: str, audience: Audience
-) -> Answers:
+def cached_teacher_predictions(
+    teachers: Sequence[Teacher], experiment: Experiment, student: FoldFolder, key: str, callback: Callback
+) -> TeacherPredictions:
     """`ask`, kept in the student's folder under `key`: a training taken up again learns from the very same numbers.
 
     Raises:
@@ -129,14 +132,14 @@ def ask_once(
     """
     if student.answers.is_file() and (known := _recall(student.answers, key)):
         return known
-    answers = ask(teachers, work, student.fold, audience)
+    answers = predict_teachers(teachers, experiment, student.fold, callback)
     said = json.dumps({"key": key, checksums.KEY: _checksum(answers, key)})
     content = safetensors.numpy.save({"train": answers.train, "test": answers.test}, {"foldcraft": said})
     write_atomic(student.answers, content)
     return answers
 
 
-def _checksum(answers: Answers, key: str) -> str:
+def _checksum(answers: TeacherPredictions, key: str) -> str:
     arrays = [
         (name, f"{values.dtype} {values.shape}", np.ascontiguousarray(values).data if values.size else memoryview(b""))
         for name, values in (("train", answers.train), ("test", answers.test))
@@ -144,7 +147,7 @@ def _checksum(answers: Answers, key: str) -> str:
     return checksums.of_arrays(arrays, key)
 
 
-def _recall(file: Path, key: str) -> Answers | None:
+def _recall(file: Path, key: str) -> TeacherPredictions | None:
     """What was kept under `key`; None where it was under another.
 
     Raises:
@@ -154,14 +157,16 @@ def _recall(file: Path, key: str) -> Answers | None:
         check_readable(file)
         with safetensors.safe_open(file, "np") as stream:
             said = json.loads(stream.metadata()["foldcraft"])
-            answers = Answers(stream.get_tensor("train"), stream.get_tensor("test"))
+            answers = TeacherPredictions(stream.get_tensor("train"), stream.get_tensor("test"))
         checksums.check(said.get(checksums.KEY), _checksum(answers, said["key"]))
         return answers if said["key"] == key else None
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged answers of the teachers: {error}", file, "delete it and run again") from None
 
 
-def lesson(work: Workspace, fold: int, answers: Answers, test: ImageStore) -> Lesson:
+def distillation_targets(
+    experiment: Experiment, fold: int, answers: TeacherPredictions, test: ImageStore
+) -> DistillationTargets:
     """Answers as targets for a fold's training.
 
     Args:
@@ -170,15 +175,15 @@ def lesson(work: Workspace, fold: int, answers: Answers, test: ImageStore) -> Le
     Raises:
         FoldcraftError: the teachers are sure enough of no test image.
     """
-    wanted, data = work.config.distill, work.competition
-    rows = work.folds.train_rows(fold)
+    wanted, data = experiment.config.distill, experiment.competition
+    rows = experiment.folds.train_rows(fold)
     targets = np.full((len(data.targets), len(data.classes)), np.nan, np.float32)
     targets[rows] = np.eye(len(data.classes), dtype=np.float32)[data.targets[rows]]
     if wanted.share:
         targets[rows] = (1 - wanted.share) * targets[rows] + wanted.share * soften(answers.train, wanted)
     chosen = _confident(answers.test, wanted, test.unreadable)
     targets = np.concatenate([targets, soften(answers.test[chosen], wanted)])
-    return Lesson(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
+    return DistillationTargets(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
 
 
 def soften(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
@@ -204,7 +209,7 @@ def _confident(log_probs: np.ndarray, wanted: DistillConfig, unreadable: Collect
     return chosen
 
 
-def describe(given: Lesson, teachers: Sequence[Teacher], wanted: DistillConfig) -> str:
+def describe(given: DistillationTargets, teachers: Sequence[Teacher], wanted: DistillConfig) -> str:
     """A lesson in one line."""
     parts = [f"learns from {', '.join(teacher.name for teacher in teachers)}"]
     if wanted.share:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from foldcraft.common import checksums, fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.store import Predictions
 
@@ -48,21 +48,25 @@ class Outcome:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audience) -> dict[str, Any]:
+def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callback: Callback) -> dict[str, Any]:
     """Write all of it; the manifest, which is given back, comes last, and with it the training state goes."""
-    about = {"experiment": work.config.experiment, "fold": folder.fold, "identity": work.identity(folder.fold)}
+    about = {
+        "experiment": experiment.config.experiment,
+        "fold": folder.fold,
+        "identity": experiment.identity(folder.fold),
+    }
     checkpoint.save_model(folder.model, outcome.weights, outcome.blueprint, about)
-    views = tuple(work.config.tta.views)
-    oof, test = _predictions(work, folder, outcome, views, audience)
+    views = tuple(experiment.config.tta.views)
+    oof, test = _predictions(experiment, folder, outcome, views, callback)
     store.write(folder.oof, oof)
     store.write(folder.test, test)
-    truth = work.competition.targets[work.folds.valid_rows(folder.fold)]
+    truth = experiment.competition.targets[experiment.folds.valid_rows(folder.fold)]
     probabilities = np.exp(oof.mean(views))
     manifest = {
-        "identity": work.identity(folder.fold),
-        "score": work.competition.metric(truth, probabilities),
-        "metric": work.competition.metric.name,
-        "classes": list(work.competition.classes.names),
+        "identity": experiment.identity(folder.fold),
+        "score": experiment.competition.metric(truth, probabilities),
+        "metric": experiment.competition.metric.name,
+        "classes": list(experiment.competition.classes.names),
         "views": list(views),
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
@@ -76,13 +80,13 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
             "machine": outcome.hardware.machine,
         },
         "fingerprints": {
-            "config": work.config.training_fingerprint(),
-            "data": work.competition.fingerprint,
-            "test": work.competition.test_fingerprint,
-            "folds": work.folds.fingerprint,
+            "config": experiment.config.training_fingerprint(),
+            "data": experiment.competition.fingerprint,
+            "test": experiment.competition.test_fingerprint,
+            "folds": experiment.folds.fingerprint,
             "images": outcome.train.path.stem,
-            "train_images": work.train_images,
-            "test_images": work.test_images,
+            "train_images": experiment.train_images,
+            "test_images": experiment.test_images,
             "pretrained": ", ".join(one.weights for one in (outcome.blueprint, *outcome.blueprint.others)),
             "model": oof.origin.weights,
             "oof": fingerprint.of_file(folder.oof),
@@ -94,20 +98,20 @@ def finish(work: Workspace, folder: FoldFolder, outcome: Outcome, audience: Audi
     checksums.write_json(folder.manifest, manifest, indent=1)
     for needed_no_more in (folder.checkpoint, folder.answers):
         needed_no_more.unlink(missing_ok=True)
-    audience.fold_ended(manifest, truth, probabilities.argmax(1))
+    callback.fold_ended(manifest, truth, probabilities.argmax(1))
     return manifest
 
 
 def _predictions(
-    work: Workspace, folder: FoldFolder, outcome: Outcome, views: Sequence[str], audience: Audience
+    experiment: Experiment, folder: FoldFolder, outcome: Outcome, views: Sequence[str], callback: Callback
 ) -> tuple[Predictions, Predictions]:
-    runner = FoldModel.load(work, folder, outcome.hardware)
+    runner = FoldModel.load(experiment, folder, outcome.hardware)
     if outcome.oof is None:
-        oof = runner.predict_oof(outcome.train, views, audience)
+        oof = runner.predict_oof(outcome.train, views, callback)
     else:
         oof = runner.as_oof(tuple(views), outcome.oof)
     if outcome.test is None:
-        return oof, runner.predict_test(outcome.images, views, audience)
+        return oof, runner.predict_test(outcome.images, views, callback)
     return oof, runner.as_test(tuple(views), outcome.test, outcome.images)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from foldcraft.common import fingerprint
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
@@ -26,8 +26,8 @@ from foldcraft.models.backbones import Blueprint
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Part, parts_of, stages_of
 from foldcraft.predictions import linear_probe, tta
-from foldcraft.predictions.experiment import Workspace
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted, gather
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.predictions.linear_probe import Probe, Rows
 
 # The head that fine-tuning starts from points the right way and is small. One that predicts as well as it can is large,
@@ -55,7 +55,7 @@ class SourceNet:
 
 
 @dataclass(frozen=True)
-class StartingPoint:
+class InitialModel:
     """A net as its training finds it, and the images it is for.
 
     Attributes:
@@ -91,21 +91,21 @@ class StartingPoint:
         return parts_of(blueprints, self.config.probe_sizes, self.config.probe.mirror is True)
 
 
-def build(work: Workspace, audience: Audience) -> StartingPoint:
+def build(experiment: Experiment, callback: Callback) -> InitialModel:
     """The nets that the config asks for, their images, and their BatchNorm statistics as the config wants them.
 
     Raises:
         FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
     """
-    classes = len(work.competition.classes)
-    configs = [work.config, *(config_for(work.config, name) for name in work.config.probe_nets)]
+    classes = len(experiment.competition.classes)
+    configs = [experiment.config, *(config_for(experiment.config, name) for name in experiment.config.probe_nets)]
     nets = [SourceNet(*fresh_net(config, classes), config) for config in configs]
     first, *others = nets
-    train, test = work.open_images([work.image_spec(first.blueprint)], audience)[0]
-    if work.config.finetune.batchnorm == "adapted":
+    train, test = experiment.open_images([experiment.image_spec(first.blueprint)], callback)[0]
+    if experiment.config.finetune.batchnorm == "adapted":
         for net in nets:
-            _adapt(work, net.model, net.blueprint, train, audience)
-    return StartingPoint(first.model, first.blueprint, work.config, train, test, tuple(others))
+            _adapt(experiment, net.model, net.blueprint, train, callback)
+    return InitialModel(first.model, first.blueprint, experiment.config, train, test, tuple(others))
 
 
 def config_for(config: Config, name: str) -> Config:
@@ -128,11 +128,13 @@ def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
     return model, blueprint
 
 
-def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: ImageStore, audience: Audience) -> None:
+def _adapt(
+    experiment: Experiment, model: nn.Module, blueprint: Blueprint, store: ImageStore, callback: Callback
+) -> None:
     """Measure BatchNorm's statistics on all training images; labels play no part in it, so folds may share them."""
-    chosen = hardware.for_features(work.config.train, finetune.is_transformer(model))
-    prepare, images = Preparation.of(blueprint, chosen), PlainImages(store, work.config.images)
-    with audience.progress("adapting BatchNorm to the images", len(store)) as advance:
+    chosen = hardware.for_features(experiment.config.train, finetune.is_transformer(model))
+    prepare, images = Preparation.of(blueprint, chosen), PlainImages(store, experiment.config.images)
+    with callback.progress("adapting BatchNorm to the images", len(store)) as advance:
 
         def batches() -> Iterator[torch.Tensor]:
             for some in np.array_split(np.arange(len(store)), max(1, round(len(store) / 64))):
@@ -143,17 +145,17 @@ def _adapt(work: Workspace, model: nn.Module, blueprint: Blueprint, store: Image
     model.cpu()  # where all that looks at the net expects it
 
 
-def copy_of(start: StartingPoint, work: Workspace) -> StartingPoint:
+def copy_of(start: InitialModel, experiment: Experiment) -> InitialModel:
     """The same with a net of its own; what is drawn for it from here on (LoRA's start) depends on the seed alone."""
-    torch.manual_seed(fingerprint.seed_from(work.config.seed, "start"))
+    torch.manual_seed(fingerprint.seed_from(experiment.config.seed, "start"))
     return replace(start, model=copy.deepcopy(start.model))
 
 
 def solve_probe(
-    work: Workspace,
-    start: StartingPoint,
+    experiment: Experiment,
+    start: InitialModel,
     settings: ProbeConfig,
-    audience: Audience,
+    callback: Callback,
     imbalance: str = "none",
     smoothing: float | None = None,
 ) -> Probe:
@@ -162,18 +164,18 @@ def solve_probe(
     Raises:
         FoldcraftError: the net gives no features of its stages; no such stage; no closed form for the loss.
     """
-    is_whole = work.config.is_probe
-    seen = _Features(work, start.pool, start.parts, audience) if is_whole else _plain(work, start, audience)
+    is_whole = experiment.config.is_probe
+    seen = _Features(experiment, start.pool, start.parts, callback) if is_whole else _plain(experiment, start, callback)
     views = settings.views or ["identity"]
     learned = [
         *views,
-        *(f"draw{k}" for k in range(linear_probe.copies(settings, len(work.competition.targets), len(views)))),
+        *(f"draw{k}" for k in range(linear_probe.copies(settings, len(experiment.competition.targets), len(views)))),
     ]
     # What such a probe predicts later is looked at in the same pass over the images.
-    views = list(dict.fromkeys([*learned, "identity", *(work.config.tta.views if is_whole else [])]))
+    views = list(dict.fromkeys([*learned, "identity", *(experiment.config.tta.views if is_whole else [])]))
     wanted = seen.wanted("train", start.train, views)
     key = [str(item.file(seen.folder)) for item in wanted]
-    key += [work.competition.fingerprint, work.folds.fingerprint, settings.model_dump(), imbalance]
+    key += [experiment.competition.fingerprint, experiment.folds.fingerprint, settings.model_dump(), imbalance]
     digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
         found = dict(zip(views, seen.of("train", start.train, views), strict=True))
@@ -181,9 +183,9 @@ def solve_probe(
             stages_of([net.stages for net in seen.nets], seen.parts),
             [found[view] for view in learned],
             found["identity"],
-            work.competition.targets,
-            work.folds.fold,
-            len(work.competition.classes),
+            experiment.competition.targets,
+            experiment.folds.fold,
+            len(experiment.competition.classes),
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
         _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)
@@ -194,11 +196,11 @@ _solved: dict[str, Probe] = {}
 
 
 def features_of(
-    work: Workspace, start: StartingPoint, audience: Audience
+    experiment: Experiment, start: InitialModel, callback: Callback
 ) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
     """Frozen features of the training and of the test images: for each TTA view, (N, D) of each part of the pool."""
-    seen = _Features(work, start.pool, start.parts, audience)
-    views = work.config.tta.views
+    seen = _Features(experiment, start.pool, start.parts, callback)
+    views = experiment.config.tta.views
     return seen.of("train", start.train, views), seen.of("test", start.test, views)
 
 
@@ -206,24 +208,24 @@ def features_of(
 class _Features:
     """Features of some nets, with those of the mirror image averaged in where that is wanted."""
 
-    work: Workspace
+    experiment: Experiment
     nets: Sequence[FrozenNet]
     parts: Sequence[Part]
-    audience: Audience
+    callback: Callback
 
     @property
     def folder(self) -> Path:
-        return features_folder(self.work.config)
+        return features_folder(self.experiment.config)
 
-    def wanted(self, part: str, store: ImageStore, views: Sequence[str]) -> list[Wanted]:
+    def wanted(self, part: str, store: ImageStore, views: Sequence[str]) -> list[FeatureRequest]:
         """Everything that goes into the features of some views, once."""
         named = [(k, name) for view in views for k in range(len(self.nets)) for name in self._looks(k, view)]
-        return [Wanted(self.nets[k], part, store, name) for k, name in dict.fromkeys(named)]
+        return [FeatureRequest(self.nets[k], part, store, name) for k, name in dict.fromkeys(named)]
 
     def of(self, part: str, store: ImageStore, views: Sequence[str]) -> list[list[np.ndarray]]:
         """For each view, (N, D) of each net."""
         wanted = self.wanted(part, store, views)
-        found = gather(wanted, self.folder, self.audience)
+        found = load_or_compute(wanted, self.folder, self.callback)
         kept = {(id(item.net), item.view): array for item, array in zip(wanted, found, strict=True)}
         return [
             [_mean([kept[id(net), name] for name in self._looks(k, view)]) for k, net in enumerate(self.nets)]
@@ -236,35 +238,39 @@ class _Features:
         return [view, tta.mirrored(view)] if is_mirrored else [view]
 
 
-def _plain(work: Workspace, start: StartingPoint, audience: Audience) -> _Features:
+def _plain(experiment: Experiment, start: InitialModel, callback: Callback) -> _Features:
     """The backbone alone, as it sees images in training."""
-    return _Features(work, [start.frozen], parts_of([start.blueprint], [start.config.images.size], False), audience)
+    return _Features(
+        experiment, [start.frozen], parts_of([start.blueprint], [start.config.images.size], False), callback
+    )
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0, dtype=np.float32).astype(np.float16)
 
 
-def set_probe_head(work: Workspace, start: StartingPoint, fold: int, audience: Audience) -> bool:
+def set_probe_head(experiment: Experiment, start: InitialModel, fold: int, callback: Callback) -> bool:
     """Put the fold's closed-form head in place of the random one; False where the config does not want it.
 
     Raises:
         FoldcraftError: the net's head is of another form.
     """
-    if work.config.finetune.head_init != "probe":
+    if experiment.config.finetune.head_init != "probe":
         return False
     classifier = _classifier(start.model)
     if classifier is None:
         raise FoldcraftError(
-            f"the head of {work.config.backbone.name} is not one linear layer",
+            f"the head of {experiment.config.backbone.name} is not one linear layer",
             "finetune.head_init",
             "use finetune.head_init=random",
         )
     # Plain images alone: a direction to start in is not worth a second pass over the images.
     settings = {"solver": "ridge", "stages": "last", "stage_weights": {}, "strengths": [START_STRENGTH]}
-    last = work.config.probe.model_copy(update={**settings, "views": ["identity"], "augmented": 0, "mirror": False})
+    last = experiment.config.probe.model_copy(
+        update={**settings, "views": ["identity"], "augmented": 0, "mirror": False}
+    )
     # Balanced: so strong a regularisation leaves little but the intercept, and with it the most frequent class.
-    head = solve_probe(work, start, last, audience, "weighted", START_SMOOTHING).folds[fold].head
+    head = solve_probe(experiment, start, last, callback, "weighted", START_SMOOTHING).folds[fold].head
     with torch.no_grad():
         classifier.weight.copy_(head.weight[0])
         classifier.bias.copy_(head.bias[0])

@@ -62,7 +62,7 @@ def training_loss(train: TrainConfig, counts: np.ndarray, device: str) -> Traini
     return TrainingLoss(train.label_smoothing, weights, log_prior, FOCUS if train.imbalance == "focal" else 0.0)
 
 
-def agreed(loss: TrainingLoss, logits: torch.Tensor, targets: torch.Tensor, rdrop: float) -> torch.Tensor:
+def rdrop_loss(loss: TrainingLoss, logits: torch.Tensor, targets: torch.Tensor, rdrop: float) -> torch.Tensor:
     """R-Drop (arXiv 2106.14448): the mean loss of two draws of the net, plus what they disagree on.
 
     The disagreement is the mean of the two Kullback-Leibler divergences, in nats, times `rdrop`. This is half of the
@@ -78,7 +78,7 @@ def agreed(loss: TrainingLoss, logits: torch.Tensor, targets: torch.Tensor, rdro
     return (loss(first, targets) + loss(second, targets)) / 2 + rdrop * disagreement
 
 
-def check_draws(model: nn.Module, size: int) -> None:
+def check_has_dropout(model: nn.Module, size: int) -> None:
     """See that the net draws at random in training, with a net that is still on the CPU.
 
     Some nets call dropout as a function and others hold layers with a probability of 0, so it is tried out.

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from foldcraft.common import checksums
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
@@ -32,8 +32,8 @@ def with_lr(config: Config, lr: float) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
 
 
-def find(
-    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, audience: Audience
+def find_lr(
+    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, callback: Callback
 ) -> dict[str, float]:
     """Validation loss of each candidate after a fifth of the epochs, the best of them under "lr".
 
@@ -50,9 +50,9 @@ def find(
     if found := processes.from_first(lambda: _recall(memory, task)):
         return found
     if processes.world > 1:
-        return _try_all(task, train, memory, processes, audience)
+        return _try_all(task, train, memory, processes, callback)
     with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one search
-        return _recall(memory, task) or _try_all(task, train, memory, processes, audience)
+        return _recall(memory, task) or _try_all(task, train, memory, processes, callback)
 
 
 def _recall(memory: Path, task: Task) -> dict[str, float] | None:
@@ -64,7 +64,7 @@ def _recall(memory: Path, task: Task) -> dict[str, float] | None:
 
 
 def _try_all(
-    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, audience: Audience
+    task: Task, train: Callable[[Task], Fitted], memory: Path, processes: Processes, callback: Callback
 ) -> dict[str, float]:
     losses: dict[str, float] = {}
     for lr in candidates(task.config):
@@ -72,11 +72,11 @@ def _try_all(
         loss = processes.from_first(lambda tried=tried: tried)
         if loss is not None:
             losses[f"{lr:.2g}"] = loss
-            audience.note(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
+            callback.note(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
     if not losses:
         raise FoldcraftError("no learning rate led to a finite loss", "train.lr", "give a number instead of auto")
     best = min(losses, key=lambda name: losses[name])
-    audience.note(f"learning rate {best} chosen")
+    callback.note(f"learning rate {best} chosen")
     found = {"lr": float(best), **losses}
     if processes.is_first:
         checksums.write_json(memory, {"identity": task.identity, "found": found})

@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 
 
 @contextmanager
-def uphill(model: nn.Module, radius: float) -> Iterator[None]:
+def sam_perturbation(model: nn.Module, radius: float) -> Iterator[None]:
     """Inside, the weights stand `radius` further along their gradient, with the gradient cleared; then they return.
 
     The gradient that is taken inside stays for the optimizer. BatchNorm uses the batch's statistics there as well but

@@ -13,7 +13,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.models import checkpoint
 from foldcraft.predictions import lineage
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.lineage import RETRAIN
 
 PRIOR_FREE = {"weighted", "sampler", "logit_adjusted"}  # these give probabilities of equally frequent classes
@@ -27,13 +27,13 @@ class Teacher:
         entry: what the student's manifest says of it.
     """
 
-    work: Workspace
+    experiment: Experiment
     folder: FoldFolder
     entry: dict[str, Any]
 
     @property
     def name(self) -> str:
-        return self.work.config.experiment
+        return self.experiment.config.experiment
 
     @property
     def model(self) -> str:
@@ -41,7 +41,7 @@ class Teacher:
         return self.entry["model"]
 
 
-def find(work: Workspace, fold: int) -> list[Teacher]:
+def find_teachers(experiment: Experiment, fold: int) -> list[Teacher]:
     """The teachers of that fold, each checked to be what it says.
 
     Raises:
@@ -49,31 +49,31 @@ def find(work: Workspace, fold: int) -> list[Teacher]:
             that fold, or have changed; it descends from this experiment, or from what has changed since; its weights
             were chosen by the rows that the student is judged on; its probabilities have another prior than the labels.
     """
-    return [_open(work, fold, name) for name in work.taught_by(fold)]
+    return [_open(experiment, fold, name) for name in experiment.taught_by(fold)]
 
 
-def _open(work: Workspace, fold: int, name: str) -> Teacher:
-    student = FoldFolder.of(work.config, fold)
+def _open(experiment: Experiment, fold: int, name: str) -> Teacher:
+    student = FoldFolder.of(experiment.config, fold)
     folder = student.of_other(name)
-    _check_data(work, folder)
+    _check_data(experiment, folder)
     entry = lineage.entry_of(name, folder)
     lineage.check_ancestors(student, name, entry)
-    theirs = Workspace.open(_settings_of(work.config, name, folder))
+    theirs = Experiment.open(_settings_of(experiment.config, name, folder))
     _check_files(theirs, folder, entry["model"])
-    if entry["model"] != work.taught_by(fold)[name]:
+    if entry["model"] != experiment.taught_by(fold)[name]:
         raise FoldcraftError("was trained again just now", folder.path, "run the same command again")
     _check_choice(theirs.config, folder)
-    _check_prior(work.config, theirs.config)
+    _check_prior(experiment.config, theirs.config)
     return Teacher(theirs, folder, entry)
 
 
-def _check_data(work: Workspace, folder: FoldFolder) -> None:
+def _check_data(experiment: Experiment, folder: FoldFolder) -> None:
     """See that the manifest is of the student's data, folds and classes."""
     found = {**lineage.fingerprints_of(folder), "classes": folder.read_manifest().get("classes")}
     mine = {
-        "data": work.competition.fingerprint,
-        "folds": work.folds.fingerprint,
-        "classes": list(work.competition.classes.names),
+        "data": experiment.competition.fingerprint,
+        "folds": experiment.folds.fingerprint,
+        "classes": list(experiment.competition.classes.names),
     }
     if other := [what for what, value in mine.items() if found[what] != value]:
         raise FoldcraftError(f"this teacher was trained for other {' and '.join(other)}", folder.manifest, RETRAIN)
@@ -91,7 +91,7 @@ def _settings_of(student: Config, name: str, folder: FoldFolder) -> Config:
     return theirs.model_copy(update={"runs": student.runs})
 
 
-def _check_files(theirs: Workspace, folder: FoldFolder, model: str) -> None:
+def _check_files(theirs: Experiment, folder: FoldFolder, model: str) -> None:
     """See that settings, manifest and weights are of this very fold and of each other.
 
     Settings, data, folds and the fold's number are all in the identity, and weights and manifest each have it.

@@ -21,7 +21,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import write_atomic
@@ -31,8 +31,8 @@ from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import (
     Batch,
+    DistillationTargets,
     EpochBatches,
-    Lesson,
     PlainImages,
     TrainImages,
     default_workers,
@@ -47,9 +47,9 @@ from foldcraft.models.hardware import Hardware, cores, tune
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.models.weight_averaging import averaged, measure_statistics
 from foldcraft.training.distributed import Processes
-from foldcraft.training.losses import agreed, check_draws, training_loss
+from foldcraft.training.losses import check_has_dropout, rdrop_loss, training_loss
 from foldcraft.training.plan import Plan, plan
-from foldcraft.training.sam import uphill
+from foldcraft.training.sam import sam_perturbation
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
 AT_ONCE = 0.1  # seconds of writing that are worth no thought
@@ -77,7 +77,7 @@ class Task:
     metric: Metric
     state_file: Path
     history_file: Path
-    lesson: Lesson | None = None
+    lesson: DistillationTargets | None = None
 
     @property
     def learned_ids(self) -> np.ndarray:
@@ -109,11 +109,11 @@ class Trainer:
         blueprint: Blueprint,
         hardware: Hardware,
         processes: Processes,
-        audience: Audience,
+        callback: Callback,
     ) -> None:
         config = task.config
         _check(config, model, hardware, processes)
-        self.task, self.config, self.hardware, self.audience = task, config, hardware, audience
+        self.task, self.config, self.hardware, self.callback = task, config, hardware, callback
         self.processes = processes
         self.plan = plan(len(task.train_rows), config.train, config.augment)
         self.prepare = Preparation.of(blueprint, hardware)
@@ -156,7 +156,7 @@ class Trainer:
         fitting, ahead = loader.in_flight(workers, batch_bytes, loader.shared_room())
         if fitting < workers:
             room = f"{loader.SHARED_MEMORY} has room for the batches of {fitting} of {workers} workers"
-            self.audience.say(f"warning: {room}; {loader.MORE_SHARED_MEMORY}")
+            self.callback.say(f"warning: {room}; {loader.MORE_SHARED_MEMORY}")
         return train_loader(images, self.batches, fitting, self.hardware.device == "cuda", ahead)
 
     def run(self, state: dict[str, Any] | None) -> Fitted:
@@ -168,7 +168,7 @@ class Trainer:
         """
         if state:
             self.restore(state)
-        self.audience.started(self.plan.epochs, self.plan.batch * self.plan.steps_per_epoch, self.epoch)
+        self.callback.started(self.plan.epochs, self.plan.batch * self.plan.steps_per_epoch, self.epoch)
         while not self.finished:
             self.run_epoch()
         return self.result()
@@ -206,14 +206,14 @@ class Trainer:
 
     def train_epoch(self) -> float:
         """Mean training loss."""
-        finetune.thaw(self.bare_model, self.config.finetune, self.epoch)
+        finetune.unfreeze_for_epoch(self.bare_model, self.config.finetune, self.epoch)
         finetune.train_mode(self.bare_model, self.config.finetune)
         self.batches.epoch = self.epoch
         first = self.epoch * self.plan.steps_per_epoch
         watch = LossWatch(self.task.learned_ids, self.epoch + 1)
         for step, batch in enumerate(drawn(self.loader), start=first):
             watch.add(self.step(batch, step), batch.rows)
-            self.audience.stepped(len(batch.rows) * self.processes.world)
+            self.callback.stepped(len(batch.rows) * self.processes.world)
         return self.processes.mean(watch.mean())
 
     def step(self, batch: Batch, step: int) -> torch.Tensor:
@@ -241,7 +241,7 @@ class Trainer:
         draws = seed_from(self.config.seed, "sam", step, self.processes.rank)
         torch.manual_seed(draws)
         loss = self._backward(images, targets)
-        with uphill(self.bare_model, self.config.train.sam):
+        with sam_perturbation(self.bare_model, self.config.train.sam):
             torch.manual_seed(draws)  # the same dropout, so that it is the same loss at another point
             self._backward(images, targets)
         return loss
@@ -263,7 +263,7 @@ class Trainer:
         if not rdrop:
             return self.loss(self.model(images).float(), targets)
         # Both draws in one pass, so that BatchNorm sees the images, and several processes meet, once.
-        return agreed(self.loss, self.model(torch.cat([images, images])).float(), targets, rdrop)
+        return rdrop_loss(self.loss, self.model(torch.cat([images, images])).float(), targets, rdrop)
 
     def _average(self) -> None:
         """Take the weights of the epoch that has ended into SWA's mean, when its time has come."""
@@ -304,7 +304,7 @@ class Trainer:
             self._keep_best(row["score"])
         self._write_state()
         write_atomic(self.task.history_file, pd.DataFrame(self.history).to_csv(index=False))
-        self.audience.epoch_ended(row)
+        self.callback.epoch_ended(row)
 
     def _write_state(self) -> None:
         """Write the state, unless that would take more than a tenth of the time.
@@ -417,7 +417,7 @@ class LossWatch:
                 raise RunawayLoss(
                     f"the loss became {value} in epoch {self.epoch}, step {len(self.losses) + 1}; "
                     f"images of that step: {listing(self.ids[rows.numpy()].tolist(), 64)}",
-                    mend="lower train.lr, set train.clip=1, or use train.precision=32-true",
+                    hint="lower train.lr, set train.clip=1, or use train.precision=32-true",
                 )
             self.losses.append(value)
         self.pending = []
@@ -458,7 +458,7 @@ def check_parts(config: Config, model: nn.Module, rows: int, world: int) -> None
 
 def _check(config: Config, model: nn.Module, hardware: Hardware, processes: Processes) -> None:
     if config.train.rdrop:
-        check_draws(model, config.images.size)
+        check_has_dropout(model, config.images.size)
     if config.finetune.unfreeze_epochs and processes.world > 1:
         raise FoldcraftError(
             "layers are set free one by one on a single process only",

@@ -10,7 +10,7 @@ from torch import nn
 
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.metrics.calibration import calibrated, log_loss
-from foldcraft.predictions.inference import Member, predict
+from foldcraft.predictions.inference import InferenceModel, predict
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end
 
@@ -42,8 +42,14 @@ def between(start: State, end: State, share: float) -> State:
     }
 
 
-def choose(
-    start: State, end: State, model: nn.Module, member: Member, rows: np.ndarray, truth: np.ndarray, units: np.ndarray
+def choose_point(
+    start: State,
+    end: State,
+    model: nn.Module,
+    member: InferenceModel,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    units: np.ndarray,
 ) -> Interpolated:
     """Try `POINTS` on the held-out rows.
 
@@ -64,7 +70,7 @@ def choose(
     return Interpolated(between(start, end, share), share, oof, dict(zip(POINTS, losses, strict=True)))
 
 
-def _predict(weights: State, model: nn.Module, member: Member, rows: np.ndarray) -> np.ndarray:
+def _predict(weights: State, model: nn.Module, member: InferenceModel, rows: np.ndarray) -> np.ndarray:
     net = copy.deepcopy(model)
     net.load_state_dict(weights)
     placed = member.hardware.place(net.eval())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import write_atomic
 from foldcraft.data import contact_sheet
-from foldcraft.data.contact_sheet import Tile
-from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.data.contact_sheet import SheetTile
+from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.study.audit.run import Audit
 from foldcraft.views.terminal import Terminal
 
@@ -19,7 +19,7 @@ COLUMNS = 8
 Paths = Mapping[tuple[str, str], Path]
 
 
-def write(audit: Audit, folder: Path, audience: Audience) -> None:
+def write(audit: Audit, folder: Path, callback: Callback) -> None:
     """Write all of it; the summary comes last, and sheets of what is found no more go.
 
     Raises:
@@ -30,8 +30,8 @@ def write(audit: Audit, folder: Path, audience: Audience) -> None:
     for old in set(folder.glob("*.csv")) - {folder / name for name in audit.csvs}:
         old.unlink()  # of an earlier audit, which could look at more
     paths = _paths(audit)
-    drawn = [finding for finding in audit.findings if any(_path_exists(strip, paths) for strip in finding.strips)]
-    with audience.progress("drawing contact sheets", len(drawn)) as advance:
+    drawn = [finding for finding in audit.findings if any(_path_exists(strip, paths) for strip in finding.image_rows)]
+    with callback.progress("drawing contact sheets", len(drawn)) as advance:
         for finding in drawn:
             contact_sheet.save(draw(finding, paths, audit.bounds), sheet_file(folder, finding))
             advance(1)
@@ -47,15 +47,15 @@ def sheet_file(folder: Path, finding: Finding) -> Path:
 
 def draw(finding: Finding, paths: Paths, bounds: tuple[float, float]) -> Image.Image:
     """The images of a finding, the worst first; what belongs together stands in a row, pairs four a row."""
-    strips, left = [], MOST_TILES
-    for strip in finding.strips:
+    image_rows, left = [], MOST_TILES
+    for strip in finding.image_rows:
         if left <= 0:
             break
-        strips.append([_tile(shown, paths, bounds) for shown in strip[: min(left, 2 * COLUMNS)]])
-        left -= len(strips[-1])
-    if len({len(strip) for strip in strips}) == 1 and COLUMNS % len(strips[0]) == 0:  # single images, or pairs
-        return contact_sheet.sheet(contact_sheet.in_rows([tile for strip in strips for tile in strip], COLUMNS))
-    return contact_sheet.sheet([row for strip in strips for row in contact_sheet.in_rows(strip, COLUMNS)])
+        image_rows.append([_tile(shown, paths, bounds) for shown in strip[: min(left, 2 * COLUMNS)]])
+        left -= len(image_rows[-1])
+    if len({len(strip) for strip in image_rows}) == 1 and COLUMNS % len(image_rows[0]) == 0:  # single images, or pairs
+        return contact_sheet.sheet(contact_sheet.in_rows([tile for strip in image_rows for tile in strip], COLUMNS))
+    return contact_sheet.sheet([row for strip in image_rows for row in contact_sheet.in_rows(strip, COLUMNS)])
 
 
 def show(audit: Audit, folder: Path, terminal: Terminal) -> None:
@@ -69,7 +69,7 @@ def show(audit: Audit, folder: Path, terminal: Terminal) -> None:
     for finding in audit.findings:
         terminal.say(f"{finding.severity}: {finding.name}: {finding.sentence}")
         if finding.severity != "info":
-            terminal.say(f"    {finding.mend}")
+            terminal.say(f"    {finding.hint}")
     for reason in audit.skipped:
         terminal.say(f"not looked at: {reason}")
     terminal.say(f"images of each finding: {folder / 'sheets'}; all numbers: {folder / 'summary.json'}")
@@ -95,12 +95,12 @@ def _paths(audit: Audit) -> Paths:
     return {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
 
 
-def _path_exists(strip: list[Shown], paths: Paths) -> bool:
+def _path_exists(strip: list[ImageRef], paths: Paths) -> bool:
     return any(paths[shown.part, shown.id].is_file() for shown in strip)
 
 
-def _tile(shown: Shown, paths: Paths, bounds: tuple[float, float]) -> Tile:
+def _tile(shown: ImageRef, paths: Paths, bounds: tuple[float, float]) -> SheetTile:
     name = shown.id if shown.part == "train" else f"test {shown.id}"
-    return Tile(
+    return SheetTile(
         contact_sheet.thumbnail(paths[shown.part, shown.id], bounds), [name, shown.note] if shown.note else [name]
     )

@@ -101,7 +101,7 @@ def parse_folds(text: str, count: int) -> list[int]:
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
-    output_streams.make_patient()
+    output_streams.make_robust()
     try:
         child_processes.watch()
         allocator.keep_freed_memory()
@@ -131,10 +131,10 @@ def _machine_trouble(error: RuntimeError) -> FoldcraftError | None:
         what = ". ".join(said.split(". ")[:2])  # "CUDA out of memory. Tried to allocate 9 GiB", and advice after it
         return FoldcraftError(what, "train.batch", "halve it, or images.size, or set train.accumulate=2")
     if said.startswith("DataLoader worker"):
-        mend = "the machine's memory may be full: use fewer; the same command goes on"
-        return FoldcraftError(said.rstrip(". "), "train.workers", mend)
+        hint = "the machine's memory may be full: use fewer; the same command goes on"
+        return FoldcraftError(said.rstrip(". "), "train.workers", hint)
     if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
-        return FoldcraftError("a process that worked for this one was killed", mend="the machine's memory may be full")
+        return FoldcraftError("a process that worked for this one was killed", hint="the machine's memory may be full")
     if type(error).__name__.startswith("Dist") or "gloo" in said or "NCCL" in said:
         what = f"another process of this training has ended, or cannot be reached: {shorten(said, 120)}"
         return FoldcraftError(what, "torchrun", "what it said stands above; the same command goes on")

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.data import contact_sheet
 from foldcraft.data.augment import Augment
-from foldcraft.data.contact_sheet import Tile, enlarged
+from foldcraft.data.contact_sheet import SheetTile, enlarged
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.data.loader import Draw, PlainImages, TrainImages
+from foldcraft.data.loader import PlainImages, Sample, TrainImages
 from foldcraft.data.mixup import mix_of
 from foldcraft.models import backbones
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -33,31 +33,31 @@ class Preview:
     steps: list[tuple[str, float]]
 
 
-def draw(work: Workspace, images: int, draws: int, audience: Audience) -> Preview:
+def draw(experiment: Experiment, images: int, draws: int, callback: Callback) -> Preview:
     """So many images, and so many augmented draws of each.
 
     The tensors are those that training makes, brought back from normalised floats to pixels.
     """
-    config = work.config
-    _, blueprint = backbones.build(config.backbone, len(work.competition.classes), config.images.size)
-    store, _ = work.open_images([work.image_spec(blueprint)], audience)[0]
+    config = experiment.config
+    _, blueprint = backbones.build(config.backbone, len(experiment.competition.classes), config.images.size)
+    store, _ = experiment.open_images([experiment.image_spec(blueprint)], callback)[0]
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
-    rows = _spread(work.competition.targets, images)
+    rows = _spread(experiment.competition.targets, images)
     plain = preparation(PlainImages(store, config.images).__getitems__(rows))
     augment = Augment(config.augment, config.images, store.pixels.shape[1])
-    columns = [plain, *(_augmented(work, store, augment, preparation, rows, number) for number in range(draws))]
+    columns = [plain, *(_augmented(experiment, store, augment, preparation, rows, number) for number in range(draws))]
     pixels = [_to_pixels(column, preparation) for column in columns]
-    labels = work.competition.classes.decode(work.competition.targets[rows])
-    captions = [f"{work.competition.train_ids[row]}: {label}" for row, label in zip(rows, labels, strict=True)]
+    labels = experiment.competition.classes.decode(experiment.competition.targets[rows])
+    captions = [f"{experiment.competition.train_ids[row]}: {label}" for row, label in zip(rows, labels, strict=True)]
     lines = [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
     mixed = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
     of_batches = [(f"{' or '.join(mixed)}, of whole batches", config.augment.mix_prob)] if mixed else []
     return Preview(contact_sheet.sheet(lines), augment.steps + of_batches)
 
 
-def _row(images: Sequence[np.ndarray], caption: str) -> list[Tile]:
+def _row(images: Sequence[np.ndarray], caption: str) -> list[SheetTile]:
     first, *others = [enlarged(Image.fromarray(image)) for image in images]
-    return [Tile(first, [caption]), *map(Tile, others)]
+    return [SheetTile(first, [caption]), *map(SheetTile, others)]
 
 
 def _spread(targets: np.ndarray, count: int) -> np.ndarray:
@@ -71,13 +71,13 @@ def _spread(targets: np.ndarray, count: int) -> np.ndarray:
 
 
 def _augmented(
-    work: Workspace, store: ImageStore, augment: Augment, preparation: Preparation, rows: np.ndarray, number: int
+    experiment: Experiment, store: ImageStore, augment: Augment, preparation: Preparation, rows: np.ndarray, number: int
 ) -> torch.Tensor:
-    config = work.config
-    draws = [Draw(int(row), seed_from(config.seed, "preview", number, place)) for place, row in enumerate(rows)]
-    batch = TrainImages(store, work.competition.targets, augment).__getitems__(draws)
+    config = experiment.config
+    draws = [Sample(int(row), seed_from(config.seed, "preview", number, place)) for place, row in enumerate(rows)]
+    batch = TrainImages(store, experiment.competition.targets, augment).__getitems__(draws)
     images = preparation(batch.images)
-    mix = mix_of(config.augment, len(work.competition.classes), config.seed)
+    mix = mix_of(config.augment, len(experiment.competition.classes), config.seed)
     return mix(images, batch.targets, number)[0] if mix else images
 
 

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from foldcraft.common import output_streams
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import counted, printable
 from foldcraft.common.paths import FoldFolder
@@ -36,7 +36,7 @@ class _Console(Console):
         output_streams.let_go()
 
 
-class Terminal(Audience):
+class Terminal(Callback):
     """Prints to stdout.
 
     Colours follow NO_COLOR and FORCE_COLOR; bars appear on a terminal only, whatever these say.
@@ -287,10 +287,10 @@ def _packed(pairs: Sequence[str], width: int, indent: str = "  ", between: str =
     yield from textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=indent * 2)
 
 
-class Several(Audience):
+class CallbackList(Callback):
     """Several audiences as one."""
 
-    def __init__(self, *members: Audience) -> None:
+    def __init__(self, *members: Callback) -> None:
         self.members = members
 
     def say(self, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.views.wandb_process import run_id
@@ -27,7 +27,7 @@ GOODBYE = {"do": "goodbye"}
 MIRROR = [sys.executable, "-m", "foldcraft.views.wandb_process"]
 
 
-class Tracker(Audience):
+class Tracker(Callback):
     """Tells the mirror process what happens: a W&B run a fold, grouped by experiment.
 
     Args:

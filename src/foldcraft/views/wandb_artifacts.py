@@ -11,7 +11,7 @@ from foldcraft.common.paths import FoldFolder, experiment_folder
 SOURCE = Path(__file__).parents[2]
 
 
-class Keeper:
+class ArtifactLogger:
     """Gives artifacts to one W&B run.
 
     Attributes:

@@ -60,7 +60,7 @@ def run_id(file: Path) -> str:
     return made
 
 
-class Mirror:
+class WandbWorker:
     """Does in W&B what the events say.
 
     Args:
@@ -137,7 +137,7 @@ class Mirror:
         run = self._open(config, secrets.token_hex(6), file.stem, "submission", {}, event["pid"], group="submissions")
         run.summary.update({key: _number(value) for key, value in event["entry"].items()})
         if config.tracking.artifacts != "off":
-            keeper = wandb_artifacts.Keeper(self.wandb, run)
+            keeper = wandb_artifacts.ArtifactLogger(self.wandb, run)
             for name, folds in event["members"].items():
                 member = config.model_copy(update={"experiment": name})
                 keeper.use(*wandb_artifacts.of_oof(member, folds))
@@ -202,7 +202,7 @@ class Mirror:
 
         if config.tracking.artifacts == "off":
             return
-        keeper, folder = wandb_artifacts.Keeper(self.wandb, self.fold), FoldFolder.of(config, fold)
+        keeper, folder = wandb_artifacts.ArtifactLogger(self.wandb, self.fold), FoldFolder.of(config, fold)
         keeper.code()
         keeper.use(*wandb_artifacts.of_folds(config))
         for teacher in config.distill.teachers:
@@ -214,7 +214,7 @@ class Mirror:
 
         if config.tracking.artifacts == "off":
             return
-        keeper = wandb_artifacts.Keeper(self.wandb, run)
+        keeper = wandb_artifacts.ArtifactLogger(self.wandb, run)
         keeper.put(*wandb_artifacts.of_fold(config.experiment, folder))
         if config.tracking.artifacts == "models":
             keeper.put(*wandb_artifacts.of_model(config.experiment, folder), changes=False)
@@ -260,7 +260,7 @@ class Mirror:
             run.summary.update(summary)
             run.log(wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds))
             if config.tracking.artifacts != "off":
-                keeper = wandb_artifacts.Keeper(self.wandb, run)
+                keeper = wandb_artifacts.ArtifactLogger(self.wandb, run)
                 for folder in folders:
                     keeper.use(*wandb_artifacts.of_fold(config.experiment, folder))
                 keeper.put(*wandb_artifacts.of_oof(config, list(numbers)))
@@ -301,7 +301,7 @@ def summary_of(card: Any, manifests: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def end_in_time(mirror: Mirror, began: float) -> None:
+def end_in_time(mirror: WandbWorker, began: float) -> None:
     """End this process when its last chance is over, whatever W&B is doing."""
     while time.monotonic() - began < LAST_CHANCE + mirror.kept / UPLOAD:
         time.sleep(1)
@@ -314,7 +314,7 @@ def main() -> int:
     sweep = {name: os.environ.pop(name) for name in SWEEP if name in os.environ}  # W&B must not see it in every run
     import wandb
 
-    mirror = Mirror(wandb, sweep if "WANDB_SWEEP_ID" in sweep else {})
+    mirror = WandbWorker(wandb, sweep if "WANDB_SWEEP_ID" in sweep else {})
 
     def listen() -> None:
         read_events(happened)

@@ -16,10 +16,10 @@ from PIL import Image, ImageFilter
 
 from foldcraft.common import config
 from foldcraft.data import competition, contact_sheet, image_cache, image_stats
-from foldcraft.data.contact_sheet import Tile
+from foldcraft.data.contact_sheet import SheetTile
 from foldcraft.predictions.experiment import with_scale
 from foldcraft.study.audit import file_issues, label_errors, label_issues, leaks
-from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.views import audit_report, cli
 
 SIDE = 32
@@ -269,7 +269,7 @@ def test_groups_with_mixed_labels(sound: Path) -> None:
     assert label_issues.mixed_groups(tables).to_dict("records") == [
         {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
     ]
-    assert Shown("train", "000.png", "bar") in found.strips[0]
+    assert ImageRef("train", "000.png", "bar") in found.image_rows[0]
 
 
 def test_groups_that_look_alike_or_are_missing(sound: Path, command) -> None:
@@ -488,8 +488,8 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (300, 100), colour).save(tmp_path / name)
     paths = {("train", name): tmp_path / name for name in ("a.png", "b.png", "bad.png")}
-    strips = [[Shown("train", "a.png", "x" * 500), Shown("train", "b.png")], [Shown("train", "bad.png")]]
-    made = audit_report.draw(Finding("pairs", "info", 2, "", "", "", strips), paths, (0, 65535))
+    image_rows = [[ImageRef("train", "a.png", "x" * 500), ImageRef("train", "b.png")], [ImageRef("train", "bad.png")]]
+    made = audit_report.draw(Finding("pairs", "info", 2, "", "", "", image_rows), paths, (0, 65535))
     assert made.size == (
         2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP,
         2 * (contact_sheet.THUMBNAIL + contact_sheet.GAP) + contact_sheet.GAP + 3 * contact_sheet.LINE,
@@ -505,7 +505,7 @@ def test_a_sheet_keeps_captions_apart_and_shows_what_cannot_be_read(tmp_path: Pa
     )
     assert (caption < 128).any()
     assert contact_sheet.enlarged(Image.new("L", (8, 8))).size == (96, 96)
-    assert contact_sheet.sheet([[Tile(Image.new("RGB", (8, 8)), ["only"])]]).width > 8
+    assert contact_sheet.sheet([[SheetTile(Image.new("RGB", (8, 8)), ["only"])]]).width > 8
 
 
 def test_two_audits_at_once(sound: Path, command) -> None:
@@ -529,6 +529,6 @@ def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
     found = {finding.name: finding for finding in file_issues.find(facts, tables, words)}
     assert "4095 white" in found["deep"].sentence
     assert found["deep"].count == 9
-    ((shown,),) = found["bands_left_out"].strips
+    ((shown,),) = found["bands_left_out"].image_rows
     assert shown.id == tables.train_ids[20]
     assert facts["mean_g"][:9].min() > 10

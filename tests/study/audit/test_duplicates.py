@@ -16,7 +16,7 @@ from foldcraft.common.config import FoldsConfig
 from foldcraft.data import folds, splitting
 from foldcraft.study.audit import duplicates, image_hash
 from foldcraft.study.audit.duplicates import Null
-from foldcraft.study.audit.image_hash import Pictures, Sketches, Stack
+from foldcraft.study.audit.image_hash import GreyImages, ImageHashes, Stack
 
 SIDE = 64
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -115,9 +115,9 @@ def test_features_find_a_crop_that_pixels_do_not():
 def test_all_eight_ways_round_are_told_apart(way: int):
     images = np.stack([scene(seed) for seed in range(12)])
     turned = np.stack([image_hash.turn(image, way) for image in images])
-    pictures = Pictures(Stack([images, turned]), np.arange(24))
+    pictures = GreyImages(Stack([images, turned]), np.arange(24))
     deviation = image_hash.spread(pictures)
-    made = Sketches.of(pictures, deviation)
+    made = ImageHashes.of(pictures, deviation)
     rows = np.arange(12)
     assert made.way_round(rows, rows + 12).tolist() == [way] * 12
     assert np.allclose(made.similar(rows)[rows, rows + 12], 1, atol=0.01)

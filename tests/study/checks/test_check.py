@@ -12,7 +12,7 @@ from conftest import write_competition
 from torch import nn
 
 from foldcraft.common import checksums, config
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.data import augment, competition, folds, loader, splitting
 from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.hardware import Hardware
@@ -59,7 +59,7 @@ def check(digits: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report
     def call(*words: str, only: Collection[str] = ()) -> Report:
         settings = config.load(Path("configs/tiny.yaml"), words)
         return examine(
-            opening.read(settings), Audience(), IMAGES, only or [name for name in CHECKS if name not in TIMED]
+            opening.read(settings), Callback(), IMAGES, only or [name for name in CHECKS if name not in TIMED]
         )
 
     return call
@@ -303,7 +303,7 @@ def test_each_breakage_fails_its_own_check(
     report = check(*words, only=[name for name in CHECKS if name not in left_out])
     failed = those(report, FAIL)
     assert must <= failed <= must | may, numbers(report)
-    assert all(line.finding.mend for line in report.lines if line.check in failed)
+    assert all(line.finding.hint for line in report.lines if line.check in failed)
 
 
 def test_precision_is_measured_against_32_bits(check, monkeypatch: pytest.MonkeyPatch) -> None:

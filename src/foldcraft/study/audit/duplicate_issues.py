@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.data.competition import Competition
 from foldcraft.study.audit import duplicates
 from foldcraft.study.audit.duplicates import BETWEEN, TEST, TRAIN
-from foldcraft.study.audit.finding import Finding, Severity, Shown
+from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
 TABLE = "duplicates.csv"
 MANY = 0.02  # share of the images from which copies change what a score means
@@ -19,10 +19,10 @@ def search(
     data: Competition,
     pixels: tuple[np.ndarray, np.ndarray],
     features: tuple[np.ndarray, np.ndarray] | None,
-    audience: Audience,
+    callback: Callback,
 ) -> pd.DataFrame:
     """The pairs of `duplicates.find`."""
-    return duplicates.find(*pixels, data.train_ids, data.test_ids, features, data.targets, audience)
+    return duplicates.find(*pixels, data.train_ids, data.test_ids, features, data.targets, callback)
 
 
 def find(pairs: pd.DataFrame, data: Competition, fold: np.ndarray | None = None) -> list[Finding]:
@@ -69,29 +69,31 @@ def _within(pairs: pd.DataFrame, data: Competition, labels: pd.Series, fold: np.
         told = f"{rows} of {len(data.train_ids)} training images are copies of each other ({_kinds(some)})"
         severity: Severity = "info"
         if name == "copies_together":
-            sentence, mend = f"{told} and stay in one fold", "nothing"
+            sentence, hint = f"{told} and stay in one fold", "nothing"
         elif fold is None:
             sentence = f"{told} and would come into different folds"
-            mend = "src/split.py keeps them in one fold unless folds.merge_duplicates=false"
+            hint = "src/split.py keeps them in one fold unless folds.merge_duplicates=false"
         else:
             sentence, severity = f"{told} and lie in different folds", _severity(rows, len(data.train_ids))
-            mend = "OOF scores are too good by as much as these rows count; delete the folds file and run src/split.py"
-        yield Finding(name, severity, len(some), sentence, mend, TABLE, _strips(some, labels))
+            hint = "OOF scores are too good by as much as these rows count; delete the folds file and run src/split.py"
+        yield Finding(name, severity, len(some), sentence, hint, TABLE, _strips(some, labels))
 
 
 def _conflicts(pairs: pd.DataFrame, labels: pd.Series) -> Finding | None:
     found = duplicates.conflicts(pairs, labels)
     if found.empty:
         return None
-    strips = [[Shown("train", row.id, row.label) for row in rows.itertuples()] for _, rows in found.groupby("cluster")]
+    image_rows = [
+        [ImageRef("train", row.id, row.label) for row in rows.itertuples()] for _, rows in found.groupby("cluster")
+    ]
     return Finding(
         "copies_with_other_labels",
         _severity(len(found), len(labels)),
         len(found),
-        f"{len(found)} training images are copies of each other and labelled differently ({len(strips)} sets)",
+        f"{len(found)} training images are copies of each other and labelled differently ({len(image_rows)} sets)",
         "at most one label of each set is right: correct the others, or drop the set",
         TABLE,
-        strips,
+        image_rows,
     )
 
 
@@ -109,13 +111,13 @@ def _kinds(pairs: pd.DataFrame) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in pairs["kind"].value_counts().items())
 
 
-def _strips(pairs: pd.DataFrame, labels: pd.Series) -> Sequence[Sequence[Shown]]:
+def _strips(pairs: pd.DataFrame, labels: pd.Series) -> Sequence[Sequence[ImageRef]]:
     """A strip a pair, the least alike first: these are the ones to look at."""
     parts = {TRAIN: ("train", "train"), BETWEEN: ("train", "test"), TEST: ("test", "test")}
-    strips = []
+    image_rows = []
     for row in pairs.sort_values("score", kind="stable").itertuples():
         a, b = parts[row.where]
         notes = [str(labels[id_]) if part == "train" else "" for part, id_ in ((a, row.id_a), (b, row.id_b))]
-        first = Shown(a, row.id_a, f"{row.kind} {row.score:.2f} {notes[0]}".strip())
-        strips.append([first, Shown(b, row.id_b, notes[1])])
-    return strips
+        first = ImageRef(a, row.id_a, f"{row.kind} {row.score:.2f} {notes[0]}".strip())
+        image_rows.append([first, ImageRef(b, row.id_b, notes[1])])
+    return image_rows

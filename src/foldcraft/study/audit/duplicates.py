@@ -14,10 +14,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.study.audit import image_hash
-from foldcraft.study.audit.image_hash import Agreement, Pictures, Sketches, Stack, agreement, chunks, reduced
+from foldcraft.study.audit.image_hash import Agreement, GreyImages, ImageHashes, Stack, agreement, chunks, reduced
 
 COLUMNS = ["id_a", "id_b", "where", "kind", "score"]
 TRAIN, BETWEEN, TEST = "train-train", "train-test", "test-test"
@@ -67,7 +67,7 @@ def find(
     test_ids: Sequence[str],
     features: tuple[np.ndarray, np.ndarray] | None = None,
     labels: Sequence[object] | None = None,
-    audience: Audience | None = None,
+    callback: Callback | None = None,
 ) -> pd.DataFrame:
     """All pairs of images that are copies of each other, the surest first.
 
@@ -88,7 +88,7 @@ def find(
     truth = np.full(len(train_ids) + len(test_ids), -1)
     if labels is not None:
         truth[: len(train_ids)] = pd.factorize(np.asarray(labels))[0]
-    search = _Search(Stack([train_pixels, test_pixels]), truth, audience or Audience())
+    search = _Search(Stack([train_pixels, test_pixels]), truth, callback or Callback())
     search.copies()
     search.cropped(features)
     ids = np.array([*train_ids, *test_ids], dtype=object)
@@ -119,21 +119,21 @@ class _Search:
         rows: those that are compared: of equal images one, and none that are flat.
     """
 
-    def __init__(self, stack: Stack, truth: np.ndarray, audience: Audience) -> None:
-        self.audience, self.notes = audience, []
+    def __init__(self, stack: Stack, truth: np.ndarray, callback: Callback) -> None:
+        self.callback, self.notes = callback, []
         self.unique, equal = _equal(stack)
         self.pairs = _table(equal, "exact", 1.0)
-        flat = image_hash.flat(Pictures(stack, self.unique))
+        flat = image_hash.flat(GreyImages(stack, self.unique))
         if flat.any():
             self.notes.append(f"{flat.sum()} images are next to empty and were compared for equal pixels only")
         self.rows = self.unique[~flat]
-        self.pictures, self.truth = Pictures(stack, self.rows), truth[self.rows]
+        self.pictures, self.truth = GreyImages(stack, self.rows), truth[self.rows]
         self.deviation = image_hash.spread(self.pictures)
-        self.sketches = Sketches.of(self.pictures, self.deviation)
+        self.sketches = ImageHashes.of(self.pictures, self.deviation)
 
     def copies(self) -> None:
         """Find pairs whose pixels agree whichever way round."""
-        with self.audience.progress("comparing images", len(self.rows)) as advance:
+        with self.callback.progress("comparing images", len(self.rows)) as advance:
             self.candidates = self._nearest(self.sketches.similar, BY_SKETCH, advance)
         near, apart = (self._turned(pairs) for pairs in (self.candidates.near(), self.candidates.apart))
         found, sure = self._measured("copies", near, apart, align=False)
@@ -148,7 +148,7 @@ class _Search:
             self.notes.append("no frozen features: other crops of an image are found only where they differ little")
         elif len(self.rows) > 1:
             vectors = reduced(Stack(features), self.rows)
-            with self.audience.progress("comparing features", len(self.rows)) as advance:
+            with self.callback.progress("comparing features", len(self.rows)) as advance:
                 more = self._nearest(lambda rows: vectors[rows] @ vectors.T, TO_ALIGN, advance)
             near, apart = (
                 np.concatenate([triples, np.column_stack([pairs, np.zeros(len(pairs), int)])])
@@ -179,7 +179,7 @@ class _Search:
 
     def _measured(self, what: str, near: np.ndarray, apart: np.ndarray, align: bool) -> tuple[Agreement, np.ndarray]:
         """How well the images of near pairs (n, 3) agree, and the places of those that do so beyond chance."""
-        with self.audience.progress(f"comparing pixels: {what}", len(near) + len(apart)) as advance:
+        with self.callback.progress(f"comparing pixels: {what}", len(near) + len(apart)) as advance:
             found, chance = (
                 agreement(self.pictures, self.deviation, *triples.T, align, advance) for triples in (near, apart)
             )

@@ -13,7 +13,7 @@ from PIL import Image
 from foldcraft.common.errors import listing
 from foldcraft.data.competition import Tables
 from foldcraft.data.image_paths import IMAGE_SUFFIXES
-from foldcraft.study.audit.finding import Finding, Severity, Shown
+from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
 TABLE = "files.csv"
 FAR = 6.0  # robust standard deviations beyond which a size is extreme
@@ -42,7 +42,7 @@ def table(facts: pd.DataFrame, findings: Sequence[Finding], folder: Path) -> pd.
     """The facts, and the names of the findings that an image is one of."""
     of_row: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
-        for strip in finding.strips if finding.table == TABLE else ():
+        for strip in finding.image_rows if finding.table == TABLE else ():
             for shown in strip:
                 of_row.setdefault((shown.part, shown.id), []).append(finding.name)
     names = [";".join(of_row.get(key, [])) for key in zip(facts["part"], facts["id"], strict=True)]
@@ -66,27 +66,29 @@ def _finding(
     severity: Severity,
     rows: pd.DataFrame,
     what: str,
-    mend: str,
+    hint: str,
     note: Callable[[pd.Series], object] = lambda row: "",
 ) -> Finding | None:
     """A finding about `rows`; None where there are none."""
     if rows.empty:
         return None
-    strips = [[Shown(row["part"], row["id"], str(note(row)))] for _, row in rows.iterrows()]
+    image_rows = [[ImageRef(row["part"], row["id"], str(note(row)))] for _, row in rows.iterrows()]
     parts = [f"{n} of {part}" for part in ("train", "test") if (n := int((rows["part"] == part).sum()))]
-    return Finding(name, severity, len(rows), f"{len(rows)} images {what} ({', '.join(parts)})", mend, TABLE, strips)
+    return Finding(
+        name, severity, len(rows), f"{len(rows)} images {what} ({', '.join(parts)})", hint, TABLE, image_rows
+    )
 
 
 def _broken(facts: pd.DataFrame) -> Iterator[Finding | None]:
     problem = facts["problem"].str.lower()
     missing, cut = problem == "missing", problem.str.contains("truncated")
-    mend = "fetch them again, or drop their rows; training refuses them"
+    hint = "fetch them again, or drop their rows; training refuses them"
     yield _finding(
         "missing", "serious", facts[missing], "are missing", "fetch them, mend competition.image, or drop rows"
     )
-    yield _finding("truncated", "serious", facts[cut], "end too early", mend, lambda row: row["problem"])
+    yield _finding("truncated", "serious", facts[cut], "end too early", hint, lambda row: row["problem"])
     rest = facts[(problem != "") & ~missing & ~cut]
-    yield _finding("unreadable", "serious", rest, "cannot be read", mend, lambda row: row["problem"])
+    yield _finding("unreadable", "serious", rest, "cannot be read", hint, lambda row: row["problem"])
 
 
 def _odd_kinds(sound: pd.DataFrame) -> Iterator[Finding | None]:
@@ -177,8 +179,8 @@ def _odd_pixels(sound: pd.DataFrame) -> Iterator[Finding | None]:
         ("very_bright", 255 - grey + 2 * spread, "are very bright all over"),
     ):
         unlike_others = (edge < FAINTISH) & (robust_distance(edge, FAINT) < -UNLIKELY)
-        mend = f"{look}; if all images of more than 8 bits are dark, lower images.max_value"
-        yield _finding(name, "info", _by(sound, -edge, ((edge < FAINT) | unlike_others) & ~flat), what, mend)
+        hint = f"{look}; if all images of more than 8 bits are dark, lower images.max_value"
+        yield _finding(name, "info", _by(sound, -edge, ((edge < FAINT) | unlike_others) & ~flat), what, hint)
     # Of an image of little contrast all edges are low, however sharp they are.
     sharpness = sound["sharpness"].to_numpy()
     far = robust_distance(np.log2(sharpness + 1e-4), np.log2(TIMES_SHARP) / UNLIKELY)

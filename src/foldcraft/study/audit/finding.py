@@ -10,7 +10,7 @@ MOST_IDS = 20  # in the summary; the CSV has all
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImageRef:
     """An image on a contact sheet.
 
     Attributes:
@@ -34,23 +34,23 @@ class Finding:
         name: a word or two joined by "_"; the contact sheet is called after it.
         count: how many images, labels, pairs or groups it is about, as the sentence says.
         sentence: what was found, with its numbers.
-        mend: what to do about it.
+        hint: what to do about it.
         table: the CSV that lists all of it.
-        strips: images, the worst first; those that belong together are one strip.
+        image_rows: images, the worst first; those that belong together are one row.
     """
 
     name: str
     severity: Severity
     count: int
     sentence: str
-    mend: str
+    hint: str
     table: str
-    strips: Sequence[Sequence[Shown]] = field(default=(), repr=False)
+    image_rows: Sequence[Sequence[ImageRef]] = field(default=(), repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """What the summary says of it."""
-        ids = list(dict.fromkeys(str(shown) for strip in self.strips for shown in strip))
-        words = {name: getattr(self, name) for name in ("name", "severity", "count", "sentence", "mend", "table")}
+        ids = list(dict.fromkeys(str(shown) for strip in self.image_rows for shown in strip))
+        words = {name: getattr(self, name) for name in ("name", "severity", "count", "sentence", "hint", "table")}
         return {**words, "ids": ids[:MOST_IDS]}
 
 

@@ -53,7 +53,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class GreyImages:
     """Some of the decoded images, uint8 (N, S, S, 3), as small grey ones."""
 
     stack: Stack
@@ -75,13 +75,13 @@ def chunks(count: int, size: int = CHUNK) -> Iterator[np.ndarray]:
         yield np.arange(first, min(first + size, count))
 
 
-def flat(pictures: Pictures) -> np.ndarray:
+def flat(pictures: GreyImages) -> np.ndarray:
     """Images in which there is next to nothing (N,)."""
     parts = [pictures.grey(rows).std((1, 2)) < FLAT for rows in chunks(len(pictures))]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
-def spread(pictures: Pictures) -> np.ndarray:
+def spread(pictures: GreyImages) -> np.ndarray:
     """How much each frequency varies over a sample of the images, (FINE, FINE), the same both ways round."""
     count = len(pictures)
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
@@ -93,7 +93,7 @@ def spread(pictures: Pictures) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Sketches:
+class ImageHashes:
     """Unit vectors of N images, split by whether a flip changes their sign.
 
     Attributes:
@@ -105,7 +105,7 @@ class Sketches:
     turned: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, pictures: Pictures, deviation: np.ndarray) -> "Sketches":
+    def of(cls, pictures: GreyImages, deviation: np.ndarray) -> "ImageHashes":
         """Sketches of all images, read a few at a time."""
         inside = np.add.outer(np.arange(COARSE), np.arange(COARSE)) < COARSE
         parity = np.add.outer(np.arange(COARSE) % 2, 2 * (np.arange(COARSE) % 2))
@@ -172,7 +172,7 @@ class Agreement:
 
 
 def agreement(
-    pictures: Pictures,
+    pictures: GreyImages,
     deviation: np.ndarray,
     a: np.ndarray,
     b: np.ndarray,
@@ -190,16 +190,16 @@ def agreement(
     """
     score, evidence = np.empty(len(a), np.float32), np.empty(len(a), np.float32)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        work = partial(_agreement, pictures, deviation, align=align)
+        experiment = partial(_agreement, pictures, deviation, align=align)
         parts = [(places, a[places], b[places], ways[places]) for places in chunks(len(a))]
-        for (places, *_), found in zip(parts, pool.map(lambda part: work(*part[1:]), parts), strict=True):
+        for (places, *_), found in zip(parts, pool.map(lambda part: experiment(*part[1:]), parts), strict=True):
             score[places], evidence[places] = found
             progress(len(places))
     return Agreement(score, evidence)
 
 
 def _agreement(
-    pictures: Pictures, deviation: np.ndarray, a: np.ndarray, b: np.ndarray, ways: np.ndarray, align: bool
+    pictures: GreyImages, deviation: np.ndarray, a: np.ndarray, b: np.ndarray, ways: np.ndarray, align: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     left, right = pictures.grey(a), pictures.grey(b)
     shown = np.ones_like(left)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.data.targets import Classes
-from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.study.audit.finding import Finding, ImageRef
 
 TABLE = "label_errors.csv"
 
@@ -105,6 +105,6 @@ def find(listed: pd.DataFrame, suspicion: Suspicion, judge_name: str) -> list[Fi
         return []
     rows = len(suspicion.margin)
     sentence = f"{len(listed)} of {rows} labels are probably wrong by {judge_name} ({suspicion.expected:.0f} expected)"
-    strips = [[Shown("train", row.id, f"{row.label} > {row.suggested}")] for row in listed.itertuples()]
-    mend = "look at them from the top and correct what is wrong in the CSV; many are only hard; nothing was changed"
-    return [Finding("label_errors", "warning", len(listed), sentence, mend, TABLE, strips)]
+    image_rows = [[ImageRef("train", row.id, f"{row.label} > {row.suggested}")] for row in listed.itertuples()]
+    hint = "look at them from the top and correct what is wrong in the CSV; many are only hard; nothing was changed"
+    return [Finding("label_errors", "warning", len(listed), sentence, hint, TABLE, image_rows)]

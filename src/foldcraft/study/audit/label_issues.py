@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldcraft.common.errors import listing
 from foldcraft.data.competition import Tables
-from foldcraft.study.audit.finding import Finding, Shown
+from foldcraft.study.audit.finding import Finding, ImageRef
 
 TABLE = "labels.csv"
 GROUPS_TABLE = "mixed_groups.csv"
@@ -162,7 +162,7 @@ def _alike(tables: Tables, cells: np.ndarray, words: tuple[str, str, str, str]) 
 def _rare(tables: Tables, folds: int) -> Iterator[Finding]:
     counts = table(tables)
     kind = "rows" if tables.groups is None else "groups"
-    for name, severity, rare, what, mend in (
+    for name, severity, rare, what, hint in (
         (
             "too_rare",
             "serious",
@@ -181,8 +181,10 @@ def _rare(tables: Tables, folds: int) -> Iterator[Finding]:
         names = counts["label"][rare].tolist()
         if names:
             told = listing([f"{row.label!r} ({row.rows} rows)" for row in counts[rare].itertuples()])
-            strips = [_some(tables, tables.labels == label, label) for label in names]
-            yield Finding(name, severity, len(names), f"{len(names)} classes have {what}: {told}", mend, TABLE, strips)
+            image_rows = [_some(tables, tables.labels == label, label) for label in names]
+            yield Finding(
+                name, severity, len(names), f"{len(names)} classes have {what}: {told}", hint, TABLE, image_rows
+            )
 
 
 def _mixed(tables: Tables) -> Finding | None:
@@ -192,7 +194,7 @@ def _mixed(tables: Tables) -> Finding | None:
     sizes = pd.Series(tables.groups).value_counts()
     several = int((sizes > 1).sum())
     share = len(mixed) / several
-    strips = [_some(tables, tables.groups == group, group=True) for group in mixed["group"].head(20)]
+    image_rows = [_some(tables, tables.groups == group, group=True) for group in mixed["group"].head(20)]
     return Finding(
         "mixed_groups",
         "warning" if share <= RARE_MIX else "info",
@@ -200,7 +202,7 @@ def _mixed(tables: Tables) -> Finding | None:
         f"{len(mixed)} of {several} groups of several rows have several labels ({share:.1%})",
         "if a group is one thing with one label, these are wrong labels; if not (faces of one photo), all is well",
         GROUPS_TABLE,
-        strips,
+        image_rows,
     )
 
 
@@ -211,8 +213,8 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
         answers = tables.test[names.target].to_numpy(dtype=str)
         unknown = sorted(set(answers.tolist()) - known - {""})
         if unknown:
-            strips = [
-                [Shown("test", row, label)]
+            image_rows = [
+                [ImageRef("test", row, label)]
                 for row, label in zip(tables.test_ids, answers, strict=True)
                 if label in unknown
             ]
@@ -223,7 +225,7 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
                 f"{names.test} has labels that no training row has: {listing(unknown)}",
                 "no model can answer them; see whether training rows are missing",
                 TABLE,
-                strips,
+                image_rows,
             )
         elif answers.size and all(answers):
             what = f"{names.test} has a column {names.target!r} of answers"
@@ -249,8 +251,8 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
             yield Finding("sample_labels", "warning", len(strange), what, "see whether labels are misspelt", TABLE)
 
 
-def _some(tables: Tables, chosen: np.ndarray, note: str = "", group: bool = False, most: int = 8) -> list[Shown]:
+def _some(tables: Tables, chosen: np.ndarray, note: str = "", group: bool = False, most: int = 8) -> list[ImageRef]:
     """The first of the chosen training rows."""
     rows = np.flatnonzero(chosen)[:most]
     ids, labels = tables.train_ids, tables.labels
-    return [Shown("train", str(ids[row]), str(labels[row]) if group else note) for row in rows]
+    return [ImageRef("train", str(ids[row]), str(labels[row]) if group else note) for row in rows]

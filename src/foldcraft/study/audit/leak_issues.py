@@ -6,7 +6,7 @@ import pandas as pd
 
 from foldcraft.data.competition import Competition
 from foldcraft.study.audit import leaks
-from foldcraft.study.audit.finding import SEVERITIES, Finding, Severity, Shown
+from foldcraft.study.audit.finding import SEVERITIES, Finding, ImageRef, Severity
 from foldcraft.study.audit.hidden_groups import Proposal
 
 TABLE = "leaks.csv"
@@ -85,7 +85,7 @@ def _shows_in(real: pd.DataFrame, content: pd.Series) -> bool:
 
 
 def _finding(
-    name: str, rows: pd.DataFrame, data: Competition, what: str, mend: str, most: Severity = "serious"
+    name: str, rows: pd.DataFrame, data: Competition, what: str, hint: str, most: Severity = "serious"
 ) -> Finding | None:
     if rows.empty:
         return None
@@ -95,20 +95,21 @@ def _finding(
     told = ", ".join(
         f"{row.by} {row.auc:.2f} ({row.low:.2f}–{row.high:.2f}, chance {row.chance:.2f})" for row in rows.itertuples()
     )
-    strips = [_strip(row.ids, row.by, data) for row in rows.itertuples()]
+    image_rows = [_strip(row.ids, row.by, data) for row in rows.itertuples()]
     severity = max(severity, most, key=SEVERITIES.index)
     return Finding(
-        name, severity, len(rows), f"{what}: AUC by {told}", mend, TABLE, [strip for strip in strips if strip]
+        name, severity, len(rows), f"{what}: AUC by {told}", hint, TABLE, [strip for strip in image_rows if strip]
     )
 
 
-def _strip(ids: str, by: str, data: Competition) -> list[Shown]:
+def _strip(ids: str, by: str, data: Competition) -> list[ImageRef]:
     """The images that give it away most; ids that both sets have are shown as training images."""
     labels = dict(zip(data.train_ids.tolist(), data.classes.decode(data.targets), strict=True))
     tests = set(data.test_ids.tolist())
     known = [name for name in ids.split(" ") if name in labels or name in tests]
     return [
-        Shown("train", name, f"{by}: {labels[name]}") if name in labels else Shown("test", name, by) for name in known
+        ImageRef("train", name, f"{by}: {labels[name]}") if name in labels else ImageRef("test", name, by)
+        for name in known
     ]
 
 
@@ -119,7 +120,7 @@ def find_groups(proposal: Proposal, data: Competition) -> list[Finding]:
     groups = proposal.table["group"].nunique()
     certain = (proposal.table["evidence"] == "ids").any()
     severity: Severity = "warning" if certain and data.groups is None else "info"
-    mend = (
+    hint = (
         "look at them; where a group is one subject, put the column into the CSV and name it as competition.group, or "
         "OOF scores will be too good"
     )
@@ -129,15 +130,15 @@ def find_groups(proposal: Proposal, data: Competition) -> list[Finding]:
             severity,
             groups,
             f"images may be of hidden groups: {proposal.says}",
-            mend,
+            hint,
             GROUPS_TABLE,
             list(_group_strips(proposal.table)),
         )
     ]
 
 
-def _group_strips(table: pd.DataFrame) -> Iterator[list[Shown]]:
+def _group_strips(table: pd.DataFrame) -> Iterator[list[ImageRef]]:
     sizes = table["group"].value_counts()
     for group in sizes.index[:MOST_GROUPS]:
         rows = table[table["group"] == group]
-        yield [Shown("train", row.id, f"{group} ({row.evidence})") for row in rows.head(8).itertuples()]
+        yield [ImageRef("train", row.id, f"{group} ({row.evidence})") for row in rows.head(8).itertuples()]

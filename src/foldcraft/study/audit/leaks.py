@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.metrics import scores as score_functions
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.study.audit.image_hash import Stack, reduced
@@ -65,7 +65,7 @@ def of_metadata(
     facts: pd.DataFrame,
     labels: Sequence[object],
     groups: Sequence[object] | None = None,
-    audience: Audience | None = None,
+    callback: Callback | None = None,
 ) -> pd.DataFrame:
     """Can the label be told from what a file is like, or whether it is a test image?
 
@@ -83,7 +83,7 @@ def of_metadata(
         standard deviations of what answers drawn by lot reach), `found` (is `low` above it?), and `ids` of the images
         that give it away most, space-separated.
     """
-    audience = audience or Audience()
+    callback = callback or Callback()
     table = _fields(facts)
     trains = (facts["part"] == "train").to_numpy()
     ids = facts["id"].to_numpy(dtype=str)
@@ -93,7 +93,7 @@ def of_metadata(
     about_test = Rows(ids, table.to_numpy(), (~trains).astype(int), units)
     kinds = {name: kind for kind, names in FIELDS.items() for name in names}
     found = []
-    with audience.progress("looking for leaks in metadata", 2 * (len(table.columns) + 1)) as advance:
+    with callback.progress("looking for leaks in metadata", 2 * (len(table.columns) + 1)) as advance:
         for question, rows, drawn in (
             (LABEL, about_label, _shuffled),
             (TEST, about_test.some(), _pretended),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
@@ -15,9 +15,9 @@ from foldcraft.data.competition import Competition, Tables
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.predictions import finished_runs, linear_probe
-from foldcraft.predictions.experiment import Workspace, scaled, with_scale
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted
-from foldcraft.predictions.feature_cache import gather as gather_features
+from foldcraft.predictions.experiment import Experiment, scaled, with_scale
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
+from foldcraft.predictions.feature_cache import load_or_compute as gather_features
 from foldcraft.study.audit import (
     duplicate_issues,
     file_issues,
@@ -69,7 +69,7 @@ class Seen:
         frozen: are the folds those that are kept in git?
     """
 
-    work: Workspace
+    experiment: Experiment
     facts: pd.DataFrame
     net: FrozenNet
     train: np.ndarray
@@ -78,39 +78,39 @@ class Seen:
     frozen: bool
 
 
-def run(config: Config, tables: Tables, audience: Audience) -> Audit:
+def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     """Audit one competition, whose tables have been read."""
     for note in tables.image_notes:
-        audience.say(note)
+        callback.say(note)
     config, scale = with_scale(config, tables)
     found = Audit(tables, config.images.bounds)
-    facts = _facts(config, tables, audience)
+    facts = _facts(config, tables, callback)
     found.findings += file_issues.find(facts, tables, scale) + label_issues.find(tables, config.folds.count)
     found.csvs["files.csv"] = file_issues.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = label_issues.table(tables)
     found.csvs[label_issues.NAMES_TABLE] = label_issues.group_names(tables)
     found.csvs["mixed_groups.csv"] = label_issues.mixed_groups(tables)
     try:
-        seen = look(config, tables, facts, audience)
+        seen = look(config, tables, facts, callback)
     except FoldcraftError as error:
         found.skipped.append(f"duplicates, leaks, hidden groups and wrong labels: {error}")
         seen = None
     if seen:
-        _duplicates(found, seen, audience)
-        _leaks(found, seen, audience)
+        _duplicates(found, seen, callback)
+        _leaks(found, seen, callback)
         _subjects(found, seen)
-    _label_errors(found, config, seen, audience)
+    _label_errors(found, config, seen, callback)
     found.findings = worst_first(found.findings)
     return found
 
 
-def _facts(config: Config, tables: Tables, audience: Audience) -> pd.DataFrame:
-    with audience.progress("looking at files", len(tables.train) + len(tables.test)) as advance:
+def _facts(config: Config, tables: Tables, callback: Callback) -> pd.DataFrame:
+    with callback.progress("looking at files", len(tables.train) + len(tables.test)) as advance:
         cache = audit_folder(config) / "facts.parquet"
         return image_stats.collect(tables, cache, advance, config.images.bounds)
 
 
-def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience) -> Seen:
+def look(config: Config, tables: Tables, facts: pd.DataFrame, callback: Callback) -> Seen:
     """Decode what can be read, and take its frozen features.
 
     Raises:
@@ -123,13 +123,15 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, audience: Audience
             raise FoldcraftError(f"no image of the {part} set can be read", tables.folder)
     data = readable.competition()
     made, frozen = _folds(config, data)
-    work = Workspace(config, data, made)
+    experiment = Experiment(config, data, made)
     model, blueprint = initialization.fresh_net(config, len(data.classes))
     net = FrozenNet.of(model, blueprint, config)
-    small, stores = work.open_images([scaled(SMALL, config.images), work.image_spec(blueprint)], audience)
-    wanted = [Wanted(net, part, store, "identity") for part, store in zip(("train", "test"), stores, strict=True)]
-    train, test = gather_features(wanted, features_folder(config), audience)
-    return Seen(work, facts[sound].reset_index(drop=True), net, train, test, small, frozen)
+    small, stores = experiment.open_images([scaled(SMALL, config.images), experiment.image_spec(blueprint)], callback)
+    wanted = [
+        FeatureRequest(net, part, store, "identity") for part, store in zip(("train", "test"), stores, strict=True)
+    ]
+    train, test = gather_features(wanted, features_folder(config), callback)
+    return Seen(experiment, facts[sound].reset_index(drop=True), net, train, test, small, frozen)
 
 
 def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
@@ -150,18 +152,18 @@ def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
         return Folds(data.train_ids, fold, count, "plain", 0, data.fingerprint), False
 
 
-def _duplicates(found: Audit, seen: Seen, audience: Audience) -> None:
-    data, (train, test) = seen.work.competition, seen.small
-    pairs = duplicate_issues.search(data, (train.pixels, test.pixels), (seen.train, seen.test), audience)
+def _duplicates(found: Audit, seen: Seen, callback: Callback) -> None:
+    data, (train, test) = seen.experiment.competition, seen.small
+    pairs = duplicate_issues.search(data, (train.pixels, test.pixels), (seen.train, seen.test), callback)
     found.csvs[duplicate_issues.TABLE] = pairs
-    found.findings += duplicate_issues.find(pairs, data, seen.work.folds.fold if seen.frozen else None)
+    found.findings += duplicate_issues.find(pairs, data, seen.experiment.folds.fold if seen.frozen else None)
     found.notes += [f"copies: {note}" for note in pairs.attrs["notes"]]
 
 
-def _leaks(found: Audit, seen: Seen, audience: Audience) -> None:
-    data = seen.work.competition
+def _leaks(found: Audit, seen: Seen, callback: Callback) -> None:
+    data = seen.experiment.competition
     labels = data.classes.decode(data.targets)
-    by_metadata = leaks.of_metadata(seen.facts, labels, data.groups, audience)
+    by_metadata = leaks.of_metadata(seen.facts, labels, data.groups, callback)
     by_features = leaks.of_features(seen.train, seen.test, data.train_ids, data.test_ids, data.groups)
     table = pd.concat([by_metadata, by_features], ignore_index=True)
     found.csvs[leak_issues.TABLE] = table
@@ -169,7 +171,7 @@ def _leaks(found: Audit, seen: Seen, audience: Audience) -> None:
 
 
 def _subjects(found: Audit, seen: Seen) -> None:
-    data = seen.work.competition
+    data = seen.experiment.competition
     proposal = hidden_groups.propose(data.train_ids, seen.train, data.groups)
     found.csvs[leak_issues.GROUPS_TABLE] = proposal.table
     found.findings += leak_issues.find_groups(proposal, data)
@@ -178,15 +180,17 @@ def _subjects(found: Audit, seen: Seen) -> None:
 
 def probe_log_probs(seen: Seen) -> np.ndarray:
     """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, K)."""
-    data, every = seen.work.competition, seen.train
-    rows = linear_probe.Rows(seen.net.stages, [every], every, data.targets, seen.work.folds.fold, len(data.classes))
+    data, every = seen.experiment.competition, seen.train
+    rows = linear_probe.Rows(
+        seen.net.stages, [every], every, data.targets, seen.experiment.folds.fold, len(data.classes)
+    )
     return linear_probe.solve(rows, ProbeConfig()).log_probs
 
 
-def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Audience) -> None:
+def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Callback) -> None:
     """Confident learning on what finished experiments say, or else a probe."""
     try:
-        data = seen.work.competition if seen else found.tables.competition()
+        data = seen.experiment.competition if seen else found.tables.competition()
     except FoldcraftError as error:
         found.skipped.append(f"wrong labels: {error}")
         return
@@ -195,7 +199,7 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, audience: Aud
     if finished.log_probs is not None:
         log_probs, judge = finished.log_probs, f"the predictions of {', '.join(finished.names)}"
     elif seen:
-        audience.say("no finished experiment yet: labels are judged by a probe on frozen features")
+        callback.say("no finished experiment yet: labels are judged by a probe on frozen features")
         log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
     else:
         return

@@ -4,19 +4,19 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.data import image_cache as pictures
-from foldcraft.data.augment import centre
+from foldcraft.data.augment import resize_for_inference
 from foldcraft.data.folds import torn_groups
-from foldcraft.study.checks.result import Finding, verdict
+from foldcraft.study.checks.result import CheckResult, verdict
 from foldcraft.study.checks.subject import Subject
 
 SOME = 32  # images that are decoded anew
 
 
-def folds_hold(subject: Subject) -> Finding:
+def folds_hold(subject: Subject) -> CheckResult:
     """No group in two folds, no row learned from and judged on, no id twice, made for these data."""
-    mend = "delete the file and run `python src/split.py` again; runs on the old folds are void"
+    hint = "delete the file and run `python src/split.py` again; runs on the old folds are void"
     if subject.folds_problem:
-        return verdict(False, subject.folds_problem, mend)
+        return verdict(False, subject.folds_problem, hint)
     split, data = subject.whole.folds, subject.whole.competition
     problems = _id_problems(subject)
     torn = torn_groups(split, data)
@@ -30,7 +30,7 @@ def folds_hold(subject: Subject) -> Finding:
     problems += [f"training draws {strangers} rows that are not the fold's to learn from"] if strangers else []
     groups = "no group column" if data.groups is None else f"{len(np.unique(data.groups))} groups, none in two folds"
     sound = f"{split.count} folds of {len(data.targets)} rows, {groups}"
-    return verdict(not problems, "; ".join(problems) or sound, mend, torn_groups=torn, shared_rows=both)
+    return verdict(not problems, "; ".join(problems) or sound, hint, torn_groups=torn, shared_rows=both)
 
 
 def _id_problems(subject: Subject) -> list[str]:
@@ -48,16 +48,16 @@ def _strangers(subject: Subject) -> int:
         return 0
     trainer = subject.trainer(subject.as_is)
     drawn = {draw.row for batch in trainer.batches for draw in batch}
-    fold = subject.work.folds.fold
+    fold = subject.experiment.folds.fold
     return sum(fold[row] == 0 for row in drawn)
 
 
-def pairs_hold(subject: Subject) -> Finding:
+def pairs_hold(subject: Subject) -> CheckResult:
     """Images and labels of a batch are those of its ids, by the CSV and the files read anew."""
     data, config = subject.competition, subject.config
     start = subject.as_is.start
     rows = subject.some_rows(SOME)
-    spec = subject.work.image_spec(start.blueprint)
+    spec = subject.experiment.image_spec(start.blueprint)
     labels = pd.read_csv(
         config.folder / config.competition.train, dtype=str, keep_default_na=False, encoding="utf-8-sig"
     ).set_index(config.competition.id)[config.competition.target]
@@ -65,15 +65,15 @@ def pairs_hold(subject: Subject) -> Finding:
     for row, image, target in _drawn(subject, rows):
         at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
         decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least, spec.min_value)
-        wanted = centre(pictures.make_square(decoded, spec), config.images)
+        wanted = resize_for_inference(pictures.make_square(decoded, spec), config.images)
         wrong_images += not np.array_equal(image, wanted)
         wrong_labels += data.classes.names[target] != labels[data.train_ids[row]]
         seen += 1
     number = (
         f"of {seen} images in batches, {wrong_images} are not their file's and {wrong_labels} labels not their row's"
     )
-    mend = "look for rows that were shuffled, sorted or joined apart; delete runs/<competition>/cache if images differ"
-    return verdict(not wrong_images and not wrong_labels, number, mend, images=wrong_images, labels=wrong_labels)
+    hint = "look for rows that were shuffled, sorted or joined apart; delete runs/<competition>/cache if images differ"
+    return verdict(not wrong_images and not wrong_labels, number, hint, images=wrong_images, labels=wrong_labels)
 
 
 def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, int]]:

@@ -9,8 +9,8 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from foldcraft.models.hardware import Hardware
-from foldcraft.predictions.inference import Member, predict, sweep
-from foldcraft.study.checks.result import Finding, not_applicable, verdict
+from foldcraft.predictions.inference import InferenceModel, predict, sweep
+from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import Subject, log_loss
 
 SOME = 16
@@ -19,17 +19,17 @@ LOSS_APART = {"32-true": 1e-4, "bf16-mixed": 0.03, "16-mixed": 0.01}
 CONSTANTS_APART = 1e-4  # of normalised pixels
 
 
-def repeatable(subject: Subject) -> Finding:
+def repeatable(subject: Subject) -> CheckResult:
     """Asked twice, the saved net says the same, bit for bit."""
     rows = subject.some_rows(SOME)
     first, second = (predict([subject.saved], rows)[0] for _ in range(2))
     apart = float(np.abs(np.exp(first) - np.exp(second)).max())
     number = f"probabilities differ by {apart:.2g} between two times (wanted: 0)"
-    mend = "put the net into evaluation mode (model.eval()) where it is loaded"
-    return verdict(np.array_equal(first, second), number, mend, apart=apart)
+    hint = "put the net into evaluation mode (model.eval()) where it is loaded"
+    return verdict(np.array_equal(first, second), number, hint, apart=apart)
 
 
-def alone(subject: Subject) -> Finding:
+def alone(subject: Subject) -> CheckResult:
     """An image alone is answered as it is in a batch."""
     rows = subject.some_rows(SOME)
     together = predict([subject.saved], rows)[0]
@@ -38,23 +38,23 @@ def alone(subject: Subject) -> Finding:
     number = (
         f"alone and in a batch of {len(rows)}: apart by {apart:.2g} of the range of answers (wanted: below {SAME:g})"
     )
-    mend = "put the net into evaluation mode (model.eval()) where it is loaded; see that no layer mixes the batch"
-    return verdict(apart < SAME, number, mend, apart=apart)
+    hint = "put the net into evaluation mode (model.eval()) where it is loaded; see that no layer mixes the batch"
+    return verdict(apart < SAME, number, hint, apart=apart)
 
 
-def judged_alike(subject: Subject) -> Finding:
+def judged_alike(subject: Subject) -> CheckResult:
     """The saved file predicts what training validated."""
     short = subject.short_run
-    truth = subject.competition.targets[subject.work.folds.valid_rows(0)]
+    truth = subject.competition.targets[subject.experiment.folds.valid_rows(0)]
     again = log_loss(short.predicted.log_probs[0], truth)
     apart = abs(again - short.validated)
     bound = LOSS_APART[short.model.hardware.precision] if subject.trains else 0.02
     number = f"loss {short.validated:.5f} in training, {again:.5f} from the saved file (wanted: within {bound:g})"
-    mend = "see that validation and inference use the same weights, pixels and normalisation"
-    return verdict(apart <= bound, number, mend, apart=apart)
+    hint = "see that validation and inference use the same weights, pixels and normalisation"
+    return verdict(apart <= bound, number, hint, apart=apart)
 
 
-def preprocessing(subject: Subject) -> Finding:
+def preprocessing(subject: Subject) -> CheckResult:
     """Without augmentation the net sees in training, bit for bit, what it sees in inference."""
     if not subject.trains:
         return not_applicable("a linear probe learns from what inference sees")
@@ -68,8 +68,8 @@ def preprocessing(subject: Subject) -> Finding:
         if row in learned:
             apart = max(apart, float((learned[row] - wanted).abs().max()))
     number = f"pixels of {len(learned)} images differ by {apart:.3g} between training and inference (wanted: 0)"
-    mend = "let both go through forward.Preparation with the same Blueprint, and loader.centre's resizing"
-    return verdict(apart == 0, number, mend, apart=apart)
+    hint = "let both go through forward.Preparation with the same Blueprint, and loader.centre's resizing"
+    return verdict(apart == 0, number, hint, apart=apart)
 
 
 def _inferred(subject: Subject, rows: np.ndarray) -> torch.Tensor:
@@ -78,11 +78,11 @@ def _inferred(subject: Subject, rows: np.ndarray) -> torch.Tensor:
     def as_seen(_: nn.Module, images: torch.Tensor, __: Hardware) -> torch.Tensor:
         return images.clone()
 
-    member: Member = replace(subject.fresh, output=as_seen)
+    member: InferenceModel = replace(subject.fresh, output=as_seen)
     return torch.cat([seen[0][0] for _, seen in sweep([member], rows)])
 
 
-def constants(subject: Subject) -> Finding:
+def constants(subject: Subject) -> CheckResult:
     """Mean and std are those of the weights, channels and places stay where they are."""
     model, blueprint = subject.as_is.start.model, subject.blueprint
     if blueprint.source == "timm":
@@ -97,5 +97,5 @@ def constants(subject: Subject) -> Finding:
     apart = float(np.abs(prepare(raw).cpu().numpy() - wanted).max())
     shown = ", ".join(f"{value:.3f}" for value in (*mean, *std))
     number = f"pixels are off by {apart:.2g} from (x / 255 - mean) / std with the weights' own {shown}"
-    mend = "take mean and std from the weights' pretrained_cfg (backbones.build)"
-    return verdict(apart < CONSTANTS_APART, number, mend, apart=apart)
+    hint = "take mean and std from the weights' pretrained_cfg (backbones.build)"
+    return verdict(apart < CONSTANTS_APART, number, hint, apart=apart)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.models import finetune
 from foldcraft.models.backbones import head_names
-from foldcraft.study.checks.result import Finding, noted, verdict
+from foldcraft.study.checks.result import CheckResult, noted, verdict
 from foldcraft.study.checks.subject import Subject
 
 FEW_IMAGES = 4
@@ -27,7 +27,7 @@ def _saved(subject: Subject) -> nn.Module:
     return copy.deepcopy(subject.short_run.model.model).eval()
 
 
-def logits(subject: Subject) -> Finding:
+def logits(subject: Subject) -> CheckResult:
     """What the net gives is no probabilities: the loss takes logits, and takes the softmax itself."""
     images = _prepared(subject)
     nets = {"saved": _saved(subject)}
@@ -43,7 +43,7 @@ def logits(subject: Subject) -> Finding:
     return verdict(not squashed, number, "take the softmax out of the net: the loss has its own", off=sums)
 
 
-def leaks(subject: Subject) -> Finding:
+def leaks(subject: Subject) -> CheckResult:
     """The loss of one image does not depend on another image of the batch."""
     images = _prepared(subject)
     targets = torch.from_numpy(subject.competition.targets[subject.some_rows(FEW_IMAGES)]).to(images.device)
@@ -61,8 +61,8 @@ def leaks(subject: Subject) -> Finding:
             when["in training"] = learned
     worst = max(when, key=lambda name: when[name])
     number = f"{when[worst]:.1g} of its own gradient reaches another image {worst} (wanted: 0){why}"
-    mend = "look for view or reshape where permute or transpose is meant"
-    return verdict(when[worst] <= LEAK, number, mend, **{name.replace(" ", "_"): value for name, value in when.items()})
+    hint = "look for view or reshape where permute or transpose is meant"
+    return verdict(when[worst] <= LEAK, number, hint, **{name.replace(" ", "_"): value for name, value in when.items()})
 
 
 def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> float:
@@ -78,7 +78,7 @@ def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> float:
     return others / own if own else float("inf")
 
 
-def bias(subject: Subject) -> Finding:
+def bias(subject: Subject) -> CheckResult:
     """The head has a bias."""
     model = subject.short_run.model.model
     heads = ["head"] if hasattr(model, "columns") else head_names(model)
@@ -87,7 +87,7 @@ def bias(subject: Subject) -> Finding:
     return verdict(not lacking, number, "give the classifier a bias, or choose another backbone", lacking=len(lacking))
 
 
-def idle_bias(subject: Subject) -> Finding:
+def idle_bias(subject: Subject) -> CheckResult:
     """No convolution has a bias that the BatchNorm after it takes away again."""
     model, outputs, idle = _saved(subject), {}, []
 

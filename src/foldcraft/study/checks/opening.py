@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition
-from foldcraft.predictions.experiment import Workspace, with_scale
+from foldcraft.predictions.experiment import Experiment, with_scale
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Opened:
         folds_problem: what is wrong with its folds, for which others stand in then; "" where nothing is.
     """
 
-    work: Workspace
+    experiment: Experiment
     folds_problem: str = ""
 
 
@@ -31,7 +31,7 @@ def read(config: Config) -> Opened:
             "is the mean of other experiments' weights, which is not trained", config.experiment, "check those"
         )
     try:
-        return Opened(Workspace.open(config))
+        return Opened(Experiment.open(config))
     except FoldcraftError as error:
         if error.where != config.folds_file or not config.folds_file.is_file():
             raise
@@ -41,5 +41,5 @@ def read(config: Config) -> Opened:
         data = competition.read(config)
         settled, notes = with_scale(config, data)
         return Opened(
-            Workspace(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes)), str(error)
+            Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes)), str(error)
         )

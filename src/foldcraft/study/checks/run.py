@@ -7,18 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.study.checks import folds, inference, network, signal, throughput, training
 from foldcraft.study.checks.opening import Opened
 from foldcraft.study.checks.profile import Timetable
-from foldcraft.study.checks.result import FAIL, Finding, not_applicable
+from foldcraft.study.checks.result import FAIL, CheckResult, not_applicable
 from foldcraft.study.checks.subject import Subject
 from foldcraft.study.checks.titles import TITLES
 
 MOST = 400  # training images that are looked at
 
-CHECKS: dict[str, Callable[[Subject], Finding]] = {  # in the order of `titles.TITLES`
+CHECKS: dict[str, Callable[[Subject], CheckResult]] = {  # in the order of `titles.TITLES`
     "folds": folds.folds_hold,
     "pairs": folds.pairs_hold,
     "preprocessing": inference.preprocessing,
@@ -53,7 +53,7 @@ class Line:
 
     check: str
     title: str
-    finding: Finding
+    finding: CheckResult
     seconds: float
 
 
@@ -96,7 +96,7 @@ class Report:
 
 def examine(
     opened: Opened,
-    audience: Audience,
+    callback: Callback,
     most: int = MOST,
     only: Collection[str] = tuple(TITLES),
     trace: Path | None = None,
@@ -111,7 +111,7 @@ def examine(
     """
     began, computed = time.perf_counter(), time.process_time()
     with TemporaryDirectory(prefix="foldcraft-check-") as folder:
-        subject = Subject(opened, Path(folder), audience, most, trace)
+        subject = Subject(opened, Path(folder), callback, most, trace)
         lines = []
         for name in only:
             lines.append(_carry_out(name, subject, lines))
@@ -131,11 +131,11 @@ def _carry_out(name: str, subject: Subject, before: list[Line]) -> Line:
     return Line(name, title, finding, round(time.perf_counter() - began, 2))
 
 
-def _broken(error: Exception, before: list[Line]) -> Finding:
+def _broken(error: Exception, before: list[Line]) -> CheckResult:
     """An error fails the check that meets it first; others that need the same part say that they could not be made."""
     text = str(error) if isinstance(error, FoldcraftError) else f"{type(error).__name__}: {error}"
     told = f"could not be carried out: {' '.join(text.split())[:300]}"
     for line in before:
         if line.finding.number == told:
             return not_applicable(f"could not be carried out for the same reason as {line.title!r}")
-    return Finding(FAIL, told, "mend that first")
+    return CheckResult(FAIL, told, "mend that first")

@@ -8,10 +8,10 @@ from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.predictions import linear_probe
-from foldcraft.predictions.feature_cache import FrozenNet, Wanted
+from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.inference import sweep
 from foldcraft.predictions.linear_probe import Probe, Rows
-from foldcraft.study.checks.result import FAIL, NOTE, PASS, Finding, not_applicable, verdict
+from foldcraft.study.checks.result import FAIL, NOTE, PASS, CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import Subject
 from foldcraft.study.diagnose import each_fold
 
@@ -43,18 +43,18 @@ def features(subject: Subject) -> Features:
     if "features" not in subject.kept:
         start = subject.as_is.start
         net, rows = start.frozen, np.arange(len(start.train))
-        wanted = [Wanted(net, "train", start.train, view).member() for view in ("identity", "draw0", "draw1")]
+        wanted = [FeatureRequest(net, "train", start.train, view).member() for view in ("identity", "draw0", "draw1")]
         parts = [[part[0].numpy() for part in results] for _, results in sweep(wanted, rows)]
         plain, *draws = (np.concatenate([part[k] for part in parts]) for k in range(3))
         dark = replace(start.train, pixels=np.zeros_like(start.train.pixels[:BLACK]), rows=None)
-        looked = sweep([Wanted(net, "train", dark, "identity").member()], np.arange(BLACK))
+        looked = sweep([FeatureRequest(net, "train", dark, "identity").member()], np.arange(BLACK))
         black = np.concatenate([results[0][0].numpy() for _, results in looked])
         subject.kept["features"] = Features(net, plain, tuple(draws), black)
     return subject.kept["features"]
 
 
 def _solve(subject: Subject, learned: list[np.ndarray], targets: np.ndarray) -> Probe:
-    net, split = features(subject).net, subject.work.folds
+    net, split = features(subject).net, subject.experiment.folds
     rows = Rows(net.stages, learned, learned[0], targets, split.fold, len(subject.competition.classes))
     return linear_probe.solve(rows, ProbeConfig())
 
@@ -65,7 +65,7 @@ def _losses(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _shuffled_in_folds(subject: Subject) -> np.ndarray:
     """Labels dealt out anew; each fold keeps its share of each class."""
-    targets, fold = subject.competition.targets.copy(), subject.work.folds.fold
+    targets, fold = subject.competition.targets.copy(), subject.experiment.folds.fold
     rng = np.random.default_rng(0)
     for k in range(fold.max() + 1):
         targets[fold == k] = rng.permutation(targets[fold == k])
@@ -88,7 +88,7 @@ def _no_features(subject: Subject) -> str:
     return ""
 
 
-def pixels_matter(subject: Subject) -> Finding:
+def pixels_matter(subject: Subject) -> CheckResult:
     """With the images, labels are known better than without: a probe on black images knows the prior alone."""
     if why := _no_features(subject):
         return not_applicable(why)
@@ -101,14 +101,14 @@ def pixels_matter(subject: Subject) -> Finding:
     number = f"log-loss {seen.mean():.3f} with the pixels, {unseen.mean():.3f} without: {gain:+.3f} ± {error:.3f}"
     if spread:
         number += f"; black images differ by {spread:.2g} in what the net makes of them"
-    elif gain <= SURE * error and subject.work.config.backbone.weights == "none":
+    elif gain <= SURE * error and subject.experiment.config.backbone.weights == "none":
         return not_applicable(f"{number}; random features know nothing, train the net and see")
-    mend = "look at what enters the net (src/preview.py), and whether labels and images belong together"
+    hint = "look at what enters the net (src/preview.py), and whether labels and images belong together"
     matters = gain > SURE * error and not spread
-    return verdict(matters, number, mend, gain=gain, error=error, seen=float(seen.mean()))
+    return verdict(matters, number, hint, gain=gain, error=error, seen=float(seen.mean()))
 
 
-def shuffled_labels(subject: Subject) -> Finding:
+def shuffled_labels(subject: Subject) -> CheckResult:
     """Labels that were shuffled cannot be foretold: nothing of a row's label reaches the head that is judged on it."""
     if why := _no_features(subject):
         return not_applicable(why)
@@ -120,11 +120,11 @@ def shuffled_labels(subject: Subject) -> Finding:
     number = (
         f"accuracy {right:.3f}, most frequent class {chance:.3f}; log-loss {gain:+.3f} ± {error:.3f} over the prior's"
     )
-    mend = "see that no fold's head learns from rows that it is judged on (Folds.train_rows, probe.Rows)"
-    return verdict(gain <= SURE * error, number, mend, gain=gain, error=error, accuracy=right)
+    hint = "see that no fold's head learns from rows that it is judged on (Folds.train_rows, probe.Rows)"
+    return verdict(gain <= SURE * error, number, hint, gain=gain, error=error, accuracy=right)
 
 
-def labels_survive(subject: Subject) -> Finding:
+def labels_survive(subject: Subject) -> CheckResult:
     """Augmented images are still known for what they are, by a probe that has learned from augmented ones too."""
     if not _is_augmented(subject):
         return not_applicable("nothing is augmented")
@@ -133,7 +133,7 @@ def labels_survive(subject: Subject) -> Finding:
     truth, found = subject.competition.targets, features(subject)
     solved = _solve(subject, [found.plain, found.draws[0]], truth)
     plain = solved.log_probs.argmax(1) == truth
-    drawn = each_fold(solved, found.draws[1], subject.work.folds.fold).argmax(1) == truth
+    drawn = each_fold(solved, found.draws[1], subject.experiment.folds.fold).argmax(1) == truth
     chance = np.bincount(truth).max() / len(truth)
     if plain.mean() <= chance + SURE * (chance * (1 - chance) / len(truth)) ** 0.5:
         return not_applicable("a probe knows plain images no better than by guessing, so nothing can be lost")
@@ -144,11 +144,11 @@ def labels_survive(subject: Subject) -> Finding:
     number += f" ({-lost:+.3f} ± {error:.3f})"
     number += f"; class {torn[0]!r} {torn[1]:.2f} to {torn[2]:.2f}" if torn else ""
     values = {"plain": float(plain.mean()), "augmented": float(drawn.mean()), "error": error, "kept": float(kept)}
-    mend = "look at augmented images (src/preview.py), weaken augment.preset, or drop the flip that changes the label"
+    hint = "look at augmented images (src/preview.py), weaken augment.preset, or drop the flip that changes the label"
     if torn or (kept < KEPT and lost > SURE * error):
-        return Finding(FAIL, number, mend, values)
+        return CheckResult(FAIL, number, hint, values)
     noisy = lost > max(WORTH_A_NOTE, SURE * error)
-    return Finding(NOTE if noisy else PASS, number, mend if noisy else "", values)
+    return CheckResult(NOTE if noisy else PASS, number, hint if noisy else "", values)
 
 
 def _torn_classes(subject: Subject, plain: np.ndarray, drawn: np.ndarray) -> tuple[str, float, float] | None:
@@ -165,7 +165,7 @@ def _torn_classes(subject: Subject, plain: np.ndarray, drawn: np.ndarray) -> tup
     return worst
 
 
-def draws_differ(subject: Subject) -> Finding:
+def draws_differ(subject: Subject) -> CheckResult:
     """Each epoch augments anew, and no two images of a batch alike, in worker processes too."""
     if not _is_augmented(subject):
         return not_applicable("nothing is augmented")
@@ -183,13 +183,13 @@ def draws_differ(subject: Subject) -> Finding:
     distinct = len(set(seen))
     number = f"{distinct} different pictures in {len(seen)} draws of one image, 2 epochs, {workers} workers"
     number += f" ({possible} with as many seeds)"
-    mend = "seed each image from (seed, epoch, place), as loader.EpochBatches does"
-    return verdict(distinct > max(1, 0.7 * possible) or distinct == possible > 1, number, mend, distinct=distinct)
+    hint = "seed each image from (seed, epoch, place), as loader.EpochBatches does"
+    return verdict(distinct > max(1, 0.7 * possible) or distinct == possible > 1, number, hint, distinct=distinct)
 
 
 def _is_augmented(subject: Subject) -> bool:
     """Is there more than what brings an image to the net's size?"""
-    as_is, plain = subject.work.config, subject.plain.work.config
+    as_is, plain = subject.experiment.config, subject.plain.experiment.config
     side = subject.as_is.start.train.pixels.shape[1]
     steps = [len(Augment(config.augment, config.images, side).transforms) for config in (as_is, plain)]
     return steps[0] > steps[1]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
@@ -19,9 +19,9 @@ from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Workspace
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
-from foldcraft.predictions.inference import Member
+from foldcraft.predictions.inference import InferenceModel
 from foldcraft.predictions.store import Predictions
 from foldcraft.study.checks.opening import Opened
 from foldcraft.training import fold as fold_training
@@ -83,11 +83,11 @@ class Subject:
         trace: where a profiler's trace goes; None: nothing is profiled.
     """
 
-    def __init__(self, opened: Opened, folder: Path, audience: Audience, most: int, trace: Path | None = None) -> None:
-        self.config, self.audience, self.trace = opened.work.config, audience, trace
+    def __init__(self, opened: Opened, folder: Path, callback: Callback, most: int, trace: Path | None = None) -> None:
+        self.config, self.callback, self.trace = opened.experiment.config, callback, trace
         self.kept: dict[str, Any] = {}  # what a family of checks has computed for all of its own
-        self.whole, self.folds_problem = opened.work, opened.folds_problem
-        self.work = some_of(self.whole, most, _settled(self.config, folder))
+        self.whole, self.folds_problem = opened.experiment, opened.folds_problem
+        self.experiment = some_of(self.whole, most, _settled(self.config, folder))
 
     @property
     def trains(self) -> bool:
@@ -97,28 +97,30 @@ class Subject:
     @property
     def competition(self) -> Competition:
         """The rows that are looked at."""
-        return self.work.competition
+        return self.experiment.competition
 
     @cached_property
     def as_is(self) -> Training:
         """Training with the experiment's own settings."""
-        return self._training(self.work)
+        return self._training(self.experiment)
 
     @cached_property
     def plain(self) -> Training:
         """Training with all that is random, smoothed or averaged switched off."""
-        config = self.work.config
+        config = self.experiment.config
         config = with_settings(
             config,
             augment=PLAIN_AUGMENT,
             train=PLAIN_TRAIN,
             backbone={"drop": 0.0, "drop_path": 0.0, "patch_drop": 0.0},
         )
-        return self._training(replace(self.work, config=config))
+        return self._training(replace(self.experiment, config=config))
 
-    def _training(self, work: Workspace) -> Training:
-        start = initialization.build(work, self.audience)
-        return Training(work, FoldFolder.of(work.config, FOLD), start, self._chosen(start.model), Processes())
+    def _training(self, experiment: Experiment) -> Training:
+        start = initialization.build(experiment, self.callback)
+        return Training(
+            experiment, FoldFolder.of(experiment.config, FOLD), start, self._chosen(start.model), Processes()
+        )
 
     def _chosen(self, model: nn.Module) -> Hardware:
         """What the experiment computes on here, measured and remembered as training does it."""
@@ -133,11 +135,11 @@ class Subject:
             rows: to learn from; left out: the fold's.
             train: settings of the section `train` to change.
         """
-        model, _ = training.ready_model(FOLD, self.audience)
+        model, _ = training.ready_model(FOLD, self.callback)
         task = training.task(FOLD)
         learned = task.train_rows if rows is None else rows
         task = replace(task, config=with_settings(task.config, train=train), train_rows=learned)
-        return Trainer(task, model, training.start.blueprint, training.hardware, Processes(), Audience())
+        return Trainer(task, model, training.start.blueprint, training.hardware, Processes(), Callback())
 
     @property
     def blueprint(self) -> Blueprint:
@@ -145,7 +147,7 @@ class Subject:
 
     def some_rows(self, count: int) -> np.ndarray:
         """Training rows of the fold, all classes alike as far as they go."""
-        rows = self.work.folds.train_rows(FOLD)
+        rows = self.experiment.folds.train_rows(FOLD)
         order = _spread(self.competition.targets[rows], share_alike=True)
         return np.sort(rows[order[:count]])
 
@@ -178,22 +180,22 @@ class Subject:
         trainer.run_epoch()
         after = _statistics(trainer.bare_model)
         moved = frozenset(name for name, value in after.items() if not torch.equal(value, before[name]))
-        folder, about = FoldFolder.of(self.work.config, FOLD), {"identity": self.work.identity(FOLD)}
+        folder, about = FoldFolder.of(self.experiment.config, FOLD), {"identity": self.experiment.identity(FOLD)}
         checkpoint.save_model(folder.model, trainer.result().weights, self.blueprint, about)
         return ShortRun(*self._read_again(("identity",)), trainer.history[-1]["valid_loss"], modes, moved)
 
     def _solved(self) -> ShortRun:
         """A linear probe, all of it; what it said of its fold came from kept features."""
-        fold_training.train_fold(self.work, FOLD, Processes(), Audience())
-        views = tuple(self.work.config.tta.views[:1])
-        known = store.read(FoldFolder.of(self.work.config, FOLD).oof).of_views(views)[0]
-        truth = self.competition.targets[self.work.folds.valid_rows(FOLD)]
+        fold_training.train_fold(self.experiment, FOLD, Processes(), Callback())
+        views = tuple(self.experiment.config.tta.views[:1])
+        known = store.read(FoldFolder.of(self.experiment.config, FOLD).oof).of_views(views)[0]
+        truth = self.competition.targets[self.experiment.folds.valid_rows(FOLD)]
         return ShortRun(*self._read_again(views), log_loss(known, truth), [], frozenset())
 
     def _read_again(self, views: tuple[str, ...]) -> tuple[FoldModel, Predictions]:
         """The saved model as inference has it, and what it says of its fold's rows."""
-        model = FoldModel.load(self.work, FoldFolder.of(self.work.config, FOLD), self.as_is.hardware)
-        return model, model.predict_oof(self.as_is.start.train, views, Audience())
+        model = FoldModel.load(self.experiment, FoldFolder.of(self.experiment.config, FOLD), self.as_is.hardware)
+        return model, model.predict_oof(self.as_is.start.train, views, Callback())
 
     @cached_property
     def exact_model(self) -> FoldModel:
@@ -202,15 +204,15 @@ class Subject:
         return replace(model, hardware=replace(model.hardware, precision="32-true"))
 
     @cached_property
-    def saved(self) -> Member:
+    def saved(self) -> InferenceModel:
         """The net of the short run as inference asks it, in 32 bits."""
         return self.exact_model.member(self.as_is.start.train, ("identity",))
 
     @cached_property
-    def fresh(self) -> Member:
+    def fresh(self) -> InferenceModel:
         """The net that training starts with, as inference would ask it; for what enters a net, not for what it says."""
         start, chosen = self.as_is.start, self.as_is.hardware
-        model = FoldModel(self.work, FOLD, start.model, start.blueprint, chosen, "")
+        model = FoldModel(self.experiment, FOLD, start.model, start.blueprint, chosen, "")
         return model.member(start.train, ("identity",))
 
 
@@ -233,9 +235,9 @@ def _settled(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"runs": folder, "distill": type(config.distill)()})
 
 
-def some_of(work: Workspace, most: int, config: Config) -> Workspace:
+def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     """The experiment on `most` of its training rows, each class and fold in its share, and a few test rows."""
-    data, split = work.competition, work.folds
+    data, split = experiment.competition, experiment.folds
     order = _spread(data.targets * split.count + split.fold, share_alike=False)
     rows = np.sort(order[:most])
     fewer = replace(
@@ -248,7 +250,7 @@ def some_of(work: Workspace, most: int, config: Config) -> Workspace:
         test_paths=data.test_paths[:TEST_ROWS],
     )
     fold = split.fold[rows]
-    return Workspace(
+    return Experiment(
         config, fewer, Folds(fewer.train_ids, fold, split.count, split.scheme, split.seed, fewer.fingerprint)
     )
 

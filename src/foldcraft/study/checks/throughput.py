@@ -14,7 +14,7 @@ from foldcraft.data.loader import EpochBatches, default_workers, train_loader
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware, cores
 from foldcraft.study.checks.profile import Timetable, take
-from foldcraft.study.checks.result import NOTE, Finding, not_applicable, noted, verdict
+from foldcraft.study.checks.result import NOTE, CheckResult, not_applicable, noted, verdict
 from foldcraft.study.checks.subject import Subject
 from foldcraft.study.checks.training import NOTHING_TRAINED
 from foldcraft.training.trainer import Trainer
@@ -34,7 +34,7 @@ def timetable(subject: Subject) -> Timetable:
     return subject.kept["timetable"]
 
 
-def workers(subject: Subject) -> Finding:
+def workers(subject: Subject) -> CheckResult:
     """As many processes draw batches as keep the net from waiting."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -50,10 +50,10 @@ def workers(subject: Subject) -> Finding:
     number = f"images/s drawn by workers {rates}; the net takes {batch / net:.0f}; {chosen} are used, {best} is fastest"
     sound = step[chosen] <= (1 + WORTH_IT) * step[best]
     saved = 1 - step[best] / step[chosen]
-    mend = f"set train.workers={best}: about {saved:.0%} of a step less"
+    hint = f"set train.workers={best}: about {saved:.0%} of a step less"
     if on_cpu and best > default_workers(cores(), on_cpu):
-        mend += ", where the net leaves cores for it"
-    return noted(sound, number, mend, chosen=chosen, best=best, **{f"rate_{n}": batch / draw[n] for n in counts})
+        hint += ", where the net leaves cores for it"
+    return noted(sound, number, hint, chosen=chosen, best=best, **{f"rate_{n}": batch / draw[n] for n in counts})
 
 
 def _seconds_a_batch(trainer: Trainer, count: int) -> float:
@@ -70,7 +70,7 @@ def _seconds_a_batch(trainer: Trainer, count: int) -> float:
     return (time.perf_counter() - began) / timed
 
 
-def memory(subject: Subject) -> Finding:
+def memory(subject: Subject) -> CheckResult:
     """Batches are pinned for a CUDA device and for nothing else."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -80,7 +80,7 @@ def memory(subject: Subject) -> Finding:
     return verdict(pinned == (device == "cuda"), number, "pin for CUDA only (fit.Trainer)", pinned=pinned)
 
 
-def waits(subject: Subject) -> Finding:
+def waits(subject: Subject) -> CheckResult:
     """Steps do not wait for the device, and what they need is made there."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -103,18 +103,18 @@ def waits(subject: Subject) -> Finding:
     return noted(not count, number, "take .item(), .cpu() and tensors made on the CPU out of the step", waits=count)
 
 
-def processes(subject: Subject) -> Finding:
+def processes(subject: Subject) -> CheckResult:
     """Folds are processes of their own; DDP is for a fold that one device cannot hold."""
     count = torch.cuda.device_count() if subject.as_is.hardware.device == "cuda" else 1
     number = f"{subject.whole.folds.count} folds, {counted(count, 'device')}, {cores()} cores"
     if count > 1:
-        return Finding(
+        return CheckResult(
             NOTE, number, f"train folds side by side: --fold all --jobs {count}; that beats DDP on small data"
         )
     return noted(True, f"{number}: one fold after the other uses them", "")
 
 
-def precision(subject: Subject) -> Finding:
+def precision(subject: Subject) -> CheckResult:
     """What the chosen precision changes beside 32 bits, in a net's answers and in its gradient."""
     chosen = subject.as_is.hardware
     if chosen.precision == "32-true":
@@ -134,8 +134,8 @@ def precision(subject: Subject) -> Finding:
     sound = apart <= APART and min(cosines) >= ALIGNED  # neither holds of what is no number
     number = f"{chosen.precision}: probabilities up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
     number += f"logits {off:.2g}; cosine of the gradients {min(cosines):.4f} (wanted: {ALIGNED})"
-    mend = "set train.precision=32-true"
-    return verdict(sound, number, mend, logits=off, probabilities=apart, cosine=min(cosines))
+    hint = "set train.precision=32-true"
+    return verdict(sound, number, hint, logits=off, probabilities=apart, cosine=min(cosines))
 
 
 def _answers(net: nn.Module, images: torch.Tensor, hardware: Hardware) -> torch.Tensor:

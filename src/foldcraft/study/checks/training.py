@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.common.config import TrainConfig
 from foldcraft.models import finetune
-from foldcraft.study.checks.result import Finding, not_applicable, verdict
+from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import LEARNED, Subject
 from foldcraft.training.losses import FOCUS
 from foldcraft.training.trainer import Trainer
@@ -18,18 +18,18 @@ SAME_NORM = 0.02
 FEW_IMAGES = 8
 
 
-def one_batch(subject: Subject) -> Finding:
+def one_batch(subject: Subject) -> CheckResult:
     """One batch, without augmentation and noise, is learned by heart."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
     losses = subject.by_heart.losses
     count = len(subject.by_heart.trainer.task.train_rows)
     number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {LEARNED})"
-    mend = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (src/summary.py)"
-    return verdict(losses[-1] <= LEARNED, number, mend, first=losses[0], last=losses[-1], steps=len(losses))
+    hint = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (src/summary.py)"
+    return verdict(losses[-1] <= LEARNED, number, hint, first=losses[0], last=losses[-1], steps=len(losses))
 
 
-def first_loss(subject: Subject) -> Finding:
+def first_loss(subject: Subject) -> CheckResult:
     """The loss at the start is that of guessing, or less where the head starts from a probe."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -49,10 +49,10 @@ def first_loss(subject: Subject) -> Finding:
     sound = loss <= 1.05 * guess if from_probe else abs(loss - guess) <= CLOSE * guess
     wanted = f"at most {guess:.3f}, head from a probe" if from_probe else f"{guess:.3f} ± {CLOSE:.0%}"
     number = f"loss {loss:.3f} (wanted: {wanted}; log K {np.log(len(counts)):.3f}, class prior {prior:.3f})"
-    mend = "let the head start near zero (see backbones.build), and give the loss raw logits"
+    hint = "let the head start near zero (see backbones.build), and give the loss raw logits"
     if from_probe and trainer.config.finetune.batchnorm == "train":
-        mend = "the head was solved with BatchNorm's kept statistics: finetune.batchnorm=frozen, or head_init=random"
-    return verdict(sound, number, mend, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
+        hint = "the head was solved with BatchNorm's kept statistics: finetune.batchnorm=frozen, or head_init=random"
+    return verdict(sound, number, hint, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
 
 
 def guessing(train: TrainConfig, counts: np.ndarray, targets: np.ndarray) -> float:
@@ -70,7 +70,7 @@ def guessing(train: TrainConfig, counts: np.ndarray, targets: np.ndarray) -> flo
     return uniform
 
 
-def gradients_zeroed(subject: Subject) -> Finding:
+def gradients_zeroed(subject: Subject) -> CheckResult:
     """Two steps that change nothing have the same gradient."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -78,15 +78,15 @@ def gradients_zeroed(subject: Subject) -> Finding:
     trainer = subject.trainer(
         subject.as_is, subject.some_rows(batch), batch=batch, clip=0.0, ema=False, swa=0.0, workers=0
     )
-    finetune.thaw(trainer.bare_model, trainer.config.finetune, trainer.config.finetune.unfreeze_epochs)
+    finetune.unfreeze_for_epoch(trainer.bare_model, trainer.config.finetune, trainer.config.finetune.unfreeze_epochs)
     finetune.train_mode(trainer.bare_model, trainer.config.finetune)
     norms = _norms_standing_still(trainer)
     ratio = norms[1] / norms[0] if norms[0] > 0 else float("nan")
     number = (
         f"gradient norm {norms[0]:.4g}, then {norms[1]:.4g} with a learning rate of 0: ratio {ratio:.3f} (wanted: 1)"
     )
-    mend = "call optimizer.zero_grad() after each step"
-    return verdict(abs(ratio - 1) <= SAME_NORM, number, mend, ratio=ratio)
+    hint = "call optimizer.zero_grad() after each step"
+    return verdict(abs(ratio - 1) <= SAME_NORM, number, hint, ratio=ratio)
 
 
 def _norms_standing_still(trainer: Trainer) -> list[float]:
@@ -108,7 +108,7 @@ def _norms_standing_still(trainer: Trainer) -> list[float]:
     return norms
 
 
-def modes(subject: Subject) -> Finding:
+def modes(subject: Subject) -> CheckResult:
     """Training mode in a step, evaluation mode when judged."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -119,12 +119,12 @@ def modes(subject: Subject) -> Finding:
     number = (
         f"{steps} steps, {asleep} not in training mode; {len(calls) - steps} judgements, {awake} not in evaluation mode"
     )
-    mend = "call finetune.train_mode before an epoch's steps, and model.eval() before judging"
+    hint = "call finetune.train_mode before an epoch's steps, and model.eval() before judging"
     sound = bool(steps) and steps < len(calls) and not asleep and not awake
-    return verdict(sound, number, mend, asleep=asleep, awake=awake)
+    return verdict(sound, number, hint, asleep=asleep, awake=awake)
 
 
-def statistics(subject: Subject) -> Finding:
+def statistics(subject: Subject) -> CheckResult:
     """BatchNorm's statistics stay where the config freezes them, and follow the batches where it does not."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
@@ -138,5 +138,5 @@ def statistics(subject: Subject) -> Finding:
     leaked, stuck = short.moved - free, free - short.moved if not wanted.unfreeze_epochs else frozenset()
     number = f"{len(norms)} BatchNorms, {len(norms) - len(free)} to be frozen: {len(leaked)} of them moved"
     number += f"; {len(stuck)} of {len(free)} to follow the batches did not" if free else ""
-    mend = "call finetune.train_mode after every model.train()"
-    return verdict(not leaked and not stuck, number, mend, moved=len(leaked), stuck=len(stuck))
+    hint = "call finetune.train_mode after every model.train()"
+    return verdict(not leaked and not stuck, number, hint, moved=len(leaked), stuck=len(stuck))

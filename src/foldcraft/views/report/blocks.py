@@ -23,7 +23,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Tile:
+class StatTile:
     """One number with what it is."""
 
     label: str
@@ -32,11 +32,11 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class StatTiles:
     """A few numbers that everything else explains."""
 
     kind: ClassVar[str] = "tiles"
-    tiles: Sequence[Tile]
+    tiles: Sequence[StatTile]
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,11 @@ class More:
     blocks: Sequence["Block"]
 
 
-Block = Words | Points | Tiles | Table | Chart | Side | Gallery | More
+Block = Words | Points | StatTiles | Table | Chart | Side | Gallery | More
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page; `key` is its anchor, `question` what it answers."""
 
     key: str

@@ -10,7 +10,7 @@ from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
-    Section,
+    PageSection,
     Side,
     Table,
     Words,
@@ -26,7 +26,7 @@ MOST_POINTS = 60  # classes in the chart of F1
 MOST_CURVES = 5  # experiments in the chart of calibration
 
 
-def classes(seen: Evidence) -> Section:
+def classes(seen: Evidence) -> PageSection:
     """Precision, recall and F1 of each class."""
     found = seen.each_class
     answered = np.bincount(seen.combined.test.argmax(1), minlength=len(found)) / max(1, len(seen.combined.test))
@@ -61,14 +61,14 @@ def classes(seen: Evidence) -> Section:
         Chart("F1 by class", words, charts.intervals(points, "F1")),
         Table("Measures by class", heads, rows),
     ]
-    return Section("classes", "Classes", question, blocks)
+    return PageSection("classes", "Classes", question, blocks)
 
 
 def _measured(value: float, low: float, high: float) -> tuple[Cell, Cell]:
     return number(value, ".3f"), interval(low, high, ".3f")
 
 
-def confusions(seen: Evidence) -> Section:
+def confusions(seen: Evidence) -> PageSection:
     """What is taken for what."""
     truth, names = seen.combined.truth.targets, list(seen.classes.names)
     counts = scores.confusion(truth, seen.chosen.nested)
@@ -90,7 +90,7 @@ def confusions(seen: Evidence) -> Section:
     chart = Chart("Confusion matrix", words, spec, wide=len(names) > charts.TEXTS)
     question = "Which classes are taken for which others?"
     blocks = [chart, table] if chart.wide else [Side([chart, table])]
-    return Section(
+    return PageSection(
         "confusions", "Confusions", question, blocks if rows else [Words("No answer is wrong.", "note"), chart]
     )
 
@@ -100,7 +100,7 @@ def _most_confused(counts: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-wrong, kind="stable")[: charts.MOST_CLASSES])
 
 
-def sureness(seen: Evidence) -> Section:
+def sureness(seen: Evidence) -> PageSection:
     """Calibration of the blend and of its members."""
     truth = seen.combined.truth.targets
     plans = seen.chosen.plan
@@ -143,4 +143,4 @@ def sureness(seen: Evidence) -> Section:
     )
     question = "Can the probabilities be taken at their word?"
     chart = Chart("Reliability", words, charts.reliability(points))
-    return Section("calibration", "Calibration", question, [chart, Table("How sure, how right", heads, rows)])
+    return PageSection("calibration", "Calibration", question, [chart, Table("How sure, how right", heads, rows)])

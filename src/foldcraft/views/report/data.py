@@ -12,8 +12,8 @@ from foldcraft.views.report.blocks import (
     Chart,
     Column,
     More,
+    PageSection,
     Points,
-    Section,
     Side,
     Table,
     Words,
@@ -29,11 +29,11 @@ SEVERITIES = ("serious", "warning", "info")  # worst first
 MOST_IDS = 100  # of a finding
 
 
-def split(seen: Evidence) -> Section:
+def split(seen: Evidence) -> PageSection:
     """Who is in which fold."""
-    work = seen.members[0].work
-    table = folds.balance(work.folds, work.competition)
-    grouped = work.competition.groups is not None
+    experiment = seen.members[0].experiment
+    table = folds.balance(experiment.folds, experiment.competition)
+    grouped = experiment.competition.groups is not None
     rows = [
         [Cell("images" if name == "rows" else str(name)), *(number(int(count), ",d") for count in row)]
         for name, row in zip(table.index, table.to_numpy(), strict=True)
@@ -43,14 +43,15 @@ def split(seen: Evidence) -> Section:
         "stratified": "each fold has the same share of every class",
         "stratified_group": "each fold has about the same share of every class, and no group lies in two folds",
         "plain": "rows are shuffled, classes are not looked at",
-    }.get(work.folds.scheme, work.folds.scheme)
+    }.get(experiment.folds.scheme, experiment.folds.scheme)
+    tests = counted(len(experiment.competition.test_ids), "image")
     words = (
-        f"{work.folds.count} folds, frozen in {work.config.folds_file}: {scheme}. A model of fold k learns from "
-        f"all other folds and answers fold k. The test set has {counted(len(work.competition.test_ids), 'image')}."
+        f"{experiment.folds.count} folds, frozen in {experiment.config.folds_file}: {scheme}. "
+        f"A model of fold k learns from all other folds and answers fold k. The test set has {tests}."
     )
     heads = columns("", *(f"# {name}" for name in table.columns))
     title = Column("class")
-    return Section(
+    return PageSection(
         "split",
         "Data and folds",
         "What is learned from, and what is it judged on?",
@@ -63,7 +64,7 @@ def split(seen: Evidence) -> Section:
     )
 
 
-def audit(seen: Evidence) -> Section:
+def audit(seen: Evidence) -> PageSection:
     """What is wrong with the data."""
     question = "Is the data sound: duplicates, leaks, corrupt files, shift between training and test?"
     found = read_json(seen.study("audit") / "summary.json")
@@ -72,13 +73,15 @@ def audit(seen: Evidence) -> Section:
             "The data have not been audited. `python src/audit.py` with the same --config does it; then make this"
             " page again."
         )
-        return Section("audit", "Audit", question, [Words(text, "note")])
+        return PageSection("audit", "Audit", question, [Words(text, "note")])
     findings = found if isinstance(found, list) else found.get("findings", [])
     findings = sorted((one for one in findings if isinstance(one, dict)), key=_urgency)
     skipped = found.get("not_looked_at", []) if isinstance(found, dict) else []
     blocks: list[Block] = [Words(f"Not looked at: {reason}", "note") for reason in skipped]
     if not findings:
-        return Section("audit", "Audit", question, [Words("The audit found nothing to complain of.", "note"), *blocks])
+        return PageSection(
+            "audit", "Audit", question, [Words("The audit found nothing to complain of.", "note"), *blocks]
+        )
     heads = columns("severity", "what", "# count", "in words", "what to do", "files")
     blocks.insert(0, Table("Findings", heads, [_finding(seen, one) for one in findings]))
     for one in findings:
@@ -90,7 +93,7 @@ def audit(seen: Evidence) -> Section:
                     [Words(", ".join(ids[:MOST_IDS]) + more)],
                 )
             )
-    return Section("audit", "Audit", question, blocks)
+    return PageSection("audit", "Audit", question, blocks)
 
 
 def _urgency(finding: dict[str, Any]) -> int:
@@ -103,7 +106,7 @@ def _finding(seen: Evidence, finding: dict[str, Any]) -> list[Cell]:
     return [
         *texts(finding.get("severity", "info"), str(finding.get("name", "")).replace("_", " ")),
         number(count if isinstance(count, int | float) else None, "g"),
-        *texts(finding.get("sentence", ""), finding.get("mend") or ""),
+        *texts(finding.get("sentence", ""), finding.get("hint") or ""),
         _file(seen, finding),
     ]
 
@@ -117,14 +120,14 @@ def _file(seen: Evidence, finding: dict[str, Any]) -> Cell:
     return Cell("")
 
 
-def diagnosis(seen: Evidence) -> Section:
+def diagnosis(seen: Evidence) -> PageSection:
     """What frozen features say, and what is advised."""
     question = "How much data is there, how unlike ImageNet is it, and what is worth training?"
     found = read_json(seen.study("diagnose") / "diagnosis.json")
     if not isinstance(found, dict):
         text = "The data have not been diagnosed. `python src/diagnose.py` with the same --config does it, in minutes."
-        return Section("diagnosis", "Diagnosis", question, [Words(text, "note")])
-    return Section("diagnosis", "Diagnosis", question, list(_of_diagnosis(found, seen)))
+        return PageSection("diagnosis", "Diagnosis", question, [Words(text, "note")])
+    return PageSection("diagnosis", "Diagnosis", question, list(_of_diagnosis(found, seen)))
 
 
 def _of_diagnosis(found: dict[str, Any], seen: Evidence) -> Iterator[Block]:

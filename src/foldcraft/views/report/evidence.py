@@ -12,22 +12,22 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.data.targets import Classes
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
-from foldcraft.ensemble.nested import Candidate
+from foldcraft.ensemble.nested import BlendCandidate
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
 from foldcraft.predictions import store
-from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.submission import leaderboard, ledger
-from foldcraft.submission.leaderboard import Standing
+from foldcraft.submission.leaderboard import LeaderboardHistory
 from foldcraft.views.report import mistakes
-from foldcraft.views.report.mistakes import Case
+from foldcraft.views.report.mistakes import Mistake
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Evidence:
         page: where the page will lie.
     """
 
-    members: Sequence[MemberRuns]
+    members: Sequence[FinishedExperiment]
     combined: Combined
     looks: Sequence[np.ndarray]
     submissions: Path
@@ -49,22 +49,22 @@ class Evidence:
 
     @property
     def config(self) -> Config:
-        return self.members[0].work.config
+        return self.members[0].experiment.config
 
     @property
     def classes(self) -> Classes:
-        return self.members[0].work.competition.classes
+        return self.members[0].experiment.competition.classes
 
     @property
     def metric(self) -> str:
         return self.combined.truth.metric.name
 
     @property
-    def chosen(self) -> Candidate:
+    def chosen(self) -> BlendCandidate:
         return self.combined.verdict.chosen
 
     @cached_property
-    def plain(self) -> Candidate:
+    def plain(self) -> BlendCandidate:
         """The chosen combination without its decision rule: its probabilities are meant as such."""
         used = self.chosen.plan.combination
         return next(
@@ -86,14 +86,14 @@ class Evidence:
     @cached_property
     def rows(self) -> np.ndarray:
         """Place of each judged row among the competition's training rows (N,)."""
-        place = {row: number for number, row in enumerate(self.members[0].work.competition.train_ids.tolist())}
+        place = {row: number for number, row in enumerate(self.members[0].experiment.competition.train_ids.tolist())}
         return np.array([place[row] for row in self.combined.ids.tolist()])
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[Mistake]:
         """Wrong answers, the worst first."""
         members = [one.nested for one in self.combined.verdict.members]
-        return mistakes.find(self.answers, self.plain.nested, self.combined.truth.targets, members)
+        return mistakes.find_mistakes(self.answers, self.plain.nested, self.combined.truth.targets, members)
 
     @cached_property
     def each_class(self) -> list[ClassScore]:
@@ -118,7 +118,7 @@ class Evidence:
         return pd.concat(read) if read else None
 
     @cached_property
-    def standing(self) -> Standing | None:
+    def standing(self) -> LeaderboardHistory | None:
         """The competition's submissions; None where there is none yet."""
         name = self.config.competition.name
         rows = ledger.read(ledger.path_in(self.submissions), name)
@@ -134,7 +134,9 @@ class Evidence:
         return study_folder(self.config, name)
 
 
-def gather(members: Sequence[MemberRuns], submissions: Path, audience: Audience, page: Path | None = None) -> Evidence:
+def gather_evidence(
+    members: Sequence[FinishedExperiment], submissions: Path, callback: Callback, page: Path | None = None
+) -> Evidence:
     """Blend the experiments and keep what the page shows of it.
 
     Args:
@@ -144,11 +146,11 @@ def gather(members: Sequence[MemberRuns], submissions: Path, audience: Audience,
     Raises:
         FoldcraftError: the experiments do not belong together, or the ledger is damaged.
     """
-    blend.complete(members, audience)
-    audience.say("judging the blend")
+    blend.complete(members, callback)
+    callback.say("judging the blend")
     combined = blend.combine(members)
     looks = [store.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
-    return Evidence(members, combined, looks, submissions, page or report_file(members[0].work.config))
+    return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 
 def read_json(path: Path) -> Any:

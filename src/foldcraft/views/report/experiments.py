@@ -6,7 +6,7 @@ from foldcraft.study import ranking
 from foldcraft.views.report.blocks import (
     Block,
     Cell,
-    Section,
+    PageSection,
     Table,
     Words,
     columns,
@@ -19,9 +19,9 @@ from foldcraft.views.report.blocks import (
 from foldcraft.views.report.evidence import Evidence
 
 
-def board(seen: Evidence) -> Section:
+def board(seen: Evidence) -> PageSection:
     """Experiments by rank, what each cost, and whether it is really worse than the best."""
-    found = ranking.rank(seen.members[0].work)
+    found = ranking.rank(seen.members[0].experiment)
     question = "Which experiments are there, what did they cost, and is the best one really better?"
     heads = columns(
         "experiment",
@@ -40,7 +40,7 @@ def board(seen: Evidence) -> Section:
     folds = f"fold{'s' if len(found.folds) > 1 else ''} {', '.join(map(str, found.folds))}"
     words = f"As `python src/board.py` shows them, on {found.rows:,} rows of {folds}."
     blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in found.records(found.table)])]
-    return Section("board", "All experiments", question, blocks)
+    return PageSection("board", "All experiments", question, blocks)
 
 
 def _row(row: dict[str, Any]) -> list[Cell]:

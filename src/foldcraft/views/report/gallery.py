@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
@@ -19,9 +19,9 @@ from foldcraft.data.loader import PlainImages
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel
-from foldcraft.views.report.blocks import Block, Card, Cell, Gallery, Section, Table, Words, columns, number, texts
+from foldcraft.views.report.blocks import Block, Card, Cell, Gallery, PageSection, Table, Words, columns, number, texts
 from foldcraft.views.report.evidence import Evidence
-from foldcraft.views.report.mistakes import Case
+from foldcraft.views.report.mistakes import Mistake
 
 WORST, DOUBTFUL = 48, 24  # cards: the worst mistakes, and the most doubtful labels among the others
 MOST_ROWS = 200  # of the table
@@ -29,24 +29,24 @@ SIDE = 160  # pixels of a picture
 SMALL = 64  # pictures below are shown pixel by pixel
 
 
-def mistakes(seen: Evidence, audience: Audience) -> Section:
+def mistakes(seen: Evidence, callback: Callback) -> PageSection:
     """Cards of the worst, and a table of more."""
     chosen = choose(seen.cases)
-    heats, about = heat_maps(seen, chosen, audience)
+    heats, about = heat_maps(seen, chosen, callback)
     cards = [_card(seen, case, heat) for case, heat in zip(chosen, heats, strict=True)]
     question = "Where does it fail, and is it the model that is wrong or the label?"
     if not cards:
-        return Section("mistakes", "Mistakes", question, [Words("No answer is wrong.", "note")])
+        return PageSection("mistakes", "Mistakes", question, [Words("No answer is wrong.", "note")])
     words = (
         "The less probable the label was held to be, the further to the front. “Doubtful label”: the answer is at"
         " least as sure as answers of that class usually are, and the label is not (confident learning), so look "
         f"whether the label is wrong. {about}"
     )
     used = sorted({label for card in cards for label in (card.label, card.said)})
-    return Section("mistakes", "Mistakes", question, [Words(words), Gallery(cards, used), _table(seen)])
+    return PageSection("mistakes", "Mistakes", question, [Words(words), Gallery(cards, used), _table(seen)])
 
 
-def choose(cases: Sequence[Case]) -> list[Case]:
+def choose(cases: Sequence[Mistake]) -> list[Mistake]:
     """The worst ones, and behind them the next doubtful labels."""
     rest = (case for case in cases[WORST:] if case.doubtful)
     return [*cases[:WORST], *islice(rest, DOUBTFUL)]
@@ -81,13 +81,13 @@ def _table(seen: Evidence) -> Block:
     )
 
 
-def _image_link(seen: Evidence, case: Case) -> str:
-    return seen.link(seen.members[0].work.competition.train_paths[seen.rows[case.row]])
+def _image_link(seen: Evidence, case: Mistake) -> str:
+    return seen.link(seen.members[0].experiment.competition.train_paths[seen.rows[case.row]])
 
 
-def _card(seen: Evidence, case: Case, heat: np.ndarray | None) -> Card:
-    config, names, truth = seen.members[0].work.config, seen.classes.names, seen.combined.truth
-    path = seen.members[0].work.competition.train_paths[seen.rows[case.row]]
+def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
+    config, names, truth = seen.members[0].experiment.config, seen.classes.names, seen.combined.truth
+    path = seen.members[0].experiment.competition.train_paths[seen.rows[case.row]]
     picture = small(path, config.images)
     return Card(
         name=str(seen.combined.ids[case.row]),
@@ -133,19 +133,19 @@ def data_uri(picture: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def heat_maps(seen: Evidence, cases: Sequence[Case], audience: Audience) -> tuple[list[np.ndarray | None], str]:
+def heat_maps(seen: Evidence, cases: Sequence[Mistake], callback: Callback) -> tuple[list[np.ndarray | None], str]:
     """For each case, what the strongest member's model of its fold looked at; and a word on it for the reader."""
     member = seen.members[seen.strongest]
     found: dict[int, np.ndarray] = {}
     folds = sorted({int(seen.combined.truth.fold[case.row]) for case in cases})
     try:
-        with audience.progress("Grad-CAM", len(cases)) as advance:
+        with callback.progress("Grad-CAM", len(cases)) as advance:
             for fold in folds:
                 own = [case for case in cases if seen.combined.truth.fold[case.row] == fold]
-                chosen = hardware.for_inference(member.work.config.train, hardware_file(member.work.config))
-                model = FoldModel.load(member.work, member.folder(fold), chosen)
-                prepared = _prepared(seen, model, own, audience)
-                maps = gradcam.heat(model.model, prepared, [case.said for case in own])
+                chosen = hardware.for_inference(member.experiment.config.train, hardware_file(member.experiment.config))
+                model = FoldModel.load(member.experiment, member.folder(fold), chosen)
+                prepared = _prepared(seen, model, own, callback)
+                maps = gradcam.grad_cam(model.model, prepared, [case.said for case in own])
                 found |= {case.row: one for case, one in zip(own, maps, strict=True)}
                 advance(len(own))
     except FoldcraftError as error:
@@ -157,7 +157,7 @@ def heat_maps(seen: Evidence, cases: Sequence[Case], audience: Audience) -> tupl
     return [found[case.row] for case in cases], words
 
 
-def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Case], audience: Audience) -> torch.Tensor:
-    store, _ = model.work.open_images([model.work.image_spec(model.blueprint)], audience)[0]
-    pixels = PlainImages(store, model.work.config.images).__getitems__(seen.rows[[case.row for case in cases]])
+def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Mistake], callback: Callback) -> torch.Tensor:
+    store, _ = model.experiment.open_images([model.experiment.image_spec(model.blueprint)], callback)[0]
+    pixels = PlainImages(store, model.experiment.config.images).__getitems__(seen.rows[[case.row for case in cases]])
     return Preparation.of(model.blueprint, model.hardware)(pixels)

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Case:
+class Mistake:
     """A row whose answer is not its label.
 
     Attributes:
@@ -27,9 +27,9 @@ class Case:
     doubtful: bool
 
 
-def find(
+def find_mistakes(
     answers: np.ndarray, log_probs: np.ndarray, truth: np.ndarray, members: Sequence[np.ndarray] = ()
-) -> list[Case]:
+) -> list[Mistake]:
     """All wrong answers; the less probable the label, the earlier.
 
     Args:
@@ -44,7 +44,7 @@ def find(
     worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]
     sure, own = np.exp(log_probs[worst, answers[worst]]), np.exp(log_probs[worst, truth[worst]])
     columns = (worst, answers[worst], sure, own, agree[worst], doubted[worst])
-    return [Case(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def doubtful(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

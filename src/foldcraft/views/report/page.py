@@ -11,16 +11,16 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from foldcraft.common.callbacks import Audience
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import counted
 from foldcraft.views.report import classes, data, experiments, gallery, scores, training
-from foldcraft.views.report.blocks import Section
+from foldcraft.views.report.blocks import PageSection
 from foldcraft.views.report.evidence import Evidence
 
 HERE = Path(__file__).parent
 
 
-def sections(seen: Evidence, audience: Audience) -> list[Section]:
+def sections(seen: Evidence, callback: Callback) -> list[PageSection]:
     """The parts of the page, in the order of a reader's questions.
 
     Raises:
@@ -36,7 +36,7 @@ def sections(seen: Evidence, audience: Audience) -> list[Section]:
         classes.classes(seen),
         classes.confusions(seen),
         classes.sureness(seen),
-        gallery.mistakes(seen, audience),
+        gallery.mistakes(seen, callback),
         data.diagnosis(seen),
         training.checks(seen),
         scores.leaderboard(seen),
@@ -46,7 +46,7 @@ def sections(seen: Evidence, audience: Audience) -> list[Section]:
     ]
 
 
-def render(title: str, subtitle: str, parts: Sequence[Section], command: str) -> str:
+def render(title: str, subtitle: str, parts: Sequence[PageSection], command: str) -> str:
     """The page.
 
     Args:

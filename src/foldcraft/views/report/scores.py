@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from foldcraft.common.errors import counted
 from foldcraft.ensemble import nested
-from foldcraft.ensemble.nested import Candidate, Score
+from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
 from foldcraft.submission import leaderboard as leaderboards
 from foldcraft.views.report import charts
@@ -13,12 +13,12 @@ from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
+    PageSection,
     Points,
-    Section,
     Side,
+    StatTile,
+    StatTiles,
     Table,
-    Tile,
-    Tiles,
     Words,
     columns,
     in_words,
@@ -38,20 +38,24 @@ def spread(score: Score) -> str:
     return f"{score.low:.4f} to {score.high:.4f}"
 
 
-def headline(seen: Evidence) -> Section:
+def headline(seen: Evidence) -> PageSection:
     """The score, what it rests on, and what is worth looking at first."""
-    score, data = seen.chosen.score, seen.members[0].work.competition
+    score, data = seen.chosen.score, seen.members[0].experiment.competition
     direction = "" if seen.combined.truth.metric.greater_is_better else " (less is better)"
     wrong, rows = len(seen.cases), len(seen.answers)
     total = sum(map(seen.seconds, range(len(seen.members))))
     folds = sum(len(member.done_folds) for member in seen.members)
     experiments = counted(len(seen.members), "experiment")
     tiles = [
-        Tile(f"out-of-fold {in_words(seen.metric)}{direction}", f"{score.value:.4f}", f"95 % interval {spread(score)}"),
+        StatTile(
+            f"out-of-fold {in_words(seen.metric)}{direction}", f"{score.value:.4f}", f"95 % interval {spread(score)}"
+        ),
         *_boards(seen),
-        Tile("wrong answers", f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"),
-        Tile("training time", seconds(total), f"{experiments}, {counted(folds, 'fold')} in all"),
-        Tile("data", f"{len(data.train_ids):,}", f"training images of {len(data.classes)} classes, {_groups(seen)}"),
+        StatTile("wrong answers", f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"),
+        StatTile("training time", seconds(total), f"{experiments}, {counted(folds, 'fold')} in all"),
+        StatTile(
+            "data", f"{len(data.train_ids):,}", f"training images of {len(data.classes)} classes, {_groups(seen)}"
+        ),
     ]
     meaning = (
         "Out-of-fold: every image was answered by models that never saw it"
@@ -59,26 +63,26 @@ def headline(seen: Evidence) -> Section:
         + ". Whatever was fitted to make the answers (weights, views, decision rule) was fitted on the other folds, so "
         "the score is what a new test set of the same kind should give, within the interval."
     )
-    return Section(
-        "headline", "In short", "", [Tiles(tiles), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)]
+    return PageSection(
+        "headline", "In short", "", [StatTiles(tiles), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)]
     )
 
 
 def _groups(seen: Evidence) -> str:
-    data = seen.members[0].work.competition
+    data = seen.members[0].experiment.competition
     return counted(len(set(data.units.tolist())), "group") if data.groups is not None else "no groups"
 
 
-def _boards(seen: Evidence) -> Iterator[Tile]:
+def _boards(seen: Evidence) -> Iterator[StatTile]:
     """The leaderboard's word on this very blend, or that there is none."""
     names = {member.name for member in seen.members}
     rows = [] if seen.standing is None else seen.standing.rows.to_dict("records")
     own = [row for row in rows if set(row["experiments"].split()) == names]
     known = [(board, row) for row in own[-1:] for board in ("public", "private") if row[board]]
     for board, row in known:
-        yield Tile(f"{board} leaderboard", row[board], row["file"])
+        yield StatTile(f"{board} leaderboard", row[board], row["file"])
     if not known:
-        yield Tile(
+        yield StatTile(
             "leaderboard", "not known", "infer.py --score FILE public=0.812" if own else "no submission of these yet"
         )
 
@@ -129,12 +133,12 @@ def _trust(seen: Evidence) -> str:
     return f"Probabilities are {100 * abs(sure):.1f} % too {'high' if sure > 0 else 'low'} (see Calibration)."
 
 
-def leaderboard(seen: Evidence) -> Section:
+def leaderboard(seen: Evidence) -> PageSection:
     """All submissions, and whether out-of-fold and leaderboard go together."""
     question = "Does the leaderboard agree with the out-of-fold score, and which of them should be believed?"
     if seen.standing is None:
         text = "Nothing is submitted yet. `python src/infer.py` with the same --config writes a submission."
-        return Section("leaderboard", "Leaderboard", question, [Words(text, "note")])
+        return PageSection("leaderboard", "Leaderboard", question, [Words(text, "note")])
     rows = [
         [
             Cell(row["file"], link=seen.link(seen.submissions / row["file"])),
@@ -148,7 +152,7 @@ def leaderboard(seen: Evidence) -> Section:
     ]
     heads = columns("file", "time", "experiments", "# out-of-fold", "# 95 % interval", "# public", "# private")
     table = Table("Submissions", heads, rows[:100], of=len(rows) if len(rows) > 100 else 0)
-    return Section(
+    return PageSection(
         "leaderboard",
         "Leaderboard",
         question,
@@ -169,7 +173,7 @@ def _scatter(seen: Evidence) -> Iterator[Block]:
             yield Chart(f"Out-of-fold and {board.name} leaderboard", words, charts.against(rows, board.name))
 
 
-def blend(seen: Evidence) -> Section:
+def blend(seen: Evidence) -> PageSection:
     """Weights, scores, and how far members err together."""
     verdict = seen.combined.verdict
     shares = verdict.chosen.plan.combination.shares
@@ -211,10 +215,10 @@ def blend(seen: Evidence) -> Section:
         blocks.insert(2, _together(seen))
         blocks[1:3] = [Side(blocks[1:3])]
     question = "How much does each experiment count, and is the blend better than its best member?"
-    return Section("blend", "Blend", question, blocks)
+    return PageSection("blend", "Blend", question, blocks)
 
 
-def _scores_row(seen: Evidence, one: Candidate, what: str, share: float | None) -> list[Cell]:
+def _scores_row(seen: Evidence, one: BlendCandidate, what: str, share: float | None) -> list[Cell]:
     score, others = one.score, map(number, [one.optimistic, *seen.combined.fold_scores(one)])
     return [
         *texts(one.name, what),
@@ -238,7 +242,7 @@ def _together(seen: Evidence) -> Chart:
     )
 
 
-def views(seen: Evidence) -> Section:
+def views(seen: Evidence) -> PageSection:
     """What each view of the test images gives."""
     verdict, truth = seen.combined.verdict, seen.combined.truth
     rows, lines = [], []
@@ -274,4 +278,4 @@ def views(seen: Evidence) -> Section:
     question = (
         "Images are answered in several views (flipped, magnified), and the answers averaged. What did each give?"
     )
-    return Section("views", "Test-time views", question, [Points(lines) if lines else words, table])
+    return PageSection("views", "Test-time views", question, [Points(lines) if lines else words, table])

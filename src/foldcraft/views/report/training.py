@@ -9,14 +9,14 @@ import pandas as pd
 
 from foldcraft.models import backbones, checkpoint, finetune, summary
 from foldcraft.models.summary import Part
-from foldcraft.predictions.members import MemberRuns
+from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
     Block,
     Cell,
     Chart,
     More,
-    Section,
+    PageSection,
     Side,
     Table,
     Words,
@@ -33,11 +33,11 @@ STATES = ("fail", "note", "pass", "n/a")  # of checks, in the order they are sho
 FILES = ("config", "history", "oof", "test", "model", "manifest")
 
 
-def training(seen: Evidence) -> Section:
+def training(seen: Evidence) -> PageSection:
     """Learning curves by fold."""
     blocks = [block for place in range(len(seen.members)) for block in _curves(seen, place)]
     question = "Did every fold learn, did it learn enough, and did it learn too much by heart?"
-    return Section("training", "Learning curves", question, blocks)
+    return PageSection("training", "Learning curves", question, blocks)
 
 
 def _points(history: pd.DataFrame, key: str) -> list[dict[str, int | float]]:
@@ -74,7 +74,7 @@ def _curves(seen: Evidence, place: int) -> Iterator[Block]:
     )
 
 
-def checks(seen: Evidence) -> Section:
+def checks(seen: Evidence) -> PageSection:
     """What the sanity checks of the training code said."""
     question = "Is the training itself sound on these data?"
     folder = seen.study("check")
@@ -86,7 +86,7 @@ def checks(seen: Evidence) -> Section:
             blocks.append(Words(text, "note"))
         else:
             blocks.append(_checked(member.name, found))
-    return Section("checks", "Checks", question, blocks)
+    return PageSection("checks", "Checks", question, blocks)
 
 
 def _checked(name: str, found: Any) -> Block:
@@ -95,26 +95,26 @@ def _checked(name: str, found: Any) -> Block:
     lines = list(checks.values()) if isinstance(checks, dict) else checks
     lines = [line for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
     lines.sort(key=lambda line: STATES.index(line.get("status")) if line.get("status") in STATES else len(STATES))
-    rows = [texts(*(line.get(key) or "" for key in ("status", "title", "number", "mend"))) for line in lines]
+    rows = [texts(*(line.get(key) or "" for key in ("status", "title", "number", "hint"))) for line in lines]
     return Table(name, columns("status", "check", "what was found", "how to mend it"), rows)
 
 
-def nets(seen: Evidence) -> Section:
+def nets(seen: Evidence) -> PageSection:
     """The modules of each member's net."""
     question = "What is inside the nets, and which part is trained how fast?"
-    blocks = [More(f"{member.name}: {member.work.config.backbone.name}", _net(member)) for member in seen.members]
-    return Section("nets", "Nets", question, blocks)
+    blocks = [More(f"{member.name}: {member.experiment.config.backbone.name}", _net(member)) for member in seen.members]
+    return PageSection("nets", "Nets", question, blocks)
 
 
-def _net(member: MemberRuns) -> list[Block]:
-    config = member.work.config
+def _net(member: FinishedExperiment) -> list[Block]:
+    config = member.experiment.config
     _, blueprint, _ = checkpoint.load_model(member.folder(member.done_folds[0]).model)
     model = backbones.rebuild(blueprint)
     finetune.prepare(model, config.finetune)
     optimizer = None
     if config.finetune.mode != "linear_probe" and config.train.lr != "auto":
         optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
-    seen = summary.dissect(model, optimizer, backbones.head_names(model), config.images.size)
+    seen = summary.summarize(model, optimizer, backbones.head_names(model), config.images.size)
     words = (
         f"{config.backbone.name} ({config.backbone.source}, weights: {config.backbone.weights}), {seen.input[-1]} px, "
         f"finetune.mode: {config.finetune.mode}; {seen.parameters:,} parameters, of them trainable {seen.trainable:,}, "
@@ -133,7 +133,7 @@ def _part(part: Part) -> list[Cell]:
     return [*texts(part.name or "(all)", part.kind, shape), *counts, Cell(lr)]
 
 
-def files(seen: Evidence) -> Section:
+def files(seen: Evidence) -> PageSection:
     """Every fold with its files, and what each experiment was made of."""
     rows = [
         [
@@ -152,9 +152,9 @@ def files(seen: Evidence) -> Section:
     for member, manifests in zip(seen.members, seen.manifests, strict=True):
         fold, manifest = next(iter(manifests.items()))
         blocks.append(More(f"{member.name}: manifest of fold {fold}", [_flat("Manifest", manifest)]))
-        settings = member.work.config.model_dump(mode="json")
+        settings = member.experiment.config.model_dump(mode="json")
         blocks.append(More(f"{member.name}: settings", [_flat("Settings", settings)]))
-    return Section("files", "Manifest and files", "What exactly was run, with what, and where is it?", blocks)
+    return PageSection("files", "Manifest and files", "What exactly was run, with what, and where is it?", blocks)
 
 
 def _file(seen: Evidence, name: str, path: Path) -> Cell:
