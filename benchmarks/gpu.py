@@ -787,7 +787,7 @@ def prepare(ground: Ground) -> None:
 
 ASK = """
 import torch
-from foldcraft import hardware
+from foldcraft.models import hardware
 device = hardware.available_device()
 has_bf16 = device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 print(device, "bf16-mixed" if has_bf16 else "16-mixed", hardware.failure("cuda") if torch.cuda.is_available() else "")
