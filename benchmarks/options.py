@@ -32,20 +32,24 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft import allocator, competition, config, folds, hardware, ingredients, predictions, soup, splitting
-from foldcraft import startingpoint as begin
-from foldcraft.audience import Audience
-from foldcraft.bootstrap import bootstrap_scores
-from foldcraft.calibration import calibrated
-from foldcraft.config import Config
-from foldcraft.diagnose import some_groups
-from foldcraft.files import write_atomic
-from foldcraft.foldrun import train_fold
-from foldcraft.folds import Folds
-from foldcraft.metrics import get as metric_of
-from foldcraft.processes import Processes
-from foldcraft.rundir import FoldFolder, experiment_folder, hardware_file
-from foldcraft.workspace import Workspace
+from foldcraft.common import allocator, config
+from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
+from foldcraft.common.files import write_atomic
+from foldcraft.common.paths import FoldFolder, experiment_folder, hardware_file
+from foldcraft.data import competition, folds, splitting
+from foldcraft.data.folds import Folds
+from foldcraft.ensemble import model_soup, soup_ingredients
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.calibration import calibrated
+from foldcraft.metrics.scores import get as metric_of
+from foldcraft.models import hardware
+from foldcraft.predictions import store
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.study.diagnose import some_groups
+from foldcraft.training import initialization as begin
+from foldcraft.training.distributed import Processes
+from foldcraft.training.fold import train_fold
 
 JUDGED = (0, 1)  # folds
 FOLDS = 5
@@ -239,16 +243,16 @@ class Cells:
 
     def warm(self, names: Sequence[str]) -> None:
         """Decode images, choose the hardware and gather features, so that no option pays for what all use."""
-        work = Workspace.open(self.config("baseline"))
-        start = begin.build(work, Audience())
-        hardware.choose(work.config.train, start.model, work.config.images.size, self.kept_hardware)
-        begin.set_probe_head(work, begin.copy_of(start, work), JUDGED[0], Audience())
+        experiment = Experiment.open(self.config("baseline"))
+        start = begin.build(experiment, Callback())
+        hardware.choose(experiment.config.train, start.model, experiment.config.images.size, self.kept_hardware)
+        begin.set_probe_head(experiment, begin.copy_of(start, experiment), JUDGED[0], Callback())
         if "probe" in names:
-            work = Workspace.open(self.config("probe"))
-            start = begin.build(work, Audience())
-            other = work.config.probe.model_copy(update={"strengths": [1.0]})  # or the heads too would be known
-            begin.solve_probe(work, start, other, Audience())
-            begin.features_of(work, start, Audience())
+            experiment = Experiment.open(self.config("probe"))
+            start = begin.build(experiment, Callback())
+            other = experiment.config.probe.model_copy(update={"strengths": [1.0]})  # or the heads too would be known
+            begin.solve_probe(experiment, start, other, Callback())
+            begin.features_of(experiment, start, Callback())
 
     def clear(self, name: str) -> None:
         """Begin an option's experiment anew, on the hardware of all."""
@@ -260,12 +264,14 @@ class Cells:
     def log_probs(self, name: str) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the judged folds, one after the other; trains what is not trained."""
         if name == "soup":
-            pot = soup.open_pot(ingredients.gather([self.config(each) for each in MADE_OF[name]]), Audience())
+            pot = model_soup.open_candidates(
+                soup_ingredients.find_ingredients([self.config(each) for each in MADE_OF[name]]), Callback()
+            )
             return pot.log_probs(pot.all, JUDGED)
-        work = Workspace.open(self.config(name))
+        experiment = Experiment.open(self.config(name))
         for fold in JUDGED:
-            train_fold(work, fold, Processes(), Audience())
-        parts = [predictions.read(FoldFolder.of(work.config, fold).oof) for fold in JUDGED]
+            train_fold(experiment, fold, Processes(), Callback())
+        parts = [store.read(FoldFolder.of(experiment.config, fold).oof) for fold in JUDGED]
         return np.concatenate([part.mean(part.views) for part in parts])
 
     def measure(self, name: str, spent: dict[str, float]) -> dict[str, object]:
@@ -280,12 +286,12 @@ class Cells:
         began = time.process_time()
         own = self.log_probs(name)
         seconds = time.process_time() - began + sum(spent[each] for each in MADE_OF.get(name, ()))
-        work = Workspace.open(self.config("baseline"))
-        rows = np.concatenate([work.folds.valid_rows(fold) for fold in JUDGED])
-        truth, units = work.competition.targets[rows], work.competition.units[rows]
-        found: dict[str, object] = {"metric_name": work.competition.metric.name}
+        experiment = Experiment.open(self.config("baseline"))
+        rows = np.concatenate([experiment.folds.valid_rows(fold) for fold in JUDGED])
+        truth, units = experiment.competition.targets[rows], experiment.competition.units[rows]
+        found: dict[str, object] = {"metric_name": experiment.competition.metric.name}
         for measure in MEASURES:
-            metric = work.competition.metric if measure == "metric" else metric_of("log_loss")
+            metric = experiment.competition.metric if measure == "metric" else metric_of("log_loss")
             asked = [calibrated(each, truth) if measure == "calibrated" else each for each in (own, *others)]
             probabilities = [np.exp(each) for each in asked]
             scores = [metric(truth, each) for each in probabilities]
