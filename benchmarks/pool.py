@@ -173,11 +173,14 @@ def blended(members: Sequence[Answers], truth: np.ndarray) -> Answers:
     return log_mean(np.stack([made[k][0] for k in chosen])), log_mean(np.stack([made[k][1] for k in chosen]))
 
 
-def compare(table: Table, share: float, draw: int) -> Iterator[dict[str, object]]:
+def compare(table: Table, share: float, draw: int, names: Sequence[str]) -> Iterator[dict[str, object]]:
     """One cell: a row for each way."""
+    if not names:
+        return
     kept, fold, hidden = cell(table.experiment, share, draw)
     targets = table.experiment.competition.targets
-    for name, way in WAYS.items():
+    for name in names:
+        way = WAYS[name]
         if len(kept) * (1 + way.copies) > linear_probe.MOST_ROWS:
             continue
         alone = [answers(table, [net], way, kept, fold, hidden) for net in table.nets]
@@ -200,6 +203,7 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", default=list(NETS))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0])
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="some of the ways")
     parser.add_argument("--file", type=Path, default=Path("runs/pool.jsonl"))
     args = parser.parse_intermixed_args()
     allocator.keep_freed_memory()
@@ -209,10 +213,11 @@ def main() -> None:
     done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
     for share in args.shares:
         for draw in args.draws:
-            if any((row["competition"], row["share"], row["draw"]) == (name, share, draw) for row in done):
-                continue
-            done += [{"competition": name, **row} for row in compare(table, share, draw)]
-            args.file.write_text("".join(json.dumps(row) + "\n" for row in done))
+            cell_rows = [row for row in done if (row["competition"], row["share"], row["draw"]) == (name, share, draw)]
+            there = {row["way"] for row in cell_rows}
+            for row in compare(table, share, draw, [way for way in args.ways if way not in there]):
+                done.append({"competition": name, **row})
+                args.file.write_text("".join(json.dumps(row) + "\n" for row in done))
     frame = pd.DataFrame(done)
     scores = [column for column in frame if str(column).startswith(("OOF", "hidden"))]
     print(frame.groupby(["competition", "share", "way"], sort=False)[scores].mean().round(3).to_string())
