@@ -30,12 +30,12 @@ from scipy.special import log_softmax
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config
-from foldcraft.ensemble import blend, nested
+from foldcraft.ensemble import nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
 from foldcraft.metrics.scores import get
-from foldcraft.predictions import store
-from foldcraft.predictions.members import common_rows, open_finished
+from foldcraft.predictions.members import open_finished
+from foldcraft.predictions.oof import common_rows
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000
 WAYS = [Best(), Mean(), Greedy(), Stacking()]
@@ -100,10 +100,11 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 @cache
 def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
     runs = open_finished([config.load(path) for path in configs])
-    joined = [store.join_folds(run.oof(), run.views) for run in runs]
-    ids = common_rows(joined)
-    members = [BlendMember(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]
-    return members, blend.truth_of(runs[0].experiment, ids)
+    oofs = [run.oof() for run in runs]
+    rows = common_rows(oofs)
+    members = [BlendMember(run.name, oof.views, oof.at(rows).log_probs) for run, oof in zip(runs, oofs, strict=True)]
+    data = runs[0].experiment.competition
+    return members, Labels(data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric)
 
 
 def _rows(

@@ -99,7 +99,7 @@ def submit(
         "nested_low": f"{chosen.score.low:.5f}",
         "nested_high": f"{chosen.score.high:.5f}",
         "optimistic": f"{chosen.optimistic:.5f}",
-        "rows": len(result.ids),
+        "rows": len(result.rows),
     }
     path, is_new, doubt = build.write(frame, SUBMISSIONS, name, entry)
     if len(result.blind):
@@ -149,7 +149,7 @@ def _show(result: Combined, terminal: Terminal) -> None:
     rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
     rows += [_row(result, one, "") for one in verdict.worth_showing]
     rows.append(_row(result, verdict.chosen, "used"))
-    terminal.table(f"{metric} on {len(result.ids)} rows, all fitted without the fold that is judged", columns, rows)
+    terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in verdict.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
     if len(result.folds) == 1:

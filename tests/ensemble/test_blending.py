@@ -5,33 +5,39 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from tables import competition
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.predictions.members import common_rows
-from foldcraft.predictions.store import Origin, Predictions
+from foldcraft.predictions.oof import OOF, common_rows
+from foldcraft.predictions.store import Origin
 
-IDS = np.array([f"{row:03d}.png" for row in range(30)])
+ROWS = np.arange(30)
 
 
-def joined(name: str, ids: np.ndarray = IDS) -> Predictions:
-    log_probs = log_softmax(np.random.default_rng(0).normal(0, 1, (2, len(ids), 3)), axis=2).astype(np.float32)
-    return Predictions(ids, ("identity", "hflip"), log_probs, Origin(name, -1, ("a", "b", "c"), "data", "folds", name))
+def predicted(name: str, rows: np.ndarray = ROWS) -> OOF:
+    log_probs = log_softmax(np.random.default_rng(0).normal(0, 1, (2, len(rows), 3)), axis=2).astype(np.float32)
+    data = competition(["a", "b", "c"] * 10)
+    origin = Origin(name, -1, ("a", "b", "c"), "data", "folds", name)
+    return OOF(data, rows, rows % 3, ("identity", "hflip"), log_probs, origin)
 
 
 @pytest.mark.parametrize("what", ["data", "folds", "classes"])
 def test_experiments_made_for_something_else_are_refused(what: str) -> None:
-    one, other = joined("one"), joined("other")
+    one, other = predicted("one"), predicted("other")
     strange = replace(other, origin=replace(other.origin, **{what: ("c", "b", "a") if what == "classes" else "else"}))
-    with pytest.raises(FoldcraftError, match=f"one .*other .*different {what}"):
+    with pytest.raises(FoldcraftError, match="one and other were made for different"):
         common_rows([one, strange])
 
 
 def test_only_rows_that_all_have_predicted_are_judged() -> None:
-    part = joined("part", IDS[20:5:-1])
-    assert common_rows([joined("whole"), part]).tolist() == IDS[6:21].tolist()
-    np.testing.assert_array_equal(part.of_rows(IDS[6:21]), part.log_probs[:, ::-1])
+    part = predicted("part", ROWS[20:5:-1])
+    assert common_rows([predicted("whole"), part]).tolist() == list(range(6, 21))
+    some = part.at(ROWS[6:21])
+    np.testing.assert_array_equal(some.log_probs, part.log_probs[:, ::-1])
+    np.testing.assert_array_equal(some.folds, ROWS[6:21] % 3)
+    np.testing.assert_array_equal(some.ids, part.competition.train_ids[6:21])
     with pytest.raises(FoldcraftError, match="no row is predicted by all of part, rest"):
-        common_rows([part, joined("rest", IDS[21:])])
+        common_rows([part, predicted("rest", ROWS[21:])])
 
 
 def test_blending_a_way_by_name(shapes, command) -> None:

@@ -173,7 +173,7 @@ def test_what_is_damaged_or_of_other_data_stands_apart(place: Path) -> None:
     assert set(found.of("ranked")["experiment"]) == {"probe", "net", "older"}
     notes = {name: row(found, name)["note"] for name in ("torn", "foreign", "mixed", "young")}
     assert "damaged predictions" in notes["torn"]
-    assert "other rows than the fold's" in notes["foreign"]
+    assert "were made for different folds" in notes["foreign"]
     assert notes["mixed"] == "folds 0, 1, 2 were trained with different settings"
     assert "unheard" in notes["young"]
     assert row(found, "older")["verdict"] == row(found, "net")["verdict"]

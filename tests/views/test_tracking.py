@@ -24,7 +24,8 @@ from wandb.proto import wandb_internal_pb2
 from foldcraft.common import config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import store
-from foldcraft.predictions.oof import Scorecard
+from foldcraft.predictions.oof import OOF
+from foldcraft.predictions.store import Origin
 from foldcraft.views import tracking, wandb_panels
 
 BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, 7
@@ -262,15 +263,21 @@ def test_off_costs_nothing(shapes: Path, command, monkeypatch: pytest.MonkeyPatc
     assert not list(Path("runs").rglob("*wandb*"))
 
 
+def predicted(competition: Namespace, probabilities: np.ndarray) -> OOF:
+    """Out-of-fold predictions of all rows, with these probabilities (N, K)."""
+    rows, origin = np.arange(len(probabilities)), Origin("one", -1, (), "", "", "")
+    return OOF(competition, rows, rows * 0, ("identity",), np.log(probabilities.clip(1e-9))[None], origin)
+
+
 def test_many_classes_stay_a_small_matrix() -> None:
     labels = [f"c{k:03d}" for k in range(60)]
     truth = np.repeat(np.arange(60), 3)
     probabilities = np.eye(60)[truth]
     probabilities[truth == 41] = np.eye(60)[7]
     competition = Namespace(classes=Namespace(names=labels), targets=truth)
-    card = Scorecard(competition, np.arange(len(truth)), probabilities)
+    card = predicted(competition, probabilities)
 
-    true, said, names = card.labels(5)
+    true, said, names = wandb_panels.few_classes(card, 5)
 
     assert len(names) == 5
     assert {"c007", "c041"} <= set(names)
@@ -283,7 +290,7 @@ def test_many_classes_stay_a_small_matrix() -> None:
 def test_curves_of_classes_that_a_fold_lacks_are_not_shifted() -> None:
     labels, truth = ["a", "b", "c"], np.array([0, 0, 2, 2])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.4, 0.6], [0.0, 0.3, 0.7]])
-    card = Scorecard(Namespace(classes=Namespace(names=labels), targets=truth), np.arange(4), probabilities)
+    card = predicted(Namespace(classes=Namespace(names=labels), targets=truth), probabilities)
 
     made = wandb_panels.panels(wandb, card, 0, (0, 65535))["precision_recall"]
 

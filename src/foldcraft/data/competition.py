@@ -13,6 +13,7 @@ import pandas as pd
 from foldcraft.common import csv_file, fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft.common.rows import positions
 from foldcraft.data import bundled, image_paths
 from foldcraft.data.targets import Classes, are_numbers
 from foldcraft.metrics import scores
@@ -61,6 +62,14 @@ class Competition:
     def paths(self, part: str) -> tuple[Path, ...]:
         """Where the images of a part, "train" or "test", lie or should lie, one a row."""
         return self.train_paths if part == "train" else self.test_paths
+
+    def train_rows(self, ids: np.ndarray) -> np.ndarray:
+        """Places (M,) of training ids.
+
+        Raises:
+            KeyError: an id is not among them.
+        """
+        return positions(self.train_ids, ids)
 
     @property
     def units(self) -> np.ndarray:

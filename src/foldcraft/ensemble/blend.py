@@ -15,10 +15,10 @@ from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
 from foldcraft.predictions import store
-from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel, with_views
 from foldcraft.predictions.inference import predict
-from foldcraft.predictions.members import FinishedExperiment, common_rows
+from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.oof import common_rows
 from foldcraft.predictions.store import Predictions
 
 
@@ -27,7 +27,7 @@ class Combined:
     """The outcome of a blend.
 
     Attributes:
-        ids: OOF rows that were judged.
+        rows: places among the training rows that were judged.
         truth: what they were judged by.
         views: of each member.
         verdict: what was fitted, how it scores, and which way to blend is used.
@@ -35,7 +35,7 @@ class Combined:
         blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
     """
 
-    ids: np.ndarray
+    rows: np.ndarray
     truth: Labels
     views: list[tuple[str, ...]]
     verdict: BlendSelection
@@ -165,26 +165,18 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     Raises:
         FoldcraftError: members do not belong together, or have no row in common.
     """
-    joined = [store.join_folds(member.oof(), member.views) for member in members]
-    ids = common_rows(joined)
-    truth = truth_of(members[0].experiment, ids)
+    oofs = [member.oof() for member in members]
+    rows = common_rows(oofs)
+    data = members[0].experiment.competition
+    truth = Labels(data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows], data.metric)
     tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
-        store.check_same(tests[0], test)
-    known = [BlendMember(m.name, oof.views, oof.of_rows(ids)) for m, oof in zip(members, joined, strict=True)]
+        store.check_same(tests[0].origin, test.origin)
+    known = [BlendMember(m.name, oof.views, oof.at(rows).log_probs) for m, oof in zip(members, oofs, strict=True)]
     verdict = nested.judge(known, truth, methods)
     asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
     answers = verdict.chosen.plan.apply(asked)
-    data = members[0].experiment.competition
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = store.log_frequencies(data.targets, len(data.classes))
-    return Combined(ids, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])
-
-
-def truth_of(experiment: Experiment, ids: np.ndarray) -> Labels:
-    """What predictions of the training rows `ids` are judged by."""
-    place = {row: number for number, row in enumerate(experiment.competition.train_ids.tolist())}
-    rows = np.array([place[row] for row in ids.tolist()])
-    data = experiment.competition
-    return Labels(data.targets[rows], experiment.folds.fold[rows], data.units[rows], data.metric)
+    return Combined(rows, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions import store
+from foldcraft.predictions import oof, store
 from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.oof import OOF
 from foldcraft.predictions.store import Predictions
 
 
@@ -84,9 +83,14 @@ class FinishedExperiment:
                 )
         self.experiment.check_images(manifests)
 
-    def oof(self) -> list[Predictions]:
-        """Out-of-fold predictions of each finished fold."""
-        return [store.read(self.folder(fold).oof) for fold in self.done_folds]
+    def oof(self, name: str | None = None) -> OOF:
+        """Out-of-fold predictions of the finished folds, in the config's views.
+
+        Args:
+            name: what the experiment is called in messages.
+        """
+        files = [self.folder(fold).oof for fold in self.done_folds]
+        return oof.load(files, self.views, self.experiment.competition, name)
 
     def test(self) -> list[Predictions]:
         """Test predictions of each finished fold."""
@@ -108,18 +112,3 @@ def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:
     for member in members:
         member.check()
     return members
-
-
-def common_rows(joined: Sequence[Predictions]) -> np.ndarray:
-    """Ids that all of some experiments have predicted out-of-fold, in the first one's order.
-
-    Raises:
-        FoldcraftError: they were made for other data, folds or classes, or have no row in common.
-    """
-    for other in joined[1:]:
-        store.check_same(joined[0], other)
-    common = set.intersection(*(set(one.ids.tolist()) for one in joined))
-    if not common:
-        names = ", ".join(one.origin.experiment for one in joined)
-        raise FoldcraftError(f"no row is predicted by all of {names}", hint="train the same folds of each")
-    return np.array([row for row in joined[0].ids.tolist() if row in common])

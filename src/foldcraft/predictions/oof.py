@@ -1,51 +1,65 @@
-"""What an experiment's out-of-fold predictions are worth: the truth beside them, their score, the worst mistakes."""
+"""Out-of-fold predictions beside the truth: what they are worth, and the mistakes in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.predictions import store
-
-OTHERS = "other classes"
+from foldcraft.predictions.store import Origin
 
 
 @dataclass(frozen=True)
-class Scorecard:
-    """Rows that were predicted by models that never saw them.
+class OOF:
+    """Rows of one experiment, each predicted by the model that never learned from it.
 
     Attributes:
-        rows: their places among the competition's training rows (N,).
-        probabilities: (N, K), the normalised geometric mean over the views.
+        rows: their places among the competition's training rows (N,), fold by fold.
+        folds: the fold of each (N,).
+        views: names of the V views.
+        log_probs: float32 (V, N, K).
+        origin: what they were made by; its fold is -1.
     """
 
     competition: Competition
     rows: np.ndarray
-    probabilities: np.ndarray
+    folds: np.ndarray
+    views: tuple[str, ...]
+    log_probs: np.ndarray
+    origin: Origin
 
-    @classmethod
-    def of(cls, files: Sequence[Path], views: Sequence[str], competition: Competition) -> "Scorecard":
-        """From the OOF files of some folds of one experiment.
+    def at(self, rows: np.ndarray) -> "OOF":
+        """The same for some of its rows, in their order; they are places among the training rows (M,)."""
+        place = np.full(len(self.competition.train_ids), -1)
+        place[self.rows] = np.arange(len(self.rows))
+        kept = place[rows]
+        return replace(self, rows=rows, folds=self.folds[kept], log_probs=self.log_probs[:, kept])
 
-        Raises:
-            FoldcraftError: a file is missing or damaged, they do not belong together, or are of other data.
-        """
-        joined = store.join_folds([store.read(file) for file in files], views)
-        if (joined.origin.data, joined.origin.classes) != (competition.fingerprint, competition.classes.names):
-            raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
-        place = {row: number for number, row in enumerate(competition.train_ids.tolist())}
-        rows = np.array([place[row] for row in joined.ids.tolist()])
-        return cls(competition, rows, np.exp(joined.mean(views)))
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the rows (N,)."""
+        return self.competition.train_ids[self.rows]
 
     @cached_property
-    def truth(self) -> np.ndarray:
-        """Class indices (N,)."""
+    def targets(self) -> np.ndarray:
+        """Class indices of the labels (N,)."""
         return self.competition.targets[self.rows]
+
+    @property
+    def units(self) -> np.ndarray:
+        """Groups of the rows (N,)."""
+        return self.competition.units[self.rows]
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Normalised geometric mean over the views (N, K)."""
+        return np.exp(store.log_mean(self.log_probs))
 
     @property
     def predicted(self) -> np.ndarray:
@@ -54,32 +68,84 @@ class Scorecard:
 
     @cached_property
     def score(self) -> float:
-        return self.competition.metric(self.truth, self.probabilities)
+        """In the competition's metric."""
+        return self.competition.metric(self.targets, self.probabilities)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the score, by a bootstrap of whole groups."""
-        units = self.competition.units[self.rows]
-        return bootstrap_interval(self.competition.metric, self.truth, self.probabilities, units)
+        return bootstrap_interval(self.competition.metric, self.targets, self.probabilities, self.units)
 
     def worst(self, most: int) -> np.ndarray:
         """Places of the wrong answers (M,), M at most `most`: those first whose true class seemed least likely."""
-        wrong = np.flatnonzero(self.predicted != self.truth)
-        of_truth = self.probabilities[wrong, self.truth[wrong]]
+        wrong = np.flatnonzero(self.predicted != self.targets)
+        of_truth = self.probabilities[wrong, self.targets[wrong]]
         return wrong[np.argsort(of_truth, kind="stable")[:most]]
 
-    def labels(self, most: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """True and predicted class indices (N,) and the names of the classes, of which there are at most `most`.
 
-        Where there are more, those with the fewest mistakes become one, so that a confusion matrix stays small.
-        """
-        names = list(self.competition.classes.names)
-        if len(names) <= most:
-            return self.truth, self.predicted, names
-        wrong = self.predicted != self.truth
-        mistakes = np.bincount(self.truth[wrong], minlength=len(names))
-        mistakes += np.bincount(self.predicted[wrong], minlength=len(names))
-        kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
-        new = np.full(len(names), most - 1)
-        new[kept] = np.arange(most - 1)
-        return new[self.truth], new[self.predicted], [*(names[k] for k in kept), OTHERS]
+def load(files: Sequence[Path], views: Sequence[str] | None, competition: Competition, name: str | None = None) -> OOF:
+    """Read the OOF files of some folds of one experiment.
+
+    Args:
+        views: those that are wanted; None: all that the first fold has.
+        name: what the experiment is called in messages; left out: as in its files.
+
+    Raises:
+        FoldcraftError: a file is missing or damaged, lacks a view, or is of other ids, labels, groups or classes; files
+            do not belong together.
+    """
+    parts = [store.read(file) for file in files]
+    if name:
+        parts = [replace(part, origin=replace(part.origin, experiment=name)) for part in parts]
+    wanted = parts[0].views if views is None else tuple(views)
+    for file, part in zip(files, parts, strict=True):
+        if lacking := [view for view in wanted if view not in part.views]:
+            hint = "`python src/infer.py` makes them, or set tta.views to those there are"
+            raise FoldcraftError(f"has no predictions for view {lacking[0]!r}", file, hint)
+    joined = store.join_folds(parts, wanted)
+    if (joined.origin.data, joined.origin.classes) != (competition.fingerprint, competition.classes.names):
+        raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
+    folds = np.concatenate([np.full(len(part.ids), part.origin.fold) for part in parts])
+    rows = competition.train_rows(joined.ids)
+    return OOF(competition, rows, folds, joined.views, joined.log_probs, joined.origin)
+
+
+def common_rows(experiments: Sequence[OOF]) -> np.ndarray:
+    """Training rows that all of some experiments have predicted, in the first one's order (M,).
+
+    Raises:
+        FoldcraftError: they were made for other data, folds or classes, or have no row in common.
+    """
+    for other in experiments[1:]:
+        store.check_same(experiments[0].origin, other.origin)
+    common = experiments[0].rows
+    for other in experiments[1:]:
+        common = common[np.isin(common, other.rows)]
+    if not len(common):
+        names = ", ".join(each.origin.experiment for each in experiments)
+        raise FoldcraftError(f"no row is predicted by all of {names}", hint="train the same folds of each")
+    return common
+
+
+def load_complete(config: Config, competition: Competition) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Every experiment of a competition of which all folds are done.
+
+    Returns:
+        Log-probabilities (N, K) of all training rows by name, the mean over all views; and why others are left out.
+    """
+    complete: dict[str, np.ndarray] = {}
+    left_out: list[str] = []
+    manifests = (config.runs / config.competition.name).glob("*/fold*/manifest.json")
+    for folder in sorted({path.parent.parent for path in manifests}):
+        try:
+            found = load(
+                [path.parent / "oof.parquet" for path in sorted(folder.glob("fold*/manifest.json"))], None, competition
+            )
+        except FoldcraftError as error:
+            left_out.append(str(error))
+            continue
+        if len(found.rows) < len(competition.train_ids):
+            left_out.append(f"{folder.name} has folds that are not trained yet")
+        else:
+            complete[folder.name] = store.log_mean(found.at(np.arange(len(competition.train_ids))).log_probs)
+    return complete, left_out

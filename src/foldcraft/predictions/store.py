@@ -14,6 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import parse_json, read_bytes, write_atomic
+from foldcraft.common.rows import positions
 
 BASELINE = "baseline"
 COLUMN = "logp:"  # before the label, so that a class may be called "id"
@@ -77,8 +78,7 @@ class Predictions:
 
     def of_rows(self, ids: np.ndarray) -> np.ndarray:
         """Log-probabilities (V, N, K) of the rows `ids`, in that order."""
-        place = {row: number for number, row in enumerate(self.ids.tolist())}
-        return self.log_probs[:, [place[row] for row in ids.tolist()]]
+        return self.log_probs[:, positions(self.ids, ids)]
 
     def mean(self, views: Sequence[str]) -> np.ndarray:
         """Normalised mean of the log-probabilities over `views`, (N, K).
@@ -151,16 +151,16 @@ def read(path: Path) -> Predictions:
     return Predictions(ids, views, log_probs, origin, baseline)
 
 
-def check_same(a: Predictions, b: Predictions) -> None:
-    """Make sure that two sets of predictions belong together.
+def check_same(a: Origin, b: Origin) -> None:
+    """Make sure that predictions of two origins belong together.
 
     Raises:
         FoldcraftError: classes, data or folds differ; both are named.
     """
     for what in ("classes", "data", "folds"):
-        if getattr(a.origin, what) != getattr(b.origin, what):
+        if getattr(a, what) != getattr(b, what):
             raise FoldcraftError(
-                f"{a.origin} and {b.origin} were made for different {what}",
+                f"{a} and {b} were made for different {what}",
                 hint="train both on the same data and folds",
             )
 
@@ -168,7 +168,7 @@ def check_same(a: Predictions, b: Predictions) -> None:
 def _check_folds(parts: Sequence[Predictions]) -> None:
     """Make sure that predictions by the folds of one experiment belong together."""
     for part in parts[1:]:
-        check_same(parts[0], part)
+        check_same(parts[0].origin, part.origin)
     if len({part.origin.images for part in parts} - {""}) > 1:
         who = " and ".join(str(part.origin) for part in parts)
         raise FoldcraftError(f"{who} have seen different images", hint="train these folds again on the same images")

@@ -2,20 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from foldcraft.common import config
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
 from foldcraft.metrics.significance import ScoredRows
-from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.members import FinishedExperiment, common_rows
-from foldcraft.predictions.store import Predictions
+from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.oof import OOF, common_rows
 
 
 @dataclass(frozen=True)
@@ -25,22 +22,14 @@ class Run:
     name: str
     member: FinishedExperiment
 
-    def oof(self) -> list[Predictions]:
+    def oof(self) -> OOF:
         """Out-of-fold predictions of the finished folds, under this run's name.
 
         Raises:
             FoldcraftError: no fold is finished, or not all views are predicted.
         """
         self.member.check_done()
-        parts = self.member.oof()
-        for part in parts:
-            if lacking := [view for view in self.member.views if view not in part.views]:
-                raise FoldcraftError(
-                    f"fold {part.origin.fold} has no predictions for view {lacking[0]!r}",
-                    self.member.home,
-                    "`python src/infer.py` makes them, or set tta.views to those there are",
-                )
-        return [replace(part, origin=replace(part.origin, experiment=self.name)) for part in parts]
+        return self.member.oof(self.name)
 
 
 def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
@@ -123,26 +112,18 @@ def load_comparison(runs: Sequence[Run]) -> ScoredRows:
         FoldcraftError: a run has no finished fold; predictions are for other data, folds or classes; no row is
             predicted by all; the data have changed since; a config does not fit what was trained.
     """
-    parts = [run.oof() for run in runs]
-    joined = [store.join_folds(each, run.member.views) for each, run in zip(parts, runs, strict=True)]
-    ids = common_rows(joined)
+    oofs = [run.oof() for run in runs]
+    rows = common_rows(oofs)
     for run in runs:
         if not run.member.moved_to:  # a run folder brings its own settings
             run.member.check()
-    data = runs[0].member.experiment.competition
-    if (joined[0].origin.data, joined[0].origin.classes) != (data.fingerprint, data.classes.names):
-        folder = runs[0].member.experiment.config.folder
-        what = "ids, labels, groups or the order of classes have changed since these experiments were trained"
-        raise FoldcraftError(what, folder)
-    place = {row: number for number, row in enumerate(data.train_ids.tolist())}
-    rows = np.array([place[row] for row in ids.tolist()])
-    fold_of = {row: part.origin.fold for part in parts[0] for row in part.ids.tolist()}
+    first, data = oofs[0].at(rows), runs[0].member.experiment.competition
     return ScoredRows(
         names=tuple(run.name for run in runs),
         metric=data.metric,
         classes=data.classes.names,
-        truth=data.targets[rows],
-        units=data.units[rows],
-        fold=np.array([fold_of[row] for row in ids.tolist()]),
-        predicted=tuple(np.exp(store.log_mean(oof.of_rows(ids))) for oof in joined),
+        truth=first.targets,
+        units=first.units,
+        fold=first.folds,
+        predicted=tuple(oof.at(rows).probabilities for oof in oofs),
     )

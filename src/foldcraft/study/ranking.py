@@ -16,7 +16,7 @@ from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs
 from foldcraft.metrics import intervals, significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.scores import Metric
-from foldcraft.predictions import store
+from foldcraft.predictions import oof
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import Origin
 
@@ -239,19 +239,15 @@ def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> n
     Raises:
         FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
     """
-    data = experiment.competition
+    data, fold_of = experiment.competition, experiment.folds.fold
+    files = [one.fold(fold).oof for fold in one.manifests]
+    found = oof.load(files, one.settings.tta.views, data)
+    if replace(found.origin, experiment=wanted.experiment, weights=wanted.weights, images="") != wanted:
+        raise FoldcraftError("was predicted for other folds", files[0], "delete the fold's folder")
+    if sorted(found.rows.tolist()) != np.flatnonzero(np.isin(fold_of, list(one.manifests))).tolist():
+        raise FoldcraftError("are predictions of other rows than the fold's", files[0], "delete the fold's folder")
     said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
-    for fold in one.manifests:
-        path, rows = one.fold(fold).oof, experiment.folds.valid_rows(fold)
-        given = store.read(path)
-        origin = replace(
-            given.origin, experiment=wanted.experiment, fold=wanted.fold, weights=wanted.weights, images=""
-        )
-        if origin != wanted or sorted(given.ids.tolist()) != sorted(data.train_ids[rows].tolist()):
-            raise FoldcraftError("are predictions of other rows than the fold's", path, "delete the fold's folder")
-        place = {row: number for number, row in enumerate(given.ids.tolist())}
-        order = [place[row] for row in data.train_ids[rows].tolist()]
-        said[rows] = np.exp(given.mean(one.settings.tta.views)[order])
+    said[found.rows] = found.probabilities
     return said
 
 

@@ -18,8 +18,9 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import cannot_write, locked
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
+from foldcraft.predictions import oof
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.oof import Scorecard
+from foldcraft.predictions.oof import OOF
 from foldcraft.study import racing, search_space
 from foldcraft.study.search_space import Parameter, Space
 from foldcraft.training.distributed import Processes
@@ -181,7 +182,7 @@ class Sweep:
         study.tell(trial, oof.score if self.space.score == "oof" else float(np.mean(scores)))
         return None
 
-    def _race(self, study: optuna.Study, trial: optuna.Trial, experiment: Experiment) -> Scorecard | None:
+    def _race(self, study: optuna.Study, trial: optuna.Trial, experiment: Experiment) -> OOF | None:
         """Its out-of-fold predictions; None if it was left before the end."""
         scores: list[float] = []
         seconds, count = 0.0, experiment.folds.count
@@ -204,7 +205,7 @@ class Sweep:
                 )
                 return None
         files = [FoldFolder.of(experiment.config, fold).oof for fold in range(count)]
-        return Scorecard.of(files, experiment.config.tta.views or [], experiment.competition)
+        return oof.load(files, experiment.config.tta.views, experiment.competition)
 
     def _one_row(self) -> float:
         """What one row makes of a fold's score, or about that: differences are known no finer."""

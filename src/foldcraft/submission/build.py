@@ -10,6 +10,7 @@ import pandas as pd
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_file_name, locked, write_atomic
+from foldcraft.common.rows import positions
 from foldcraft.data.competition import Competition
 from foldcraft.predictions.store import is_normalised
 from foldcraft.submission import ledger, shuffle_check
@@ -35,8 +36,7 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     _check_rows(sample[key].tolist(), ids.tolist())
     if not is_normalised(log_probs):
         raise FoldcraftError("predictions hold NaN or do not sum to one", "submission")
-    place = {test_id: row for row, test_id in enumerate(ids.tolist())}
-    ordered = log_probs[[place[test_id] for test_id in sample[key].tolist()]]
+    ordered = log_probs[positions(ids, sample[key].to_numpy())]
     answers = [column for column in sample.columns if column != key]
     result = sample.copy()
     names = competition.classes.names

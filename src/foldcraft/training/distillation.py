@@ -116,10 +116,9 @@ def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
 
 
 def _in_order(found: Predictions, ids: np.ndarray) -> np.ndarray:
-    place = {name: row for row, name in enumerate(found.ids.tolist())}
-    if missing := [name for name in ids.tolist() if name not in place]:
+    if missing := sorted(set(ids.tolist()) - set(found.ids.tolist())):
         raise FoldcraftError(f"predictions of {found.origin.experiment} lack {listing(missing, 3)}", hint=RETRAIN)
-    return found.log_probs[0][[place[name] for name in ids.tolist()]]
+    return found.of_rows(ids)[0]
 
 
 def cached_teacher_predictions(

@@ -220,12 +220,12 @@ class WandbWorker:
             keeper.put(*wandb_artifacts.of_model(config.experiment, folder), changes=False)
         self.kept += keeper.kept
 
-    def _panels(self, config: Config, oof: list[Path]) -> dict[str, Any]:
+    def _panels(self, config: Config, files: list[Path]) -> dict[str, Any]:
         from foldcraft.data import competition
-        from foldcraft.predictions.oof import Scorecard
+        from foldcraft.predictions import oof
         from foldcraft.views import wandb_panels
 
-        card = Scorecard.of(oof, config.tta.views or [], competition.read(config, images_of=()))
+        card = oof.load(files, config.tta.views, competition.read(config, images_of=()))
         return wandb_panels.panels(self.wandb, card, config.tracking.mistakes, config.images.bounds)
 
     def _log_fold(self, run: Any, folder: FoldFolder) -> None:
@@ -235,7 +235,7 @@ class WandbWorker:
         """Write the experiment's run, once all its folds are done, and again when their predictions have changed."""
         from foldcraft.common import fingerprint
         from foldcraft.data import competition, folds
-        from foldcraft.predictions.oof import Scorecard
+        from foldcraft.predictions import oof
         from foldcraft.views import wandb_artifacts, wandb_panels
 
         home = experiment_folder(config)
@@ -254,7 +254,7 @@ class WandbWorker:
             if not self.sweep:
                 for folder in folders:
                     self._log_fold(run, folder)
-            card = Scorecard.of([folder.oof for folder in folders], config.tta.views or [], data)
+            card = oof.load([folder.oof for folder in folders], config.tta.views, data)
             summary = summary_of(card, [folder.read_manifest() for folder in folders])
             run.log({"mean": summary["mean"], "oof": summary["oof"]})  # what a sweep looks at must be in the history
             run.summary.update(summary)

@@ -14,10 +14,11 @@ from foldcraft.data import folds, image_stats, splitting
 from foldcraft.data.competition import Competition, Tables
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
-from foldcraft.predictions import finished_runs, linear_probe
+from foldcraft.predictions import linear_probe, oof
 from foldcraft.predictions.experiment import Experiment, scaled, with_scale
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.feature_cache import load_or_compute as gather_features
+from foldcraft.predictions.store import log_mean
 from foldcraft.study.audit import (
     duplicate_issues,
     file_issues,
@@ -194,10 +195,11 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
     except FoldcraftError as error:
         found.skipped.append(f"wrong labels: {error}")
         return
-    finished = finished_runs.gather(config, data)
-    found.skipped += [f"predictions: {reason}" for reason in finished.left_out]
-    if finished.log_probs is not None:
-        log_probs, judge = finished.log_probs, f"the predictions of {', '.join(finished.names)}"
+    finished, left_out = oof.load_complete(config, data)
+    found.skipped += [f"predictions: {reason}" for reason in left_out]
+    if finished:
+        log_probs = log_mean(np.stack(list(finished.values())))
+        judge = f"the predictions of {', '.join(finished)}"
     elif seen:
         callback.say("no finished experiment yet: labels are judged by a probe on frozen features")
         log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"

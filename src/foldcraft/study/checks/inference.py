@@ -8,10 +8,11 @@ import torchvision.models as tv
 from timm.data import resolve_data_config
 from torch import nn
 
+from foldcraft.metrics.calibration import log_loss
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions.inference import InferenceModel, predict, sweep
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
-from foldcraft.study.checks.subject import Subject, log_loss
+from foldcraft.study.checks.subject import Subject
 
 SOME = 16
 SAME = 1e-3  # share of the way between two images that the order of sums alone may make

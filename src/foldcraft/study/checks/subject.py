@@ -15,6 +15,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
+from foldcraft.metrics.calibration import log_loss
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
@@ -214,11 +215,6 @@ class Subject:
         start, chosen = self.as_is.start, self.as_is.hardware
         model = FoldModel(self.experiment, FOLD, start.model, start.blueprint, chosen, "")
         return model.member(start.train, ("identity",))
-
-
-def log_loss(log_probs: np.ndarray, truth: np.ndarray) -> float:
-    """Mean negative log-probability of the truth."""
-    return float(-log_probs[np.arange(len(truth)), truth].mean())
 
 
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:

@@ -22,7 +22,6 @@ from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.nested import BlendCandidate
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
-from foldcraft.predictions import store
 from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.submission import leaderboard, ledger
 from foldcraft.submission.leaderboard import LeaderboardHistory
@@ -83,11 +82,15 @@ class Evidence:
         """Class index of the nested answer to each row (N,)."""
         return self.chosen.nested.argmax(1)
 
-    @cached_property
+    @property
     def rows(self) -> np.ndarray:
         """Place of each judged row among the competition's training rows (N,)."""
-        place = {row: number for number, row in enumerate(self.members[0].experiment.competition.train_ids.tolist())}
-        return np.array([place[row] for row in self.combined.ids.tolist()])
+        return self.combined.rows
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the judged rows (N,)."""
+        return self.members[0].experiment.competition.train_ids[self.rows]
 
     @cached_property
     def cases(self) -> list[Mistake]:
@@ -149,7 +152,7 @@ def gather_evidence(
     blend.complete(members, callback)
     callback.say("judging the blend")
     combined = blend.combine(members)
-    looks = [store.join_folds(one.oof(), one.views).of_rows(combined.ids) for one in members]
+    looks = [one.oof().at(combined.rows).log_probs for one in members]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 

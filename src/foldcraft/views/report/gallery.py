@@ -56,7 +56,7 @@ def _table(seen: Evidence) -> Block:
     names, truth = seen.classes.names, seen.combined.truth
     rows = [
         [
-            Cell(str(seen.combined.ids[case.row]), link=_image_link(seen, case)),
+            Cell(str(seen.ids[case.row]), link=_image_link(seen, case)),
             *texts(names[truth.targets[case.row]], names[case.said]),
             number(case.sure, ".3f"),
             number(case.own, ".3f"),
@@ -90,7 +90,7 @@ def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     path = seen.members[0].experiment.competition.train_paths[seen.rows[case.row]]
     picture = small(path, config.images)
     return Card(
-        name=str(seen.combined.ids[case.row]),
+        name=str(seen.ids[case.row]),
         picture=data_uri(picture),
         heat=None if heat is None else data_uri(overlaid(picture, heat)),
         pixelated=max(picture.size) < SMALL,
