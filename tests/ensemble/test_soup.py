@@ -25,7 +25,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
 from foldcraft.ensemble import model_soup, soup_ingredients, soup_selection
 from foldcraft.ensemble.model_soup import SoupCandidates, mean_of
-from foldcraft.ensemble.soup_selection import Gain
+from foldcraft.ensemble.soup_selection import SoupGain
+from foldcraft.metrics.gain import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store
@@ -226,12 +227,12 @@ def nested(
 
 
 def test_a_gain_is_real_above_two_standard_errors() -> None:
-    assert Gain((0.03, 0.01), (-0.01, 0.01)).is_real
-    assert Gain((0.0, 0.0), (0.03, 0.01)).is_real
-    assert Gain((0.01, 0.0), (0.0, 0.0)).is_real, "better wherever one looks"
-    assert not Gain((0.019, 0.01), (0.019, 0.01)).is_real
-    assert not Gain((0.03, 0.01), (-0.03, 0.01)).is_real, "bought with the other"
-    assert not Gain((0.0, 0.0), (0.0, 0.0)).is_real
+    assert SoupGain(Gain(0.03, 0.01), Gain(-0.01, 0.01)).is_real
+    assert SoupGain(Gain(0.0, 0.0), Gain(0.03, 0.01)).is_real
+    assert SoupGain(Gain(0.01, 0.0), Gain(0.0, 0.0)).is_real, "better wherever one looks"
+    assert not SoupGain(Gain(0.019, 0.01), Gain(0.019, 0.01)).is_real
+    assert not SoupGain(Gain(0.03, 0.01), Gain(-0.03, 0.01)).is_real, "bought with the other"
+    assert not SoupGain(Gain(0.0, 0.0), Gain(0.0, 0.0)).is_real
 
 
 # A soup is an experiment like any other

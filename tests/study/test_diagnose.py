@@ -12,12 +12,12 @@ from torch import nn
 
 from foldcraft.common import config
 from foldcraft.common.callbacks import Callback
-from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.study.advice import MARK, Advised, advise
-from foldcraft.study.diagnose import Diagnosis, Gap, NetScore, ViewEffect, draws, measure, paired_log_loss, some_groups
+from foldcraft.study.diagnose import Diagnosis, NetScore, ViewEffect, draws, measure, some_groups
 from foldcraft.training.plan import full_epochs
 
 WORDS = ("backbone.weights=none", "folds.count=3")
@@ -25,7 +25,7 @@ WORDS = ("backbone.weights=none", "folds.count=3")
 
 def net(name: str, score: float, transformer: bool = False) -> NetScore:
     return NetScore(
-        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gap(0.05, 0.01),
+        name, score, score - 0.01, score + 0.01, score - 0.05, score - 0.1, Gain(0.05, 0.01),
         transformer, {"head": score}, None if transformer else 0.3, np.zeros((1, 3)),
     )  # fmt: skip
 
@@ -33,17 +33,17 @@ def net(name: str, score: float, transformer: bool = False) -> NetScore:
 @pytest.fixture
 def found() -> Diagnosis:
     effects = [
-        ViewEffect("hflip", Gap(0.002, 0.003), 0.89, True),
-        ViewEffect("vflip", Gap(-0.004, 0.003), 0.88, True),
-        ViewEffect("rot90", Gap(-0.2, 0.01), 0.5, False),
-        ViewEffect("scale1.25", Gap(0.001, 0.002), 0.89, True),
+        ViewEffect("hflip", Gain(0.002, 0.003), 0.89, True),
+        ViewEffect("vflip", Gain(-0.004, 0.003), 0.88, True),
+        ViewEffect("rot90", Gain(-0.2, 0.01), 0.5, False),
+        ViewEffect("scale1.25", Gain(0.001, 0.002), 0.89, True),
     ]
     nets = [net("cnn", 0.9), net("vit", 0.85, transformer=True), net("poor", 0.5)]
     counts = {"a": 500, "b": 500}
     curve = {0.25: (0.8, 0.01), 0.5: (0.85, 0.01), 1.0: (0.9, 0.0)}
     return Diagnosis(
-        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], [16], Gap(0.01, 0.004), curve,
-        Gap(0.05, 0.01), effects,
+        "macro_f1", 1000, 100, counts, counts, nets, ["cnn", "vit"], [0.9, 0.92], [16], Gain(0.01, 0.004), curve,
+        Gain(0.05, 0.01), effects,
     )  # fmt: skip
 
 
@@ -56,9 +56,11 @@ def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, setti
     little = advise(found, settings)
     assert (little.amount, little.likeness) == ("little", "dissimilar")
     assert any("little + dissimilar" in reason for reason in little.reasons)
-    like = replace(found, nets=[replace(found.nets[0], gap=Gap(0.001, 0.002))], more_data=Gap(0.0, 0.002), pool=["cnn"])
+    like = replace(
+        found, nets=[replace(found.nets[0], gap=Gain(0.001, 0.002))], more_data=Gain(0.0, 0.002), pool=["cnn"]
+    )
     assert (advise(like, settings).amount, advise(like, settings).likeness) == ("enough", "similar")
-    vague = replace(like, nets=[replace(found.nets[0], gap=Gap(0.02, 0.02))], more_data=Gap(0.02, 0.02))
+    vague = replace(like, nets=[replace(found.nets[0], gap=Gain(0.02, 0.02))], more_data=Gain(0.02, 0.02))
     unknown = advise(vague, settings)
     assert (unknown.amount, unknown.likeness) == ("cannot tell", "cannot tell")
     assert any("cannot tell" in reason for reason in unknown.reasons)
@@ -85,7 +87,7 @@ def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
         assert (one.probe.views, one.tta.views) == (["identity"], ["identity"])
 
 
-@pytest.mark.parametrize("gain", [None, Gap(-0.01, 0.001)])
+@pytest.mark.parametrize("gain", [None, Gain(-0.01, 0.001)])
 def test_the_mirror_image_is_left_out_where_it_does_not_help(found: Diagnosis, settings, gain, tmp_path: Path) -> None:
     advice = advise(replace(found, mirror=gain), settings)
     assert written(advice.pool[0], tmp_path).probe.mirror is False
@@ -96,7 +98,7 @@ def test_the_log_loss_of_two_is_compared_by_groups() -> None:
     truth, units = rng.integers(0, 2, 4000), np.repeat(np.arange(1000), 4)
     b = np.log(np.full((4000, 2), 0.5))
     noise = np.repeat(rng.normal(0, 0.1, 1000), 4)[:, None]
-    value, error = paired_log_loss(truth, b + 0.01 + noise, b, units)
+    value, error = gain_in_log_loss(truth, b + 0.01 + noise, b, units)
     assert value == pytest.approx(0.01 + noise.mean())
     assert error == pytest.approx(0.1 / 1000**0.5, rel=0.1), "whole groups differ, not rows"
 
@@ -171,16 +173,16 @@ def test_batchnorm_distance_is_nought_where_the_statistics_are_those_of_the_imag
     assert batchnorm_shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [images]) is None
 
 
-def test_a_paired_difference_has_the_sign_of_the_better_one_whatever_the_metric() -> None:
+def test_a_gain_has_the_sign_of_the_better_one_whatever_the_metric() -> None:
     rng = np.random.default_rng(0)
     truth, groups = rng.integers(0, 2, 200), np.arange(200)
     good = np.eye(2)[truth] * 0.8 + 0.1
     bad = np.eye(2)[np.where(rng.random(200) < 0.3, 1 - truth, truth)] * 0.8 + 0.1
     for name in ("accuracy", "log_loss"):
-        value, error = paired_difference(get(name), truth, good, bad, groups)
+        value, error = gain_in_score(get(name), truth, good, bad, groups)
         assert value > 2 * error > 0
-        assert paired_difference(get(name), truth, bad, good, groups)[0] == pytest.approx(-value)
-    assert paired_difference(get("accuracy"), truth, good, good, groups) == (0, 0)
+        assert gain_in_score(get(name), truth, bad, good, groups)[0] == pytest.approx(-value)
+    assert gain_in_score(get("accuracy"), truth, good, good, groups) == (0, 0)
 
 
 @pytest.mark.integration

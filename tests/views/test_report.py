@@ -34,6 +34,7 @@ from foldcraft.ensemble.decision_rules import Argmax
 from foldcraft.ensemble.methods import LogPool
 from foldcraft.ensemble.nested import BlendCandidate, BlendPlan, BlendSelection, Labels
 from foldcraft.metrics import calibration, significance
+from foldcraft.metrics.confident_learning import confident_classes
 from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
@@ -474,12 +475,14 @@ def test_doubtful_labels_are_those_that_were_changed() -> None:
     logits = rng.normal(0, 0.3, (400, 4))
     logits[np.arange(400), right] += 4
     log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    found = np.flatnonzero(mistakes.doubtful(log_probs, given))
+    reached, taken_for = confident_classes(np.exp(log_probs), given)
+    found = np.flatnonzero(reached & (taken_for != given))
 
     assert set(found) <= set(changed)
     assert len(found) >= 8
     cases = mistakes.find_mistakes(log_probs.argmax(1), log_probs, given, [log_probs, -log_probs])
     assert {case.row for case in cases} == set(changed)
+    assert {case.row for case in cases if case.doubtful} == set(found)
     assert [case.own for case in cases] == sorted(case.own for case in cases)
     assert {case.agree for case in cases} == {1}
 

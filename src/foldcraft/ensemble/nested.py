@@ -13,11 +13,10 @@ import numpy as np
 from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
-from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.gain import gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric, get
 
-REALLY = 2.0  # standard errors by which something must be worse to be left out
 Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all
 
 
@@ -240,19 +239,18 @@ def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
 
 def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> tuple[float, float]:
     """How much better log-probabilities `a` (N, K) score than `b`, and the standard error of that."""
-    return paired_difference(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
+    return gain_in_score(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
 
 
 def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
-    """Do log-probabilities `a` (N, K) score worse than `b`, by more than `REALLY` standard errors of the difference?
+    """Do log-probabilities `a` (N, K) score worse than `b`, by more than two standard errors of the difference?
 
     The one rule by which views, a way to blend and a decision rule are left out: none has to show a gain, but none is
     used against what out-of-fold rows say.
     """
     if not truth.metric.better(truth.metric(truth.targets, np.exp(b)), truth.metric(truth.targets, np.exp(a))):
         return False  # mostly; it spares the bootstrap
-    value, error = gain(a, b, truth)
-    return value < -REALLY * error
+    return gain(a, b, truth).is_real_loss
 
 
 def _elsewhere(truth: Labels) -> dict[int | None, np.ndarray]:

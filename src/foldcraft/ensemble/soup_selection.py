@@ -20,8 +20,8 @@ from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.ensemble.model_soup import Chosen, SoupCandidates
 from foldcraft.ensemble.soup_ingredients import check_free
-from foldcraft.metrics.bootstrap import paired_difference
 from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
+from foldcraft.metrics.gain import Gain, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import METRICS, Metric
 from foldcraft.predictions import lineage
@@ -29,31 +29,26 @@ from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import log_mean
 from foldcraft.training.fold_result import Outcome, finish
 
-REAL = 2.0  # standard errors above which a difference counts
 Predict = Callable[[Sequence[int]], np.ndarray]  # from folds to log-probabilities of their rows
 
 
 @dataclass(frozen=True)
-class Gain:
-    """How much better than the best single experiment, with its standard error; positive is better.
+class SoupGain:
+    """How much better than the best single experiment.
 
     Attributes:
         metric: of the competition.
         loss: of the log-loss.
     """
 
-    metric: tuple[float, float]
-    loss: tuple[float, float]
+    metric: Gain
+    loss: Gain
 
     @property
     def is_real(self) -> bool:
         """One of both is better by more than chance would make it, and neither is worse by more."""
-        sure = [
-            value / error if error > 0 else np.sign(value) * np.inf
-            for value, error in (self.metric, self.loss)
-            if value
-        ]
-        return max(sure, default=0.0) > REAL and min(sure, default=0.0) >= -REAL
+        both = (self.metric, self.loss)
+        return any(gain.is_real for gain in both) and not any(gain.is_real_loss for gain in both)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class SoupScore:
     score: float
     low: float
     high: float
-    gain: Gain | None = None
+    gain: SoupGain | None = None
 
 
 @dataclass(frozen=True)
@@ -120,14 +115,14 @@ def compare_soups(pot: SoupCandidates) -> SoupComparison:
         best_of_all, greedy_of_all = judge.best(pot.folds), judge.greedy(pot.folds)
     blend = judge.nested(lambda seen: judge.blended)
     worst = max(members, key=judge.loss)
-    lost, error = judge.difference(METRICS["log_loss"], worst, uniform)
+    lost = judge.difference(METRICS["log_loss"], worst, uniform)
     return SoupComparison(
         [judge.row(name, (number,), members[number]) for number, name in enumerate(pot.names(pot.all))],
         judge.row("best single", best_of_all, best),
         judge.row("uniform soup", pot.all, uniform, against=best),
         judge.row("greedy soup", greedy_of_all, greedy, against=best),
         judge.row("mean of their predictions", pot.all, blend, against=best, nets=len(pot.members)),
-        apart=lost > REAL * error,
+        apart=lost.is_real,
     )
 
 
@@ -191,9 +186,9 @@ class _Judge:
     def loss(self, log_probs: np.ndarray) -> float:
         return log_loss(log_probs, self.truth)
 
-    def difference(self, metric: Metric, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        """How much better `a` is than `b`, and its standard error."""
-        return paired_difference(metric, self.truth, np.exp(a), np.exp(b), self.units)
+    def difference(self, metric: Metric, a: np.ndarray, b: np.ndarray) -> Gain:
+        """How much better `a` is than `b`."""
+        return gain_in_score(metric, self.truth, np.exp(a), np.exp(b), self.units)
 
     def row(
         self, name: str, chosen: Chosen, log_probs: np.ndarray, against: np.ndarray | None = None, nets: int = 1
@@ -203,7 +198,7 @@ class _Judge:
         score, gain = self.metric(self.truth, probabilities), None
         if against is not None:
             metrics = (self.metric, METRICS["log_loss"])
-            gain = Gain(*(self.difference(metric, log_probs, against) for metric in metrics))
+            gain = SoupGain(*(self.difference(metric, log_probs, against) for metric in metrics))
         return SoupScore(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
 
 

@@ -75,24 +75,3 @@ def _draws(units: int, repeats: int, seed: int, most: int) -> Iterator[np.ndarra
         drawn = rng.integers(units, size=(size, units))
         places = drawn * size + np.arange(size)[:, None]
         yield np.bincount(places.ravel(), minlength=units * size).reshape(units, size).astype(np.float64)
-
-
-def paired_difference(
-    metric: Metric,
-    truth: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    groups: np.ndarray,
-    repeats: int = 200,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """How much better `a` is than `b` on the same rows, and the standard error of that, by a bootstrap over groups.
-
-    Positive means that `a` is better, whatever the metric's direction.
-
-    Args:
-        truth: class indices (N,).
-        a, b: probabilities (N, K) of two models.
-    """
-    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed)
-    return metric.sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn[0] - drawn[1]))

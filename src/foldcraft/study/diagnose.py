@@ -17,7 +17,7 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
 from foldcraft.data.loader import PlainImages
 from foldcraft.metrics import calibration
-from foldcraft.metrics.bootstrap import paired_difference
+from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
@@ -43,24 +43,6 @@ MOST_FOR_STATISTICS = 64  # images that BatchNorm's statistics are measured on
 
 
 @dataclass(frozen=True)
-class Gap:
-    """A difference of two OOF scores on the same rows, and its standard error; positive is better."""
-
-    value: float
-    error: float
-
-    @property
-    def is_real(self) -> bool:
-        """Is it more than two standard errors above 0?"""
-        return self.value > 2 * self.error
-
-    @property
-    def is_small(self) -> bool:
-        """Can it hardly be more than one hundredth?"""
-        return self.value + 2 * self.error < 0.01
-
-
-@dataclass(frozen=True)
 class NetScore:
     """How well one backbone's frozen features do, all scores OOF.
 
@@ -80,7 +62,7 @@ class NetScore:
     high: float
     last: float
     neighbours: float
-    gap: Gap
+    gap: Gain
     transformer: bool
     stages: dict[str, float]
     batchnorm: float | None
@@ -98,7 +80,7 @@ class ViewEffect:
     """
 
     view: str
-    plain: Gap
+    plain: Gain
     seen: float
     keeps_label: bool
 
@@ -128,9 +110,9 @@ class Diagnosis:
     pool: list[str]
     pool_scores: list[float]
     sizes: list[int]
-    mirror: Gap | None
+    mirror: Gain | None
     curve: dict[float, tuple[float, float]]
-    more_data: Gap
+    more_data: Gain
     views: list[ViewEffect]
 
     @property
@@ -219,8 +201,8 @@ class _Table:
     def score(self, log_probs: np.ndarray) -> float:
         return self.metric(self.truth, np.exp(log_probs))
 
-    def better(self, a: np.ndarray, b: np.ndarray) -> Gap:
-        return Gap(*paired_difference(self.metric, self.truth, np.exp(a), np.exp(b), self.units))
+    def better(self, a: np.ndarray, b: np.ndarray) -> Gain:
+        return gain_in_score(self.metric, self.truth, np.exp(a), np.exp(b), self.units)
 
     def net_score(self, k: int) -> NetScore:
         net, rows = self.nets[k], self.rows(k)
@@ -265,7 +247,7 @@ class _Table:
         for some in np.array_split(rows, max(1, count // 32)):
             yield reduced(net.preparation(images.__getitems__(some)), net.size)
 
-    def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gap]:
+    def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gain]:
         scores: dict[float, list[float]] = {}
         halves = []
         prepared = linear_probe.prepare(self.rows(k), ProbeConfig())
@@ -278,16 +260,16 @@ class _Table:
         means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
         return means, self._mean_gap(full, halves)
 
-    def _mean_gap(self, full: np.ndarray, others: Sequence[np.ndarray]) -> Gap:
+    def _mean_gap(self, full: np.ndarray, others: Sequence[np.ndarray]) -> Gain:
         """What one has over the mean of several; wholly uncertain where there are fewer than two."""
         if len(others) < 2:
-            return Gap(0.0, math.inf)
+            return Gain(0.0, math.inf)
         gaps = [self.better(full, other) for other in others]
         spread = float(np.std([gap.value for gap in gaps], ddof=1))
         error = float(np.hypot(np.mean([gap.error for gap in gaps]), spread / len(gaps) ** 0.5))
-        return Gap(float(np.mean([gap.value for gap in gaps])), error)
+        return Gain(float(np.mean([gap.value for gap in gaps])), error)
 
-    def views(self, k: int) -> tuple[list[ViewEffect], Gap | None]:
+    def views(self, k: int) -> tuple[list[ViewEffect], Gain | None]:
         """What views do to the probe of one backbone, and what averaging in the mirror image gains in log-loss."""
         kept = self._some_rows()
         plain = self.plain[k][kept]
@@ -298,7 +280,7 @@ class _Table:
             if view == "hflip":
                 mean = np.mean([plain, features], axis=0, dtype=np.float32).astype(np.float16)
                 both = self._seen_also(k, kept, [mean]).log_probs
-                mirror = Gap(*paired_log_loss(self.truth[kept], both, before, self.units[kept]))
+                mirror = gain_in_log_loss(self.truth[kept], both, before, self.units[kept])
         if effects["hflip"].keeps_label and effects["vflip"].keeps_label:
             for view, features in self._looks(k, kept, TURNS):
                 effects[view] = self._effect(k, view, kept, features, before)
@@ -326,23 +308,14 @@ class _Table:
     def _effect(self, k: int, view: str, kept: np.ndarray, features: np.ndarray, before: np.ndarray) -> ViewEffect:
         truth, units = self.truth[kept], self.units[kept]
 
-        def better(a: np.ndarray, b: np.ndarray) -> Gap:
-            return Gap(*paired_difference(self.metric, truth, np.exp(a), np.exp(b), units))
+        def better(a: np.ndarray, b: np.ndarray) -> Gain:
+            return gain_in_score(self.metric, truth, np.exp(a), np.exp(b), units)
 
         solved = self._seen_also(k, kept, [self.plain[k][kept], features])
         judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1])
         plain, looked_at = better(solved.log_probs, before), better(judged, solved.log_probs)
         keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
         return ViewEffect(view, plain, self.metric(truth, np.exp(judged)), keeps)
-
-
-def paired_log_loss(truth: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """How much lower the log-loss of `a` is than that of `b` (N, K), and its standard error over whole groups."""
-    rows = np.arange(len(truth))
-    gains = a[rows, truth] - b[rows, truth]
-    _, group = np.unique(units, return_inverse=True)
-    sums = np.bincount(group, gains - gains.mean())
-    return float(gains.mean()), float(np.sqrt((sums**2).sum()) / len(truth))
 
 
 def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarray:

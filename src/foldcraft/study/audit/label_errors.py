@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.data.targets import Classes
+from foldcraft.metrics.confident_learning import confident_classes
 from foldcraft.study.audit.finding import Finding, ImageRef
 
 TABLE = "label_errors.csv"
@@ -53,7 +54,7 @@ def judge(probabilities: np.ndarray, targets: np.ndarray) -> Suspicion:
     """
     rows = np.arange(len(targets))
     own = probabilities[rows, targets]
-    counted, class_of = confident(probabilities, targets)
+    counted, class_of = confident_classes(probabilities, targets)
     number = int((counted & (class_of != targets)).sum())
     least = np.zeros(len(targets), bool)
     least[np.argsort(own, kind="stable")[:number]] = True
@@ -62,16 +63,6 @@ def judge(probabilities: np.ndarray, targets: np.ndarray) -> Suspicion:
     margin = own - others.max(1)
     joint = _joint(targets, class_of, counted, probabilities.shape[1])
     return Suspicion(probabilities.argmax(1), own, margin, least & (margin < 0), joint)
-
-
-def confident(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows reach the threshold of a class, a mask (N,), and the likeliest of those classes (N,)."""
-    own = probabilities[np.arange(len(targets)), targets]
-    classes = range(probabilities.shape[1])
-    # A class without rows can be nobody's true class.
-    thresholds = np.array([own[targets == k].mean() if (targets == k).any() else np.inf for k in classes])
-    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
-    return reached.max(1) > 0, reached.argmax(1)
 
 
 def _joint(targets: np.ndarray, class_of: np.ndarray, counted: np.ndarray, classes: int) -> np.ndarray:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foldcraft.metrics.confident_learning import confident_classes
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -38,29 +40,11 @@ def find_mistakes(
         truth: class indices of the labels (N,).
         members: log-probabilities (N, K) of each member of the blend by itself.
     """
-    doubted = doubtful(log_probs, truth)
+    is_confident, taken_for = confident_classes(np.exp(log_probs), truth)
+    doubted = is_confident & (taken_for != truth)
     agree = sum((member.argmax(1) == answers for member in members), start=np.zeros(len(truth), dtype=int))
     wrong = np.flatnonzero(answers != truth)
     worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]
     sure, own = np.exp(log_probs[worst, answers[worst]]), np.exp(log_probs[worst, truth[worst]])
     columns = (worst, answers[worst], sure, own, agree[worst], doubted[worst])
     return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-def doubtful(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Whether a label is to be doubted (N,), by confident learning (Northcutt et al., arXiv 1911.00068).
-
-    A class is claimed for a row where its probability is at least what rows with that label have in the mean. A row
-    is doubted where the likeliest of the claimed classes is another than its label.
-
-    Args:
-        log_probs: out-of-fold (N, K).
-        truth: class indices of the labels (N,).
-    """
-    probabilities = np.exp(log_probs)
-    classes = probabilities.shape[1]
-    own = probabilities[np.arange(len(truth)), truth]
-    rows = np.bincount(truth, minlength=classes)
-    usual = np.divide(np.bincount(truth, own, classes), rows, out=np.full(classes, np.inf), where=rows > 0)
-    claimed = np.where(probabilities >= usual, probabilities, -1.0)
-    return (claimed.max(1) > 0) & (claimed.argmax(1) != truth)

@@ -1,0 +1,72 @@
+"""How much better one of two is on the same rows, and how sure that is."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from foldcraft.metrics.bootstrap import bootstrap_scores
+from foldcraft.metrics.scores import Metric
+
+REALLY = 2.0  # standard errors above which a difference is taken for more than chance
+HARDLY = 0.01  # what is below it, with all its uncertainty, is hardly worth the trouble
+
+
+class Gain(NamedTuple):
+    """A difference of two scores, or log-losses, on the same rows; positive is better.
+
+    Attributes:
+        error: its standard error.
+    """
+
+    value: float
+    error: float
+
+    @property
+    def is_real(self) -> bool:
+        """Is it more than two standard errors above 0?"""
+        return self.value > REALLY * self.error
+
+    @property
+    def is_real_loss(self) -> bool:
+        """Is it more than two standard errors below 0?"""
+        return self.value < -REALLY * self.error
+
+    @property
+    def is_small(self) -> bool:
+        """Can it hardly be more than one hundredth?"""
+        return self.value + REALLY * self.error < HARDLY
+
+
+def gain_in_score(
+    metric: Metric,
+    truth: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    groups: np.ndarray,
+    repeats: int = 200,
+    seed: int = 0,
+) -> Gain:
+    """How much better `a` is than `b`, whatever the metric's direction; the error by a bootstrap over whole groups.
+
+    Args:
+        truth: class indices (N,).
+        a, b: probabilities (N, K) of two models.
+        groups: of the rows (N,).
+    """
+    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed)
+    return Gain(metric.sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn[0] - drawn[1])))
+
+
+def gain_in_log_loss(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> Gain:
+    """How much lower the log-loss of `a` is than that of `b`; the error over whole groups.
+
+    Args:
+        truth: class indices (N,).
+        a, b: log-probabilities (N, K) of two models.
+        groups: of the rows (N,).
+    """
+    rows = np.arange(len(truth))
+    gains = a[rows, truth] - b[rows, truth]
+    _, group = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group, gains - gains.mean())
+    return Gain(float(gains.mean()), float(np.sqrt((sums**2).sum()) / len(truth)))
