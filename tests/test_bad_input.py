@@ -406,7 +406,7 @@ def test_a_finished_fold_of_other_settings(trained: Path, command: Command):
     words = ("train.epochs=1", "train.lr=0.01")
     outcome = command("train", "--config", trained, "--fold", "0", *words)
     mistake(outcome, str(FOLD), "train.lr was 0.001, is 0.01", "experiment=")
-    mistake(command("infer", "--config", trained, *words), str(FOLD), "other settings")
+    mistake(command("infer", "--config", trained, *words), str(FOLD), "train.lr was 0.001, is 0.01")
 
 
 class Intruder:

@@ -217,7 +217,7 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
             oof = Predictions(data.train_ids[rows], views, np.repeat(log_probs, len(views), axis=0), origin)
             store.write(folder.oof, oof)
             folder.config.write_text(experiment.config.to_yaml())
-            folder.manifest.write_text(json.dumps({"identity": experiment.identity(fold)}))
+            folder.manifest.write_text(json.dumps({"identity": experiment.identity.of_fold(fold)}))
         return folder.path.parent
 
     return leave
@@ -287,7 +287,7 @@ def test_a_config_that_is_not_what_was_trained_is_refused(leave_run, command) ->
     Path("configs/good.yaml").write_text(Path("configs/good.yaml").read_text() + "seed: 7\n")
     done = command("compare", plain, "configs/good.yaml")
     assert done.code == 2
-    assert "runs/shapes/good/fold0: was trained with other settings" in done.err
+    assert "runs/shapes/good/fold0: holds a finished fold made otherwise" in done.err
     leave_run("good", 0.9, folds=(1,))
     assert "were trained with different settings" in command("compare", plain, good).err
 

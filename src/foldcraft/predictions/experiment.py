@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft.common import fingerprint, view_names
+from foldcraft.common import view_names
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
@@ -22,7 +22,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
-from foldcraft.predictions import lineage
+from foldcraft.predictions.identity import Identity
 from foldcraft.predictions.store import Origin
 
 if TYPE_CHECKING:
@@ -70,44 +70,10 @@ class Experiment:
         settled, words = with_scale(config, data)
         return cls(settled, data, made, (*data.image_notes, *words))
 
-    def identity(self, fold: int) -> str:
-        """Digest of everything that decides what a trained fold is, but for the pixels.
-
-        Raises:
-            FoldcraftError: a teacher has not finished that fold.
-        """
-        parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
-        if not self.competition.classes.are_by_alphabet:  # as they once were always: an older fold's heads are so
-            parts.append(list(self.competition.classes.names))
-        taught = self.taught_by(fold)
-        return fingerprint.of_values([*parts, taught] if taught else parts)
-
-    def check_classes(self, trained: Sequence[str] | None, where: object) -> None:
-        """See that a fold was trained for the classes as they are, in their order.
-
-        Raises:
-            FoldcraftError: it was not.
-        """
-        known = self.competition.classes.names
-        if trained is None or tuple(trained) == known or set(trained) != set(known):
-            return  # other classes are other data, which is told by their fingerprint
-        hint = "set competition.order to that, to go on with it, or experiment=NEWNAME to train again"
-        was, now = listing(trained, 12), listing(known, 12)
-        raise FoldcraftError(f"was trained for classes in the order {was}, which now is {now}", where, hint)
-
-    def taught_by(self, fold: int) -> dict[str, str]:
-        """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.
-
-        Raises:
-            FoldcraftError: a teacher has not finished that fold.
-        """
-        if fold not in self._taught_by:
-            self._taught_by[fold] = lineage.taught_by(self.config, fold)
-        return self._taught_by[fold]
-
     @cached_property
-    def _taught_by(self) -> dict[int, dict[str, str]]:
-        return {}
+    def identity(self) -> Identity:
+        """What its trained folds are made from."""
+        return Identity.of(self.config, self.competition, self.folds)
 
     @cached_property
     def train_images(self) -> str:

@@ -41,7 +41,7 @@ class FoldModel:
             FoldcraftError: they are missing, damaged, or of another experiment.
         """
         model, blueprint, about = checkpoint.load_model(folder.model)
-        if about.get("identity") != experiment.identity(folder.fold):
+        if about.get("identity") != experiment.identity.of_fold(folder.fold):
             raise FoldcraftError(
                 "weights of another experiment, other data or folds", folder.model, "train the fold again"
             )

@@ -72,16 +72,8 @@ class FinishedExperiment:
             FoldcraftError: there are none, or they are not.
         """
         self.check_done()
-        manifests = {fold: self.folder(fold).read_manifest() for fold in self.done_folds}
-        for fold, manifest in manifests.items():
-            self.experiment.check_classes(manifest.get("classes"), self.folder(fold).path)
-            if manifest.get("identity") != self.experiment.identity(fold):
-                raise FoldcraftError(
-                    "was trained with other settings, data or folds than the config asks for",
-                    self.folder(fold).path,
-                    "repeat the key=value words it was trained with, or restore the config",
-                )
-        self.experiment.check_images(manifests)
+        identity = self.experiment.identity
+        self.experiment.check_images({fold: identity.check_finished(self.folder(fold)) for fold in self.done_folds})
 
     def oof(self, name: str | None = None) -> OOF:
         """Out-of-fold predictions of the finished folds, in the config's views.

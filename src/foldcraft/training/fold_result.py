@@ -53,7 +53,7 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
     about = {
         "experiment": experiment.config.experiment,
         "fold": folder.fold,
-        "identity": experiment.identity(folder.fold),
+        "identity": experiment.identity.of_fold(folder.fold),
     }
     checkpoint.save_model(folder.model, outcome.weights, outcome.blueprint, about)
     views = tuple(experiment.config.tta.views)
@@ -63,7 +63,7 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
     truth = experiment.competition.targets[experiment.folds.valid_rows(folder.fold)]
     probabilities = np.exp(oof.mean(views))
     manifest = {
-        "identity": experiment.identity(folder.fold),
+        "identity": experiment.identity.of_fold(folder.fold),
         "score": experiment.competition.metric(truth, probabilities),
         "metric": experiment.competition.metric.name,
         "classes": list(experiment.competition.classes.names),
@@ -80,10 +80,10 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
             "machine": outcome.hardware.machine,
         },
         "fingerprints": {
-            "config": experiment.config.training_fingerprint(),
-            "data": experiment.competition.fingerprint,
-            "test": experiment.competition.test_fingerprint,
-            "folds": experiment.folds.fingerprint,
+            "config": experiment.identity.settings,
+            "data": experiment.identity.data,
+            "test": experiment.identity.test,
+            "folds": experiment.identity.folds,
             "images": outcome.train.path.stem,
             "train_images": experiment.train_images,
             "test_images": experiment.test_images,

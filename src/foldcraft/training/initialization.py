@@ -74,6 +74,10 @@ class InitialModel:
         """All nets, that of `backbone.name` first."""
         return [SourceNet(self.model, self.blueprint, self.config), *self.others]
 
+    def describe_weights(self) -> str:
+        """Where the weights of each net come from."""
+        return "; ".join(backbones.describe_weights(net.config.backbone, net.blueprint) for net in self.nets)
+
     @cached_property
     def frozen(self) -> FrozenNet:
         """A copy of the net for its features."""

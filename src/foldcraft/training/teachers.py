@@ -49,7 +49,7 @@ def find_teachers(experiment: Experiment, fold: int) -> list[Teacher]:
             that fold, or have changed; it descends from this experiment, or from what has changed since; its weights
             were chosen by the rows that the student is judged on; its probabilities have another prior than the labels.
     """
-    return [_open(experiment, fold, name) for name in experiment.taught_by(fold)]
+    return [_open(experiment, fold, name) for name in experiment.identity.teachers(fold)]
 
 
 def _open(experiment: Experiment, fold: int, name: str) -> Teacher:
@@ -60,7 +60,7 @@ def _open(experiment: Experiment, fold: int, name: str) -> Teacher:
     lineage.check_ancestors(student, name, entry)
     theirs = Experiment.open(_settings_of(experiment.config, name, folder))
     _check_files(theirs, folder, entry["model"])
-    if entry["model"] != experiment.taught_by(fold)[name]:
+    if entry["model"] != experiment.identity.teachers(fold)[name]:
         raise FoldcraftError("was trained again just now", folder.path, "run the same command again")
     _check_choice(theirs.config, folder)
     _check_prior(experiment.config, theirs.config)
@@ -96,7 +96,7 @@ def _check_files(theirs: Experiment, folder: FoldFolder, model: str) -> None:
 
     Settings, data, folds and the fold's number are all in the identity, and weights and manifest each have it.
     """
-    fold, identity = folder.fold, theirs.identity(folder.fold)
+    fold, identity = folder.fold, theirs.identity.of_fold(folder.fold)
     manifest, about = folder.read_manifest(), checkpoint.read_about(folder.model)
     for file, said in ((folder.manifest, manifest.get("identity")), (folder.model, about.get("identity"))):
         if said != identity:

@@ -28,7 +28,7 @@ from foldcraft.study.checks.opening import Opened
 from foldcraft.training import fold as fold_training
 from foldcraft.training import initialization, lr_search
 from foldcraft.training.distributed import Processes
-from foldcraft.training.fold import Training
+from foldcraft.training.fine_tuning import Training
 from foldcraft.training.trainer import RunawayLoss, Trainer
 
 FOLD = 0  # the fold whose training is looked at
@@ -181,7 +181,10 @@ class Subject:
         trainer.run_epoch()
         after = _statistics(trainer.bare_model)
         moved = frozenset(name for name, value in after.items() if not torch.equal(value, before[name]))
-        folder, about = FoldFolder.of(self.experiment.config, FOLD), {"identity": self.experiment.identity(FOLD)}
+        folder, about = (
+            FoldFolder.of(self.experiment.config, FOLD),
+            {"identity": self.experiment.identity.of_fold(FOLD)},
+        )
         checkpoint.save_model(folder.model, trainer.result().weights, self.blueprint, about)
         return ShortRun(*self._read_again(("identity",)), trainer.history[-1]["valid_loss"], modes, moved)
 

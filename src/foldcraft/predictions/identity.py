@@ -1,0 +1,121 @@
+"""What makes a fold what it is, and whether the fold that lies on disk is that one."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from foldcraft.common import fingerprint
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.paths import FoldFolder
+from foldcraft.data.competition import Competition
+from foldcraft.data.folds import Folds
+from foldcraft.predictions import lineage
+
+ELSE = "repeat the key=value words it was made with, or set experiment=NEWNAME"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Digests of everything that decides what an experiment's trained folds are, but for the pixels.
+
+    Worked out once, when the experiment is opened; folds of the same identity are the same training.
+
+    Attributes:
+        settings: of the settings that decide what is trained.
+        data: of training ids, labels and groups.
+        test: of the test ids.
+        folds: of which row is in which fold.
+        classes: their names, in order.
+        by_alphabet: that order is the one that all older folds were trained in.
+    """
+
+    config: Config = field(repr=False)
+    settings: str
+    data: str
+    test: str
+    folds: str
+    classes: tuple[str, ...]
+    by_alphabet: bool
+    _teachers: dict[int, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, config: Config, data: Competition, folds: Folds) -> "Identity":
+        """That of an experiment with these settings on these data."""
+        names, by_alphabet = data.classes.names, data.classes.are_by_alphabet
+        digest = config.training_fingerprint()
+        return cls(config, digest, data.fingerprint, data.test_fingerprint, folds.fingerprint, names, by_alphabet)
+
+    def teachers(self, fold: int) -> dict[str, str]:
+        """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.
+
+        Raises:
+            FoldcraftError: a teacher has not finished that fold.
+        """
+        if fold not in self._teachers:
+            self._teachers[fold] = lineage.taught_by(self.config, fold)
+        return self._teachers[fold]
+
+    def of_fold(self, fold: int) -> str:
+        """Digest of all that decides what that fold is.
+
+        Raises:
+            FoldcraftError: a teacher has not finished that fold.
+        """
+        parts: list[Any] = [self.settings, self.data, self.folds, fold]
+        if not self.by_alphabet:
+            parts.append(list(self.classes))
+        taught = self.teachers(fold)
+        return fingerprint.of_values([*parts, taught] if taught else parts)
+
+    def check_classes(self, trained: list[str] | None, where: object) -> None:
+        """See that a fold was trained for the classes as they are, in their order.
+
+        Raises:
+            FoldcraftError: it was not.
+        """
+        if trained is None or tuple(trained) == self.classes or set(trained) != set(self.classes):
+            return  # other classes are other data, which is told by their fingerprint
+        hint = "set competition.order to that, to go on with it, or experiment=NEWNAME to train again"
+        was, now = listing(trained, 12), listing(self.classes, 12)
+        raise FoldcraftError(f"was trained for classes in the order {was}, which now is {now}", where, hint)
+
+    def check_finished(self, folder: FoldFolder) -> dict[str, Any]:
+        """The manifest of a finished fold.
+
+        Raises:
+            FoldcraftError: the fold is of other settings, data, folds or teachers; the manifest is damaged.
+        """
+        manifest = folder.read_manifest()
+        self.check_classes(manifest.get("classes"), folder.path)
+        if manifest.get("identity") != self.of_fold(folder.fold):
+            raise self._other_settings(folder, "a finished fold")
+        return manifest
+
+    def check_begun(self, folder: FoldFolder, state: Mapping[str, Any]) -> None:
+        """See that a training state is of this fold.
+
+        Raises:
+            FoldcraftError: it was begun with other settings, data, folds or teachers.
+        """
+        begun_as = state.get("identity", "").split("/")[0]
+        if folder.config.is_file() and begun_as != self.of_fold(folder.fold):
+            raise self._other_settings(folder, "a checkpoint")
+
+    def _other_settings(self, folder: FoldFolder, what: str) -> FoldcraftError:
+        """Says what has changed since the folder was begun."""
+        before: dict[str, Any] = {}
+        with suppress(FoldcraftError):  # what was changed cannot be told where that file is damaged
+            before = folder.read_settings()
+        whole, counts = self.config.model_dump(mode="json"), self.config.training_settings()
+        now = {name: {key: whole[name][key] for key in keys} for name, keys in counts.items() if isinstance(keys, dict)}
+        changed = [
+            f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
+            for section, values in now.items()
+            if isinstance(before.get(section), dict)
+            for key, value in values.items()
+            if before[section].get(key) != value
+        ]
+        reason = listing(changed, 3) if changed else "seed, data, folds or teachers"
+        return FoldcraftError(f"holds {what} made otherwise ({reason})", folder.path, ELSE)
