@@ -49,6 +49,7 @@ from foldcraft.data import loader
 from foldcraft.data.loader import Batch, PlainImages
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
@@ -697,7 +698,7 @@ def in_batches(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def beside_plain(ground: Ground, member: InferenceModel, rows: np.ndarray) -> Row:
-    ready = member.preparation(member.images.__getitems__(rows[:BATCH]))
+    ready = Inputs(member.preparation(member.images.__getitems__(rows[:BATCH])))
 
     def plain() -> None:
         for _ in in_batches(rows):

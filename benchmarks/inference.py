@@ -24,6 +24,7 @@ from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.predictions.inference import BATCH, InferenceModel, predict
 
@@ -85,7 +86,7 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
 def bare_forward(members: list[InferenceModel], rows: np.ndarray) -> float:
     """Seconds of the forward passes alone, batch for batch as the pipeline makes them."""
     ready = {
-        count: members[0].preparation(torch.zeros(count, *members[0].store.pixels.shape[1:], dtype=torch.uint8))
+        count: Inputs(members[0].preparation(torch.zeros(count, *members[0].store.pixels.shape[1:], dtype=torch.uint8)))
         for count in {len(rows[first : first + BATCH]) for first in range(0, len(rows), BATCH)}
     }
     start = time.perf_counter()

@@ -16,6 +16,7 @@ from torchvision.models import VisionTransformer
 from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.models import backbones, finetune, lora
+from foldcraft.models.inputs import Inputs
 
 SIZE = 32
 HEADS = {"test_resnet": "fc", "test_vit": "head", "resnet18": "fc", "torchvision_vit": "heads.head"}
@@ -376,12 +377,12 @@ def test_a_low_rank_change_learns_as_fast_as_its_layer(name: str) -> None:
 def test_adapted_statistics_are_those_of_the_data() -> None:
     model = net("test_resnet", drop=0.5, drop_path=0.5)
     stem = model.conv1[1]
-    batches = [3 + 2 * images(8, seed) for seed in range(4)]
+    batches = [Inputs(3 + 2 * images(8, seed)) for seed in range(4)]
     with torch.no_grad():
-        maps = [model.conv1[0](batch) for batch in batches]
+        maps = [model.conv1[0](batch.images) for batch in batches]
     before, momentum = snapshot(model), stem.momentum
     model.train()
-    assert finetune.adapt_batchnorm(model, iter([*batches, batches[0][:1]]))
+    assert finetune.adapt_batchnorm(model, iter([*batches, batches[0].split(8)[0]]))
     assert not any(module.training for module in model.modules())
     assert stem.momentum == momentum is not None
     assert torch.allclose(stem.running_mean, torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0), atol=1e-5)
@@ -394,6 +395,6 @@ def test_adapted_statistics_are_those_of_the_data() -> None:
 
 
 def test_nets_without_batchnorm_have_nothing_to_adapt() -> None:
-    batches = iter([images()])
+    batches = iter([Inputs(images())])
     assert not finetune.adapt_batchnorm(net("test_vit"), batches)
     assert len(list(batches)) == 1

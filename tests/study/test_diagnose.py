@@ -15,6 +15,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
+from foldcraft.models.inputs import Inputs
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.study.advice import MARK, Advised, advise
 from foldcraft.study.diagnose import Diagnosis, NetScore, ViewEffect, draws, measure, some_groups
@@ -166,11 +167,11 @@ def test_batchnorm_distance_is_nought_where_the_statistics_are_those_of_the_imag
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=None)).train()
     model(images)
     model.eval()
-    assert batchnorm_shift.batchnorm_distance(model, [images[:32], images[32:]]) == pytest.approx(0, abs=1e-4)
+    assert batchnorm_shift.batchnorm_distance(model, Inputs(images).split(2)) == pytest.approx(0, abs=1e-4)
     # The variance four times as large: (4 - 1 - ln 4) / 2.
     shifted = (images - images.mean((0, 2, 3), keepdim=True)) * 2 + images.mean((0, 2, 3), keepdim=True)
-    assert batchnorm_shift.batchnorm_distance(model, [shifted]) == pytest.approx((3 - np.log(4)) / 2, rel=1e-2)
-    assert batchnorm_shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [images]) is None
+    assert batchnorm_shift.batchnorm_distance(model, [Inputs(shifted)]) == pytest.approx((3 - np.log(4)) / 2, rel=1e-2)
+    assert batchnorm_shift.batchnorm_distance(nn.Sequential(nn.Conv2d(3, 3, 1)), [Inputs(images)]) is None
 
 
 def test_a_gain_has_the_sign_of_the_better_one_whatever_the_metric() -> None:

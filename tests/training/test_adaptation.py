@@ -22,6 +22,7 @@ from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
@@ -368,7 +369,7 @@ def predicted(member: InferenceModel, weights: dict[str, torch.Tensor]) -> np.nd
     net = Seen()
     net.load_state_dict(weights)
     images = member.preparation(member.images.__getitems__(range(20)))
-    views = [log_probabilities(net, seen, member.hardware) for seen in (images, images.flip(3))]
+    views = [log_probabilities(net, Inputs(seen), member.hardware) for seen in (images, images.flip(3))]
     return torch.stack(views).numpy()
 
 

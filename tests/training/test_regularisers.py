@@ -22,6 +22,7 @@ from foldcraft.data.loader import EpochBatches
 from foldcraft.metrics import scores
 from foldcraft.models import backbones
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.training.distributed import Processes
 from foldcraft.training.plan import MOST_EPOCHS, epochs_for, plan, steps_for
 from foldcraft.training.sam import sam_perturbation
@@ -108,7 +109,7 @@ def test_a_step_of_sam_takes_the_gradient_from_the_worst_point_nearby(trainer, a
             parameter += 0.5 * gradient / length
     gradients()
 
-    training._gradients(images, targets, step=0)
+    training._gradients(Inputs(images), targets, step=0)
 
     for mine, wanted, there in zip(net.parameters(), by_hand.parameters(), plain, strict=True):
         torch.testing.assert_close(mine.grad, wanted.grad)
@@ -126,7 +127,7 @@ def test_both_passes_of_sam_drop_the_same(trainer) -> None:
     training.bare_model.train()
     logits = watch(training.bare_model)
     for step in (0, 1):
-        training._gradients(training.prepare(NOISE[:8]), torch.arange(8) % 3, step)
+        training._gradients(Inputs(training.prepare(NOISE[:8])), torch.arange(8) % 3, step)
         training.optimizer.zero_grad()
     torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits[2], logits[3], atol=1e-4, rtol=0)
@@ -220,7 +221,7 @@ def test_rdrop_goes_through_the_net_once_with_two_draws(trainer) -> None:
     images, targets = training.prepare(NOISE[:8]), torch.arange(8) % 3
     logits = watch(training.bare_model)
 
-    loss = training._backward(images, targets)
+    loss = training._backward(Inputs(images), targets)
 
     (both,) = logits
     first, second = both.log_softmax(1).chunk(2)

@@ -22,6 +22,7 @@ from foldcraft.ensemble.soup_ingredients import Ingredients
 from foldcraft.models import backbones, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.weight_averaging import measure_statistics
 from foldcraft.predictions import store
@@ -167,9 +168,9 @@ class SoupCandidates:
             raise FoldcraftError(f"is another net than that of {self.members[0].name}", member.folder(fold).model)
         return loaded.model.state_dict()
 
-    def _learned(self, fold: int) -> Iterator[torch.Tensor]:
+    def _learned(self, fold: int) -> Iterator[Inputs]:
         """The fold's training images as inference sees them, in batches of about the same size."""
         prepare = Preparation.of(self.blueprint, self.hardware)
         images, rows = PlainImages(self.train, self.experiment.config.images), self.experiment.folds.train_rows(fold)
         for some in np.array_split(rows, max(1, round(len(rows) / BATCH))):
-            yield prepare(images.__getitems__(some))
+            yield Inputs(prepare(images.__getitems__(some)))

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from foldcraft.models.inputs import Inputs, forward
+
 
 @torch.no_grad()
-def batchnorm_distance(net: nn.Module, batches: Iterable[torch.Tensor]) -> float | None:
+def batchnorm_distance(net: nn.Module, batches: Iterable[Inputs]) -> float | None:
     """Distance of the images' statistics to the kept ones; None for a net without BatchNorm.
 
     For every channel, the Kullback-Leibler divergence of the normal distribution with the images' mean and variance
@@ -17,14 +19,14 @@ def batchnorm_distance(net: nn.Module, batches: Iterable[torch.Tensor]) -> float
 
     Args:
         net: in evaluation mode.
-        batches: prepared images (B, 3, H, W).
+        batches: what enters the net.
     """
     sums: dict[str, list[torch.Tensor]] = {}
     layers = {name: module for name, module in net.named_modules() if isinstance(module, _BatchNorm)}
     handles = [module.register_forward_pre_hook(_collect(sums, name, module)) for name, module in layers.items()]
     try:
-        for images in batches:
-            net(images)
+        for inputs in batches:
+            forward(net, inputs)
     finally:
         for handle in handles:
             handle.remove()

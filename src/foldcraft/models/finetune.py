@@ -16,6 +16,7 @@ from foldcraft.common.config import FinetuneConfig, TrainConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.models import lora
 from foldcraft.models.backbones import head_names
+from foldcraft.models.inputs import Inputs, forward
 
 # Layer-wise decay of the learning rate: deeper layers of a pretrained net hold more general features and change less.
 # Transformers are customarily given more decay than CNNs (BEiT, arXiv 2106.08254; ConvNeXt, arXiv 2201.03545).
@@ -224,14 +225,14 @@ def learning_norms(model: nn.Module, finetune: FinetuneConfig) -> list[str]:
     ]
 
 
-def adapt_batchnorm(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
+def adapt_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> bool:
     """Measure the statistics of all BatchNorms anew (AdaBN, arXiv 1603.04779); leaves the net in evaluation mode.
 
     Means and variances of the batches are averaged, each batch counting the same. Nothing else acts as in training:
     no dropout, no gradient.
 
     Args:
-        batches: prepared images (B, 3, size, size); a batch of one is passed over, having no variance.
+        batches: what enters the net; a batch of one is passed over, having no variance.
 
     Returns:
         Whether the net has BatchNorms with statistics; if not, no batch is asked for.
@@ -244,7 +245,7 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
     return True
 
 
-def measure(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[torch.Tensor]) -> None:
+def measure(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Inputs]) -> None:
     """Measure the statistics of `norms` anew, as `adapt_batchnorm` does with all of them."""
     model.eval()
     momenta = [norm.momentum for norm in norms]
@@ -254,9 +255,9 @@ def measure(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tor
         norm.training = True  # not .train(): a norm with an activation may hold a dropout
     try:
         with torch.no_grad():
-            for images in batches:
-                if len(images) > 1:
-                    model(images)
+            for inputs in batches:
+                if len(inputs) > 1:
+                    forward(model, inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.stage_features import ProbeNet
 
 os.environ.setdefault("MPLCONFIGDIR", os.path.join(gettempdir(), "foldcraft-matplotlib"))  # the library imports it
@@ -87,7 +88,7 @@ def _output_shapes(net: nn.Module, model: nn.Module, image: torch.Tensor) -> dic
     handles = [module.register_forward_hook(remember(name)) for name, module in net.named_modules() if name]
     try:
         with torch.no_grad():
-            model(image)
+            forward(model, Inputs(image))
     finally:
         for handle in handles:
             handle.remove()

@@ -19,6 +19,7 @@ from foldcraft.common import checksums
 from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.step_timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -283,8 +284,8 @@ def _free_memory(device: str) -> float:
 def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
     """Forward and backward of one batch, the device waited for; for timing."""
     with option.autocast():
-        logits = net(images)
-    F.cross_entropy(logits.float(), torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()
+        logits = forward(net, Inputs(images))
+    F.cross_entropy(logits, torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()
     net.zero_grad()
     if option.device != "cpu":
         torch.accelerator.synchronize()

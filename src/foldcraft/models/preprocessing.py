@@ -8,6 +8,7 @@ from torch import nn
 
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs, forward
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ def _in_bytes(values: tuple[float, ...], device: str) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, prepared: torch.Tensor, hardware: Hardware) -> torch.Tensor:
-    """Log-probabilities float32 (B, K) of prepared images; the model must be in evaluation mode."""
+def log_probabilities(model: nn.Module, inputs: Inputs, hardware: Hardware) -> torch.Tensor:
+    """Log-probabilities float32 (B, K) of some rows; the model must be in evaluation mode."""
     with hardware.autocast():
-        logits = model(prepared)
-    return logits.float().log_softmax(1)
+        return forward(model, inputs).log_softmax(1)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from foldcraft.models.finetune import parts
+from foldcraft.models.inputs import Inputs, forward
 
 CONTAINERS = ("Sequential", "ModuleList")  # plain ones: they only hold others
 
@@ -126,7 +127,7 @@ def _forward_and_backward(model: nn.Module, images: torch.Tensor) -> dict[str, l
 
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules()]
     try:
-        logits = model(images)
+        logits = forward(model, Inputs(images))
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
@@ -10,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 from foldcraft.common.config import FinetuneConfig
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 
 
 def averaged(model: nn.Module) -> AveragedModel:
@@ -17,9 +17,7 @@ def averaged(model: nn.Module) -> AveragedModel:
     return AveragedModel(model).eval()
 
 
-def measure_statistics(
-    model: nn.Module, config: FinetuneConfig, batches: Iterable[torch.Tensor], hardware: Hardware
-) -> None:
+def measure_statistics(model: nn.Module, config: FinetuneConfig, batches: Iterable[Inputs], hardware: Hardware) -> None:
     """Measure the statistics of BatchNorm anew, where the training measures them at all.
 
     The mean of several nets' weights has activations that none of them had, so their statistics do not fit it. The
@@ -27,7 +25,7 @@ def measure_statistics(
 
     Args:
         model: left in evaluation mode.
-        batches: prepared images float32 (B, 3, size, size); each counts the same, so they should be of one size.
+        batches: what enters the net; each counts the same, so they should be of one size.
     """
     finetune.train_mode(model, config)
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]

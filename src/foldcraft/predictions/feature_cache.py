@@ -21,6 +21,7 @@ from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Stage, StageFeatures, remove_classifier
 from foldcraft.predictions.inference import BATCH, InferenceModel, sweep
@@ -128,9 +129,9 @@ class FeatureRequest:
 
 
 @torch.inference_mode()
-def frozen_features(features: nn.Module, images: torch.Tensor, _: Hardware) -> torch.Tensor:
-    """Features float16 (B, D) of prepared images."""
-    return features(images).clamp(-LARGEST, LARGEST).half()
+def frozen_features(features: nn.Module, inputs: Inputs, _: Hardware) -> torch.Tensor:
+    """Features float16 (B, D) of some rows."""
+    return forward(features, inputs).clamp(-LARGEST, LARGEST).half()
 
 
 def load_or_compute(wanted: Sequence[FeatureRequest], folder: Path, callback: Callback) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.predictions import tta
 
@@ -25,7 +26,7 @@ class InferenceModel:
         model: in evaluation mode, on the hardware's device.
         images: what it looks at.
         views: names of the views.
-        output: from model, prepared images (B, 3, size, size) and hardware to what is wanted of it, (B, ·).
+        output: from model, what enters it for B rows, and hardware to what is wanted of it, (B, ·).
     """
 
     model: nn.Module
@@ -33,7 +34,7 @@ class InferenceModel:
     hardware: Hardware
     images: PlainImages | DrawnImages
     views: tuple[str, ...]
-    output: Callable[[nn.Module, torch.Tensor, Hardware], torch.Tensor] = log_probabilities
+    output: Callable[[nn.Module, Inputs, Hardware], torch.Tensor] = log_probabilities
 
 
 def predict(
@@ -90,12 +91,13 @@ class _SharedViews:
         self.rows = rows
         self.made: dict[tuple, torch.Tensor] = {}
 
-    def of(self, member: InferenceModel, view: str) -> torch.Tensor:
+    def of(self, member: InferenceModel, view: str) -> Inputs:
         raw = member.images.key
         prepared = (*raw, member.preparation)
         self._make(raw, lambda: member.images.__getitems__(self.rows))
         self._make(prepared, lambda: member.preparation(self.made[raw]))
-        return self._make((*prepared, view), lambda: self._look(self.made[prepared], view, member.hardware))
+        images = self._make((*prepared, view), lambda: self._look(self.made[prepared], view, member.hardware))
+        return Inputs(images)
 
     def _look(self, images: torch.Tensor, view: str, hardware: Hardware) -> torch.Tensor:
         return tta.view(view)(images).contiguous(memory_format=hardware.torch_memory_format)

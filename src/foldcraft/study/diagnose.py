@@ -21,6 +21,7 @@ from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.stage_features import reduced
 from foldcraft.predictions import linear_probe
 from foldcraft.predictions.experiment import Experiment
@@ -239,13 +240,13 @@ class _Table:
                 advance(1)
         return scores
 
-    def _some_images(self, k: int) -> Iterator:
+    def _some_images(self, k: int) -> Iterator[Inputs]:
         net, store = self.nets[k], self.stores[k]
         images = PlainImages(store, net.config.images)
         count = min(MOST_FOR_STATISTICS, len(store))
         rows = np.sort(np.random.default_rng(0).choice(len(store), count, replace=False))
         for some in np.array_split(rows, max(1, count // 32)):
-            yield reduced(net.preparation(images.__getitems__(some)), net.size)
+            yield Inputs(reduced(net.preparation(images.__getitems__(some)), net.size))
 
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gain]:
         scores: dict[float, list[float]] = {}

@@ -23,6 +23,7 @@ from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
+from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.stage_features import Part, parts_of, stages_of
 from foldcraft.predictions import linear_probe, tta
@@ -140,9 +141,9 @@ def _adapt(
     prepare, images = Preparation.of(blueprint, chosen), PlainImages(store, experiment.config.images)
     with callback.progress("adapting BatchNorm to the images", len(store)) as advance:
 
-        def batches() -> Iterator[torch.Tensor]:
+        def batches() -> Iterator[Inputs]:
             for some in np.array_split(np.arange(len(store)), max(1, round(len(store) / 64))):
-                yield prepare(images.__getitems__(some))
+                yield Inputs(prepare(images.__getitems__(some)))
                 advance(len(some))
 
         finetune.adapt_batchnorm(model.to(chosen.device), batches())

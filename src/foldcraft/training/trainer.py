@@ -40,10 +40,12 @@ from foldcraft.data.loader import (
     train_loader,
 )
 from foldcraft.data.mixup import mix_of
+from foldcraft.metrics.calibration import log_loss
 from foldcraft.metrics.scores import Metric
 from foldcraft.models import checkpoint, finetune
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware, cores, tune
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.preprocessing import Preparation, log_probabilities
 from foldcraft.models.weight_averaging import averaged, measure_statistics
 from foldcraft.training.distributed import Processes
@@ -222,7 +224,7 @@ class Trainer:
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
             images, targets = self.mix(images, targets, step)
-        loss = self._gradients(images, targets, step)
+        loss = self._gradients(Inputs(images), targets, step)
         if self.config.train.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.train.clip, error_if_nonfinite=False
@@ -234,36 +236,36 @@ class Trainer:
             self.ema.update(self.bare_model, step=step + 1)
         return loss
 
-    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, step: int) -> torch.Tensor:
+    def _gradients(self, inputs: Inputs, targets: torch.Tensor, step: int) -> torch.Tensor:
         """Gradients to step with, with SAM those of the worst point nearby; gives the loss where the net stands."""
         if not self.config.train.sam:
-            return self._backward(images, targets)
+            return self._backward(inputs, targets)
         draws = seed_from(self.config.seed, "sam", step, self.processes.rank)
         torch.manual_seed(draws)
-        loss = self._backward(images, targets)
+        loss = self._backward(inputs, targets)
         with sam_perturbation(self.bare_model, self.config.train.sam):
             torch.manual_seed(draws)  # the same dropout, so that it is the same loss at another point
-            self._backward(images, targets)
+            self._backward(inputs, targets)
         return loss
 
-    def _backward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _backward(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
         """Gradients of the mean loss, in as many parts as the config asks for."""
-        parts = min(self.config.train.accumulate, len(images))
+        parts = min(self.config.train.accumulate, len(inputs))
         total = torch.zeros((), device=self.hardware.device)
-        chunks = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
-        for number, (some_images, some_targets) in enumerate(chunks, start=1):
+        chunks = list(zip(inputs.split(parts), targets.tensor_split(parts), strict=True))
+        for number, (some, some_targets) in enumerate(chunks, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(chunks)):
-                loss = self._loss(some_images, some_targets) * (len(some_images) / len(images))
+                loss = self._loss(some, some_targets) * (len(some) / len(inputs))
                 self.fabric.backward(loss)
             total += loss.detach()
         return total
 
-    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
         rdrop = self.config.train.rdrop
         if not rdrop:
-            return self.loss(self.model(images).float(), targets)
+            return self.loss(forward(self.model, inputs), targets)
         # Both draws in one pass, so that BatchNorm sees the images, and several processes meet, once.
-        return rdrop_loss(self.loss, self.model(torch.cat([images, images])).float(), targets, rdrop)
+        return rdrop_loss(self.loss, forward(self.model, inputs.twice()), targets, rdrop)
 
     def _average(self) -> None:
         """Take the weights of the epoch that has ended into SWA's mean, when its time has come."""
@@ -272,7 +274,7 @@ class Trainer:
         self.swa.update_parameters(self.bare_model)
         rows = self.task.train_rows
         parts = np.array_split(rows, max(1, len(rows) // (2 * self.plan.batch)))
-        batches = (self.prepare(self._plain(part)) for part in parts)
+        batches = (Inputs(self.prepare(self._plain(part))) for part in parts)
         measure_statistics(self.swa.module, self.config.finetune, batches, self.hardware)
 
     def _plain(self, rows: np.ndarray) -> torch.Tensor:
@@ -284,12 +286,12 @@ class Trainer:
         model = self._predictor().eval()
         truth = self.task.targets[self.task.valid_rows]
         parts = [
-            log_probabilities(model, self.prepare(self._plain(rows)), self.hardware)
+            log_probabilities(model, Inputs(self.prepare(self._plain(rows))), self.hardware)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
         log_probs = torch.cat(parts).cpu().numpy()
         return {
-            "valid_loss": float(-log_probs[np.arange(len(truth)), truth].mean()),
+            "valid_loss": log_loss(log_probs, truth),
             "score": self.task.metric(truth, np.exp(log_probs)),
         }
 

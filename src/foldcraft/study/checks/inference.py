@@ -10,6 +10,7 @@ from torch import nn
 
 from foldcraft.metrics.calibration import log_loss
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.predictions.inference import InferenceModel, predict, sweep
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import Subject
@@ -76,8 +77,8 @@ def preprocessing(subject: Subject) -> CheckResult:
 def _inferred(subject: Subject, rows: np.ndarray) -> torch.Tensor:
     """What enters the net in inference, float32 (N, 3, size, size)."""
 
-    def as_seen(_: nn.Module, images: torch.Tensor, __: Hardware) -> torch.Tensor:
-        return images.clone()
+    def as_seen(_: nn.Module, inputs: Inputs, __: Hardware) -> torch.Tensor:
+        return inputs.images.clone()
 
     member: InferenceModel = replace(subject.fresh, output=as_seen)
     return torch.cat([seen[0][0] for _, seen in sweep([member], rows)])

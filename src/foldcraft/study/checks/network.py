@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.models import finetune
 from foldcraft.models.backbones import head_names
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.result import CheckResult, noted, verdict
 from foldcraft.study.checks.subject import Subject
 
@@ -34,7 +35,7 @@ def logits(subject: Subject) -> CheckResult:
     if subject.trains:
         nets["trained"] = subject.trainer(subject.as_is, workers=0).bare_model.eval()
     with torch.no_grad():
-        outputs = {name: net(images).float() for name, net in nets.items()}
+        outputs = {name: forward(net, Inputs(images)) for name, net in nets.items()}
     off = {name: float((out.sum(1) - 1).abs().max()) for name, out in outputs.items()}
     squashed = [name for name, out in outputs.items() if off[name] < ON_SIMPLEX and float(out.min()) >= 0]
     low, high = min(float(o.min()) for o in outputs.values()), max(float(o.max()) for o in outputs.values())
@@ -70,7 +71,7 @@ def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> float:
     torch.manual_seed(0)
     seen = images.clone().requires_grad_()
     one = len(images) // 2
-    loss = F.cross_entropy(net(seen).float()[one : one + 1], targets[one : one + 1])
+    loss = F.cross_entropy(forward(net, Inputs(seen))[one : one + 1], targets[one : one + 1])
     (gradient,) = torch.autograd.grad(loss, seen)
     size = gradient.abs().flatten(1).amax(1)
     own = float(size[one])
@@ -108,7 +109,7 @@ def idle_bias(subject: Subject) -> CheckResult:
             hooks.append(module.register_forward_pre_hook(look))
     prepared = subject.fresh.preparation(subject.fresh.images.__getitems__([0, 1]))
     with torch.no_grad():
-        model(prepared)
+        forward(model, Inputs(prepared))
     for hook in hooks:
         hook.remove()
     number = f"{len(idle)} layers have a bias right before a BatchNorm" + (f": {idle[0]}" if idle else "")

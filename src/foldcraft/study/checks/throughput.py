@@ -13,6 +13,7 @@ from foldcraft.common.errors import counted
 from foldcraft.data.loader import EpochBatches, default_workers, train_loader
 from foldcraft.models import finetune
 from foldcraft.models.hardware import Hardware, cores
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.profile import Timetable, take
 from foldcraft.study.checks.result import NOTE, CheckResult, not_applicable, noted, verdict
 from foldcraft.study.checks.subject import Subject
@@ -123,14 +124,14 @@ def precision(subject: Subject) -> CheckResult:
     trainer = subject.by_heart.trainer
     net, prepare = trainer.bare_model.eval(), trainer.prepare
     batch = trainer.loader.dataset.__getitems__(next(iter(trainer.batches)))
-    images, targets = prepare(batch.images), batch.targets.to(chosen.device)
-    coarse, wanted = (_answers(net, images, hardware) for hardware in (chosen, exact))
+    inputs, targets = Inputs(prepare(batch.images)), batch.targets.to(chosen.device)
+    coarse, wanted = (_answers(net, inputs, hardware) for hardware in (chosen, exact))
     apart = float((coarse.softmax(1) - wanted.softmax(1)).abs().max())
     off = float((coarse - wanted).abs().max())
-    learner = subject.trainer(subject.plain, trainer.task.train_rows, batch=len(images), workers=0)
+    learner = subject.trainer(subject.plain, trainer.task.train_rows, batch=len(inputs), workers=0)
     finetune.train_mode(learner.bare_model, learner.config.finetune)
-    true = _gradient(learner, images, targets, exact)
-    cosines = [float(F.cosine_similarity(_gradient(learner, images, targets, chosen), true, 0)) for _ in range(TRIES)]
+    true = _gradient(learner, inputs, targets, exact)
+    cosines = [float(F.cosine_similarity(_gradient(learner, inputs, targets, chosen), true, 0)) for _ in range(TRIES)]
     sound = apart <= APART and min(cosines) >= ALIGNED  # neither holds of what is no number
     number = f"{chosen.precision}: probabilities up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
     number += f"logits {off:.2g}; cosine of the gradients {min(cosines):.4f} (wanted: {ALIGNED})"
@@ -138,16 +139,16 @@ def precision(subject: Subject) -> CheckResult:
     return verdict(sound, number, hint, logits=off, probabilities=apart, cosine=min(cosines))
 
 
-def _answers(net: nn.Module, images: torch.Tensor, hardware: Hardware) -> torch.Tensor:
+def _answers(net: nn.Module, inputs: Inputs, hardware: Hardware) -> torch.Tensor:
     with torch.no_grad(), hardware.autocast():
-        return net(images).float().cpu()
+        return forward(net, inputs).cpu()
 
 
-def _gradient(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor, hardware: Hardware) -> torch.Tensor:
+def _gradient(trainer: Trainer, inputs: Inputs, targets: torch.Tensor, hardware: Hardware) -> torch.Tensor:
     """Gradient of one batch's loss in all that is trained, side by side."""
     net = trainer.bare_model
     with hardware.autocast():
-        logits = net(images)
+        logits = forward(net, inputs)
     trained = [value for value in net.parameters() if value.requires_grad]
-    gradients = torch.autograd.grad(trainer.loss(logits.float(), targets), trained, allow_unused=True)
+    gradients = torch.autograd.grad(trainer.loss(logits, targets), trained, allow_unused=True)
     return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).cpu()

@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.common.config import TrainConfig
 from foldcraft.models import finetune
+from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import LEARNED, Subject
 from foldcraft.training.losses import FOCUS
@@ -39,7 +40,7 @@ def first_loss(subject: Subject) -> CheckResult:
     counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.classes)
     with torch.no_grad():
         for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
-            logits = trainer.model(trainer.prepare(batch.images)).float()
+            logits = forward(trainer.model, Inputs(trainer.prepare(batch.images)))
             measured.append(float(trainer.loss(logits, batch.targets.to(logits.device))))
             guessed.append(guessing(trainer.config.train, counts, batch.targets.numpy()))
     loss, guess = float(np.mean(measured)), float(np.mean(guessed))

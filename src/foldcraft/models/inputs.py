@@ -1,0 +1,38 @@
+"""What enters a net, and the one way to ask a net."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a net is told of B rows, on its device.
+
+    Attributes:
+        images: prepared, float32 (B, 3, size, size).
+    """
+
+    images: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def with_images(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Inputs":
+        """The same rows with their images changed."""
+        return replace(self, images=change(self.images))
+
+    def split(self, parts: int) -> "list[Inputs]":
+        """So many parts of about the same size, in order."""
+        return [Inputs(images) for images in self.images.tensor_split(parts)]
+
+    def twice(self) -> "Inputs":
+        """All rows, and all of them again (2 B)."""
+        return Inputs(torch.cat([self.images, self.images]))
+
+
+def forward(net: nn.Module, inputs: Inputs) -> torch.Tensor:
+    """What the net says of the rows, float32 (B, ·): logits, or features of a net without a classifier."""
+    return net(inputs.images).float()
