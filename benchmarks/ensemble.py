@@ -34,7 +34,7 @@ from foldcraft.ensemble import nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
 from foldcraft.metrics.scores import get
-from foldcraft.predictions.members import open_finished
+from foldcraft.predictions.finished import open_finished
 from foldcraft.predictions.oof import common_rows
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     import report
     import split
     import train
-    from foldcraft.predictions.members import open_finished
+    from foldcraft.predictions.finished import open_finished
 
     terminal, began = cli.terminal(args), time.perf_counter()
     quiet = ["--quiet"] if args.quiet else []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from foldcraft.ensemble.blend import Combined
     from foldcraft.ensemble.methods import Method
     from foldcraft.ensemble.nested import BlendCandidate
-    from foldcraft.predictions.members import FinishedExperiment
+    from foldcraft.predictions.finished import FinishedExperiment
     from foldcraft.views.terminal import Terminal
 
 SUBMISSIONS = Path("submissions")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
-    from foldcraft.predictions.members import open_finished
+    from foldcraft.predictions.finished import open_finished
 
     if args.name is not None:
         check_file_name(args.name)

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = cli.load_configs(args)
 
-    from foldcraft.predictions.members import open_finished
+    from foldcraft.predictions.finished import open_finished
 
     members = open_finished(configs)
 

@@ -38,7 +38,7 @@ from foldcraft.metrics.confident_learning import confident_classes
 from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.store import Predictions
 from foldcraft.views.report import blocks, charts, evidence, gallery, mistakes, page
 

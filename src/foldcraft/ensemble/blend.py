@@ -15,9 +15,9 @@ from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
 from foldcraft.predictions import store
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.fold_model import FoldModel, with_views
 from foldcraft.predictions.inference import predict
-from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.predictions.oof import common_rows
 from foldcraft.predictions.store import Predictions
 

@@ -27,9 +27,9 @@ from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.weight_averaging import measure_statistics
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import BATCH
-from foldcraft.predictions.members import FinishedExperiment
 from foldcraft.predictions.store import log_mean
 
 State = dict[str, torch.Tensor]

@@ -7,7 +7,7 @@ from itertools import product
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions.members import FinishedExperiment, open_finished
+from foldcraft.predictions.finished import FinishedExperiment, open_finished
 
 # What members may differ in. All else decides where a training begins, or what its net is and sees.
 FREE = (

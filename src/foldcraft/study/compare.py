@@ -11,7 +11,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
 from foldcraft.metrics.significance import ScoredRows
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.oof import OOF, common_rows
 
 

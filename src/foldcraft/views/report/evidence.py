@@ -22,7 +22,7 @@ from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.nested import BlendCandidate
 from foldcraft.metrics import significance
 from foldcraft.metrics.significance import ClassScore
-from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.submission import leaderboard, ledger
 from foldcraft.submission.leaderboard import LeaderboardHistory
 from foldcraft.views.report import mistakes

@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldcraft.models import backbones, checkpoint, finetune, summary
 from foldcraft.models.summary import Part
-from foldcraft.predictions.members import FinishedExperiment
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
     Block,
