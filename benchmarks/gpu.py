@@ -690,7 +690,7 @@ def inference(ground: Ground) -> Iterator[Row]:
 
 def read_all(images: PlainImages, rows: np.ndarray) -> None:
     for some in in_batches(rows):
-        images.__getitems__(some)
+        images.at(some)
 
 
 def in_batches(rows: np.ndarray) -> list[np.ndarray]:
@@ -698,7 +698,7 @@ def in_batches(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def beside_plain(ground: Ground, member: InferenceModel, rows: np.ndarray) -> Row:
-    ready = Inputs(member.preparation(member.images.__getitems__(rows[:BATCH])))
+    ready = Inputs(member.preparation(member.images.at(rows[:BATCH])))
 
     def plain() -> None:
         for _ in in_batches(rows):

@@ -26,6 +26,7 @@ from foldcraft.data.loader import PlainImages
 from foldcraft.ensemble import model_soup, soup_ingredients, soup_selection
 from foldcraft.ensemble.model_soup import SoupCandidates, mean_of
 from foldcraft.ensemble.soup_selection import SoupGain
+from foldcraft.metrics import gain
 from foldcraft.metrics.gain import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
@@ -148,7 +149,7 @@ def test_frozen_statistics_stay_and_trained_ones_are_measured_anew(kitchen: Path
     norm = next(module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     seen: list[torch.Tensor] = []
     norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    images = PlainImages(pot.train, pot.experiment.config.images).__getitems__(pot.experiment.folds.train_rows(0))
+    images = PlainImages(pot.train, pot.experiment.config.images).at(pot.experiment.folds.train_rows(0))
     with torch.no_grad():
         net(Preparation.of(pot.blueprint, pot.hardware)(images))
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
@@ -295,7 +296,7 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
 def test_nothing_is_written_where_the_gain_is_not_real(
     kitchen: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soup_selection, "REAL", 1e9)
+    monkeypatch.setattr(gain, "REALLY", 1e9)
     done = command("soup", "--config", "configs/a.yaml", "--seeds", "0,1")
     assert done.code == 0, done.err
     assert "no soup is written" in done.out

@@ -468,8 +468,8 @@ def test_one_reading_of_the_images_serves_all_backbones_and_views(
 ) -> None:
     read: list[int] = []
     for kind in (PlainImages, DrawnImages):
-        get = kind.__getitems__
-        monkeypatch.setattr(kind, "__getitems__", lambda self, rows, get=get: (read.extend(rows), get(self, rows))[1])
+        get = kind.at
+        monkeypatch.setattr(kind, "at", lambda self, rows, get=get: (read.extend(rows), get(self, rows))[1])
     nets = [frozen(), frozen(seed=1), frozen("test_efficientnet")]
 
     found = load_or_compute(

@@ -182,8 +182,8 @@ def test_a_gain_has_the_sign_of_the_better_one_whatever_the_metric() -> None:
     for name in ("accuracy", "log_loss"):
         value, error = gain_in_score(get(name), truth, good, bad, groups)
         assert value > 2 * error > 0
-        assert gain_in_score(get(name), truth, bad, good, groups)[0] == pytest.approx(-value)
-    assert gain_in_score(get("accuracy"), truth, good, good, groups) == (0, 0)
+        assert gain_in_score(get(name), truth, bad, good, groups).value == pytest.approx(-value)
+    assert gain_in_score(get("accuracy"), truth, good, good, groups) == Gain(0, 0)
 
 
 @pytest.mark.integration

@@ -368,7 +368,7 @@ def predicted(member: InferenceModel, weights: dict[str, torch.Tensor]) -> np.nd
     """Log-probabilities (V, N, K) of all rows."""
     net = Seen()
     net.load_state_dict(weights)
-    images = member.preparation(member.images.__getitems__(range(20)))
+    images = member.preparation(member.images.at(range(20)))
     views = [log_probabilities(net, Inputs(seen), member.hardware) for seen in (images, images.flip(3))]
     return torch.stack(views).numpy()
 

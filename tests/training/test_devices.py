@@ -27,6 +27,7 @@ from foldcraft.metrics.scores import METRICS
 from foldcraft.models import finetune, hardware, preprocessing
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
+from foldcraft.models.inputs import Inputs
 from foldcraft.predictions import inference
 from foldcraft.training import trainer as trainer_module
 from foldcraft.training.distributed import Processes
@@ -170,11 +171,11 @@ def test_the_device_gets_its_next_batch_before_it_is_waited_for(monkeypatch: pyt
     monkeypatch.setattr(inference, "BATCH", 4)
     seen: list[str] = []
 
-    def computed(_: nn.Module, images: torch.Tensor, __: Hardware) -> torch.Tensor:
-        seen.append(f"began {images[0, 0]:.0f}")
-        return images
+    def computed(_: nn.Module, inputs: Inputs, __: Hardware) -> torch.Tensor:
+        seen.append(f"began {inputs.images[0, 0]:.0f}")
+        return inputs.images
 
-    pictures = SimpleNamespace(key=(), __getitems__=lambda rows: torch.tensor(rows)[:, None])
+    pictures = SimpleNamespace(key=(), at=lambda rows: torch.tensor(rows)[:, None])
     cpu = Hardware("cpu", "32-true", "contiguous", "")
     monkeypatch.setattr(inference._SharedViews, "_look", lambda _, images, view, hardware: images)
     member = inference.InferenceModel(nn.Identity(), torch.Tensor.float, cpu, pictures, ("identity",), computed)

@@ -116,7 +116,7 @@ def asked(experiment: Experiment, fold: int = 0) -> TeacherPredictions:
 def said_by_hand(file: Path, store: ImageStore, rows: np.ndarray) -> np.ndarray:
     """What a file of weights says of rows: the normalised mean of the log-probabilities of both views."""
     model, blueprint, _ = checkpoint.load_model(file)
-    images = Preparation.of(blueprint, CPU)(PlainImages(store, ImagesConfig(size=16)).__getitems__(rows))
+    images = Preparation.of(blueprint, CPU)(PlainImages(store, ImagesConfig(size=16)).at(rows))
     with torch.inference_mode():
         views = [model(tta.view(name)(images)).log_softmax(1) for name in ("identity", "hflip")]
     return torch.stack(views).double().mean(0).log_softmax(1).numpy()
@@ -365,7 +365,7 @@ def test_pixels_come_from_the_store_that_the_row_is_of(tmp_path: Path) -> None:
     )
     augment = Augment(AugmentConfig(preset="none", hflip=0), ImagesConfig(size=16), 16)
 
-    batch = TrainImages(seen, np.arange(6), augment, lesson).__getitems__([Sample(4, 0), Sample(6, 1), Sample(7, 2)])
+    batch = TrainImages(seen, np.arange(6), augment, lesson).at([Sample(4, 0), Sample(6, 1), Sample(7, 2)])
 
     assert batch.images[:, 0, 0, 0].tolist() == [14, 205, 202]
     assert batch.targets.tolist() == [[12, 13, 14], [18, 19, 20], [21, 22, 23]]

@@ -160,7 +160,11 @@ class TrainImages(Dataset[Batch]):
     augment: Augment
     lesson: DistillationTargets | None = None
 
-    def __getitems__(self, draws: Sequence[Sample]) -> Batch | FoldcraftError:
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch | FoldcraftError:
+        """As torch's loader asks."""
+        return self.at(samples)
+
+    def at(self, draws: Sequence[Sample]) -> Batch | FoldcraftError:
         """A batch; a user's mistake as a value, because a worker that raises hands over its traceback with it."""
         try:
             return self._batch(draws)
@@ -192,7 +196,8 @@ class PlainImages(Dataset[torch.Tensor]):
         """Equal for equal images."""
         return (self.store.path, self.images.size, self.images.resize)
 
-    def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
+    def at(self, rows: Sequence[int]) -> torch.Tensor:
+        """Images of these rows."""
         return torch.from_numpy(np.stack([resize_for_inference(self.store[row], self.images) for row in rows]))
 
 
@@ -214,7 +219,8 @@ class DrawnImages(Dataset[torch.Tensor]):
     def _augmented(self) -> Augment:
         return Augment(self.augment, self.images, self.store.pixels.shape[1])
 
-    def __getitems__(self, rows: Sequence[int]) -> torch.Tensor:
+    def at(self, rows: Sequence[int]) -> torch.Tensor:
+        """Images of these rows."""
         drawn = [self._augmented(self.store[row], seed_from("draw", self.draw, int(row))) for row in rows]
         return torch.from_numpy(np.stack(drawn))
 

@@ -173,4 +173,4 @@ class SoupCandidates:
         prepare = Preparation.of(self.blueprint, self.hardware)
         images, rows = PlainImages(self.train, self.experiment.config.images), self.experiment.folds.train_rows(fold)
         for some in np.array_split(rows, max(1, round(len(rows) / BATCH))):
-            yield Inputs(prepare(images.__getitems__(some)))
+            yield Inputs(prepare(images.at(some)))

@@ -1,6 +1,7 @@
 """How much better one of two is on the same rows, and how sure that is."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +12,8 @@ REALLY = 2.0  # standard errors above which a difference is taken for more than 
 HARDLY = 0.01  # what is below it, with all its uncertainty, is hardly worth the trouble
 
 
-class Gain(NamedTuple):
+@dataclass(frozen=True)
+class Gain:
     """A difference of two scores, or log-losses, on the same rows; positive is better.
 
     Attributes:
@@ -20,6 +22,10 @@ class Gain(NamedTuple):
 
     value: float
     error: float
+
+    def __iter__(self) -> Iterator[float]:
+        """So that both can be taken at once: value, error = gain."""
+        return iter((self.value, self.error))
 
     @property
     def is_real(self) -> bool:

@@ -94,7 +94,7 @@ class _SharedViews:
     def of(self, member: InferenceModel, view: str) -> Inputs:
         raw = member.images.key
         prepared = (*raw, member.preparation)
-        self._make(raw, lambda: member.images.__getitems__(self.rows))
+        self._make(raw, lambda: member.images.at(self.rows))
         self._make(prepared, lambda: member.preparation(self.made[raw]))
         images = self._make((*prepared, view), lambda: self._look(self.made[prepared], view, member.hardware))
         return Inputs(images)

@@ -246,7 +246,7 @@ class _Table:
         count = min(MOST_FOR_STATISTICS, len(store))
         rows = np.sort(np.random.default_rng(0).choice(len(store), count, replace=False))
         for some in np.array_split(rows, max(1, count // 32)):
-            yield Inputs(reduced(net.preparation(images.__getitems__(some)), net.size))
+            yield Inputs(reduced(net.preparation(images.at(some)), net.size))
 
     def curve(self, k: int, full: np.ndarray) -> tuple[dict[float, tuple[float, float]], Gain]:
         scores: dict[float, list[float]] = {}

@@ -143,7 +143,7 @@ def _adapt(
 
         def batches() -> Iterator[Inputs]:
             for some in np.array_split(np.arange(len(store)), max(1, round(len(store) / 64))):
-                yield Inputs(prepare(images.__getitems__(some)))
+                yield Inputs(prepare(images.at(some)))
                 advance(len(some))
 
         finetune.adapt_batchnorm(model.to(chosen.device), batches())

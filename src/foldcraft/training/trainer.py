@@ -279,7 +279,7 @@ class Trainer:
 
     def _plain(self, rows: np.ndarray) -> torch.Tensor:
         """Images as inference sees them, uint8 (B, size, size, 3)."""
-        return PlainImages(self.task.store, self.config.images).__getitems__(rows)
+        return PlainImages(self.task.store, self.config.images).at(rows)
 
     def _validate(self) -> dict[str, float]:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""

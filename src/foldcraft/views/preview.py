@@ -43,7 +43,7 @@ def draw(experiment: Experiment, images: int, draws: int, callback: Callback) ->
     store, _ = experiment.open_images([experiment.image_spec(blueprint)], callback)[0]
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
     rows = _spread(experiment.competition.targets, images)
-    plain = preparation(PlainImages(store, config.images).__getitems__(rows))
+    plain = preparation(PlainImages(store, config.images).at(rows))
     augment = Augment(config.augment, config.images, store.pixels.shape[1])
     columns = [plain, *(_augmented(experiment, store, augment, preparation, rows, number) for number in range(draws))]
     pixels = [_to_pixels(column, preparation) for column in columns]
@@ -75,7 +75,7 @@ def _augmented(
 ) -> torch.Tensor:
     config = experiment.config
     draws = [Sample(int(row), seed_from(config.seed, "preview", number, place)) for place, row in enumerate(rows)]
-    batch = TrainImages(store, experiment.competition.targets, augment).__getitems__(draws)
+    batch = TrainImages(store, experiment.competition.targets, augment).at(draws)
     images = preparation(batch.images)
     mix = mix_of(config.augment, len(experiment.competition.classes), config.seed)
     return mix(images, batch.targets, number)[0] if mix else images

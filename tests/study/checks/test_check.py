@@ -190,13 +190,13 @@ def channels_viewed(patch: pytest.MonkeyPatch) -> None:
 
 
 def targets_slip(patch: pytest.MonkeyPatch) -> None:
-    draw = loader.TrainImages.__getitems__
+    draw = loader.TrainImages.at
 
     def careless(images: loader.TrainImages, draws: list) -> loader.Batch:
         batch = draw(images, draws)
         return batch._replace(targets=batch.targets.roll(1, 0))
 
-    patch.setattr(loader.TrainImages, "__getitems__", careless)
+    patch.setattr(loader.TrainImages, "at", careless)
 
 
 def labels_shuffled(patch: pytest.MonkeyPatch) -> None:

@@ -208,47 +208,44 @@ def _mixed(tables: Tables) -> Finding | None:
 
 def _elsewhere(tables: Tables) -> Iterator[Finding]:
     """Labels that the test set or the sample submission knows and the training rows do not, or the other way round."""
-    names, known = tables.names, set(tables.labels.tolist())
-    if names.target in tables.test.columns:
-        answers = tables.test[names.target].to_numpy(dtype=str)
-        unknown = sorted(set(answers.tolist()) - known - {""})
-        if unknown:
-            image_rows = [
-                [ImageRef("test", row, label)]
-                for row, label in zip(tables.test_ids, answers, strict=True)
-                if label in unknown
-            ]
-            yield Finding(
-                "test_only_label",
-                "serious",
-                len(unknown),
-                f"{names.test} has labels that no training row has: {listing(unknown)}",
-                "no model can answer them; see whether training rows are missing",
-                TABLE,
-                image_rows,
-            )
-        elif answers.size and all(answers):
-            what = f"{names.test} has a column {names.target!r} of answers"
-            yield Finding("test_answers", "info", len(answers), what, "it is not read; see that it is no leak", TABLE)
-    columns = [column for column in tables.sample.columns if column != names.id]
+    known = set(tables.labels.tolist())
+    if tables.names.target in tables.test.columns:
+        yield from _test_labels(tables, known)
+    columns = [column for column in tables.sample.columns if column != tables.names.id]
     if len(columns) > 1 and set(columns) != known:
-        extra, lacking = sorted(set(columns) - known), sorted(known - set(columns))
-        parts = [f"columns that are no label ({listing(extra)})"] if extra else []
-        parts += [f"no column for {listing(lacking)}"] if lacking else []
-        yield Finding(
-            "sample_columns",
-            "serious",
-            len(extra) + len(lacking),
-            f"{names.sample} has {' and '.join(parts)}",
-            "no submission can be made on it; see whether labels are misspelt or classes missing",
-            TABLE,
-        )
+        yield _sample_columns(tables, set(columns), known)
     if len(columns) == 1:
-        strange = sorted(set(tables.sample[columns[0]].tolist()) - known - {""})
-        numbers = pd.to_numeric(pd.Series(strange, dtype=str), errors="coerce").notna().all()
-        if strange and not numbers:  # numbers are placeholders, or probabilities
-            what = f"{names.sample} has answers that no training row has: {listing(strange)}"
-            yield Finding("sample_labels", "warning", len(strange), what, "see whether labels are misspelt", TABLE)
+        yield from _sample_labels(tables, columns[0], known)
+
+
+def _test_labels(tables: Tables, known: set[str]) -> Iterator[Finding]:
+    names, answers = tables.names, tables.test[tables.names.target].to_numpy(dtype=str)
+    if unknown := sorted(set(answers.tolist()) - known - {""}):
+        rows = zip(tables.test_ids, answers, strict=True)
+        image_rows = [[ImageRef("test", row, label)] for row, label in rows if label in unknown]
+        what = f"{names.test} has labels that no training row has: {listing(unknown)}"
+        hint = "no model can answer them; see whether training rows are missing"
+        yield Finding("test_only_label", "serious", len(unknown), what, hint, TABLE, image_rows)
+    elif answers.size and all(answers):
+        what = f"{names.test} has a column {names.target!r} of answers"
+        yield Finding("test_answers", "info", len(answers), what, "it is not read; see that it is no leak", TABLE)
+
+
+def _sample_columns(tables: Tables, columns: set[str], known: set[str]) -> Finding:
+    extra, lacking = sorted(columns - known), sorted(known - columns)
+    parts = [f"columns that are no label ({listing(extra)})"] if extra else []
+    parts += [f"no column for {listing(lacking)}"] if lacking else []
+    what = f"{tables.names.sample} has {' and '.join(parts)}"
+    hint = "no submission can be made on it; see whether labels are misspelt or classes missing"
+    return Finding("sample_columns", "serious", len(extra) + len(lacking), what, hint, TABLE)
+
+
+def _sample_labels(tables: Tables, column: str, known: set[str]) -> Iterator[Finding]:
+    strange = sorted(set(tables.sample[column].tolist()) - known - {""})
+    numbers = pd.to_numeric(pd.Series(strange, dtype=str), errors="coerce").notna().all()
+    if strange and not numbers:  # numbers are placeholders, or probabilities
+        what = f"{tables.names.sample} has answers that no training row has: {listing(strange)}"
+        yield Finding("sample_labels", "warning", len(strange), what, "see whether labels are misspelt", TABLE)
 
 
 def _some(tables: Tables, chosen: np.ndarray, note: str = "", group: bool = False, most: int = 8) -> list[ImageRef]:

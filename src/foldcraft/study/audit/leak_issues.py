@@ -1,6 +1,7 @@
 """What gives labels or the test set away, and groups that nobody named, as findings."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -17,6 +18,55 @@ PACKED = 0.05  # AUC that a file's size may tell more than the looks of its imag
 MOST_GROUPS = 12
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What is said of one kind of leak.
+
+    Attributes:
+        most: the most serious that it can be.
+    """
+
+    name: str
+    what: str
+    hint: str
+    most: Severity = "serious"
+
+
+LABEL_BY_FILE = _Kind(
+    "label_leak",
+    "the label can be told without looking at the image",
+    "see whether it holds in new data; a net may learn it in place of what is meant, sizes too",
+)
+LABEL_BY_ORDER = _Kind(
+    "label_order",
+    "the order of the rows, or the ids, tell the label",
+    "see whether test ids continue it: then it is a leak, and no score says what new data will",
+    most="warning",
+)
+LABEL_BY_LOOK = _Kind(
+    "label_by_colour",
+    "the label goes with brightness, colour or sharpness",
+    "as it should where these are what the classes differ in; else let augmentation change them",
+    most="info",
+)
+TEST_BY_FILE = _Kind(
+    "train_test_files",
+    "test images can be told from training images by their files",
+    "see how the two sets were made; OOF scores may not hold on the test set",
+)
+TEST_BY_LOOK = _Kind(
+    "train_test_look",
+    "test images can be told from training images by what they show",
+    "look at the images that give it away; OOF scores may not hold on the test set",
+)
+TEST_BY_ORDER = _Kind(
+    "train_test_order",
+    "ids of test images differ from those of training images",
+    "nothing, if one was numbered after the other; groups may be cut by it",
+    most="info",
+)
+
+
 def find(found: pd.DataFrame, data: Competition) -> list[Finding]:
     """What the rows of `leaks.of_metadata` and `leaks.of_features` say that are above chance."""
     real = found[found["found"].astype(bool)]
@@ -25,53 +75,15 @@ def find(found: pd.DataFrame, data: Competition) -> list[Finding]:
     content |= about_label & (real["by"] == "bytes") & _shows_in(real, about_label & content)
     whole = real["by"].isin([leaks.EVERYTHING, leaks.FILES])  # they hold the single fields
     files = ~content & ~order & ~by_features & ~whole
-    findings = [
-        _finding(
-            "label_leak",
-            real[about_label & files],
-            data,
-            "the label can be told without looking at the image",
-            "see whether it holds in new data; a net may learn it in place of what is meant, sizes too",
-        ),
-        _finding(
-            "label_order",
-            real[about_label & order],
-            data,
-            "the order of the rows, or the ids, tell the label",
-            "see whether test ids continue it: then it is a leak, and no score says what new data will",
-            most="warning",
-        ),
-        _finding(
-            "label_by_colour",
-            real[about_label & content],
-            data,
-            "the label goes with brightness, colour or sharpness",
-            "as it should where these are what the classes differ in; else let augmentation change them",
-            most="info",
-        ),
-        _finding(
-            "train_test_files",
-            real[~about_label & files],
-            data,
-            "test images can be told from training images by their files",
-            "see how the two sets were made; OOF scores may not hold on the test set",
-        ),
-        _finding(
-            "train_test_look",
-            real[~about_label & (content | by_features)],
-            data,
-            "test images can be told from training images by what they show",
-            "look at the images that give it away; OOF scores may not hold on the test set",
-        ),
-        _finding(
-            "train_test_order",
-            real[~about_label & order],
-            data,
-            "ids of test images differ from those of training images",
-            "nothing, if one was numbered after the other; groups may be cut by it",
-            most="info",
-        ),
-    ]
+    rows_of = {
+        LABEL_BY_FILE: about_label & files,
+        LABEL_BY_ORDER: about_label & order,
+        LABEL_BY_LOOK: about_label & content,
+        TEST_BY_FILE: ~about_label & files,
+        TEST_BY_LOOK: ~about_label & (content | by_features),
+        TEST_BY_ORDER: ~about_label & order,
+    }
+    findings = [_finding(kind, real[rows], data) for kind, rows in rows_of.items()]
     return [finding for finding in findings if finding]
 
 
@@ -84,9 +96,7 @@ def _shows_in(real: pd.DataFrame, content: pd.Series) -> bool:
     return bool(by_look > by_size - PACKED)
 
 
-def _finding(
-    name: str, rows: pd.DataFrame, data: Competition, what: str, hint: str, most: Severity = "serious"
-) -> Finding | None:
+def _finding(kind: _Kind, rows: pd.DataFrame, data: Competition) -> Finding | None:
     if rows.empty:
         return None
     rows = rows.sort_values("auc", ascending=False)
@@ -96,10 +106,9 @@ def _finding(
         f"{row.by} {row.auc:.2f} ({row.low:.2f}–{row.high:.2f}, chance {row.chance:.2f})" for row in rows.itertuples()
     )
     image_rows = [_strip(row.ids, row.by, data) for row in rows.itertuples()]
-    severity = max(severity, most, key=SEVERITIES.index)
-    return Finding(
-        name, severity, len(rows), f"{what}: AUC by {told}", hint, TABLE, [strip for strip in image_rows if strip]
-    )
+    severity = max(severity, kind.most, key=SEVERITIES.index)
+    sentence = f"{kind.what}: AUC by {told}"
+    return Finding(kind.name, severity, len(rows), sentence, kind.hint, TABLE, [strip for strip in image_rows if strip])
 
 
 def _strip(ids: str, by: str, data: Competition) -> list[ImageRef]:

@@ -80,7 +80,7 @@ def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, in
     """Row, image and class index of everything in an epoch's batches, without augmentation."""
     if not subject.trains:
         targets = subject.competition.targets
-        images = subject.fresh.images.__getitems__(rows)
+        images = subject.fresh.images.at(rows)
         return [(int(row), image.numpy(), int(targets[row])) for row, image in zip(rows, images, strict=True)]
     trainer = subject.trainer(subject.plain, rows, batch=8, workers=0)
     found = []

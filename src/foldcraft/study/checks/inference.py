@@ -93,7 +93,7 @@ def constants(subject: Subject) -> CheckResult:
     else:
         transforms = tv.get_model_weights(blueprint.arch).DEFAULT.transforms()
         mean, std = transforms.mean, transforms.std
-    raw = subject.fresh.images.__getitems__(subject.some_rows(2))
+    raw = subject.fresh.images.at(subject.some_rows(2))
     prepare = subject.trainer(subject.as_is, workers=0).prepare if subject.trains else subject.fresh.preparation
     wanted = ((raw.numpy() / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
     apart = float(np.abs(prepare(raw).cpu().numpy() - wanted).max())

@@ -20,7 +20,7 @@ LEAK = 1e-6  # share of an image's own gradient; rounding leaves less
 
 def _prepared(subject: Subject) -> torch.Tensor:
     member = subject.fresh
-    return member.preparation(member.images.__getitems__(subject.some_rows(FEW_IMAGES)))
+    return member.preparation(member.images.at(subject.some_rows(FEW_IMAGES)))
 
 
 def _saved(subject: Subject) -> nn.Module:
@@ -107,7 +107,7 @@ def idle_bias(subject: Subject) -> CheckResult:
             hooks.append(module.register_forward_hook(remember))
         if isinstance(module, _BatchNorm):
             hooks.append(module.register_forward_pre_hook(look))
-    prepared = subject.fresh.preparation(subject.fresh.images.__getitems__([0, 1]))
+    prepared = subject.fresh.preparation(subject.fresh.images.at([0, 1]))
     with torch.no_grad():
         forward(model, Inputs(prepared))
     for hook in hooks:

@@ -90,7 +90,7 @@ def take(subject: Subject) -> Timetable:
         workers=trainer.loader.num_workers,
         step=total / STEPS,
         parts={name: watch.seconds[name] / STEPS for name in ("waiting", *ON_DEVICE)},
-        augment=_timed(lambda: trainer.loader.dataset.__getitems__(draws)),
+        augment=_timed(lambda: trainer.loader.dataset.at(draws)),
         decode=_decoding(subject) * trainer.batches.batch,
         operators=operators,
     )

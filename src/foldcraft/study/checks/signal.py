@@ -176,7 +176,8 @@ def draws_differ(subject: Subject) -> CheckResult:
     workers = 0 if subject.config.train.workers == 0 else 2
     trainer = subject.trainer(subject.as_is, np.full(DRAWS, row), batch=8, workers=workers)
     seen: list[bytes] = []
-    for trainer.batches.epoch in range(2):
+    for epoch in range(2):
+        trainer.batches.epoch = epoch
         seen += [image.numpy().tobytes() for batch in trainer.loader for image in batch.images]
     augment = trainer.loader.dataset.augment
     possible = len({augment(store.pixels[row], seed).tobytes() for seed in range(len(seen))})

@@ -123,7 +123,7 @@ def precision(subject: Subject) -> CheckResult:
     exact = replace(chosen, precision="32-true")
     trainer = subject.by_heart.trainer
     net, prepare = trainer.bare_model.eval(), trainer.prepare
-    batch = trainer.loader.dataset.__getitems__(next(iter(trainer.batches)))
+    batch = trainer.loader.dataset.at(next(iter(trainer.batches)))
     inputs, targets = Inputs(prepare(batch.images)), batch.targets.to(chosen.device)
     coarse, wanted = (_answers(net, inputs, hardware) for hardware in (chosen, exact))
     apart = float((coarse.softmax(1) - wanted.softmax(1)).abs().max())

@@ -1,6 +1,7 @@
 """What the page says of the classes: each one's measures, what is taken for what, and how sure answers are."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -102,32 +103,11 @@ def _most_confused(counts: np.ndarray) -> np.ndarray:
 
 def sureness(seen: Evidence) -> PageSection:
     """Calibration of the blend and of its members."""
-    truth = seen.combined.truth.targets
-    plans = seen.chosen.plan
-    whose = [("blend, calibrated", seen.plain.nested, plans.combination.overall)]
-    for member, looks, weights in zip(seen.combined.verdict.members, seen.looks, plans.views, strict=True):
+    plan, truth = seen.chosen.plan, seen.combined.truth.targets
+    whose = [_Sureness("blend, calibrated", seen.plain.nested, plan.combination.overall)]
+    for member, looks, weights in zip(seen.combined.verdict.members, seen.looks, plan.views, strict=True):
         first = looks[int(np.argmax(weights))]
-        whose.append((f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
-    points, rows = [], []
-    for name, log_probs, temperature in whose:
-        bins = calibration.reliability(log_probs, truth)
-        loss, error = calibration.log_loss(log_probs, truth), calibration.calibration_error(bins)
-        sure = float(np.exp(log_probs.max(1)).mean())
-        right = float((log_probs.argmax(1) == truth).mean())
-        rows.append(
-            [
-                *texts(name),
-                number(loss),
-                number(error, ".2%"),
-                *(number(v, ".1%") for v in (sure, right)),
-                number(temperature, ".2f"),
-            ]
-        )
-        if len(rows) <= MOST_CURVES:
-            points += [
-                {"who": name, "images": b.rows, "sure": b.sure, "right": b.right, "low": b.low, "high": b.high}
-                for b in bins
-            ]
+        whose.append(_Sureness(f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
     words = (
         "Answers in ten parts of equally many images, from the least to the most sure. On the dashed line an "
         "answer that is 80 % sure is right in 80 % of cases; above it the model is too modest, below it too sure."
@@ -141,6 +121,32 @@ def sureness(seen: Evidence) -> PageSection:
         "# right",
         "# temperature|that was fitted: above 1 the answers were too sure, below 1 too modest",
     )
-    question = "Can the probabilities be taken at their word?"
+    points = [point for one in whose[:MOST_CURVES] for point in one.points(truth)]
     chart = Chart("Reliability", words, charts.reliability(points))
-    return PageSection("calibration", "Calibration", question, [chart, Table("How sure, how right", heads, rows)])
+    table = Table("How sure, how right", heads, [one.row(truth) for one in whose])
+    return PageSection("calibration", "Calibration", "Can the probabilities be taken at their word?", [chart, table])
+
+
+@dataclass(frozen=True)
+class _Sureness:
+    """Somebody's log-probabilities (N, K), and the temperature that was fitted to them."""
+
+    name: str
+    log_probs: np.ndarray
+    temperature: float
+
+    def points(self, truth: np.ndarray) -> list[dict[str, object]]:
+        """Of the reliability curve."""
+        return [
+            {"who": self.name, "images": b.rows, "sure": b.sure, "right": b.right, "low": b.low, "high": b.high}
+            for b in calibration.reliability(self.log_probs, truth)
+        ]
+
+    def row(self, truth: np.ndarray) -> list[Cell]:
+        """Of the table."""
+        error = calibration.calibration_error(calibration.reliability(self.log_probs, truth))
+        sure = float(np.exp(self.log_probs.max(1)).mean())
+        right = float((self.log_probs.argmax(1) == truth).mean())
+        loss = number(calibration.log_loss(self.log_probs, truth))
+        shares = [number(value, ".1%") for value in (sure, right)]
+        return [*texts(self.name), loss, number(error, ".2%"), *shares, number(self.temperature, ".2f")]

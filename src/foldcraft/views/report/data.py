@@ -131,52 +131,46 @@ def diagnosis(seen: Evidence) -> PageSection:
 
 
 def _of_diagnosis(found: dict[str, Any], seen: Evidence) -> Iterator[Block]:
-    metric = found.get("metric", seen.metric)
-    advice = found.get("advice") or {}
-    if reasons := advice.get("reasons"):
+    score = in_words(found.get("metric", seen.metric))
+    if reasons := (found.get("advice") or {}).get("reasons"):
         yield Points([str(reason) for reason in reasons])
-    charts_beside: list[Block] = []
-    if curve := found.get("curve"):
-        points = [
-            {"share": float(share), "value": mean, "low": mean - spread, "high": mean + spread}
-            for share, (mean, spread) in curve.items()
-        ]
-        words = (
-            "Score of the best frozen backbone by how much it learns from; still rising at the right: more data "
-            "would help."
-        )
-        charts_beside.append(Chart("Learning curve", words, charts.growth(points, in_words(metric))))
-    if nets := found.get("nets"):
-        points = [{"name": n["name"], "value": n["score"], "low": n["low"], "high": n["high"]} for n in nets]
-        words = "Out-of-fold score of a closed-form head on each frozen backbone, with its 95 % interval."
-        charts_beside.append(Chart("Frozen backbones", words, charts.intervals(points, in_words(metric))))
-    if charts_beside:
-        yield Side(charts_beside)
+    curve, nets, views = found.get("curve"), found.get("nets"), found.get("views")
+    beside = [*([_learning_curve(curve, score)] if curve else []), *([_backbones(nets, score)] if nets else [])]
+    if beside:
+        yield Side(beside)
     if nets:
-        heads = columns("backbone", "# all stages", "# 95 % interval", "# last stage", "# nearest neighbours")
-        yield Table("Frozen backbones", heads, [_net(n) for n in nets])
-    if views := found.get("views"):
-        heads = columns(
-            "view",
-            "# gain|on plain images, when the view is learned from as well",
-            "# error",
-            "# in the view",
-            "keeps the label",
-        )
-        yield Table(
-            "Views",
-            heads,
-            [
-                [
-                    Cell(v["view"]),
-                    number(v["plain"]["value"], "+.4f"),
-                    number(v["plain"]["error"]),
-                    number(v["seen"]),
-                    Cell("yes" if v["keeps_label"] else "no"),
-                ]
-                for v in views
-            ],
-        )
+        heads = columns("backbone", "# all blocks", "# 95 % interval", "# last layer", "# nearest neighbours")
+        yield Table("Frozen backbones", heads, [_net(net) for net in nets])
+    if views:
+        yield _views(views)
+
+
+def _learning_curve(curve: dict[str, Any], score: str) -> Chart:
+    points = [
+        {"share": float(share), "value": mean, "low": mean - spread, "high": mean + spread}
+        for share, (mean, spread) in curve.items()
+    ]
+    words = (
+        "Score of the best frozen backbone by how much it learns from; still rising at the right: more data would help."
+    )
+    return Chart("Learning curve", words, charts.growth(points, score))
+
+
+def _backbones(nets: list[dict[str, Any]], score: str) -> Chart:
+    points = [{"name": net["name"], "value": net["score"], "low": net["low"], "high": net["high"]} for net in nets]
+    words = "Out-of-fold score of a closed-form head on each frozen backbone, with its 95 % interval."
+    return Chart("Frozen backbones", words, charts.intervals(points, score))
+
+
+def _views(views: list[dict[str, Any]]) -> Table:
+    gain = "# gain|on plain images, when the view is learned from as well"
+    heads = columns("view", gain, "# error", "# in the view", "keeps the label")
+    return Table("Views", heads, [_view(view) for view in views])
+
+
+def _view(view: dict[str, Any]) -> list[Cell]:
+    numbers = [number(view["plain"]["value"], "+.4f"), number(view["plain"]["error"]), number(view["seen"])]
+    return [Cell(view["view"]), *numbers, Cell("yes" if view["keeps_label"] else "no")]
 
 
 def _net(found: dict[str, Any]) -> list[Cell]:

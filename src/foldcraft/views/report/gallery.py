@@ -159,5 +159,5 @@ def heat_maps(seen: Evidence, cases: Sequence[Mistake], callback: Callback) -> t
 
 def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Mistake], callback: Callback) -> torch.Tensor:
     store, _ = model.experiment.open_images([model.experiment.image_spec(model.blueprint)], callback)[0]
-    pixels = PlainImages(store, model.experiment.config.images).__getitems__(seen.rows[[case.row for case in cases]])
+    pixels = PlainImages(store, model.experiment.config.images).at(seen.rows[[case.row for case in cases]])
     return Preparation.of(model.blueprint, model.hardware)(pixels)
