@@ -39,7 +39,7 @@ TRIES = 30  # at a draw that leaves every fold something to learn from
 NEIGHBOURS = 10
 FEWEST = 3  # probes in a blend
 STAGE_STRENGTHS = [1e-4, 1e-3, 1e-2]  # enough to see which stage is good
-MOST_FOR_VIEWS = 600  # rows that views are judged on; whole groups
+MOST_FOR_VIEWS = 1500  # rows that views are judged on; whole groups
 MOST_FOR_STATISTICS = 64  # images that BatchNorm's statistics are measured on
 
 
