@@ -107,15 +107,19 @@ def show(experiment: Experiment, manifests: dict[int, dict[str, Any]], terminal:
 
 def side_by_side(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
+    import torch
+
+    from foldcraft.common import executor
+    from foldcraft.common.executor import SideBySide, Task
     from foldcraft.common.paths import FoldFolder
-    from foldcraft.training.side_by_side import run_side_by_side
 
     terminal = cli.terminal(args)
     words = [word for word in [*args.config, *args.overrides] if "=" in word]
     named = ["--config", config] if config else []
     more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
-    commands = {fold: [__file__, *more, *named, *words, "--fold", str(fold)] for fold in chosen}
-    codes = run_side_by_side(commands, args.jobs, terminal.say)
+    tasks = [Task(str(fold), [__file__, *more, *named, *words, "--fold", str(fold)]) for fold in chosen]
+    said = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
+    codes = {fold: said[str(fold)] for fold in chosen}
     trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in chosen if not codes[fold]}
     if trained:
         show(experiment, trained, terminal)
