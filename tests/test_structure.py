@@ -110,7 +110,7 @@ def test_configs_that_are_talked_of_are_there() -> None:
 
 
 def test_generated_files_are_current() -> None:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "src" / "reference.py")
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tools" / "reference.py")
     assert spec
     assert spec.loader
     reference = importlib.util.module_from_spec(spec)
