@@ -141,9 +141,9 @@ def show(args: argparse.Namespace) -> int:
 
 def show_augmentations(args: argparse.Namespace, config: Config, terminal: Terminal) -> None:
     """A contact sheet of what enters the net, and the steps of the augmentation."""
-    from foldcraft.predictions.experiment import Experiment
+    from foldcraft.study import fold_file
 
-    experiment = Experiment.open(config)
+    experiment = fold_file.open_to_look(config)
 
     from foldcraft.common.paths import experiment_folder
     from foldcraft.data import contact_sheet

@@ -36,7 +36,8 @@ MISTAKES = {
     "no target": "no column 'label'",
     "no folds": "run `python src/split.py`",
 }
-WITHOUT_FOLDS = ("audit", "demo", "diagnose", "split", "summary", "sweep", "train")  # these make them, or need none
+# These make them, or need none.
+WITHOUT_FOLDS = ("audit", "demo", "diagnose", "preview", "split", "summary", "sweep", "train")
 CASES = [
     (command, mistake)
     for command, mistake in product(WORDS, MISTAKES)

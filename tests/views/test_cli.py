@@ -66,13 +66,13 @@ def test_an_old_name_says_the_new_one_and_does_the_same(shapes: Path, command: C
 
 
 def test_both_things_to_show_are_shown_where_none_is_named(shapes: Path, command: Command) -> None:
-    assert command("split", "--config", shapes).code == 0
     done = command("check", "--config", shapes, "--images", 2, "--draws", 1, "--json", "net.json", "--show", "seed=3")
     assert done.code == 0, done.err
     assert "wrote runs/shapes/tiny/preview.png: left as inference sees it, then 1 draws" in done.out
     assert "wrote net.json" in done.out
     assert json.loads(Path("net.json").read_text())["settings"]["seed"] == 3
     assert not Path("runs/shapes/check").exists(), "nothing was checked"
+    assert not Path("folds").exists(), "to look at images needs no folds, and freezes none"
 
 
 @pytest.mark.parametrize(

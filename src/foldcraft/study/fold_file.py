@@ -17,7 +17,7 @@ from foldcraft.common.paths import duplicates_file
 from foldcraft.data import competition, folds
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
-from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.experiment import Experiment, with_scale
 from foldcraft.study.audit.finding import Finding
 
 Say = Callable[[str], object]
@@ -34,6 +34,22 @@ def open_experiment(config: Config, say: Say) -> Experiment:
     return Experiment.open(config)
 
 
+def open_to_look(config: Config) -> Experiment:
+    """As `Experiment.open`; where there are no folds yet, with such as they would be, which are not kept.
+
+    Raises:
+        FoldcraftError: what `Experiment.open` and `splitting.make` raise.
+    """
+    if config.folds_file.exists():
+        return Experiment.open(config)
+    data = competition.read(config)
+    settled, notes = with_scale(config, data)
+
+    from foldcraft.data import splitting
+
+    return Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes))
+
+
 def ensure(config: Config, say: Say) -> None:
     """Make the folds where there are none, and say so; folds that are there are left to whoever reads them.
 
@@ -48,14 +64,12 @@ def ensure(config: Config, say: Say) -> None:
     data = competition.read(config)
     if _is_led():
         return _wait_for(config.folds_file)
-    made, is_new = read_or_make(config, data, copies_found(config, data))
+    copies = copies_found(config, data)
+    made, is_new = read_or_make(config, data, copies)
     if is_new:
-        say(f"no folds yet: made {described(made, config.folds_file)}; src/split.py shows them; keep them in git")
-
-
-def described(made: Folds, path: Path) -> str:
-    """Which folds these are, in a few words."""
-    return f"{path}, {made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}"
+        together = f", {len(copies)} copies kept together" if made.duplicates else ""
+        what = f"{made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}{together}"
+        say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
 
 
 def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[Folds, bool]:
