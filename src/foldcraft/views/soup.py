@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from foldcraft.views.terminal import Terminal
 
 
+def warn_of_gaps(pot: SoupCandidates, terminal: Terminal) -> None:
+    """Say which folds the soup will lack."""
+    if missing := [fold for fold in range(pot.experiment.folds.count) if fold not in pot.folds]:
+        terminal.say(f"warning: fold {', '.join(map(str, missing))} is not finished by all; the soup will lack it too")
+
+
 def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> None:
     """The table, and what it means where the weights do not mix."""
     metric = pot.experiment.competition.metric.name
