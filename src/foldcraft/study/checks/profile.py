@@ -194,7 +194,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _decoding(subject: Subject) -> float:
     """Seconds that one image takes to be decoded and made square."""
-    spec = subject.work.image_spec(subject.blueprint)
+    spec = subject.experiment.image_spec(subject.blueprint)
     at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
     paths = subject.competition.train_paths[:DECODED]
 
