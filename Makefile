@@ -45,4 +45,4 @@ nightly: fuzz
 	@FOLDCRAFT_FAULTS=200 $(BIN)/python -m pytest tests/test_faults.py -n 0
 
 reference: install
-	@$(BIN)/python src/reference.py
+	@$(BIN)/python tools/reference.py

@@ -1,7 +1,8 @@
 """Is the data sound? Files, labels, duplicates, leaks, hidden groups and wrong labels, in minutes; nothing is changed.
 
 Writes summary.json, CSVs and a contact sheet a finding to runs/<competition>/audit/. docs/audit.md says what each
-finding means.
+finding means. Where there are no folds yet they are made at the end, unless something found asks for other rows, labels
+or groups.
 
   python src/audit.py --config configs/maskstates/vit_tiny.yaml
   python src/audit.py --config C --strict         # exit code 1 where something is serious
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.common.files import locked
     from foldcraft.common.paths import audit_folder
+    from foldcraft.study import fold_file
     from foldcraft.study.audit import run
     from foldcraft.views import audit_report
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         found = run.run(config, tables, terminal)
         audit_report.write(found, folder, terminal)
     audit_report.show(found, folder, terminal)
+    fold_file.ensure_after_audit(config, found.findings, terminal.say)
     return SERIOUS if args.strict and found.is_serious else 0
 
 

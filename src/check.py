@@ -6,15 +6,25 @@ Writes runs/<competition>/check/<experiment>.json. docs/check.md says what each 
   python src/check.py --config configs/maskstates/vit_tiny.yaml
   python src/check.py --config C --profile
   python src/check.py --config C --only one_batch gradients
+
+Or look yourself: a contact sheet of images as inference sees them beside augmented ones; the net's modules, what is
+trained how fast, whether gradients reach all of it. Nothing is checked then.
+
+  python src/check.py --config C --show                 # both
+  python src/check.py --config C --show augmentations
+  python src/check.py --config C --show net
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.common.files import write_atomic
 from foldcraft.views import cli
 
@@ -23,22 +33,47 @@ if TYPE_CHECKING:
     from foldcraft.views.terminal import Terminal
 
 FAILED = 1
+IMAGES, ROWS, DRAWS = 400, 8, 8
+OF_CHECKS, OF_AUGMENTATIONS, OF_NET = ("profile", "only"), ("draws", "out"), ("depth", "json")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser(__doc__)
+    made.add_argument(
+        "--images", type=int, help=f"training images to look at (default {IMAGES}); rows of the sheet (default {ROWS})"
+    )
+    checks = made.add_argument_group("checks")
+    checks.add_argument("--profile", action="store_true", help="watch some steps with torch.profiler; writes a trace")
+    checks.add_argument("--only", nargs="+", metavar="CHECK", help="carry out these checks alone")
+    looks = made.add_argument_group("looking")
+    looks.add_argument(
+        "--show", nargs="*", metavar="WHAT", help=f"{' or '.join(SHOWN)}, and no check; without a word: both"
+    )
+    looks.add_argument("--draws", type=int, help=f"augmentations: draws of each image (default {DRAWS})")
+    looks.add_argument("--out", help="augmentations: the PNG; left out: preview.png in the experiment's run folder")
+    looks.add_argument("--depth", type=int, help="net: levels of modules; 0: all; left out: stages and their blocks")
+    looks.add_argument("--json", metavar="FILE", help="net: write all of it, every level, as JSON")
+    return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--profile", action="store_true", help="watch some steps with torch.profiler; writes a trace")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CHECK", help="carry out these checks alone")
-    parser.add_argument("--images", type=int, default=400, help="training images to look at (default 400)")
-    args = parser.parse_intermixed_args(arguments)
-    args.overrides += [word for word in args.only if "=" in word]
-    if args.images < 1:
+    args = parser().parse_intermixed_args(arguments)
+    cli.give_back_settings(args, "only", "show")
+    if args.images is not None and args.images < 1:
         raise FoldcraftError(f"{args.images} is not a number of images", "--images")
+    if args.show is not None:
+        return show(args)
+    cli.refuse(args, (*OF_AUGMENTATIONS, *OF_NET), "goes with --show")
+    return check(args)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Carry out the checks; 1 where something fails."""
     config = cli.load_config(args)
 
     from foldcraft.study.checks import opening, titles
 
-    only = titles.named([word for word in args.only if "=" not in word])
+    only = titles.named(args.only or [])
     opened = opening.read(config)
 
     from foldcraft.common.paths import check_file
@@ -47,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     terminal, file = cli.terminal(args), check_file(config)
     trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None
     width = max(map(len, titles.TITLES.values()))
-    report = examine(opened, terminal, args.images, only, trace, lambda line: tell(line, width, terminal))
+    report = examine(opened, terminal, args.images or IMAGES, only, trace, lambda line: tell(line, width, terminal))
     write_atomic(file, json.dumps({"experiment": config.experiment, **report.as_values()}, indent=1))
     show_time(report, terminal)
     if trace:
@@ -85,6 +120,64 @@ def summary(report: Report) -> str:
     return (
         f"{counts}, on {report.images} images in {report.seconds:.0f} s ({report.cpu_seconds:.0f} s of one processor)"
     )
+
+
+def show(args: argparse.Namespace) -> int:
+    """Show what was asked for, or all there is to show."""
+    if unknown := [word for word in args.show if word not in SHOWN]:
+        raise FoldcraftError(f"cannot show {unknown[0]!r}", "--show", suggest(unknown[0], list(SHOWN)))
+    wanted = args.show or list(SHOWN)
+    cli.refuse(args, OF_CHECKS, "is of the checks, which --show leaves out")
+    for what, options in (("augmentations", OF_AUGMENTATIONS), ("net", OF_NET)):
+        if what not in wanted:
+            cli.refuse(args, options, f"goes with --show {what}")
+    if args.depth is not None and args.depth < 0:
+        raise FoldcraftError(f"{args.depth} is not a number of levels", "--depth", "use 1 or more, or 0 for all")
+    config, terminal = cli.load_config(args), cli.terminal(args)
+    for what in dict.fromkeys(wanted):
+        SHOWN[what](args, config, terminal)
+    return 0
+
+
+def show_augmentations(args: argparse.Namespace, config: Config, terminal: Terminal) -> None:
+    """A contact sheet of what enters the net, and the steps of the augmentation."""
+    from foldcraft.study import fold_file
+
+    experiment = fold_file.open_to_look(config)
+
+    from foldcraft.common.paths import experiment_folder
+    from foldcraft.data import contact_sheet
+    from foldcraft.views import preview
+
+    out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
+    draws = DRAWS if args.draws is None else args.draws
+    drawn = preview.draw(experiment, args.images or ROWS, draws, terminal)
+    contact_sheet.save(drawn.sheet, out)
+    terminal.say(f"wrote {out}: left as inference sees it, then {draws} draws of {config.experiment}'s augmentation")
+    steps = [[number, step, f"{chance:.0%}"] for number, (step, chance) in enumerate(drawn.steps, start=1)]
+    terminal.table("what augmentation does to an image", ["", "step", "chance"], steps)
+
+
+def show_net(args: argparse.Namespace, config: Config, terminal: Terminal) -> None:
+    """The net that training begins with, module by module."""
+    from foldcraft.data import competition
+
+    classes = competition.read(config).classes.names
+
+    from foldcraft.views import net
+
+    seen = net.look(config, len(classes))
+    if args.json:
+        write_atomic(Path(args.json), net.as_json(seen, config, classes))
+    net.tell(seen, config, args.depth, terminal)
+    if args.json:
+        terminal.say(f"wrote {args.json}")
+
+
+SHOWN: dict[str, Callable[[argparse.Namespace, Config, Terminal], None]] = {
+    "augmentations": show_augmentations,
+    "net": show_net,
+}
 
 
 if __name__ == "__main__":

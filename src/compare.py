@@ -1,4 +1,5 @@
-"""Is B really better than A? Experiments against a baseline, on the rows that all of them have predicted out of fold.
+"""Is B really better than A? Experiments against a baseline, on the rows that all of them have predicted out of fold;
+without any, all experiments of a competition, ranked by their out-of-fold (OOF) score.
 
 Each is a run folder or a config; the first is the baseline.
 
@@ -7,163 +8,124 @@ Each is a run folder or a config; the first is the baseline.
   python src/compare.py A BEST --tried 20             # the best of 20 that were tried
   python src/compare.py A B --accept && python src/infer.py --config B
   python src/compare.py A B --not-behind && python src/train.py --config B --fold all    # where B has fold 0 only
+
+The table of all needs one config of the competition, whichever:
+
+  python src/compare.py --config configs/digits/finetune.yaml
+  python src/compare.py --config C --sort cost --mode linear_probe --top 10
+  python src/compare.py --config C --fold 0                           # those that have only fold 0 as well
+  python src/compare.py --config C competition.metric=log_loss        # by another metric
+  python src/compare.py --config C --watch                            # while they train
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import argparse
+import os
+import sys
+from collections.abc import Sequence
 
-from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.views import cli
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.views import board, cli
 
-if TYPE_CHECKING:
-    from foldcraft.metrics.significance import ClassChange, Comparison, Correction, ScoredRows
-    from foldcraft.study.compare import Run
-    from foldcraft.views.terminal import Terminal
-
-MOST_CLASSES = 20  # shown of each experiment
-FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %
 NOT_ACCEPTED = 1
 RUNS = ("run", "run folders or configs, the baseline first; key=value: settings that win over theirs")
+OF_RUNS = ("tried", "accept", "not-behind")
+OF_ALL = ("fold", "sort", "mode", "backbone", "top", "json", "watch")
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, several_configs=True, words=RUNS)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser(__doc__, several_configs=True, words=RUNS)
+    runs = made.add_argument_group("with runs")
+    runs.add_argument(
         "--tried", type=int, metavar="N", help="of how many experiments, the baseline not counted, these are the best"
     )
-    parser.add_argument(
+    runs.add_argument(
         "--accept",
         action="store_true",
         help="only say in one line whether the best is really better than the baseline; exit code 0 if so, else 1",
     )
-    parser.add_argument(
+    runs.add_argument(
         "--not-behind",
         action="store_true",
         help="only say in one line whether the best scores at least as well as the baseline; exit code 0 if so, else 1",
     )
-    args = parser.parse_intermixed_args(arguments)
-    if args.tried is not None and args.tried < 1:
-        raise FoldcraftError(f"{args.tried} is not a number of experiments", "--tried", "use 1 or more")
-    places, overrides = cli.split_words(args)
+    every = made.add_argument_group("without runs")
+    every.add_argument("--fold", help="rank on these folds, 0 or 0,3; left out: on all, or what the furthest have")
+    every.add_argument("--sort", choices=list(board.SORTS), help="time: newest first (default score)")
+    every.add_argument("--mode", metavar="NAME", help="only those of this finetune.mode")
+    every.add_argument("--backbone", metavar="PART", help="only those whose backbone's name has this in it")
+    every.add_argument("--top", type=int, metavar="N", help="only the first N of each table")
+    every.add_argument("--json", action="store_true", help="print all of it as JSON, and nothing else")
+    every.add_argument("--watch", action="store_true", help=f"look again every {board.PAUSE:.0f} seconds, until Ctrl-C")
+    return made
 
+
+def main(arguments: Sequence[str]) -> int:
+    args = parser().parse_intermixed_args(arguments)
+    for option in ("tried", "top"):
+        if (number := getattr(args, option)) is not None and number < 1:
+            raise FoldcraftError(f"{number} is not a number of experiments", f"--{option}", "use 1 or more")
+    places, overrides = cli.words_of(args)
+    if len(places) > 1 or any(map(os.path.isdir, places)):
+        cli.refuse(args, OF_ALL, "is of the table of all experiments, which takes no runs")
+        return compare_runs(args, places, overrides)
+    cli.refuse(args, OF_RUNS, "needs a baseline and one or more others to compare with it")
+    return rank_all(args)
+
+
+def compare_runs(args: argparse.Namespace, places: Sequence[str], overrides: Sequence[str]) -> int:
+    """Experiments against the first of them."""
     from foldcraft.metrics import significance
     from foldcraft.study import compare
 
-    terminal = cli.terminal(args)
     runs = compare.open_runs(places, overrides)
     answers = compare.load_comparison(runs)
     found = significance.compare(answers, args.tried)
+
+    from foldcraft.views import comparison
+
+    terminal = cli.terminal(args)
     if args.accept:
-        terminal.say(reason(answers, found))
+        terminal.say(comparison.reason(answers, found))
         return 0 if found.best.is_real else NOT_ACCEPTED
     if args.not_behind:
-        best, folds = found.best, listing(sorted(set(answers.fold.tolist())))
-        terminal.say(f"{best.name} {best.score:.4f}, {answers.names[0]} {found.baseline:.4f} on fold {folds}")
-        return 0 if best.value >= 0 else NOT_ACCEPTED
-    for line in heading(runs, answers):
-        terminal.say(line)
-    show_differences(answers, found, terminal)
-    for line in legend(found.strictness):
-        terminal.note(line)
-    if answers.metric.wants == "labels":
-        show_discord(answers, found, terminal)
-    for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):
-        show_classes(answers.names[0], name, changes, terminal)
-    terminal.say("intervals of classes stand each for itself: one in twenty misses")
+        terminal.say(comparison.behind_or_not(answers, found))
+        return 0 if found.best.value >= 0 else NOT_ACCEPTED
+    comparison.show(runs, answers, found, terminal)
     return 0
 
 
-def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
-    """What is compared, and what is not."""
-    folds = sorted(set(answers.fold.tolist()))
-    groups = len(set(answers.units.tolist()))
-    grouped = runs[0].member.experiment.competition.groups is not None
-    of_groups = f" of {groups} groups" if grouped else ""
-    yield (
-        f"{answers.metric.name} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
-        "each judged by a model that never saw it"
-    )
-    for run in runs:
-        if missing := run.member.missing_folds:
-            yield f"warning: {run.name} lacks fold {listing(missing)}; only rows that all have are compared"
-    if groups < FEW:
-        yield f"warning: {groups} {'groups' if grouped else 'rows'} are few; intervals come out too narrow"
+def rank_all(args: argparse.Namespace) -> int:
+    """All experiments of the competition."""
+    if args.watch and (args.json or not sys.stdout.isatty()):
+        raise FoldcraftError("needs a terminal to draw on", "--watch", "leave it out to have the table once")
+    config = cli.load_config(args)
 
+    from foldcraft.predictions.experiment import Experiment
 
-def show_differences(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
-    folds = len(set(answers.fold.tolist()))
-    columns = ("experiment", answers.metric.name, "difference", "95 % interval", "P(better)", "folds better")
-    columns += ("std. error", "could show", "bound", "verdict")
-    rows = [(answers.names[0], f"{found.baseline:.4f}", *[""] * 7, "baseline")]
-    rows += [
-        (
-            other.name,
-            f"{other.score:.4f}",
-            f"{other.value:+.4f}",
-            f"{other.low:+.4f} to {other.high:+.4f}",
-            f"{other.chance:.3f}",
-            f"{other.folds_better} of {folds}",
-            f"{other.error:.4f}",
-            f"{other.smallest:.4f}",
-            f"{other.bound:+.4f}",
-            other.verdict,
-        )
-        for other in found.others
-    ]
-    terminal.table(f"against {answers.names[0]}; + is better", columns, rows)
+    experiment = Experiment.open(config, images_of=())
+    folds = None if args.fold is None else cli.parse_folds(args.fold, experiment.folds.count)
 
+    from foldcraft.study import ranking
 
-def legend(strictness: Correction) -> Iterator[str]:
-    """How the columns are to be read, and which correction was made."""
-    yield "interval, P(better), std. error: of each by itself, from draws of whole groups with both on the same draws"
-    yield "could show: the true difference that such rows show in 80 % of cases, 2.8 standard errors"
-    down = f"{strictness.factor:.2f} standard errors down"
-    yield f"bound: with 95 % the true difference is above it; {down}, {strictness.rule}"
-    yield "verdict: better where the bound is above nought, worse where the whole interval is below it"
+    terminal = cli.terminal(args)
+    selection = board.Selection(args.sort or "score", args.mode, args.backbone, args.top)
+    found = ranking.rank(experiment, folds)
+    if args.json:
+        terminal.say(board.as_json(found, selection))
+        return 0
+    if not args.watch:
+        board.show(found, selection, terminal)
+        return 0
 
+    def look_again() -> None:
+        nonlocal found
+        found = ranking.rank(experiment, folds, before=found)
+        board.show(found, selection, terminal)
 
-def show_discord(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
-    """Rows that two experiments answer differently, and who is right there."""
-    baseline = answers.names[0]
-    rows = [
-        (other.name, other.apart, other.baseline_right, other.right, other.apart - other.baseline_right - other.right)
-        for other in found.others
-    ]
-    columns = ("experiment", "rows", f"{baseline} is right", "it is right", "neither is")
-    terminal.table(f"rows with another answer than {baseline}'s", columns, rows)
-
-
-def show_classes(baseline: str, name: str, changes: Sequence[ClassChange], terminal: Terminal) -> None:
-    """A line a class; of many classes those that change most."""
-    shown, title = list(changes), f"classes, {baseline} → {name}"
-    if len(changes) > MOST_CLASSES:
-        most = sorted(changes, key=lambda change: -abs(change.gain))[:MOST_CLASSES]
-        shown = [change for change in changes if change in most]
-        title += f": the {MOST_CLASSES} of {len(changes)} whose F1 changes most"
-    rows = [
-        (
-            change.name,
-            change.rows,
-            *(f"{a:.3f} → {b:.3f}" for a, b in (change.precision, change.recall, change.f1)),
-            f"{change.gain:+.3f}",
-            f"{change.low:+.3f} to {change.high:+.3f}",
-        )
-        for change in shown
-    ]
-    terminal.table(title, ["class", "rows", "precision", "recall", "F1", "F1 difference", "95 % interval"], rows)
-
-
-def reason(answers: ScoredRows, found: Comparison) -> str:
-    """Whether the best of the others is really better than the baseline, in one line."""
-    best = found.best
-    word, where = ("accepted", "above") if best.is_real else ("not accepted", "not above")
-    scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {found.baseline:.4f}"
-    return (
-        f"{word}: {answers.metric.name} of {scores}, "
-        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} nought ({found.strictness.rule})"
-    )
+    terminal.watch(look_again, board.PAUSE)
+    return 0
 
 
 if __name__ == "__main__":

@@ -36,12 +36,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
     args = parser.parse_intermixed_args(arguments)
-    args.overrides += [word for word in args.backbones if "=" in word]
+    cli.give_back_settings(args, "backbones")
     config = cli.load_config(args)
 
-    from foldcraft.predictions.experiment import Experiment
+    from foldcraft.study import fold_file
 
-    experiment = Experiment.open(config)
+    terminal = cli.terminal(args)
+    experiment = fold_file.open_experiment(config, terminal.say)
 
     from foldcraft.common.paths import diagnosis_file
     from foldcraft.models import backbones
@@ -49,9 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.study.advice import advise
     from foldcraft.training import initialization
 
-    named = [word for word in args.backbones if "=" not in word]
-    names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *named]))
-    terminal = cli.terminal(args)
+    names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *args.backbones]))
     experiments = [
         experiment,
         *(replace(experiment, config=initialization.config_for(experiment.config, name)) for name in names[1:]),

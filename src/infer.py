@@ -1,39 +1,69 @@
 """Blend experiments into a submission: nested OOF score, test predictions with TTA, a checked CSV, a row in the ledger.
 
-python src/infer.py --config configs/digits/probe.yaml configs/digits/finetune.yaml
-python src/infer.py --score digits_probe_finetune public=0.981      # what the leaderboard said of it
+  python src/infer.py --config configs/digits/probe.yaml configs/digits/finetune.yaml
+
+All submissions with what the leaderboard said of them: does the out-of-fold (OOF) score deserve to be trusted?
+
+  python src/infer.py --ledger
+  python src/infer.py --ledger --score digits_finetune public=0.981     # or private=…, or both: enters them
+  python src/infer.py --ledger --take digits_finetune      # a row that a spreadsheet has changed is right as it is
+
+The mean of the weights of several trainings of one experiment (a model soup), kept where that is a real gain. A config
+each, or one config with seeds (trained as `src/train.py --config C experiment=NAME-s1 seed=1`):
+
+  python src/infer.py --soup --config A B C
+  python src/infer.py --soup --config configs/masks/mobilenet.yaml --seeds 0,1,2
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldcraft.common import config
 from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
     from foldcraft.ensemble.blend import Combined
     from foldcraft.ensemble.methods import Method
-    from foldcraft.ensemble.nested import BlendCandidate
     from foldcraft.predictions.finished import FinishedExperiment
     from foldcraft.views.terminal import Terminal
 
-SUBMISSIONS = Path("submissions")
+OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser(__doc__, several_configs=True)
+    made.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
+    made.add_argument(
+        "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
+    )
+    of_ledger = made.add_argument_group("the ledger")
+    of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")
+    of_ledger.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
+    of_ledger.add_argument("--score", metavar="FILE", help="enter the scores of a submission: public=…, private=…")
+    of_ledger.add_argument("--take", nargs="+", metavar="FILE", help="take the rows of these submissions as they are")
+    of_soup = made.add_argument_group("soups")
+    of_soup.add_argument("--soup", action="store_true", help="average the weights of experiments in place of blending")
+    of_soup.add_argument("--seeds", metavar="0,1,2", help="members with these seeds, where one config is named")
+    of_soup.add_argument("--keep", action="store_true", help="write the better soup though the gain is not real")
+    return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, several_configs=True)
-    parser.add_argument("--name", help="name of the submission; left out: competition and experiments")
-    parser.add_argument(
-        "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
-    )
-    parser.add_argument("--score", metavar="FILE", help="enter public=… and private=… scores of a submission, no more")
-    args = parser.parse_intermixed_args(arguments)
-    if args.score is not None:
-        return enter_score(args)
+    args = parser().parse_intermixed_args(arguments)
+    if args.ledger or args.score is not None:
+        cli.refuse(args, ("method", "soup", *OF_SOUP), "is not for the ledger")
+        return enter_score(args) if args.score is not None else show_ledger(args)
+    cli.refuse(args, OF_LEDGER, "goes with --ledger")
+    if args.soup:
+        cli.refuse(args, ("method",), "is a way to blend, and not for --soup")
+        return make_soup(args, shlex.join(["python", "src/infer.py", *arguments]))
+    cli.refuse(args, OF_SOUP, "goes with --soup")
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
@@ -43,20 +73,6 @@ def main(arguments: Sequence[str]) -> int:
         check_file_name(args.name)
     members = open_finished(configs)
     submit(members, args.name, cli.terminal(args), methods_named(args.method))
-    return 0
-
-
-def enter_score(args: argparse.Namespace) -> int:
-    """Fill a leaderboard's scores into the ledger; here public=… and private=… are no settings."""
-    from foldcraft.submission import ledger
-
-    if args.config or args.name is not None:
-        raise FoldcraftError("enters a score, and takes neither --config nor --name", "--score")
-    if strange := [word for word in args.overrides if "=" not in word]:
-        raise FoldcraftError(f"{strange[0]!r} is not a score", "--score", "write public=0.812 or private=0.805")
-    scores = dict(word.split("=", 1) for word in args.overrides)
-    for line in ledger.fill(SUBMISSIONS, args.score, scores):
-        cli.terminal(args).say(line)
     return 0
 
 
@@ -78,106 +94,95 @@ def methods_named(name: str | None) -> list[Method] | None:
 def submit(
     members: Sequence[FinishedExperiment], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
 ) -> tuple[Path, Combined]:
-    """Blend, score, write the submission; where it is and what it is made of."""
-    from foldcraft.ensemble import blend
-    from foldcraft.submission import build
+    """Write the submission and show all there is to say of it; where it is and what it is made of."""
+    from foldcraft.submission import build, ledger
+    from foldcraft.views import blend, tracking
 
-    competition = members[0].experiment.competition
-    _warn_of_gaps(members, terminal)
-    blend.complete(members, terminal)
-    result = blend.combine(members, methods)
-    frame = build.make(competition, competition.test_ids, result.test)
-    build.check(frame, competition)
-    name = name or "_".join([competition.name, *(member.name for member in members)])
-    chosen = result.verdict.chosen
-    entry = {
-        "competition": competition.name,
-        "experiments": " ".join(member.name for member in members),
-        "weights": " ".join(f"{share:.3f}" for share in chosen.plan.combination.shares),
-        "metric": competition.metric.name,
-        "nested": f"{chosen.score.value:.5f}",
-        "nested_low": f"{chosen.score.low:.5f}",
-        "nested_high": f"{chosen.score.high:.5f}",
-        "optimistic": f"{chosen.optimistic:.5f}",
-        "rows": len(result.rows),
-    }
-    path, is_new, doubt = build.write(frame, SUBMISSIONS, name, entry)
-    if len(result.blind):
-        members[0].experiment.tell_unreadable(result.blind.tolist(), terminal)
-    _show(result, terminal)
-    if meaning := build.meaning(competition):
+    made = build.submit(members, name, terminal, methods)
+    path, is_new, doubt = made.written
+    blend.show(made.combined, terminal)
+    if meaning := build.meaning(members[0].experiment.competition):
         terminal.say(meaning)
     verb = "wrote" if is_new else "the same as"
-    terminal.say(f"{verb} {path}: {len(frame)} rows, checked; see {SUBMISSIONS / 'ledger.csv'}")
+    terminal.say(f"{verb} {path}: {made.rows} rows, checked; see {ledger.path_in(ledger.SUBMISSIONS)}")
     if doubt:
         terminal.say(f"warning: {doubt}")
-    if is_new:
-        _track(members, path, entry, terminal)
-    return path, result
+    if is_new and (warning := tracking.track_submission(members, path, made.entry)):
+        terminal.say(warning)
+    return path, made.combined
 
 
-def _track(members: Sequence[FinishedExperiment], path: Path, entry: dict[str, object], terminal: Terminal) -> None:
-    from foldcraft.views.tracking import tracker_of
+def enter_score(args: argparse.Namespace) -> int:
+    """Fill a leaderboard's scores into the ledger; here public=… and private=… are no settings."""
+    from foldcraft.submission import ledger
 
-    configs = [member.experiment.config for member in members]
-    if tracker := tracker_of(configs[0]):
-        tracker.submitted(configs, [member.done_folds for member in members], path, entry)
-        if warning := tracker.close():
-            terminal.say(warning)
-
-
-def _warn_of_gaps(members: Sequence[FinishedExperiment], terminal: Terminal) -> None:
-    for member in members:
-        paths = member.experiment.competition.train_paths
-        if not member.experiment.train_images and (there := sum(path.is_file() for path in paths)):
-            terminal.say(
-                f"warning: {len(paths) - there} of {len(paths)} training images are missing: whether "
-                f"{member.name} learned from those that are there cannot be told"
-            )
-        if missing := member.missing_folds:
-            terminal.say(
-                f"warning: {member.name} has only fold {', '.join(map(str, member.done_folds))}; "
-                f"train {', '.join(map(str, missing))} too for a score over all rows"
-            )
+    if args.config or args.name is not None:
+        raise FoldcraftError("enters a score, and takes neither --config nor --name", "--score")
+    cli.refuse(args, OF_LEDGER, "does not go with --score")
+    strange, scores = cli.split_words(args.overrides)
+    if strange:
+        raise FoldcraftError(f"{strange[0]!r} is not a score", "--score", "write public=0.812 or private=0.805")
+    for line in ledger.fill(ledger.SUBMISSIONS, args.score, dict(score.split("=", 1) for score in scores)):
+        cli.terminal(args).say(line)
+    return 0
 
 
-def _show(result: Combined, terminal: Terminal) -> None:
-    verdict, metric = result.verdict, result.truth.metric.name
-    folds = [f"fold {fold}" for fold in result.folds]
-    columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
-    shares = verdict.chosen.plan.combination.shares
-    rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
-    rows += [_row(result, one, "") for one in verdict.worth_showing]
-    rows.append(_row(result, verdict.chosen, "used"))
-    terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
-    if any(len(member.plan.views[0]) > 1 for member in verdict.members):
-        terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
-    if len(result.folds) == 1:
-        terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
-    for reason in verdict.words:
-        terminal.say(f"- {reason}")
+def show_ledger(args: argparse.Namespace) -> int:
+    """All submissions, or the rows of some taken as they are."""
+    if args.config or args.overrides or args.name is not None:
+        raise FoldcraftError("takes neither a config nor settings nor --name", "--ledger", "see --competition NAME")
+
+    from foldcraft.submission import ledger
+
+    terminal = cli.terminal(args)
+    if args.take:
+        for line in ledger.take(ledger.SUBMISSIONS, args.take):
+            terminal.say(line)
+        return 0
+    rows = ledger.submissions(ledger.SUBMISSIONS, args.competition)
+
+    from foldcraft.submission import leaderboard
+    from foldcraft.views import leaderboard as shown
+
+    for part in leaderboard.read(ledger.SUBMISSIONS, rows):
+        shown.show(part, terminal)
+        for line in leaderboard.findings(part):
+            terminal.say(line)
+    if args.competition is None:
+        ledger.read(ledger.path_in(ledger.SUBMISSIONS))  # a row that has changed is not shown, and is told now
+    return 0
 
 
-def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, ...]:
-    score = candidate.score
-    return (
-        candidate.name,
-        note,
-        *(f"{one:.4f}" for one in result.fold_scores(candidate)),
-        f"{score.value:.4f}",
-        f"{score.low:.4f}–{score.high:.4f}",
-        f"{candidate.optimistic:.4f}",
-    )
+def make_soup(args: argparse.Namespace, command: str) -> int:
+    """Average weights, and write what that gives where it is better.
 
+    Args:
+        command: as it was typed.
+    """
+    from foldcraft.ensemble import soup_ingredients
 
-def _views(result: Combined) -> list[tuple[str, ...]]:
-    rows = []
-    for member, (value, error), views in zip(
-        result.verdict.members, result.verdict.views_gain, result.views, strict=True
-    ):
-        used = [f"{view} {share:.2f}" for view, share in zip(views, member.plan.views[0], strict=True) if share]
-        rows.append((member.name, f"{value:+.4f} ± {error:.4f}", ", ".join(used)))
-    return rows
+    configs = soup_ingredients.with_seeds(cli.load_configs(args), args.seeds)
+    names, overrides = cli.words_of(args)
+    first, name = Path(names[0] if names else cli.DEFAULT_CONFIG), args.name or "soup"
+    to_be = config.load(first, [*overrides, f"experiment={name}"])
+    target = first.with_name(f"{name}.yaml")
+    soup_ingredients.check_target(target)
+    soup_ingredients.check_free(to_be)
+    gathered = soup_ingredients.find_ingredients(configs)
+
+    from foldcraft.ensemble import model_soup, soup_selection
+    from foldcraft.views import soup
+
+    terminal = cli.terminal(args)
+    pot = model_soup.open_candidates(gathered, terminal)
+    soup.warn_of_gaps(pot, terminal)
+    compared = soup_selection.compare_soups(pot)
+    is_worth_it = compared.soup is not None and (compared.soup.is_real_gain or args.keep)
+    if is_worth_it:
+        soup_selection.save(pot, compared, target, command)
+    soup.show(pot, compared, terminal)
+    terminal.say(soup.outcome(compared, name, target if is_worth_it else None))
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.common.errors import listing
     from foldcraft.common.files import write_atomic
+    from foldcraft.submission.ledger import SUBMISSIONS
     from foldcraft.views.report import evidence, page
 
     terminal = cli.terminal(args)
-    seen = evidence.gather_evidence(members, Path("submissions"), terminal, args.out)
+    seen = evidence.gather_evidence(members, SUBMISSIONS, terminal, args.out)
     names = listing([member.name for member in seen.members], 3)
     html = page.render(
         f"{seen.config.competition.name}: {names}",

@@ -1,7 +1,8 @@
 """Split the training rows into frozen folds: folds/<competition>.csv, to be kept in git.
 
-Folds that are there already are checked and shown, never made again. Copies of images that src/audit.py found stay in
-one fold (folds.merge_duplicates).
+Folds that are there already are checked and shown, never made again. src/train.py and others make them by themselves
+where there are none; this command is for who wants to look at them first. Copies of images that src/audit.py found stay
+in one fold (folds.merge_duplicates).
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from foldcraft.common.config import Config
     from foldcraft.data.competition import Competition
     from foldcraft.data.folds import Folds
 
@@ -26,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft.data import competition, folds
+    from foldcraft.study import fold_file
     from foldcraft.study.audit import label_issues
 
     terminal = cli.terminal(args)
@@ -35,23 +35,19 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(note)
     for finding in label_issues.of_names(tables, config.folds.count):
         terminal.say(f"warning: {finding.sentence}; {finding.hint}")
-    copies = copies_found(config, data)
-    if config.folds_file.exists():
-        made = folds.read(config.folds_file, data)
+    copies = fold_file.copies_found(config, data)
+    made, is_new = fold_file.read_or_make(config, data, copies)
+    if is_new:
+        terminal.say(f"wrote {config.folds_file}; keep it in git")
+        if made.duplicates:
+            terminal.say(f"{len(copies)} images in {copies.nunique()} clusters of copies stay together")
+    else:
         terminal.say(f"{config.folds_file} is there and fits")
         if apart := folds.straddling(made, copies):
             terminal.say(
                 f"warning: {apart} clusters of copies lie in several folds, so the OOF score is too good; to keep them "
                 f"together, delete {config.folds_file} and split again (earlier runs will not blend with new ones)"
             )
-    else:
-        from foldcraft.data import splitting  # scikit-learn, which mistakes above do not wait for
-
-        made = splitting.make(data, config.folds, copies)
-        folds.write(made, config.folds_file)
-        terminal.say(f"wrote {config.folds_file}; keep it in git")
-        if made.duplicates:
-            terminal.say(f"{len(copies)} images in {copies.nunique()} clusters of copies stay together")
     if shared := sum(count > 1 for count in Counter(data.train_paths).values()):
         terminal.say(f"{shared} image files have several rows each; the rows of a file stay together, as a group does")
     balance = folds.balance(made, data)
@@ -84,25 +80,6 @@ def warnings(made: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[
             f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "
             "on it never saw it; use fewer folds, or merge classes"
         )
-
-
-def copies_found(config: Config, data: Competition) -> pd.Series:
-    """Cluster by id of those training images that the audit found copies of, where they are to be merged.
-
-    Raises:
-        FoldcraftError: they must be and there has been no audit, or it was of other data.
-    """
-    import pandas as pd
-
-    from foldcraft.common.paths import duplicates_file
-    from foldcraft.study.audit import duplicates
-
-    wanted, path = config.folds.merge_duplicates, duplicates_file(config)
-    if wanted is True and not path.is_file():
-        raise FoldcraftError("no audit yet", path, "run `python src/audit.py` first, with the same --config")
-    if not path.is_file() or wanted is False:
-        return pd.Series(dtype=object)
-    return duplicates.clusters(duplicates.read(path, data.train_ids.tolist()))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.trials is not None and args.trials < 1:
         raise FoldcraftError(f"{args.trials} is not a number of trials", "--trials", "use 1 or more")
 
-    names, words = cli.split_words(args)
+    names, words = cli.words_of(args)
     if len(names) > 1:
         raise FoldcraftError("this command takes one config", "--config")
     file = Path(names[0] if names else cli.DEFAULT_CONFIG)
@@ -41,31 +41,19 @@ def main(arguments: Sequence[str]) -> int:
     def load(more: Sequence[str]) -> Config:
         return config.load(file, [*words, *more])
 
-    from foldcraft.predictions.experiment import Experiment
-    from foldcraft.study import search_space
-
-    space, experiment = search_space.read(args.space), Experiment.open(load([]))
-
-    from foldcraft.study.sweep import Sweep, words_of_caution
-    from foldcraft.views.terminal import CallbackList
-    from foldcraft.views.tracking import Tracker
+    from foldcraft.study import fold_file, search_space
 
     terminal = cli.terminal(args)
+    space, experiment = search_space.read(args.space), fold_file.open_experiment(load([]), terminal.say)
+
+    from foldcraft.study.sweep import Sweep, words_of_caution
+    from foldcraft.views.tracking import Tracker, tracked
+
     sweep = Sweep(load, space, experiment, terminal)
-    tracker = None
-    if sweep.base.tracking.wandb != "off":
-        tracker = Tracker(sweep.folder / sweep.name, tags=[sweep.name])
-        sweep.callback = CallbackList(terminal, tracker)
-    try:
+    is_told = sweep.base.tracking.wandb != "off"
+    tracker = Tracker(sweep.folder / sweep.name, tags=[sweep.name]) if is_told else None
+    with tracked(terminal, tracker) as sweep.callback:
         tried = sweep.run(args.trials)
-    except Exception as error:
-        if tracker:
-            tracker.failed(error)
-        raise
-    finally:
-        terminal.close()
-        if tracker and (warning := tracker.close()):
-            terminal.say(warning)
     show(sweep, tried, terminal)
     whole = [one for one in tried if one.oof is not None]
     if not whole:

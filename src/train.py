@@ -1,6 +1,7 @@
 """Train folds of an experiment, each to its out-of-fold and test predictions.
 
-A fold that was interrupted goes on where it was; one that is done is skipped.
+A fold that was interrupted goes on where it was; one that is done is skipped. Where the competition has not been split
+into folds yet, that is done first.
 
   python src/train.py --config configs/digits/finetune.yaml --fold all
   python src/train.py --config C --fold 0,2 train.lr=0.0005 experiment=slower
@@ -32,18 +33,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
     parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
     args = parser.parse_intermixed_args(arguments)
-    if "=" in args.fold:  # `--fold key=value`: the word belongs to the settings
-        args.overrides.append(args.fold)
-        args.fold = "all"
+    cli.give_back_settings(args, "fold")
     configs = cli.load_configs(args)
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
-    from foldcraft.predictions.experiment import Experiment
+    from foldcraft.study import fold_file
 
-    experiments = [Experiment.open(config.as_trial() if args.trial else config) for config in configs]
-    folds = [cli.parse_folds(args.fold, experiment.folds.count) for experiment in experiments]
-    named = [word for word in [*args.config, *args.overrides] if "=" not in word] or [None]
+    terminal = cli.terminal(args)
+    wanted = [config.as_trial() if args.trial else config for config in configs]
+    experiments = [fold_file.open_experiment(config, terminal.say) for config in wanted]
+    folds = [cli.parse_folds(args.fold or "all", experiment.folds.count) for experiment in experiments]
+    named = cli.words_of(args)[0] or [None]
     return max(train(args, *one) for one in zip(experiments, folds, named, strict=True))
 
 
@@ -63,27 +64,15 @@ def one_after_another(
     """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.common.callbacks import Callback
     from foldcraft.training.fold import train_fold
-    from foldcraft.views.terminal import CallbackList
-    from foldcraft.views.tracking import tracker_of
+    from foldcraft.views.tracking import tracked, tracker_of
 
     if not together.is_first:
         for fold in chosen:
             train_fold(experiment, fold, together, Callback())
         return 0
     terminal = cli.terminal(args)
-    tracker = tracker_of(experiment.config)
-    callback = CallbackList(terminal, tracker) if tracker else terminal
-    try:
+    with tracked(terminal, tracker_of(experiment.config)) as callback:
         manifests = {fold: train_fold(experiment, fold, together, callback) for fold in chosen}
-    except Exception as error:
-        if tracker:
-            tracker.failed(error)
-        raise
-    finally:
-        terminal.close()
-        warning = tracker.close() if tracker else None
-        if warning:
-            terminal.say(warning)
     show(experiment, manifests, terminal)
     return 0
 
@@ -107,15 +96,19 @@ def show(experiment: Experiment, manifests: dict[int, dict[str, Any]], terminal:
 
 def side_by_side(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
+    import torch
+
+    from foldcraft.common import executor
+    from foldcraft.common.executor import SideBySide, Task
     from foldcraft.common.paths import FoldFolder
-    from foldcraft.training.side_by_side import run_side_by_side
 
     terminal = cli.terminal(args)
-    words = [word for word in [*args.config, *args.overrides] if "=" in word]
+    _, words = cli.words_of(args)
     named = ["--config", config] if config else []
     more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
-    commands = {fold: [__file__, *more, *named, *words, "--fold", str(fold)] for fold in chosen}
-    codes = run_side_by_side(commands, args.jobs, terminal.say)
+    tasks = [Task(str(fold), [__file__, *more, *named, *words, "--fold", str(fold)]) for fold in chosen]
+    said = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
+    codes = {fold: said[str(fold)] for fold in chosen}
     trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in chosen if not codes[fold]}
     if trained:
         show(experiment, trained, terminal)

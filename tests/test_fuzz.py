@@ -684,9 +684,10 @@ def test_a_command(workplace: Path, command: Command, draw: st.DataObject):
         write(Path("input/shapes/train/r0.png"), draw.draw(st.sampled_from(sorted(images().values()))))
     elif odd == "words":
         words = draw.draw(st.lists(odd_text.map(lambda text: f"seed={text}"), max_size=2))
-    for name in ("split", draw.draw(st.sampled_from(["preview", "train", "infer", "summary", "compare"]))):
+    others = ["check --show=augmentations", "train", "infer", "check --show=net", "compare"]
+    for name in ("split", draw.draw(st.sampled_from(others))):
         arguments = ["--config", path, *words, *(["--fold", "7"] if name == "train" else [])]
-        outcome = attempt(lambda name=name, arguments=arguments: command(name, *arguments))
+        outcome = attempt(lambda name=name, arguments=arguments: command(*name.split(), *arguments))
         assert outcome is not None
         assert outcome.code in (0, 2), outcome
         assert "Traceback" not in outcome.out + outcome.err

@@ -204,7 +204,9 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
 
 def test_preview_draws_a_sheet(shapes: Path, command) -> None:
     command("split", "--config", shapes)
-    done = command("preview", "--config", shapes, "--images", "3", "--draws", "4", "augment.mixup=1")
+    done = command(
+        "check", "--show=augmentations", "--config", shapes, "--images", "3", "--draws", "4", "augment.mixup=1"
+    )
 
     assert done.code == 0
     sheet = image_cache.decode(Path("runs/shapes/tiny/preview.png"))

@@ -153,7 +153,9 @@ def test_a_model_file_cannot_ask_for_other_files(workplace: Path, change: dict, 
 
 def test_nor_can_a_config(shapes: Path, command: Command):
     command("split", "--config", shapes)
-    outcome = command("preview", "--config", shapes, "backbone.args={checkpoint_path: elsewhere.pth}")
+    outcome = command(
+        "check", "--show=augmentations", "--config", shapes, "backbone.args={checkpoint_path: elsewhere.pth}"
+    )
     assert outcome.code == 2
     assert "'checkpoint_path' would load other weights" in outcome.err
 

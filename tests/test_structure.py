@@ -102,7 +102,7 @@ def test_commands_have_names_of_their_own() -> None:
 
 
 def test_configs_that_are_talked_of_are_there() -> None:
-    made_on_the_way = {"configs/faces/vit.yaml", "configs/masks/soup.yaml"}  # by the reader, by src/soup.py
+    made_on_the_way = {"configs/faces/vit.yaml", "configs/masks/soup.yaml"}  # by the reader, by src/infer.py --soup
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").glob("*.py")]
     named = {name for text in texts for name in re.findall(r"configs/\w+/[\w-]+\.yaml", text.read_text())}
     assert len(named) > 5
@@ -110,7 +110,7 @@ def test_configs_that_are_talked_of_are_there() -> None:
 
 
 def test_generated_files_are_current() -> None:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "src" / "reference.py")
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tools" / "reference.py")
     assert spec
     assert spec.loader
     reference = importlib.util.module_from_spec(spec)

@@ -25,7 +25,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 ROUNDS, PIECE = 8, 40 << 20  # bytes; glibc itself keeps no pieces as large
 LARGEST_PAGE = 2 << 20
 IF_GIVEN_BACK = ROUNDS * PIECE // LARGEST_PAGE  # faults at least
-COMMAND = [str(SOURCE / "ledger.py"), "--help"]
+COMMAND = [str(SOURCE / "split.py"), "--help"]
 MIRROR = ["-m", "foldcraft.views.wandb_process"]
 OF_USER = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", allocator.SWITCH)
 SHAPES = ["images.size=96", "train.batch=16", "train.epochs=1", "--fold", "0"]  # activations that are mapped by default
@@ -135,7 +135,7 @@ def test_another_c_library(library: object, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_unknown_allocator_is_named(monkeypatch: pytest.MonkeyPatch, command) -> None:
     monkeypatch.setenv(allocator.SWITCH, "hoard")
-    done = command("ledger")
+    done = command("infer", "--ledger")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "FOLDCRAFT_ALLOCATOR: 'hoard'" in done.err
     assert "system" in done.err

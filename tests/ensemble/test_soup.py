@@ -241,13 +241,12 @@ def test_a_gain_is_real_above_two_standard_errors() -> None:
 
 @pytest.mark.slow
 def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None:
-    done = command("soup", "--config", *files("a", "a-s1", "slow"), "--keep", "--name", "broth")
+    done = command("infer", "--soup", "--config", *files("a", "a-s1", "slow"), "--keep", "--name", "broth")
     assert done.code == 0, done.err
     assert "wrote configs/broth.yaml" in done.out
     text = Path("configs/broth.yaml").read_text()
-    assert (
-        "#   python src/soup.py --config configs/a.yaml configs/a-s1.yaml configs/slow.yaml --keep --name broth" in text
-    )
+    words = "--soup --config configs/a.yaml configs/a-s1.yaml configs/slow.yaml --keep --name broth"
+    assert f"#   python src/infer.py {words}\n" in text
     made = config.load(Path("configs/broth.yaml"))
     assert made.experiment == "broth"
     members = list(made.soup)
@@ -280,16 +279,16 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
     assert both.code == 0, both.err
     assert len(pd.read_csv("submissions/shapes_broth_a.csv")) == 12
 
-    again = command("soup", "--config", *files("a", "a-s1", "slow"), "--keep", "--name", "broth")
+    again = command("infer", "--soup", "--config", *files("a", "a-s1", "slow"), "--keep", "--name", "broth")
     assert again.code == 0, again.err
     assert command("train", "--config", "configs/broth.yaml", "--fold", "0").out.count("done before") == 1
     shutil.rmtree(RUNS / "broth" / "fold0")
     refused = command("train", "--config", "configs/broth.yaml", "--fold", "0")
     assert refused.code == 2
     assert "broth: is the mean of other experiments' weights, which is not trained" in refused.err
-    assert "is a soup itself" in command("soup", "--config", *files("a", "broth"), "--name", "more").err
+    assert "is a soup itself" in command("infer", "--soup", "--config", *files("a", "broth"), "--name", "more").err
     less = [name for name in ("a", "a-s1", "slow") if name != members[-1]]
-    other = command("soup", "--config", *files(*less), "--keep", "--name", "broth")
+    other = command("infer", "--soup", "--config", *files(*less), "--keep", "--name", "broth")
     assert (other.code, "holds another soup" in other.err) == (2, True), other
 
 
@@ -297,7 +296,7 @@ def test_nothing_is_written_where_the_gain_is_not_real(
     kitchen: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gain, "REALLY", 1e9)
-    done = command("soup", "--config", "configs/a.yaml", "--seeds", "0,1")
+    done = command("infer", "--soup", "--config", "configs/a.yaml", "--seeds", "0,1")
     assert done.code == 0, done.err
     assert "no soup is written" in done.out
     assert "a-s1" in done.out
@@ -324,7 +323,7 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
     after = pot_of("a", "a-s1")
     np.testing.assert_allclose(np.exp(after._predict((1,), 0)), np.exp(before.in_views((1,), 0)), atol=1e-4)
 
-    done = command("soup", "--config", *files("a", "a-s1"), "--keep")
+    done = command("infer", "--soup", "--config", *files("a", "a-s1"), "--keep")
 
     assert done.code == 0, done.err
     assert "their weights lie in different basins" in done.out
@@ -371,14 +370,14 @@ def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], s
     ],
 )
 def test_mistakes_at_the_command(kitchen: Path, command: Command, words: list[str], said: str) -> None:
-    done = command("soup", "--config", *words)
+    done = command("infer", "--soup", "--config", *words)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done
     assert said in done.err
 
 
 def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None:
     Path("configs/slow.yaml").rename("configs/slower.yaml")
-    taken = command("soup", "--config", *files("a", "a-s1"), "--name", "slow")
+    taken = command("infer", "--soup", "--config", *files("a", "a-s1"), "--name", "slow")
     assert "runs/shapes/slow/fold0: holds an experiment that was trained" in taken.err
     manifest = RUNS / "a-s1" / "fold1" / "manifest.json"
     about = checksums.read_json(manifest)
@@ -386,14 +385,15 @@ def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None
         spoiled = {**about, "fingerprints": {**about["fingerprints"], what: "other"}}
         manifest.write_text(json.dumps(spoiled))
         assert (
-            f"were made from {said}: a (fold 0), a-s1 (fold 1)" in command("soup", "--config", *files("a", "a-s1")).err
+            f"were made from {said}: a (fold 0), a-s1 (fold 1)"
+            in command("infer", "--soup", "--config", *files("a", "a-s1")).err
         )
     manifest.unlink()
-    done = command("soup", "--config", *files("a", "a-s1"))
+    done = command("infer", "--soup", "--config", *files("a", "a-s1"))
     assert "warning: fold 1 is not finished by all" in done.out
     assert "OOF of folds 0, 2" in done.out
     (RUNS / "a-s1" / "fold0" / "manifest.json").unlink()
-    assert "1 folds are finished by all of a, a-s1" in command("soup", "--config", *files("a", "a-s1")).err
+    assert "1 folds are finished by all of a, a-s1" in command("infer", "--soup", "--config", *files("a", "a-s1")).err
 
 
 def test_the_key_leaves_other_experiments_alone(kitchen: Path) -> None:

@@ -20,7 +20,7 @@ def look(shapes: Path, command) -> Any:
     """Call the command on the drawn competition; what it wrote as JSON, and what it printed."""
 
     def call(*overrides: str) -> tuple[dict[str, Any], str]:
-        done = command("summary", "--config", shapes, "--json", "seen.json", *overrides)
+        done = command("check", "--show", "net", "--config", shapes, "--json", "seen.json", *overrides)
         assert done.code == 0, done.err
         return json.loads(Path("seen.json").read_text()), done.out
 
@@ -159,10 +159,10 @@ def test_every_mode_can_be_looked_at(look, mode: str) -> None:
 
 
 def test_depth_is_a_number_of_levels(shapes: Path, command) -> None:
-    stages = command("summary", "--config", shapes, "--depth", 1).out
+    stages = command("check", "--show", "net", "--config", shapes, "--depth", 1).out
     assert "layer1 " in stages
     assert "layer1.0 " not in stages.partition("modules")[2].partition("tensors")[0]
-    assert "layer1.0.bn1 " in command("summary", "--config", shapes, "--depth", 0).out
+    assert "layer1.0.bn1 " in command("check", "--show", "net", "--config", shapes, "--depth", 0).out
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_depth_is_a_number_of_levels(shapes: Path, command) -> None:
     ],
 )
 def test_a_mistake_is_one_line(shapes: Path, command, argument: str, told: str) -> None:
-    done = command("summary", "--config", shapes, argument)
+    done = command("check", "--show", "net", "--config", shapes, argument)
     assert done.code == 2
     assert told in done.err
     assert done.err.count("\n") == 1

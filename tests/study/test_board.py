@@ -185,7 +185,7 @@ def test_data_that_have_changed_leave_nothing_to_rank(place: Path, command: Call
     frame.to_csv("input/digits/train.csv", index=False)
     Path("folds/digits.csv").unlink()
     assert command("split", "--config", "c.yaml").code == 0
-    said = command("board", "--config", "c.yaml")
+    said = command("compare", "--config", "c.yaml")
     assert said.code == 0
     assert said.out.count("was trained on other ids, labels or groups") == 4
 
@@ -205,7 +205,7 @@ def test_only_what_is_new_is_computed_again(place: Path, monkeypatch: pytest.Mon
 
 def test_the_table_sorted_and_filtered(place: Path, command: Callable) -> None:
     def order(*words: str) -> list[str]:
-        said = command("board", "--config", "c.yaml", *words)
+        said = command("compare", "--config", "c.yaml", *words)
         assert said.code == 0, said.err
         return re.findall(r"^(probe|net|stopped|elsewhere) (?!is )", said.out, re.M)
 
@@ -218,18 +218,18 @@ def test_the_table_sorted_and_filtered(place: Path, command: Callable) -> None:
     assert order("--mode", "full") == ["net", "stopped"]
     assert order("--top", "1") == ["probe", "stopped", "elsewhere"]
     assert order("--backbone", "vit") == []
-    assert "fold 1 at epoch 1 of 2" in command("board", "--config", "c.yaml", "--fold", "0").out
-    some = command("board", "--config", "c.yaml", "--mode", "full")
+    assert "fold 1 at epoch 1 of 2" in command("compare", "--config", "c.yaml", "--fold", "0").out
+    some = command("compare", "--config", "c.yaml", "--mode", "full")
     assert "worse" in some.out, "who is not shown is still the best"
     assert "2 of 4 experiments are not shown" in some.out
     assert "probe is really better than the other" in some.out
-    quiet = command("board", "--config", "c.yaml", "--quiet").out
+    quiet = command("compare", "--config", "c.yaml", "--quiet").out
     assert "probe is really better" in quiet
     assert "intervals:" not in quiet
 
 
 def test_json_holds_all_and_is_alone(place: Path, command: Callable) -> None:
-    said = json.loads(command("board", "--config", "c.yaml", "--json").out)
+    said = json.loads(command("compare", "--config", "c.yaml", "--json").out)
     assert (said["metric"], said["folds"], said["rows"]) == ("accuracy", [0, 1, 2], 240)
     found = {one["experiment"]: one for one in said["experiments"]}
     assert found["probe"]["rank"] == 1
@@ -240,19 +240,20 @@ def test_json_holds_all_and_is_alone(place: Path, command: Callable) -> None:
 
 @pytest.mark.parametrize("width", [48, 80, 200])
 def test_the_board_fits_a_terminal(place: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import board
+    import compare as the_command
 
     monkeypatch.delenv("COLUMNS", raising=False)  # which says more than the terminal does
     monkeypatch.setenv("TERM", "xterm-256color")
     with screen(width) as seen:
-        assert board.main(["--config", "c.yaml", "--quiet"]) == 0
+        assert the_command.main(["--config", "c.yaml", "--quiet"]) == 0
     table = [line for line in seen.lines if not line.startswith("probe is really")]
     assert max(map(len, table)) <= width
     assert {"probe", "net", "stopped", "elsewhere"} <= set(" ".join(table).split())
 
 
 def test_watching_shows_a_new_experiment_and_ends_on_ctrl_c(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import board
+    import compare as the_command
+    from foldcraft.views import board
 
     monkeypatch.setattr(board, "PAUSE", 0.1)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
@@ -273,7 +274,7 @@ def test_watching_shows_a_new_experiment_and_ends_on_ctrl_c(place: Path, monkeyp
 
         helper = threading.Thread(target=meanwhile)
         helper.start()
-        assert board.main(["--config", "c.yaml", "--watch"]) == 0
+        assert the_command.main(["--config", "c.yaml", "--watch"]) == 0
         helper.join()
     signal.signal(signal.SIGINT, before)
     assert "probe is really better than the other" in seen.text
@@ -287,7 +288,7 @@ def test_mistakes_are_told_in_a_line(place: Path, command: Callable) -> None:
         (["--fold", "7"], "no fold 7"),
         (["runs=nowhere"], "no experiment is trained yet"),
     ):
-        said = command("board", "--config", "c.yaml", *words)
+        said = command("compare", "--config", "c.yaml", *words)
         assert (said.code, said.err.count("\n")) == (2, 1)
         assert told in said.err
 

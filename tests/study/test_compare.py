@@ -296,7 +296,9 @@ def test_a_config_that_is_not_what_was_trained_is_refused(leave_run, command) ->
     ("words", "told"),
     [
         (["runs/shapes/plain"], "command line: there is nothing to compare"),
-        ([], "command line: there is nothing to compare"),
+        (["configs/plain.yaml", "--accept"], "--accept: needs a baseline and one or more others"),
+        (["runs/shapes/plain", "configs/good.yaml", "--sort", "cost"], "--sort: is of the table of all experiments"),
+        ([], "configs/default.yaml"),
         (["runs/shapes/plain", "configs/plain.yaml"], "configs/plain.yaml is named twice"),
         (["runs/shapes/plain", "runs/shapes/good/fold1"], "holds no fold*/config.yaml; name runs/shapes/good"),
         (["runs/shapes/plain", "runs/shapes"], "runs/shapes: holds no fold*/config.yaml"),

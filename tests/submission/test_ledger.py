@@ -151,11 +151,11 @@ def test_one_competitions_row_never_blocks_another_and_can_be_taken(workplace: P
         build.write(frame("cross"), folder, "faces_b", entry("0.92", competition="faces"))
     with pytest.raises(FoldcraftError, match="the row of other"):
         ledger.fill(folder, "other", {"public": "0.8"})
-    shown = command("ledger")
+    shown = command("infer", "--ledger")
     assert (shown.code, "mine.csv" in shown.out, "other.csv" in shown.out) == (2, True, False)
-    assert "python src/ledger.py --take other.csv" in shown.err
-    assert command("ledger", "--competition", "shapes").code == 0
-    assert command("ledger", "--take", "other").out == "other.csv: taken as it is\n"
+    assert "python src/infer.py --ledger --take other.csv" in shown.err
+    assert command("infer", "--ledger", "--competition", "shapes").code == 0
+    assert command("infer", "--ledger", "--take", "other").out == "other.csv: taken as it is\n"
     assert in_ledger(folder)["nested"].tolist() == ["0.90", "0.98", "0.92"]
 
 
@@ -412,7 +412,7 @@ def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: 
     assert done.code == 0, "it never keeps a submission back"
     assert "wrote submissions/shapes_tiny-2.csv" in done.out
     assert "warning: shapes_tiny-2.csv agrees too little with shapes_tiny.csv" in done.out
-    assert "shuffled?" in command("ledger").out
+    assert "shuffled?" in command("infer", "--ledger").out
 
 
 # Out-of-fold and leaderboard
@@ -489,12 +489,12 @@ def test_advice(oof: list[float], public: list[float | None], metric: str, said:
 
 
 def test_the_table_holds_all_of_each_competition(workplace: Path, command: Command) -> None:
-    assert "no submission yet" in command("ledger").err
+    assert "no submission yet" in command("infer", "--ledger").err
     rows = pd.concat([played([0.8, 0.9], [0.7, None]), played([0.5], [0.4], "log_loss").assign(competition="other")])
     Path("submissions").mkdir()
     rows.to_csv("submissions/ledger.csv", index=False)
 
-    done = command("ledger")
+    done = command("infer", "--ledger")
 
     assert done.code == 0, done.err
     assert "shapes: accuracy (more is better)" in done.out
@@ -503,8 +503,8 @@ def test_the_table_holds_all_of_each_competition(workplace: Path, command: Comma
     for cell in ("now", "a b", "0.8", "0.78–0.8200000000000001", "0.7"):
         assert cell in line
     assert done.out.count("advice: ") == 2
-    only = command("ledger", "--competition", "other")
+    only = command("infer", "--ledger", "--competition", "other")
     assert "other: " in only.out
     assert "shapes: " not in only.out
-    wrong = command("ledger", "--competition", "othr")
+    wrong = command("infer", "--ledger", "--competition", "othr")
     assert (wrong.code, "did you mean 'other'?" in wrong.err) == (2, True)

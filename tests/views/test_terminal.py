@@ -189,7 +189,7 @@ def test_no_stdout_stops_a_submission(
     command("train", "--config", shapes, "--fold", "0", "finetune.mode=linear_probe")
     printed = io.BytesIO()
     stream = {"closed": lambda: None, "left": broken_pipe}.get(kind, lambda: io.TextIOWrapper(printed, encoding=kind))
-    for words in (["board"], ["infer", "finetune.mode=linear_probe"]):
+    for words in (["compare"], ["infer", "finetune.mode=linear_probe"]):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stream())
             done = command(words[0], "--config", shapes, *words[1:])

@@ -171,7 +171,8 @@ class FinetuneConfig(Section):
         "pretrained",
     )
     freeze_until: str | None = Field(
-        None, description="module before which nothing is trained, as `src/summary.py` names it; layer2 or blocks.3"
+        None,
+        description="module before which nothing is trained, as `src/check.py --show net` names it; layer2 or blocks.3",
     )
     unfreeze_epochs: int = Field(
         0, ge=0, le=1000, description="epochs over which layers are set free one by one, head first; 0: all at once"
@@ -359,7 +360,7 @@ class Config(Section):
     soup: dict[str, str] = Field(
         {},
         description="trained experiments whose weights this one is the mean of, with the digests of their settings; "
-        "`src/soup.py` writes it",
+        "`src/infer.py --soup` writes it",
     )
 
     @property

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+from foldcraft.common import config as config_file
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder
@@ -26,6 +28,26 @@ class Ingredients:
 
     members: tuple[FinishedExperiment, ...]
     folds: tuple[int, ...]
+
+
+def with_seeds(configs: Sequence[Config], seeds: str | None) -> list[Config]:
+    """The configs as they are, or the one there is with each of the seeds.
+
+    The experiment with the config's own seed bears its own name, the others end in -s and their seed.
+
+    Raises:
+        FoldcraftError: several configs, or seeds that are no numbers.
+    """
+    if seeds is None:
+        return list(configs)
+    if len(configs) > 1:
+        raise FoldcraftError("goes with one config", "--seeds", "name each config, without --seeds")
+    words = seeds.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise FoldcraftError(f"{seeds!r} are no seeds", "--seeds", "write 0,1,2")
+    own = configs[0]
+    named = {int(word): own.experiment if int(word) == own.seed else f"{own.experiment}-s{int(word)}" for word in words}
+    return [own.model_copy(update={"seed": seed, "experiment": name}) for seed, name in named.items()]
 
 
 def find_ingredients(configs: Sequence[Config]) -> Ingredients:
@@ -116,3 +138,13 @@ def check_free(config: Config) -> None:
         if not made_of or (config.soup and made_of != config.soup):
             what = "another soup" if made_of else "an experiment that was trained"
             raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")
+
+
+def check_target(target: Path) -> None:
+    """See that the config which is to be written takes the place of no other.
+
+    Raises:
+        FoldcraftError: it would.
+    """
+    if target.is_file() and not config_file.load(target).soup:
+        raise FoldcraftError("is there already, and no soup", target, "give the soup another name with --name")

@@ -10,12 +10,14 @@ them, and its nested score has not.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.config import Config, DistillConfig
+from foldcraft.common.errors import listing
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.ensemble.model_soup import Chosen, SoupCandidates
@@ -71,6 +73,11 @@ class SoupScore:
     low: float
     high: float
     gain: SoupGain | None = None
+
+    @property
+    def is_real_gain(self) -> bool:
+        """Is it better than the best single experiment by more than chance would make it?"""
+        return self.gain is not None and self.gain.is_real
 
 
 @dataclass(frozen=True)
@@ -250,3 +257,26 @@ def _descent(pot: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
     members = [pot.members[number] for number in chosen]
     entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]
     return {"soup": {entry["experiment"]: entry["model"] for entry in entries}, "teachers": entries}
+
+
+def save(pot: SoupCandidates, comparison: SoupComparison, target: Path, command: str) -> None:
+    """Write the better soup: its run folder, then the config that the other commands take, which names it.
+
+    Args:
+        command: that made it, for the config's first lines.
+
+    Raises:
+        FoldcraftError: another experiment lies there.
+    """
+    soup, best = comparison.soup, comparison.best
+    assert soup is not None
+    made = settings_of(pot, soup.chosen, target.stem)
+    metric = pot.experiment.competition.metric.name
+    about = {"kind": soup.name, "nested_score": soup.score, "nested_log_loss": soup.loss}
+    write_soup(pot, soup.chosen, made, about)
+    comment = (
+        f"# The mean of the weights of {listing(pot.names(soup.chosen), 100)}, by\n#   {command}\n"
+        f"# OOF {metric} {soup.score:.4f} ({soup.low:.4f}–{soup.high:.4f}), log-loss {soup.loss:.4f}; of the best "
+        f"of them {best.score:.4f} and {best.loss:.4f}.\n"
+    )
+    write_atomic(target, comment + made.to_yaml())

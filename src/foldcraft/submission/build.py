@@ -1,6 +1,7 @@
-"""The submission: made on the host's sample, checked, and entered in the ledger."""
+"""The submission: experiments blended, made on the host's sample, checked, and entered in the ledger."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,10 +9,15 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common import checksums
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.common.rows import positions
 from foldcraft.data.competition import Competition
+from foldcraft.ensemble import blend
+from foldcraft.ensemble.blend import Combined
+from foldcraft.ensemble.methods import Method
+from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.store import is_normalised
 from foldcraft.submission import ledger, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
@@ -153,3 +159,83 @@ def _free_name(folder: Path, name: str, text: str, noted: Mapping[str, str]) -> 
         number += 1
         path = folder / f"{name}-{number}.csv"
     return path, True
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission that was made, or was there already.
+
+    Attributes:
+        written: where it is.
+        combined: what it is made of, with its scores.
+        entry: its row in the ledger, beside file, time and the leaderboard's scores.
+        rows: of the file.
+    """
+
+    written: Written
+    combined: Combined
+    entry: Mapping[str, object]
+    rows: int
+
+
+def submit(
+    members: Sequence[FinishedExperiment],
+    name: str | None,
+    callback: Callback,
+    methods: Sequence[Method] | None = None,
+    folder: Path = ledger.SUBMISSIONS,
+) -> Submission:
+    """Blend finished experiments of one competition, score them nested, write the checked submission.
+
+    Args:
+        name: of the file; None: competition and experiments.
+        methods: ways to blend; None: all, of which the best honest one is taken.
+
+    Raises:
+        FoldcraftError: what `blend.complete` and `blend.combine` raise; the submission is not as the host wants it; the
+            file, or its row in the ledger, has changed since it was written.
+    """
+    competition = members[0].experiment.competition
+    _warn_of_gaps(members, callback)
+    blend.complete(members, callback)
+    result = blend.combine(members, methods)
+    frame = make(competition, competition.test_ids, result.test)
+    check(frame, competition)
+    name = name or "_".join([competition.name, *(member.name for member in members)])
+    entry = _entry(members, result)
+    written = write(frame, folder, name, entry)
+    if len(result.blind):
+        members[0].experiment.tell_unreadable(result.blind.tolist(), callback)
+    return Submission(written, result, entry, len(frame))
+
+
+def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str, object]:
+    """What the ledger says of a blend."""
+    chosen, competition = result.verdict.chosen, members[0].experiment.competition
+    return {
+        "competition": competition.name,
+        "experiments": " ".join(member.name for member in members),
+        "weights": " ".join(f"{share:.3f}" for share in chosen.plan.combination.shares),
+        "metric": competition.metric.name,
+        "nested": f"{chosen.score.value:.5f}",
+        "nested_low": f"{chosen.score.low:.5f}",
+        "nested_high": f"{chosen.score.high:.5f}",
+        "optimistic": f"{chosen.optimistic:.5f}",
+        "rows": len(result.rows),
+    }
+
+
+def _warn_of_gaps(members: Sequence[FinishedExperiment], callback: Callback) -> None:
+    """Say what some experiments lack: folds, or training images by which their data can be told."""
+    for member in members:
+        paths = member.experiment.competition.train_paths
+        if not member.experiment.train_images and (there := sum(path.is_file() for path in paths)):
+            callback.say(
+                f"warning: {len(paths) - there} of {len(paths)} training images are missing: whether "
+                f"{member.name} learned from those that are there cannot be told"
+            )
+        if missing := member.missing_folds:
+            callback.say(
+                f"warning: {member.name} has only fold {', '.join(map(str, member.done_folds))}; "
+                f"train {', '.join(map(str, missing))} too for a score over all rows"
+            )

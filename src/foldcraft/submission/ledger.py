@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from foldcraft.common import checksums
-from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import check_readable, locked, write_atomic
 from foldcraft.metrics.scores import METRICS
 
@@ -39,6 +39,7 @@ CHECK = "check"  # last column of the file: a checksum of a row's other columns 
 NUMBERS = ("nested", "nested_low", "nested_high", "optimistic", "rows")
 DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)\s*$"
 FOLDS = Path("folds")
+SUBMISSIONS = Path("submissions")  # the folder in which they all lie, with the ledger
 
 # Ledgers were once written without a competition, and with one kind of score: weights fitted on other folds.
 _RENAMED = {"oof": "nested", "oof_low": "nested_low", "oof_high": "nested_high"}
@@ -82,8 +83,26 @@ def sound(path: Path) -> pd.DataFrame:
     return rows[~rows["competition"].isin(changed)][COLUMNS].reset_index(drop=True)
 
 
+def submissions(folder: Path, competition: str | None = None) -> pd.DataFrame:
+    """The submissions that can be shown: of one competition, or of each that `sound` gives.
+
+    Raises:
+        FoldcraftError: there are none; a row of the competition has changed since it was written.
+    """
+    path = path_in(folder)
+    rows = sound(path) if competition is None else read(path, competition)
+    if rows.empty and read(path).empty:
+        raise FoldcraftError("no submission yet", folder, "`python src/infer.py` writes one")
+    if competition is None:
+        return rows
+    known = sorted(set(rows["competition"]) - {""})
+    if competition not in known:
+        raise FoldcraftError(f"no submission of {competition!r}", "--competition", suggest(competition, known))
+    return rows[rows["competition"] == competition]
+
+
 def _has_changed(path: Path, file: str) -> FoldcraftError:
-    hint = f"restore it, or take it as it is: python src/ledger.py --take {file}"
+    hint = f"restore it, or take it as it is: python src/infer.py --ledger --take {file}"
     return FoldcraftError(f"the row of {file} has changed since it was written", path, hint)
 
 

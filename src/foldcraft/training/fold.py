@@ -112,7 +112,7 @@ def _check_soup(config: Config) -> None:
         raise FoldcraftError(
             "is the mean of other experiments' weights, which is not trained",
             config.experiment,
-            f"train {', '.join(config.soup)}, then run `python src/soup.py` with their configs",
+            f"train {', '.join(config.soup)}, then run `python src/infer.py --soup` with their configs",
         )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "configs/default.yaml"
 MISTAKE = 2
+Main = Callable[[Sequence[str]], int]  # a command: its arguments to its exit code
 DISK_TROUBLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
@@ -54,7 +55,7 @@ def terminal(args: argparse.Namespace) -> "Terminal":
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """The configs that were named, with the overrides applied to each."""
-    names, overrides = split_words(args)
+    names, overrides = words_of(args)
     names = names or [DEFAULT_CONFIG]
     for name in names:
         if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(name):
@@ -64,10 +65,58 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
     return [config.load(Path(name), overrides) for name in names]
 
 
-def split_words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+def words_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """What was named, with --config or without, and the key=value overrides."""
-    words = [*args.config, *args.overrides]
+    return split_words([*args.config, *args.overrides])
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that are no settings, and those that are: key=value."""
     return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+
+
+def give_back_settings(args: argparse.Namespace, *options: str) -> None:
+    """Move key=value words, which an option took for its own because they stood behind it, to the settings.
+
+    Args:
+        options: that take one word or several, and are None where they are left out; they end up with the rest, or
+            None where an option of one word has nothing left.
+    """
+    for option in options:
+        taken = getattr(args, option)
+        own, settings = split_words([taken] if isinstance(taken, str) else taken or [])
+        if settings:
+            args.overrides += settings
+            setattr(args, option, own if not isinstance(taken, str) else None)
+
+
+def refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    """See that options were left out which mean nothing with the others.
+
+    Args:
+        options: names without dashes before them; None or False where they are left out.
+
+    Raises:
+        FoldcraftError: one was given.
+    """
+    for option in options:
+        if getattr(args, option.replace("-", "_")) not in (None, False):
+            raise FoldcraftError(why, f"--{option}", "leave it out")
+
+
+def old_name(old: str, new: str, main: Main, *words: str) -> Main:
+    """A command under the name that it had: says on stderr what it is called now, then does the same.
+
+    Args:
+        new: what to type after "python src/".
+        words: arguments that the command takes in addition under its new name.
+    """
+
+    def under_old_name(arguments: Sequence[str]) -> int:
+        print(f"note: src/{old}.py is now `python src/{new}`; the old name goes with the next release", file=sys.stderr)
+        return main([*words, *arguments])
+
+    return under_old_name
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -99,7 +148,7 @@ def parse_folds(text: str, count: int) -> list[int]:
     return list(dict.fromkeys(chosen))
 
 
-def run(main: Callable[[Sequence[str]], int]) -> None:
+def run(main: Main) -> None:
     """Run a command and exit with its code; a user's mistake is one line on stderr and exit code 2."""
     output_streams.make_robust()
     try:

@@ -10,7 +10,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy as np
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, experiment_folder
+from foldcraft.predictions.finished import FinishedExperiment
+from foldcraft.views.terminal import CallbackList, Terminal
 from foldcraft.views.wandb_process import run_id
 
 PATIENCE = 10.0  # seconds that a command waits for W&B at its end
@@ -123,3 +126,31 @@ def _of(config: Config) -> dict[str, Any]:
 def tracker_of(config: Config) -> Tracker | None:
     """What tells W&B of an experiment; None where that is off."""
     return Tracker(experiment_folder(config)) if config.tracking.wandb != "off" else None
+
+
+@contextmanager
+def tracked(terminal: Terminal, tracker: Tracker | None) -> Iterator[Callback]:
+    """What listens to some work: the terminal, and W&B where it is on; an error is told to W&B before it goes on."""
+    try:
+        yield CallbackList(terminal, tracker) if tracker else terminal
+    except Exception as error:
+        if tracker:
+            tracker.failed(error)
+        raise
+    finally:
+        terminal.close()
+        if tracker and (warning := tracker.close()):
+            terminal.say(warning)
+
+
+def track_submission(members: Sequence[FinishedExperiment], file: Path, entry: Mapping[str, object]) -> str | None:
+    """Tell W&B of a submission, where it is on; a warning if that failed.
+
+    Args:
+        entry: its row in the ledger.
+    """
+    configs = [member.experiment.config for member in members]
+    if not (tracker := tracker_of(configs[0])):
+        return None
+    tracker.submitted(configs, [member.done_folds for member in members], file, dict(entry))
+    return tracker.close()

@@ -23,7 +23,7 @@ FLAT = 2.0  # standard deviation of the grey values of an image that shows nothi
 FAINT, FAINTISH = 15.0, 80.0  # grey values from black, or from white, that are little in any data set, or may be
 SMALLEST = 8  # pixels a side
 COMMON_MODES = ("RGB", "L")
-DEEP = "look at it with `python src/preview.py`; where it does not suit, set images.min_value and images.max_value"
+DEEP = "look at it with `src/check.py --show`; where it does not suit, set images.min_value and images.max_value"
 
 
 def find(facts: pd.DataFrame, tables: Tables, scale: Sequence[str] = ()) -> list[Finding]:

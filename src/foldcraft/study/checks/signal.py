@@ -103,7 +103,7 @@ def pixels_matter(subject: Subject) -> CheckResult:
         number += f"; black images differ by {spread:.2g} in what the net makes of them"
     elif gain <= SURE * error and subject.experiment.config.backbone.weights == "none":
         return not_applicable(f"{number}; random features know nothing, train the net and see")
-    hint = "look at what enters the net (src/preview.py), and whether labels and images belong together"
+    hint = "look at what enters the net (src/check.py --show), and whether labels and images belong together"
     matters = gain > SURE * error and not spread
     return verdict(matters, number, hint, gain=gain, error=error, seen=float(seen.mean()))
 
@@ -144,7 +144,9 @@ def labels_survive(subject: Subject) -> CheckResult:
     number += f" ({-lost:+.3f} ± {error:.3f})"
     number += f"; class {torn[0]!r} {torn[1]:.2f} to {torn[2]:.2f}" if torn else ""
     values = {"plain": float(plain.mean()), "augmented": float(drawn.mean()), "error": error, "kept": float(kept)}
-    hint = "look at augmented images (src/preview.py), weaken augment.preset, or drop the flip that changes the label"
+    hint = (
+        "look at augmented images (src/check.py --show), weaken augment.preset, or drop the flip that changes the label"
+    )
     if torn or (kept < KEPT and lost > SURE * error):
         return CheckResult(FAIL, number, hint, values)
     noisy = lost > max(WORTH_A_NOTE, SURE * error)

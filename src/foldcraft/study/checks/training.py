@@ -26,7 +26,7 @@ def one_batch(subject: Subject) -> CheckResult:
     losses = subject.by_heart.losses
     count = len(subject.by_heart.trainer.task.train_rows)
     number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {LEARNED})"
-    hint = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (src/summary.py)"
+    hint = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (check.py --show net)"
     return verdict(losses[-1] <= LEARNED, number, hint, first=losses[0], last=losses[-1], steps=len(losses))
 
 

@@ -38,7 +38,7 @@ def board(seen: Evidence) -> PageSection:
         "note",
     )
     folds = f"fold{'s' if len(found.folds) > 1 else ''} {', '.join(map(str, found.folds))}"
-    words = f"As `python src/board.py` shows them, on {found.rows:,} rows of {folds}."
+    words = f"As `python src/compare.py --config C` shows them, on {found.rows:,} rows of {folds}."
     blocks: list[Block] = [Words(words), Table("Experiments", heads, [_row(row) for row in found.records(found.table)])]
     return PageSection("board", "All experiments", question, blocks)
 

@@ -1,0 +1,50 @@
+"""A blend as tables: what it is made of, what it and the others score, and why it was chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldcraft.ensemble.blend import Combined
+    from foldcraft.ensemble.nested import BlendCandidate
+    from foldcraft.views.terminal import Terminal
+
+
+def show(result: Combined, terminal: Terminal) -> None:
+    """Members and ways to blend with their nested scores, the views that were chosen, and why."""
+    verdict, metric = result.verdict, result.truth.metric.name
+    folds = [f"fold {fold}" for fold in result.folds]
+    columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
+    shares = verdict.chosen.plan.combination.shares
+    rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
+    rows += [_row(result, one, "") for one in verdict.worth_showing]
+    rows.append(_row(result, verdict.chosen, "used"))
+    terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
+    if any(len(member.plan.views[0]) > 1 for member in verdict.members):
+        terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
+    if len(result.folds) == 1:
+        terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
+    for reason in verdict.words:
+        terminal.say(f"- {reason}")
+
+
+def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, ...]:
+    score = candidate.score
+    return (
+        candidate.name,
+        note,
+        *(f"{one:.4f}" for one in result.fold_scores(candidate)),
+        f"{score.value:.4f}",
+        f"{score.low:.4f}–{score.high:.4f}",
+        f"{candidate.optimistic:.4f}",
+    )
+
+
+def _views(result: Combined) -> list[tuple[str, ...]]:
+    rows = []
+    for member, (value, error), views in zip(
+        result.verdict.members, result.verdict.views_gain, result.views, strict=True
+    ):
+        used = [f"{view} {share:.2f}" for view, share in zip(views, member.plan.views[0], strict=True) if share]
+        rows.append((member.name, f"{value:+.4f} ± {error:.4f}", ", ".join(used)))
+    return rows

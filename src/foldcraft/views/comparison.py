@@ -1,0 +1,128 @@
+"""Experiments against a baseline, as tables and as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from foldcraft.common.errors import listing
+from foldcraft.metrics import significance
+
+if TYPE_CHECKING:
+    from foldcraft.metrics.significance import ClassChange, Comparison, Correction, ScoredRows
+    from foldcraft.study.compare import Run
+    from foldcraft.views.terminal import Terminal
+
+MOST_CLASSES = 20  # shown of each experiment
+FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %
+
+
+def show(runs: Sequence[Run], answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+    """All of it: what is compared, the differences, rows with other answers, and what became of each class."""
+    for line in heading(runs, answers):
+        terminal.say(line)
+    show_differences(answers, found, terminal)
+    for line in legend(found.strictness):
+        terminal.note(line)
+    if answers.metric.wants == "labels":
+        show_discord(answers, found, terminal)
+    for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):
+        show_classes(answers.names[0], name, changes, terminal)
+    terminal.say("intervals of classes stand each for itself: one in twenty misses")
+
+
+def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
+    """What is compared, and what is not."""
+    folds = sorted(set(answers.fold.tolist()))
+    groups = len(set(answers.units.tolist()))
+    grouped = runs[0].member.experiment.competition.groups is not None
+    of_groups = f" of {groups} groups" if grouped else ""
+    yield (
+        f"{answers.metric.name} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
+        "each judged by a model that never saw it"
+    )
+    for run in runs:
+        if missing := run.member.missing_folds:
+            yield f"warning: {run.name} lacks fold {listing(missing)}; only rows that all have are compared"
+    if groups < FEW:
+        yield f"warning: {groups} {'groups' if grouped else 'rows'} are few; intervals come out too narrow"
+
+
+def show_differences(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+    folds = len(set(answers.fold.tolist()))
+    columns = ("experiment", answers.metric.name, "difference", "95 % interval", "P(better)", "folds better")
+    columns += ("std. error", "could show", "bound", "verdict")
+    rows = [(answers.names[0], f"{found.baseline:.4f}", *[""] * 7, "baseline")]
+    rows += [
+        (
+            other.name,
+            f"{other.score:.4f}",
+            f"{other.value:+.4f}",
+            f"{other.low:+.4f} to {other.high:+.4f}",
+            f"{other.chance:.3f}",
+            f"{other.folds_better} of {folds}",
+            f"{other.error:.4f}",
+            f"{other.smallest:.4f}",
+            f"{other.bound:+.4f}",
+            other.verdict,
+        )
+        for other in found.others
+    ]
+    terminal.table(f"against {answers.names[0]}; + is better", columns, rows)
+
+
+def legend(strictness: Correction) -> Iterator[str]:
+    """How the columns are to be read, and which correction was made."""
+    yield "interval, P(better), std. error: of each by itself, from draws of whole groups with both on the same draws"
+    yield "could show: the true difference that such rows show in 80 % of cases, 2.8 standard errors"
+    down = f"{strictness.factor:.2f} standard errors down"
+    yield f"bound: with 95 % the true difference is above it; {down}, {strictness.rule}"
+    yield "verdict: better where the bound is above nought, worse where the whole interval is below it"
+
+
+def show_discord(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+    """Rows that two experiments answer differently, and who is right there."""
+    baseline = answers.names[0]
+    rows = [
+        (other.name, other.apart, other.baseline_right, other.right, other.apart - other.baseline_right - other.right)
+        for other in found.others
+    ]
+    columns = ("experiment", "rows", f"{baseline} is right", "it is right", "neither is")
+    terminal.table(f"rows with another answer than {baseline}'s", columns, rows)
+
+
+def show_classes(baseline: str, name: str, changes: Sequence[ClassChange], terminal: Terminal) -> None:
+    """A line a class; of many classes those that change most."""
+    shown, title = list(changes), f"classes, {baseline} → {name}"
+    if len(changes) > MOST_CLASSES:
+        most = sorted(changes, key=lambda change: -abs(change.gain))[:MOST_CLASSES]
+        shown = [change for change in changes if change in most]
+        title += f": the {MOST_CLASSES} of {len(changes)} whose F1 changes most"
+    rows = [
+        (
+            change.name,
+            change.rows,
+            *(f"{a:.3f} → {b:.3f}" for a, b in (change.precision, change.recall, change.f1)),
+            f"{change.gain:+.3f}",
+            f"{change.low:+.3f} to {change.high:+.3f}",
+        )
+        for change in shown
+    ]
+    terminal.table(title, ["class", "rows", "precision", "recall", "F1", "F1 difference", "95 % interval"], rows)
+
+
+def reason(answers: ScoredRows, found: Comparison) -> str:
+    """Whether the best of the others is really better than the baseline, in one line."""
+    best = found.best
+    word, where = ("accepted", "above") if best.is_real else ("not accepted", "not above")
+    scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {found.baseline:.4f}"
+    return (
+        f"{word}: {answers.metric.name} of {scores}, "
+        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} nought ({found.strictness.rule})"
+    )
+
+
+def behind_or_not(answers: ScoredRows, found: Comparison) -> str:
+    """The scores of the best of the others and of the baseline, in one line."""
+    best, folds = found.best, listing(sorted(set(answers.fold.tolist())))
+    return f"{best.name} {best.score:.4f}, {answers.names[0]} {found.baseline:.4f} on fold {folds}"

@@ -1,0 +1,125 @@
+"""The net that training begins with: its modules, what is trained how fast, whether gradients reach all of it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from foldcraft.common.config import Config
+from foldcraft.common.errors import listing
+from foldcraft.models import backbones, finetune, summary
+from foldcraft.models.summary import Group, ModelSummary, Part
+from foldcraft.training import initialization
+from foldcraft.views.terminal import Terminal
+
+STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
+
+
+def look(config: Config, classes: int) -> ModelSummary:
+    """The summary of the net that training begins with."""
+    size = config.images.size
+    model, blueprint = initialization.fresh_net(config, classes)
+    finetune.prepare(model, config.finetune)
+    optimizer = None
+    if config.finetune.mode != "linear_probe":
+        train = config.train.model_copy(update={"lr": peak_lr(config)})
+        optimizer = finetune.create_optimizer(model, config.finetune, train, blueprint.weights != "none")
+    return summary.summarize(model, optimizer, backbones.head_names(model), size)
+
+
+def as_json(seen: ModelSummary, config: Config, classes: Sequence[str]) -> str:
+    """All of it, every level."""
+    about = {"experiment": config.experiment, "settings": config.training_settings(), "classes": classes}
+    return json.dumps({**about, "peak_lr": peak_lr(config), **asdict(seen)}, indent=1, allow_nan=False)
+
+
+def peak_lr(config: Config) -> float:
+    """The learning rate of the head, or what stands in for it."""
+    return STAND_IN_LR if config.train.lr == "auto" else config.train.lr
+
+
+def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
+    """Print what the net is, its modules, how to read them, its parameter groups, and what is wrong with it."""
+    for line in heading(seen, config):
+        terminal.say(line)
+    modules_table(seen.parts, depth, terminal)
+    for line in legend(config):
+        terminal.say(line)
+    if seen.groups:
+        groups_table(seen.groups, terminal)
+    if seen.without_gradient:
+        terminal.say(f"warning: to be trained, but the loss does not reach {listing(seen.without_gradient, 5)}")
+
+
+def heading(seen: ModelSummary, config: Config) -> Iterator[str]:
+    net, size, mode = config.backbone, config.images.size, config.finetune.mode
+    yield f"{config.experiment}: {net.name} ({net.source}, weights: {net.weights}), finetune.mode: {mode}"
+    yield f"input       {size} × {size} px, 3 channels; {seen.input[0]} images of noise went through the net and back"
+    yield f"parameters  {seen.parameters:,}, of them trainable {seen.trainable:,}; {seen.megabytes:.1f} MB"
+    yield f"classifier  {', '.join(seen.classifier)}"
+    yield f"stages      {', '.join(folded(seen.stages))}: names for finetune.freeze_until"
+
+
+def legend(config: Config) -> Iterator[str]:
+    """How the columns are to be read."""
+    finetune = config.finetune
+    yield "output: shape for those images; empty where the module was not called"
+    freed = f", once all is set free after {finetune.unfreeze_epochs} epochs" if finetune.unfreeze_epochs else ""
+    yield f"trainable: how many parameters training changes{freed}"
+    if finetune.mode == "linear_probe":
+        yield "learning rate: none, as the head is solved in closed form, on the features that probe.stages names"
+    else:
+        guess = f" (train.lr is auto; {short(STAND_IN_LR)} stands in)" if config.train.lr == "auto" else ""
+        yield f"learning rate: at its peak{guess}, of the slowest to the fastest layer in the module"
+    start = "; LoRA's A has 0 until B has moved" if finetune.mode == "lora" else ""
+    yield f"gradient: its norm; noise tells which modules it reaches, not how large it will be{start}"
+
+
+def folded(stages: Sequence[str]) -> Iterator[str]:
+    """Stages with what they hold in brackets: blocks (blocks.0 … blocks.11)."""
+    for stage in (name for name in stages if "." not in name):
+        held = [name for name in stages if name.startswith(f"{stage}.")]
+        yield f"{stage} ({' … '.join(dict.fromkeys((held[0], held[-1])))})" if held else stage
+
+
+def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) -> None:
+    shown = list(summary.outline(parts) if depth is None else parts)
+    if depth:
+        shown = [part for part in parts if part.depth <= depth]
+    width = max(len(label(part)) for part in shown)
+    rows = [
+        (
+            f"{label(part):{width}}  {part.kind}",
+            "×".join(map(str, part.output or ())),
+            f"{part.parameters:,}" if part.parameters else "",
+            trained(part),
+            "–".join(dict.fromkeys(map(short, (part.lr[0], part.lr[-1])))) if part.lr else "",
+            part.flaw or ("" if part.gradient is None else f"{part.gradient:.2g}"),
+        )
+        for part in shown
+    ]
+    terminal.table("modules", ("module", "output", "parameters", "trainable", "learning rate", "gradient"), rows)
+
+
+def label(part: Part) -> str:
+    return "  " * max(0, part.depth - 1) + (part.name or "(all)")
+
+
+def trained(part: Part) -> str:
+    """How many of a part's parameters are trained, in a word where that says it."""
+    if not part.parameters:
+        return ""
+    return {0: "frozen", part.parameters: "all"}.get(part.trainable, f"{part.trainable:,}")
+
+
+def short(value: float) -> str:
+    """A number with two digits, 3.2e-5."""
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def groups_table(groups: Sequence[Group], terminal: Terminal) -> None:
+    columns = ("parameter groups, by their first tensor", "tensors", "parameters", "learning rate", "weight decay")
+    rows = [
+        (group.names[0], len(group.names), f"{group.parameters:,}", short(group.lr), f"{group.weight_decay:g}")
+        for group in groups
+    ]
+    terminal.table("what the optimizer treats alike", columns, rows)

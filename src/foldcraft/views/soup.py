@@ -1,0 +1,71 @@
+"""Soups beside the experiments that they are made of, as a table and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foldcraft.common.errors import listing
+
+if TYPE_CHECKING:
+    from foldcraft.ensemble.model_soup import SoupCandidates
+    from foldcraft.ensemble.soup_selection import Gain, SoupComparison
+    from foldcraft.views.terminal import Terminal
+
+
+def warn_of_gaps(pot: SoupCandidates, terminal: Terminal) -> None:
+    """Say which folds the soup will lack."""
+    if missing := [fold for fold in range(pot.experiment.folds.count) if fold not in pot.folds]:
+        terminal.say(f"warning: fold {', '.join(map(str, missing))} is not finished by all; the soup will lack it too")
+
+
+def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> None:
+    """The table, and what it means where the weights do not mix."""
+    metric = pot.experiment.competition.metric.name
+    columns = ("", "nets", "log-loss", metric, "95 % interval", f"better in {metric}", "in log-loss")
+    rows = [
+        (
+            taste.name,
+            taste.nets,
+            f"{taste.loss:.4f}",
+            f"{taste.score:.4f}",
+            f"{taste.low:.4f}–{taste.high:.4f}",
+            *(
+                [f"{gain:+.4f} ± {error:.4f}" for gain, error in (taste.gain.metric, taste.gain.loss)]
+                if taste.gain
+                else ""
+            ),
+        )
+        for taste in tasted.rows
+    ]
+    rows = [(*row, *[""] * (len(columns) - len(row))) for row in rows]
+    terminal.table(f"OOF of folds {', '.join(map(str, pot.folds))}, each choice made on the other folds", columns, rows)
+    terminal.say("better: than the best single experiment, with one standard error")
+    terminal.say(f"greedy soup: {listing(pot.names(tasted.greedy.chosen))}; {pot.tried // len(pot.folds)} means tried")
+    if tasted.apart:
+        terminal.say(
+            "warning: the uniform soup is worse than each experiment, so their weights lie in different basins; they "
+            "began at different weights (backbone.weights: none, another seed), or went too far apart (lower train.lr)"
+        )
+
+
+def told(gain: Gain) -> str:
+    return " and ".join(
+        f"{value:+.4f} ± {error:.4f} in {what}"
+        for what, (value, error) in (("the metric", gain.metric), ("log-loss", gain.loss))
+    )
+
+
+def outcome(tasted: SoupComparison, name: str, config: Path | None) -> str:
+    """What became of the soup, and what to do with it, in a line.
+
+    Args:
+        config: that was written; None: none was.
+    """
+    if tasted.soup is None:
+        return "no soup is written: every mean of weights is worse than the best single experiment"
+    if config is None:
+        gain = told(tasted.soup.gain) if tasted.soup.gain else "none"
+        return f"no soup is written: the {tasted.soup.name}'s gain is not real ({gain}); --keep writes it"
+    blend = f"blend it: python src/infer.py --config {config}"
+    return f"wrote {config} and the folds of {name}, the {tasted.soup.name}; {blend}"

@@ -1,0 +1,97 @@
+"""What all commands share: their words, and the names that they had."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome
+
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.views import cli
+
+Command = Callable[..., Outcome]
+
+
+def args(**values: object) -> argparse.Namespace:
+    return argparse.Namespace(**{"config": [], "overrides": [], **values})
+
+
+def test_settings_are_told_from_names_wherever_they_stand() -> None:
+    assert cli.split_words(["a.yaml", "x=1", "b", "y=="]) == (["a.yaml", "b"], ["x=1", "y=="])
+    assert cli.words_of(args(config=["a", "x=1"], overrides=["y=2", "b"])) == (["a", "b"], ["x=1", "y=2"])
+
+
+def test_an_option_gives_back_the_settings_that_it_took() -> None:
+    given = args(only=["gradients", "x=1"], fold="y=2", show=None, overrides=["z=3"])
+    cli.give_back_settings(given, "only", "fold", "show")
+    assert (given.only, given.fold, given.show) == (["gradients"], None, None)
+    assert given.overrides == ["z=3", "x=1", "y=2"]
+    kept = args(only=["gradients"], fold="0")
+    cli.give_back_settings(kept, "only", "fold")
+    assert (kept.only, kept.fold, kept.overrides) == (["gradients"], "0", [])
+
+
+def test_an_option_that_means_nothing_is_refused() -> None:
+    cli.refuse(args(not_behind=False, top=None), ("not-behind", "top"), "why")
+    with pytest.raises(FoldcraftError, match="--not-behind: why; leave it out"):
+        cli.refuse(args(not_behind=True), ("not-behind",), "why")
+
+
+OLD = {  # what is said on stderr, with which words, and by which command the same is done
+    "board": ("compare.py", ["--fold", "7"], "compare", "no fold 7"),
+    "ledger": ("infer.py --ledger", [], "infer --ledger", "no submission yet"),
+    "preview": (
+        "check.py --show augmentations",
+        ["--draws", "0", "train.lr=-1"],
+        "check --show=augmentations",
+        "train.lr",
+    ),
+    "summary": ("check.py --show net", ["--depth", "-1"], "check --show net", "is not a number of levels"),
+    "soup": ("infer.py --soup", ["--seeds", "zero"], "infer --soup", "'zero' are no seeds"),
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_an_old_name_says_the_new_one_and_does_the_same(shapes: Path, command: Command, old: str) -> None:
+    new, words, by, told = OLD[old]
+    assert command("split", "--config", shapes).code == 0
+    named = [] if old == "ledger" else ["--config", shapes]
+    before, now = command(old, *named, *words), command(*by.split(), *named, *words)
+    first, _, rest = before.err.partition("\n")
+    assert first == f"note: src/{old}.py is now `python src/{new}`; the old name goes with the next release"
+    assert (before.code, before.out, rest) == (now.code, now.out, now.err)
+    assert (now.code, told in now.err) == (2, True)
+
+
+def test_both_things_to_show_are_shown_where_none_is_named(shapes: Path, command: Command) -> None:
+    done = command("check", "--config", shapes, "--images", 2, "--draws", 1, "--json", "net.json", "--show", "seed=3")
+    assert done.code == 0, done.err
+    assert "wrote runs/shapes/tiny/preview.png: left as inference sees it, then 1 draws" in done.out
+    assert "wrote net.json" in done.out
+    assert json.loads(Path("net.json").read_text())["settings"]["seed"] == 3
+    assert not Path("runs/shapes/check").exists(), "nothing was checked"
+    assert not Path("folds").exists(), "to look at images needs no folds, and freezes none"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("check --show nets", "--show: cannot show 'nets'; did you mean 'net'?"),
+        ("check --show net --draws 3", "--draws: goes with --show augmentations"),
+        ("check --show augmentations --depth 1", "--depth: goes with --show net"),
+        ("check --show --profile", "--profile: is of the checks"),
+        ("check --out a.png", "--out: goes with --show"),
+        ("infer --keep", "--keep: goes with --soup"),
+        ("infer --take a", "--take: goes with --ledger"),
+        ("infer --soup --method mean", "--method: is a way to blend"),
+        ("infer --ledger --soup", "--soup: is not for the ledger"),
+        ("infer --ledger train.lr=1", "--ledger: takes neither a config nor settings"),
+        ("compare --watch --tried 3", "--tried: needs a baseline"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(workplace: Path, command: Command, words: str, told: str) -> None:
+    done = command(*words.split())
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert told in done.err
