@@ -29,7 +29,7 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.ensemble import blend, nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
@@ -99,7 +99,7 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 
 @cache
 def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
-    runs = open_finished([config.load(path) for path in configs])
+    runs = open_finished([config_file.load(path) for path in configs])
     joined = [store.join_folds(run.oof(), run.views) for run in runs]
     ids = common_rows(joined)
     members = [BlendMember(run.name, oof.views, oof.of_rows(ids)) for run, oof in zip(runs, joined, strict=True)]

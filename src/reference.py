@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcraft.common import config
+from foldcraft.common import config_reference
 from foldcraft.common.files import write_atomic
 from foldcraft.views import cli
 
@@ -25,7 +25,7 @@ def generated(root: Path) -> dict[Path, str]:
     before, _, rest = readme.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     return {
-        root / "configs" / "schema.json": json.dumps(config.json_schema(), indent=1) + "\n",
+        root / "configs" / "schema.json": json.dumps(config_reference.json_schema(), indent=1) + "\n",
         readme: f"{before}{BEGIN}\n\n{table()}\n{END}{after}",
     }
 
@@ -33,7 +33,7 @@ def generated(root: Path) -> dict[Path, str]:
 def table() -> str:
     """Every key as a Markdown table."""
     lines = ["| key | takes | default | what it is |", "|---|---|---|---|"]
-    for key, kind, default, description in config.describe():
+    for key, kind, default, description in config_reference.describe():
         cells = [f"`{key}`", kind, default if default in ("–", "required") else f"`{default}`", description]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.views import cli
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from foldcraft.ensemble.model_soup import SoupCandidates
     from foldcraft.ensemble.soup_selection import Gain, SoupComparison, SoupScore
     from foldcraft.views.terminal import Terminal
+
+MARK = "# The mean of the weights of"  # how the config of a soup begins
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     configs = with_seeds(cli.load_configs(args), args.seeds)
     first = Path(next((word for word in args.config + args.overrides if "=" not in word), cli.DEFAULT_CONFIG))
-    to_be = config.load(first, [*overrides(args), f"experiment={args.name}"])
+    to_be = config_file.load(first, [*overrides(args), f"experiment={args.name}"])
     target = first.with_name(f"{args.name}.yaml")
 
     from foldcraft.ensemble import soup_ingredients
@@ -96,7 +98,7 @@ def check_target(target: Path) -> None:
     Raises:
         FoldcraftError: it would.
     """
-    if target.is_file() and not config.load(target).soup:
+    if target.is_file() and not target.read_text().startswith(MARK):
         raise FoldcraftError("is there already, and no soup", target, "give the soup another name with --name")
 
 
@@ -131,7 +133,7 @@ def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> Non
     if tasted.apart:
         terminal.say(
             "warning: the uniform soup is worse than each experiment, so their weights lie in different basins; they "
-            "began at different weights (backbone.weights: none, another seed), or went too far apart (lower train.lr)"
+            "began at different weights (backbone.weights: none, another seed), or went too far apart (lower optim.lr)"
         )
 
 
@@ -152,7 +154,7 @@ def write(pot: SoupCandidates, taste: SoupScore, best: SoupScore, name: str, tar
     about = {"kind": taste.name, "nested_score": taste.score, "nested_log_loss": taste.loss}
     soup_selection.write_soup(pot, taste.chosen, made, about)
     comment = (
-        f"# The mean of the weights of {listing(pot.names(taste.chosen), 100)}, by\n#   {command}\n"
+        f"{MARK} {listing(pot.names(taste.chosen), 100)}, by\n#   {command}\n"
         f"# OOF {metric} {taste.score:.4f} ({taste.low:.4f}–{taste.high:.4f}), log-loss {taste.loss:.4f}; of the best "
         f"of them {best.score:.4f} and {best.loss:.4f}.\n"
     )

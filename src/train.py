@@ -3,7 +3,7 @@
 A fold that was interrupted goes on where it was; one that is done is skipped.
 
   python src/train.py --config configs/digits/finetune.yaml --fold all
-  python src/train.py --config C --fold 0,2 train.lr=0.0005 experiment=slower
+  python src/train.py --config C --fold 0,2 optim.lr=0.0005 experiment=slower
   python src/train.py --config C --fold all --jobs 2
   python src/train.py --config A B --fold all          # one experiment after the other
   torchrun --nproc-per-node 2 src/train.py --config C --fold 0

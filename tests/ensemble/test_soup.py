@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft.common import checksums, config
+from foldcraft.common import checksums, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
@@ -32,11 +32,11 @@ from foldcraft.predictions import store
 
 Command = Callable[..., Outcome]
 RUNS = Path("runs/shapes")
-LEARNING = "augment: {preset: none}\ntrain: {epochs: 8, lr: 0.005, label_smoothing: 0}\n"
+LEARNING = "augment: {preset: none}\ntrain: {epochs: 8}\noptim: {lr: 0.005}\nregularize: {label_smoothing: 0}\n"
 EXPERIMENTS = {
-    "a": "extends: tiny.yaml\nbackbone: {name: start, weights: pretrained}\ntrain: {epochs: 2, lr: 0.002}\n",
+    "a": "extends: tiny.yaml\nbackbone: {name: start, weights: pretrained}\ntrain: {epochs: 2}\noptim: {lr: 0.002}\n",
     "a-s1": "extends: a.yaml\nseed: 1\n",
-    "slow": "extends: a.yaml\nseed: 2\ntrain: {epochs: 1, lr: 0.0005}\n",
+    "slow": "extends: a.yaml\nseed: 2\ntrain: {epochs: 1}\noptim: {lr: 0.0005}\n",
     "loose": "extends: a.yaml\nfinetune: {batchnorm: train}\ntrain: {epochs: 1}\n",
     "loose-s1": "extends: loose.yaml\nseed: 1\n",
 }
@@ -88,7 +88,7 @@ def kitchen(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def pot_of(*names: str) -> SoupCandidates:
-    gathered = soup_ingredients.find_ingredients([config.load(Path(f"configs/{name}.yaml")) for name in names])
+    gathered = soup_ingredients.find_ingredients([config_file.load(Path(f"configs/{name}.yaml")) for name in names])
     return model_soup.open_candidates(gathered, Callback())
 
 
@@ -246,12 +246,12 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
     assert (
         "#   python src/soup.py --config configs/a.yaml configs/a-s1.yaml configs/slow.yaml --keep --name broth" in text
     )
-    made = config.load(Path("configs/broth.yaml"))
+    made = config_file.load(Path("configs/broth.yaml"))
     assert made.experiment == "broth"
     members = list(made.soup)
     assert 2 <= len(members) <= 3
     for name in members:
-        assert made.soup[name] == config.load(Path(f"configs/{name}.yaml")).training_fingerprint()
+        assert made.soup[name] == config_file.load(Path(f"configs/{name}.yaml")).training_fingerprint()
     for fold in range(3):
         folder = RUNS / "broth" / f"fold{fold}"
         there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
@@ -348,11 +348,11 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
     ],
 )
 def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], said: str) -> None:
-    plain = config.load(Path("configs/a.yaml"))
+    plain = config_file.load(Path("configs/a.yaml"))
     with pytest.raises(FoldcraftError, match=said):
-        soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), words))
-    free = ["seed=9", "train.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
-    soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), free))
+        soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), words))
+    free = ["seed=9", "optim.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
+    soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), free))
 
 
 @pytest.mark.parametrize(
@@ -395,10 +395,10 @@ def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None
 
 
 def test_the_key_leaves_other_experiments_alone(kitchen: Path) -> None:
-    plain = config.load(Path("configs/a.yaml"))
+    plain = config_file.load(Path("configs/a.yaml"))
     assert "soup" not in plain.training_settings()
     digests = {"a": "1234567890123456", "b": "12e4567890123456", "c.d": "0000000000000000"}
     made = plain.model_copy(update={"soup": digests})
     Path("configs/x.yaml").write_text(made.to_yaml())
-    assert config.load(Path("configs/x.yaml")).soup == digests
+    assert config_file.load(Path("configs/x.yaml")).soup == digests
     assert made.training_fingerprint() != plain.training_fingerprint()

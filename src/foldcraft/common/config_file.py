@@ -148,7 +148,7 @@ def _read_overrides(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance train.lr=0.0005")
+            raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance optim.lr=0.0005")
         safe_yaml.check_characters(key, "command line")
         try:
             safe_yaml.check(value, "command line")

@@ -10,8 +10,8 @@ from typing import Any
 
 from foldcraft.common.errors import FoldcraftError
 
-# Old name -> the name it has now, of a key or of a whole section. A further rename is a line more; a key that is renamed
-# again keeps its first line, with the newest name, above the second.
+# Old name -> the name it has now, of a key or of a whole section. A further rename is one line more. A key that is
+# renamed again keeps its first line, with the newest name, above the second.
 RENAMED = {
     "train.lr": "optim.lr",
     "train.min_lr": "optim.min_lr",

@@ -66,7 +66,7 @@ def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
             config = member.experiment.config
-            chosen = hardware.for_inference(config.train, hardware_file(config))
+            chosen = hardware.for_inference(config.machine, hardware_file(config))
             models[member.name, fold] = FoldModel.load(member.experiment, member.folder(fold), chosen)
     held_out, tests = ([task for task in wanted if task[2] == part] for part in ("oof", "test"))
     stores = _open_stores("train", held_out, models, callback)

@@ -208,10 +208,9 @@ class _Judge:
 
 
 def settings_of(pot: SoupCandidates, chosen: Chosen, name: str) -> Config:
-    """The settings of a soup: those of its first member, but for teachers, and what it is the mean of."""
-    configs = [pot.members[number].experiment.config for number in chosen]
-    made_of = {config.experiment: config.training_fingerprint() for config in configs}
-    return configs[0].model_copy(update={"experiment": name, "soup": made_of, "distill": DistillConfig(share=0.0)})
+    """The settings of a soup: those of its first member, but for teachers."""
+    first = pot.members[chosen[0]].experiment.config
+    return first.model_copy(update={"experiment": name, "distill": DistillConfig(share=0.0)})
 
 
 def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
@@ -224,7 +223,9 @@ def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[
     Raises:
         FoldcraftError: another experiment lies there.
     """
-    check_free(config)
+    members = {member.name: member.experiment.training_fingerprint for member in (pot.members[k] for k in chosen)}
+    check_free(config, members)
+    lineage.write_soup_members(config, members)
     experiment = Experiment(config, pot.experiment.competition, pot.experiment.folds)
     scores = []
     for fold in pot.folds:

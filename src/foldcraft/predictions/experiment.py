@@ -76,11 +76,21 @@ class Experiment:
         Raises:
             FoldcraftError: a teacher has not finished that fold.
         """
-        parts = [self.config.training_fingerprint(), self.competition.fingerprint, self.folds.fingerprint, fold]
+        parts = [self.training_fingerprint, self.competition.fingerprint, self.folds.fingerprint, fold]
         if not self.competition.classes.are_by_alphabet:  # as they once were always: an older fold's heads are so
             parts.append(list(self.competition.classes.names))
         taught = self.taught_by(fold)
         return fingerprint.of_values([*parts, taught] if taught else parts)
+
+    @cached_property
+    def soup(self) -> dict[str, str]:
+        """The experiments that this one is the mean of, with the digests of their settings; of most nothing."""
+        return lineage.soup_members(self.config)
+
+    @property
+    def training_fingerprint(self) -> str:
+        """Digest of the settings that decide what a trained fold is, or of what a soup is the mean of with them."""
+        return self.config.training_fingerprint(self.soup)
 
     def check_classes(self, trained: Sequence[str] | None, where: object) -> None:
         """See that a fold was trained for the classes as they are, in their order.

@@ -209,12 +209,8 @@ def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
         **_common(found, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
-        "train": {
-            "epochs": epochs,
-            "batch": BATCH,
-            "lr": ATTENTION_LR if net.transformer else CNN_LR,
-            "validate_every": epochs,
-        },
+        "train": {"epochs": epochs, "batch": BATCH, "validate_every": epochs},
+        "optim": {"lr": ATTENTION_LR if net.transformer else CNN_LR},
     }
     return Advised(f"full_{net.name}", _text(sections, why))
 

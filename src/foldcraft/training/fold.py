@@ -114,7 +114,7 @@ def _other_settings(experiment: Experiment, folder: FoldFolder, what: str) -> Fo
 
 
 def _train(experiment: Experiment, folder: FoldFolder, processes: Processes, callback: Callback) -> dict[str, Any]:
-    _check_soup(experiment.config)
+    _check_soup(experiment)
     _check_interpolation(experiment.config)
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
@@ -129,12 +129,12 @@ def _train(experiment: Experiment, folder: FoldFolder, processes: Processes, cal
     return manifest
 
 
-def _check_soup(config: Config) -> None:
-    if config.soup:
+def _check_soup(experiment: Experiment) -> None:
+    if experiment.soup:
         raise FoldcraftError(
             "is the mean of other experiments' weights, which is not trained",
-            config.experiment,
-            f"train {', '.join(config.soup)}, then run `python src/soup.py` with their configs",
+            experiment.config.experiment,
+            f"train {', '.join(experiment.soup)}, then run `python src/soup.py` with their configs",
         )
 
 
@@ -162,7 +162,7 @@ def _begin(experiment: Experiment, folder: FoldFolder, state: dict[str, Any] | N
 def _solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callback: Callback) -> Outcome:
     """A linear probe: the fold's closed-form head on frozen features; nothing is trained, nothing can be resumed."""
     config, began = experiment.config, time.perf_counter()
-    chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
+    chosen = hardware.for_features(config.machine, finetune.is_transformer(start.model))
     about = {"hardware": str(chosen), "why": "closed-form head on frozen features"}
     callback.fold_started(config, folder, {**about, "weights": _weights(start)})
     solved = initialization.solve_probe(experiment, start, config.probe, callback, config.train.imbalance)
@@ -209,12 +209,12 @@ def _adapt(
     check_parts(experiment.config, start.model, len(experiment.folds.train_rows(folder.fold)), processes.world)
     chosen = _hardware(experiment, state, start.model, processes)
     training = Training(experiment, folder, start, chosen, processes)
-    if experiment.config.train.lr == "auto":
+    if experiment.config.optim.lr == "auto":
         training = training.with_found_lr(callback)
     task, taught = training.taught_task(folder.fold, callback)
     model, from_probe = training.ready_model(folder.fold, callback)
     before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
-    lr = training.config.train.lr
+    lr = training.config.optim.lr
     about = {"hardware": str(chosen), "why": chosen.why(), "weights": _weights(start)}
     callback.fold_started(training.config, folder, about)
     fitted = training.run(task, model, callback, state)
@@ -337,14 +337,14 @@ def _hardware(
     experiment: Experiment, state: dict[str, Any] | None, model: torch.nn.Module, processes: Processes
 ) -> Hardware:
     """What a begun fold was trained on, else what this experiment uses on this machine."""
-    train, size = experiment.config.train, experiment.config.images.size
+    config = experiment.config
     if state:
         kept = Hardware(**state["hardware"])
         if kept.device == "cpu" or kept.device == hardware.available_device():
             return kept
-    memory = hardware_file(experiment.config)
-    processes.from_first(lambda: hardware.choose(train, model, size, memory) and None)
-    return hardware.choose(train, model, size, memory)
+    wanted = (config.machine, model, config.images.size, config.train.part, hardware_file(config))
+    processes.from_first(lambda: hardware.choose(*wanted) and None)
+    return hardware.choose(*wanted)
 
 
 def _interpolated(

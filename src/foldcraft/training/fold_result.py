@@ -80,7 +80,7 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
             "machine": outcome.hardware.machine,
         },
         "fingerprints": {
-            "config": experiment.config.training_fingerprint(),
+            "config": experiment.training_fingerprint,
             "data": experiment.competition.fingerprint,
             "test": experiment.competition.test_fingerprint,
             "folds": experiment.folds.fingerprint,
