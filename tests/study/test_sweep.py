@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from foldcraft.common.config_renames import oldest
 from foldcraft.study import racing, search_space, sweep
 from foldcraft.training import fold as fold_training
 
@@ -179,8 +180,8 @@ def test_bayes_and_ranges_reach_the_settings(shapes: Path, space: Path, command)
     assert command("sweep", "--config", shapes, "--space", space, *PROBE).code == 0
     for trial in tried("tiny-b"):
         kept = yaml.safe_load(Path(f"runs/shapes/{trial.user_attrs['experiment']}/fold0/config.yaml").read_text())
-        now = (kept["augment"]["hflip"], kept["seed"], kept["train"]["lr"])
-        assert now == pytest.approx(tuple(trial.params[key] for key in ("augment.hflip", "seed", "optim.lr")))
+        now = (kept["augment"]["hflip"], kept["seed"], kept["optim"]["lr"])
+        assert now == pytest.approx(tuple(trial.params[oldest(key)] for key in ("augment.hflip", "seed", "optim.lr")))
         assert 1e-5 <= now[2] <= 1e-2
 
 

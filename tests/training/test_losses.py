@@ -126,5 +126,5 @@ def test_a_net_that_draws_can_have_rdrop(name: str, drop: str) -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_a_net_that_draws_nothing_cannot(name: str) -> None:
-    with pytest.raises(FoldcraftError, match=r"train\.rdrop.*backbone\.drop"):
+    with pytest.raises(FoldcraftError, match=r"regularize\.rdrop.*backbone\.drop"):
         check_has_dropout(timm.create_model(name), 160)

@@ -1,11 +1,9 @@
 """Reading settings: YAML files, what they extend, `key=value` overrides, and the messages about mistakes in them."""
 
 import io
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -44,15 +42,8 @@ def load_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Confi
     reader = _Reader()
     configs = [reader.load(Path(os.path.expanduser(path)), overrides) for path in paths]
     if reader.old_keys:
-        _warn(config_renames.told(reader.old_keys))
+        config_renames.warn(config_renames.told(reader.old_keys))
     return configs
-
-
-@cache
-def _warn(text: str) -> None:
-    """Tell it once, on one process of those that torchrun starts."""
-    if os.environ.get("RANK", "0") == "0":
-        logging.getLogger(__name__).warning(text)
 
 
 @dataclass

@@ -5,7 +5,10 @@ digested under the oldest names, so that a fold that was trained under them stil
 """
 
 import copy
+import logging
+import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from foldcraft.common.errors import FoldcraftError
@@ -87,6 +90,13 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+@cache
+def warn(text: str) -> None:
+    """Tell it once, on one process of those that torchrun starts."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger(__name__).warning(text)
+
+
 def told(used: Mapping[object, Sequence[str]]) -> str:
     """One line about the old keys that were found, by the place they were in."""
     places = [f"{', '.join(map(_told, keys))} ({where})" for where, keys in used.items()]
@@ -94,7 +104,7 @@ def told(used: Mapping[object, Sequence[str]]) -> str:
 
 
 def _told(old: str) -> str:
-    return f"{old} is now {RENAMED[old]}" if old in RENAMED else f"{old} is no setting any more, {REMOVED[old]}"
+    return f"{old} is no setting any more, {REMOVED[old]}" if old in REMOVED else f"{old} is now {current(old)}"
 
 
 def _look(settings: Mapping[str, Any], key: str) -> Any:
