@@ -28,7 +28,8 @@ from foldcraft.ensemble.model_soup import SoupCandidates, mean_of
 from foldcraft.ensemble.soup_selection import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.predictions import store
+from foldcraft.predictions import lineage, store
+from foldcraft.predictions.experiment import Experiment
 
 Command = Callable[..., Outcome]
 RUNS = Path("runs/shapes")
@@ -248,10 +249,11 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
     )
     made = config_file.load(Path("configs/broth.yaml"))
     assert made.experiment == "broth"
-    members = list(made.soup)
+    made_of = lineage.soup_members(made)
+    members = list(made_of)
     assert 2 <= len(members) <= 3
     for name in members:
-        assert made.soup[name] == config_file.load(Path(f"configs/{name}.yaml")).training_fingerprint()
+        assert made_of[name] == config_file.load(Path(f"configs/{name}.yaml")).training_fingerprint()
     for fold in range(3):
         folder = RUNS / "broth" / f"fold{fold}"
         there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
@@ -344,14 +346,20 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
         (["images.size=24"], "images.size is 16 and 24"),
         (["competition.name=dots"], "competition.name is 'shapes' and 'dots'"),
         (["finetune.mode=linear_probe"], "a: trains nothing"),
-        (["soup.b=abc"], "a: is a soup itself"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], said: str) -> None:
     plain = config_file.load(Path("configs/a.yaml"))
     with pytest.raises(FoldcraftError, match=said):
         soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), words))
-    free = ["seed=9", "optim.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
+    free = [
+        "seed=9",
+        "regularize.sam=0.1",
+        "optim.lr=0.1",
+        "augment.preset=heavy",
+        "distill.teachers=[b]",
+        "probe.views=[identity]",
+    ]
     soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), free))
 
 
@@ -394,11 +402,31 @@ def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None
     assert "1 folds are finished by all of a, a-s1" in command("soup", "--config", *files("a", "a-s1")).err
 
 
-def test_the_key_leaves_other_experiments_alone(kitchen: Path) -> None:
+def test_what_a_soup_is_the_mean_of_lies_beside_its_folds(kitchen: Path) -> None:
     plain = config_file.load(Path("configs/a.yaml"))
-    assert "soup" not in plain.training_settings()
     digests = {"a": "1234567890123456", "b": "12e4567890123456", "c.d": "0000000000000000"}
-    made = plain.model_copy(update={"soup": digests})
-    Path("configs/x.yaml").write_text(made.to_yaml())
-    assert config_file.load(Path("configs/x.yaml")).soup == digests
-    assert made.training_fingerprint() != plain.training_fingerprint()
+    made = plain.model_copy(update={"experiment": "mean"})
+    lineage.write_soup_members(made, digests)
+    assert lineage.soup_members(made) == digests
+    assert lineage.soup_members(plain) == {}
+    assert Experiment.open(made).training_fingerprint == made.training_fingerprint(digests)
+    assert Experiment.open(plain).training_fingerprint == plain.training_fingerprint()
+    assert made.training_fingerprint(digests) != plain.training_fingerprint()
+    with pytest.raises(FoldcraftError, match="mean: is a soup itself"):
+        soup_ingredients.check(plain, made)
+    (RUNS / "mean" / "soup.json").write_text('{"members": {"a": "other"}, "checksum": "0"}')
+    with pytest.raises(FoldcraftError, match=r"soup\.json: damaged"):
+        lineage.soup_members(made)
+
+
+def test_a_soup_whose_settings_have_a_key_for_it_is_one_still(kitchen: Path, command: Command) -> None:
+    """So they were written once: in the folds' settings, and in the config that the other commands took."""
+    made = config_file.load(Path("configs/a.yaml"), ["experiment=old"])
+    members = {"a": "1234567890123456", "a-s1": "12e4567890123456"}
+    text = f"{made.to_yaml()}soup: {json.dumps(members)}\n"
+    Path("configs/old.yaml").write_text(text)
+    (RUNS / "old" / "fold0").mkdir(parents=True)
+    (RUNS / "old" / "fold0" / "config.yaml").write_text(checksums.seal_text(text))
+    assert lineage.soup_members(config_file.load(Path("configs/old.yaml"))) == members
+    refused = command("train", "--config", "configs/old.yaml", "--fold", "0")
+    assert (refused.code, "old: is the mean of other experiments' weights" in refused.err) == (2, True), refused.err
