@@ -1,8 +1,11 @@
 """Settings: what extends what, what wins, which files of the repository are sound, and what decides a training."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from omegaconf import OmegaConf
 
@@ -181,6 +184,23 @@ def test_every_key_is_described():
     rows = list(config_reference.describe())
     assert {"seed", "competition.id", "optim.lr", "tta.views"} <= {name for name, *_ in rows}
     assert all(text and kind for _, kind, _, text in rows)
+
+
+def named_in(values: object, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """The dotted keys of a YAML file."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield ".".join((*place, str(key)))
+            yield from named_in(value, (*place, str(key)))
+
+
+def test_every_key_is_shown_in_a_config_or_in_the_guide():
+    """A setting that nobody meets is one that nobody needs."""
+    shown = set(re.findall(r"`([a-z0-9_.]+)[`:]", (ROOT / "docs" / "guide.md").read_text()))
+    for file in (ROOT / "configs").rglob("*.yaml"):
+        values = yaml.safe_load(file.read_text())
+        shown |= {*named_in(values), *values.get("parameters", {})}
+    assert [name for name, *_ in config_reference.describe() if name not in shown] == []
 
 
 @pytest.fixture
