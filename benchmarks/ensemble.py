@@ -2,7 +2,7 @@
 
 Synthetic members with a known truth: their evidence for the true class is blurred by noise that all share and noise of
 their own, they differ in how much they know and how loudly they say it, and rows come in pairs (groups). A row of the
-table is a way to blend with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
+table is a method with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
 the optimistic score it reports, and how often the 95 % interval of each covers the true score.
 
 With --configs the members are finished experiments of a competition: so many rows (whole groups) of their out-of-fold

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--name", help="name of the submission; left out: competition and experiments")
     parser.add_argument(
-        "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
+        "--method", help="blending method (best single, mean, rank mean, greedy, stacking); left out: the best of them"
     )
     parser.add_argument("--score", metavar="FILE", help="enter public=… and private=… scores of a submission, no more")
     args = parser.parse_intermixed_args(arguments)
@@ -61,7 +61,7 @@ def enter_score(args: argparse.Namespace) -> int:
 
 
 def methods_named(name: str | None) -> list[Method] | None:
-    """The one way to blend of that name; None where none is asked for.
+    """The one blending method of that name; None where none is asked for.
 
     Raises:
         FoldcraftError: there is none of that name.
@@ -71,7 +71,7 @@ def methods_named(name: str | None) -> list[Method] | None:
     if name is None:
         return None
     if name not in METHODS:
-        raise FoldcraftError(f"no way to blend is called {name!r}", "--method", suggest(name, list(METHODS)))
+        raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
     return [METHODS[name]()]
 
 

@@ -159,7 +159,7 @@ def test_nor_can_a_config(shapes: Path, command: Command):
 
 
 def test_a_compressed_checkpoint_is_refused_unopened(workplace: Path):
-    """Sixty megabytes of noughts in a small file; a state that was saved here is stored as it is."""
+    """Sixty megabytes of zeros in a small file; a state that was saved here is stored as it is."""
     import zipfile
 
     plain = io.BytesIO()

@@ -87,7 +87,7 @@ def test_a_difference_of_a_size_that_could_show_mostly_does() -> None:
 
 
 def test_few_rows_prove_nothing_and_a_dozen_do() -> None:
-    """Three of three, where the bound lies on nought but for rounding, is what one in eight coins shows."""
+    """Three of three, where the bound lies on zero but for rounding, is what one in eight coins shows."""
     for seed in range(5):
         assert not compare(taken_apart(300, 3), seed=seed).best.is_real
     assert compare(taken_apart(300, 12)).best.is_real

@@ -53,10 +53,10 @@ def settings(shapes: Path) -> Config:
     return config_file.load(shapes)
 
 
-def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, settings) -> None:
+def test_amount_and_likeness_follow_the_numbers_and_may_be_unknown(found: Diagnosis, settings) -> None:
     little = advise(found, settings)
     assert (little.amount, little.likeness) == ("little", "dissimilar")
-    assert any("little + dissimilar" in reason for reason in little.reasons)
+    assert any("little data, unlike ImageNet" in reason for reason in little.reasons)
     like = replace(found, nets=[replace(found.nets[0], gap=Gap(0.001, 0.002))], more_data=Gap(0.0, 0.002), pool=["cnn"])
     assert (advise(like, settings).amount, advise(like, settings).likeness) == ("enough", "similar")
     vague = replace(like, nets=[replace(found.nets[0], gap=Gap(0.02, 0.02))], more_data=Gap(0.02, 0.02))

@@ -30,7 +30,7 @@ class Combined:
         ids: OOF rows that were judged.
         truth: what they were judged by.
         views: of each member.
-        verdict: what was fitted, how it scores, and which way to blend is used.
+        verdict: what was fitted, how it scores, and which blending method is used.
         test: log-probabilities of the test set (N, K).
         blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
     """
@@ -160,7 +160,7 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
 
     Args:
-        methods: ways to blend that are tried, simplest first; left out: those that suit the data.
+        methods: blending methods that are tried, simplest first; left out: those that suit the data.
 
     Raises:
         FoldcraftError: members do not belong together, or have no row in common.

@@ -252,7 +252,7 @@ def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[
 
 
 def _descent(pot: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
-    """The models that a fold's soup is the mean of, and, for whom it may teach, whom it comes from."""
+    """The models that a fold's soup is the mean of, as its sources too, since a soup may be a teacher."""
     members = [pot.members[number] for number in chosen]
     entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]
     return {"soup": {entry["experiment"]: entry["model"] for entry in entries}, "teachers": entries}

@@ -97,7 +97,7 @@ def gradients_zeroed(subject: Subject) -> CheckResult:
 
 
 def _norms_standing_still(trainer: Trainer) -> list[float]:
-    """Gradient norms that the optimizer finds in two steps on one batch, the learning rate being nought."""
+    """Gradient norms that the optimizer finds in two steps on one batch, the learning rate being zero."""
     norms: list[float] = []
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
