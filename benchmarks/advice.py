@@ -26,7 +26,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.study.advice import MARK
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +104,7 @@ def repeat(path: str, seed: int, folds: str, home: Path, cores: SimpleQueue) -> 
     """One seed, on the next core that is free, as a row of the table."""
     core = cores.get()
     try:
-        competition = config.load(ROOT / path).competition.name
+        competition = config_file.load(ROOT / path).competition.name
         return played(path, competition, seed, folds, Place(home.resolve() / competition / f"seed{seed}", core))
     finally:
         cores.put(core)

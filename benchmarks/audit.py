@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.data import competition
@@ -89,7 +89,7 @@ def main() -> None:
     rows = []
     for path in args.configs:
         words = [f"backbone.name={args.backbone}"] if args.backbone else []
-        settings = config.load(path, words)
+        settings = config_file.load(path, words)
         data = competition.read(settings)
         with TemporaryDirectory() as folder:
             before = search(settings, data, Path(folder), bool(args.backbone))

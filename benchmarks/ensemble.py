@@ -2,7 +2,7 @@
 
 Synthetic members with a known truth: their evidence for the true class is blurred by noise that all share and noise of
 their own, they differ in how much they know and how loudly they say it, and rows come in pairs (groups). A row of the
-table is a way to blend with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
+table is a method with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
 the optimistic score it reports, and how often the 95 % interval of each covers the true score.
 
 With --configs the members are finished experiments of a competition: so many rows (whole groups) of their out-of-fold
@@ -29,7 +29,7 @@ from scipy.special import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
@@ -99,7 +99,7 @@ def recorded(configs: list[Path], rows: int, seed: int) -> Iterator[dict[str, ob
 
 @cache
 def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
-    runs = open_finished([config.load(path) for path in configs])
+    runs = open_finished([config_file.load(path) for path in configs])
     oofs = [run.oof() for run in runs]
     rows = common_rows(oofs)
     members = [BlendMember(run.name, oof.views, oof.at(rows).log_probs) for run, oof in zip(runs, oofs, strict=True)]

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.common import allocator, config
+from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.data.image_cache import ImageStore, open_stores
 from foldcraft.models import backbones
@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     allocator.keep_freed_memory()
     torch.set_num_threads(1)
-    experiment = Experiment.open(config.load(args.config))
+    experiment = Experiment.open(config_file.load(args.config))
     named = [replace(experiment, config=initialization.config_for(experiment.config, name)) for name in args.nets]
     table = [compare(one, args.rows, args.rounds) for one in named]
     print(pd.DataFrame(table).round(3).to_string(index=False))

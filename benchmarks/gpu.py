@@ -42,7 +42,7 @@ from torch import nn
 import check
 import split
 import train
-from foldcraft.common import config as settings
+from foldcraft.common import config_file as settings
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.data import loader
@@ -68,7 +68,8 @@ folds: {{count: 4}}
 images: {{size: {size}}}
 augment: {{preset: medium}}
 backbone: {{name: {net}, weights: none}}
-train: {{epochs: {epochs}, batch: {batch}, lr: 0.001}}
+train: {{epochs: {epochs}, batch: {batch}}}
+optim: {{lr: 0.001}}
 tta: {{views: [identity]}}
 tracking: {{wandb: "off"}}
 """
@@ -80,15 +81,15 @@ WAYS = {
     "LoRA": ["finetune.mode=lora"],
     "norms only": ["finetune.mode=norm"],
     "interpolated": ["finetune.interpolate=true", "finetune.head_init=probe"],
-    "SWA": ["train.swa=0.5"],
-    "SAM, R-Drop": ["train.sam=0.05", "train.rdrop=0.5", "backbone.drop=0.1"],
+    "SWA": ["optim.swa=0.5"],
+    "SAM, R-Drop": ["regularize.sam=0.05", "regularize.rdrop=0.5", "backbone.drop=0.1"],
     "mixup, weighted": ["augment.mixup=0.4", "train.imbalance=weighted"],
     "cutmix, logit_adjusted": ["augment.cutmix=1.0", "train.imbalance=logit_adjusted"],
     "focal, in parts": ["train.imbalance=focal", "train.accumulate=2"],
     "unfrozen in turn, early stopping": ["finetune.unfreeze_epochs=1", "train.patience=1"],
-    "found learning rate": ["train.lr=auto"],
-    "fp16": ["train.precision=16-mixed"],
-    "no worker": ["train.workers=0"],
+    "found learning rate": ["optim.lr=auto"],
+    "fp16": ["machine.precision=16-mixed"],
+    "no worker": ["machine.workers=0"],
 }
 
 
@@ -187,8 +188,8 @@ class Ground:
     def words(self, net: str, precision: str, *more: str) -> list[str]:
         """A command's arguments."""
         source = "pretrained" if self.weights and (self.weights / net / "config.json").is_file() else "none"
-        words = [f"backbone.name={net}", f"backbone.weights={source}", f"train.device={self.device}"]
-        words += [f"train.precision={precision}", f"train.memory_format={layout(net)}"]
+        words = [f"backbone.name={net}", f"backbone.weights={source}", f"machine.device={self.device}"]
+        words += [f"machine.precision={precision}", f"machine.memory_format={layout(net)}"]
         return ["--config", str(self.config), *words, *more]
 
     def open(self, net: str, precision: str, *more: str) -> Experiment:
@@ -265,7 +266,7 @@ def driver() -> str | None:
 def choice(ground: Ground) -> Iterator[Row]:
     """What the pipeline chooses by itself for each net, images/s of a step that it saw, and what choosing costs."""
     for net in ground.scale.nets:
-        experiment = ground.open(net, "auto", "train.memory_format=auto")
+        experiment = ground.open(net, "auto", "machine.memory_format=auto")
         model, _ = initialization.fresh_net(experiment.config, len(WAVES))
         choose = partial(
             hardware.choose, experiment.config.train, model, ground.scale.size, ground.folder / f"{net}.json"
@@ -379,8 +380,8 @@ def rates(ground: Ground, net: str, bits: str) -> Row:
 def make_lean(trainer: Trainer) -> None:
     """Without moving average and clipping."""
     trainer.ema = None
-    plain = trainer.config.train.model_copy(update={"clip": 0.0})
-    trainer.config = trainer.config.model_copy(update={"train": plain})
+    plain = trainer.config.optim.model_copy(update={"clip": 0.0})
+    trainer.config = trainer.config.model_copy(update={"optim": plain})
 
 
 def compiled(ground: Ground) -> Iterator[Row]:
@@ -391,7 +392,7 @@ def compiled(ground: Ground) -> Iterator[Row]:
 
 def compiling(ground: Ground, net: str) -> Row:
     scale = ground.scale
-    trainer, batch = ground.trainer(net, ground.half, scale.batch, "train.workers=0"), made_batch(ground, scale.batch)
+    trainer, batch = ground.trainer(net, ground.half, scale.batch, "machine.workers=0"), made_batch(ground, scale.batch)
     plain, faster = BareLoop(trainer, batch), BareLoop(trainer, batch, scale.compiler)
     plain.run(3)
     first = ground.seconds(partial(faster.run, 1))
@@ -416,7 +417,7 @@ def tuned(ground: Ground) -> Iterator[Row]:
         row: Row = {"net": net, "precision": ground.half}
         for name, on in (("off", False), ("on", True)):
             batch = made_batch(ground, ground.scale.batch)
-            loop = BareLoop(ground.trainer(net, ground.half, ground.scale.batch, "train.workers=0"), batch)
+            loop = BareLoop(ground.trainer(net, ground.half, ground.scale.batch, "machine.workers=0"), batch)
             torch.backends.cudnn.benchmark = on
             row[f"first step {name} s"] = ground.seconds(partial(loop.run, 1))
             loop.run(3)
@@ -492,7 +493,7 @@ def waiting(ground: Ground) -> Iterator[Row]:
 
 def waits_of(ground: Ground, net: str, workers: int) -> Row:
     scale = ground.scale
-    trainer = ground.trainer(net, ground.half, scale.batch, f"train.workers={workers}")
+    trainer = ground.trainer(net, ground.half, scale.batch, f"machine.workers={workers}")
     batch = made_batch(ground, scale.batch)
     run_ready(trainer, batch, 3)
     ready = ground.seconds(partial(run_ready, trainer, batch, scale.steps))
@@ -525,7 +526,7 @@ def memory(ground: Ground) -> Iterator[Row]:
 
 
 def peak(ground: Ground, net: str, bits: str, size: int) -> Row:
-    trainer, batch = ground.trainer(net, bits, size, "train.workers=0"), made_batch(ground, size)
+    trainer, batch = ground.trainer(net, bits, size, "machine.workers=0"), made_batch(ground, size)
     if ground.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     run_ready(trainer, batch, 2)

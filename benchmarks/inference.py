@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foldcraft.common.config import BackboneConfig, ImagesConfig, TrainConfig
+from foldcraft.common.config import BackboneConfig, ImagesConfig, MachineConfig
 from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, hardware
@@ -74,7 +74,7 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
     members = []
     for _ in range(args.folds):
         model, blueprint = backbones.build(config, CLASSES, args.size)
-        chosen: Hardware = hardware.choose(TrainConfig(), model, args.size, folder / "hardware.json")
+        chosen: Hardware = hardware.choose(MachineConfig(), model, args.size, 32, folder / "hardware.json")
         placed = chosen.place(model).eval()
         preparation = Preparation.of(blueprint, chosen)
         members.append(

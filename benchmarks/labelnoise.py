@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.data import competition, image_stats
 from foldcraft.study.audit import label_errors, run
 from foldcraft.study.audit.run import Seen
@@ -99,7 +99,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     rows = []
     for path in args.configs:
-        settings = config.load(path, args.overrides)
+        settings = config_file.load(path, args.overrides)
         tables, terminal = competition.read_tables(settings), Terminal()
         facts = image_stats.collect(tables, bounds=settings.images.bounds)
         seen = run.look(settings, tables, facts, terminal)

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 import split
-from foldcraft.common import allocator, config
+from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.training.distributed import Processes
@@ -42,7 +42,9 @@ competition: {name: long}
 folds: {count: 3}
 images: {size: 64}
 backbone: {name: mobilenetv2_035, weights: none}
-train: {epochs: 200, batch: 32, lr: 0.0001, workers: 0, precision: 32-true, memory_format: channels_last}
+train: {epochs: 200, batch: 32}
+optim: {lr: 0.0001}
+machine: {workers: 0, precision: 32-true, memory_format: channels_last}
 """,
     "phases": """
 competition: {name: phases}
@@ -50,7 +52,8 @@ folds: {count: 3}
 images: {size: 160}
 backbone: {name: mobilenetv2_100, weights: none}
 finetune: {head_init: probe}
-train: {epochs: 2, batch: 32, workers: 1, precision: 32-true, memory_format: channels_last}
+train: {epochs: 2, batch: 32}
+machine: {workers: 1, precision: 32-true, memory_format: channels_last}
 """,
 }
 IMAGES = {"long": (96, (80, 80)), "phases": (120, (3000, 2000))}  # how many, and (width, height) in pixels
@@ -123,7 +126,7 @@ def measure(what: str, way: str) -> list[tuple[str, int]]:
     os.cpu_count = lambda: THREADS
     watch = Watch(what == "phases", way == "trimmed")
     watch.look("libraries")
-    experiment = Experiment.open(config.load(Path(f"{what}.yaml")))
+    experiment = Experiment.open(config_file.load(Path(f"{what}.yaml")))
     for fold in range(experiment.folds.count) if what == "phases" else [0]:
         train_fold(experiment, fold, Processes(), watch)
         watch.look(f"end of fold {fold}")

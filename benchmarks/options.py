@@ -32,7 +32,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.common import allocator, config
+from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.files import write_atomic
@@ -89,18 +89,18 @@ TEACHER = "distill.teachers=[{teacher}]"
 OPTIONS = {
     "baseline": Option("baseline (LP-FT)", against=(), about="LP-FT"),
     "seed": Option("another seed", ("seed={other_seed}",), about="nothing else"),
-    "sam": Option("SAM", ("train.sam=0.05",)),
-    "swa": Option("SWA", ("train.swa=0.3",)),
+    "sam": Option("SAM", ("regularize.sam=0.05",)),
+    "swa": Option("SWA", ("optim.swa=0.3",)),
     "dropout": Option("dropout", ("backbone.drop=0.2",)),
-    "rdrop": Option("R-Drop and dropout", ("train.rdrop=0.3", "backbone.drop=0.2")),
-    "rdrop_alone": Option("R-Drop beside dropout alone", against=("dropout",), about="train.rdrop=0.3"),
+    "rdrop": Option("R-Drop and dropout", ("regularize.rdrop=0.3", "backbone.drop=0.2")),
+    "rdrop_alone": Option("R-Drop beside dropout alone", against=("dropout",), about="regularize.rdrop=0.3"),
     "interpolate": Option("interpolation", ("finetune.interpolate=true",)),
     "unfreeze": Option("gradual unfreezing", ("finetune.unfreeze_epochs=3",)),
     "mixup": Option("mixup", ("augment.mixup=0.2",)),
     "cutmix": Option("cutmix", ("augment.cutmix=0.5",)),
     "erase": Option("random erasing", ("augment.erase=0.25",)),
-    "norm": Option("norms and biases only", ("finetune.mode=norm", "train.lr=3e-3")),
-    "lora": Option("LoRA", ("finetune.mode=lora", "train.lr=1e-3")),
+    "norm": Option("norms and biases only", ("finetune.mode=norm", "optim.lr=3e-3")),
+    "lora": Option("LoRA", ("finetune.mode=lora", "optim.lr=1e-3")),
     "distill": Option(
         "distillation", (TEACHER, "distill.share=0.3"), about="distill.teachers=[baseline] distill.share=0.3"
     ),
@@ -148,7 +148,7 @@ class Recipe:
             f"train.epochs={self.epochs}",
             f"train.batch={self.batch}",
             f"train.validate_every={self.epochs}",
-            "train.workers=0",
+            "machine.workers=0",
             "finetune.head_init=auto",
             "finetune.batchnorm=auto",
             "tta.views=[identity]",
@@ -202,16 +202,16 @@ class Cells:
         words = [
             *(f"runs={self.home / 'runs'}", f"seed={self.seed}", f"competition.name={self.name}"),
             *(f"competition.folder={self.folder}", "competition.follow_links=true", f"backbone.name={self.backbone}"),
-            *(f"train.lr={LR.get(self.backbone, LR_CNN)}", *self.recipe.words, *own, f"experiment={self.backbone}"),
+            *(f"optim.lr={LR.get(self.backbone, LR_CNN)}", *self.recipe.words, *own, f"experiment={self.backbone}"),
         ]
-        return config.load(self.path, words).as_trial()
+        return config_file.load(self.path, words).as_trial()
 
     def make_competition(self) -> None:
         """Write the small competition and its folds, which come last; nothing is done where they are there."""
         small = self.config("baseline")
         if small.folds_file.is_file():
             return
-        whole = config.load(self.path, [f"competition.folder={self.source}"])
+        whole = config_file.load(self.path, [f"competition.folder={self.source}"])
         tables = competition.read_tables(whole)
         data = competition.read(whole)
         made = splitting.make(data, whole.folds.model_copy(update={"seed": self.seed, "count": FOLDS}))
@@ -245,7 +245,8 @@ class Cells:
         """Decode images, choose the hardware and gather features, so that no option pays for what all use."""
         experiment = Experiment.open(self.config("baseline"))
         start = begin.build(experiment, Callback())
-        hardware.choose(experiment.config.train, start.model, experiment.config.images.size, self.kept_hardware)
+        config = experiment.config
+        hardware.choose(config.machine, start.model, config.images.size, config.train.part, self.kept_hardware)
         begin.set_probe_head(experiment, begin.copy_of(start, experiment), JUDGED[0], Callback())
         if "probe" in names:
             experiment = Experiment.open(self.config("probe"))
@@ -393,7 +394,7 @@ def main() -> None:
 def run(args: argparse.Namespace, book: Book) -> None:
     """All cells that are not in the book yet; each seed, competition and backbone is done before the next begins."""
     names, recipe = with_needed(args.options), Recipe(args.size, args.epochs, args.batch, args.rows)
-    competitions = [(path.resolve(), config.load(path).folder.resolve()) for path in args.configs]
+    competitions = [(path.resolve(), config_file.load(path).folder.resolve()) for path in args.configs]
     if "FOLDCRAFT_WEIGHTS" in os.environ:
         os.environ["FOLDCRAFT_WEIGHTS"] = str(Path(os.environ["FOLDCRAFT_WEIGHTS"]).resolve())
     home = args.folder.resolve()

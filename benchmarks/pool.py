@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from foldcraft.common import allocator, config
+from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/pool.jsonl"))
     args = parser.parse_intermixed_args()
     allocator.keep_freed_memory()
-    experiment = Experiment.open(config.load(args.config, args.overrides))
+    experiment = Experiment.open(config_file.load(args.config, args.overrides))
     table, name = Table(experiment, args.nets), experiment.competition.name
     args.file.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []

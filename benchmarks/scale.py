@@ -32,7 +32,7 @@ from PIL import Image
 import infer  # noqa: F401 (imported before the forks)
 import split  # noqa: F401
 import train  # noqa: F401
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.training import initialization
@@ -48,7 +48,8 @@ images: {size: 16}
 augment: {preset: light}
 backbone: {name: test_resnet, weights: none}
 finetune: {head_init: random}
-train: {epochs: 1, batch: 128, workers: 1, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 1, batch: 128}
+machine: {workers: 1, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity]}
 tracking: {wandb: "off"}
 """
@@ -100,7 +101,7 @@ STEPS: dict[str, Callable[[], None]] = {
 
 
 def workspace() -> Experiment:
-    return Experiment.open(config.load(Path("config.yaml")))
+    return Experiment.open(config_file.load(Path("config.yaml")))
 
 
 def command(name: str, *words: str) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 CONFIG = "competition: {name: nowhere}\nbackbone: {name: test_resnet}\n"
-SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {train.lr: {values: [0.1, 0.2]}}}"
+SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {optim.lr: {values: [0.1, 0.2]}}}"
 TWO = ("compare", "infer", "report")
 COMMANDS = ("audit", "check", "diagnose", "split", "sweep", "train", *TWO)
 

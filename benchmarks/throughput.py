@@ -39,7 +39,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from foldcraft.common import allocator
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import Config, load
+from foldcraft.common.config import Config
+from foldcraft.common.config_file import load
 from foldcraft.data import competition
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import INTERPOLATIONS, ImageSpec, open_stores
@@ -76,8 +77,8 @@ class Row:
     settings: tuple[str, ...] = ()
 
 
-IN_32_BITS = ("train.precision=32-true",)
-PLAIN = (*IN_32_BITS, "train.memory_format=contiguous")
+IN_32_BITS = ("machine.precision=32-true",)
+PLAIN = (*IN_32_BITS, "machine.memory_format=contiguous")
 ROWS = {
     "plain": Row("plain", False, PLAIN),
     "plain, kept": Row("plain", True, PLAIN),
@@ -145,12 +146,12 @@ def measure(args: argparse.Namespace, row: Row, folder: Path) -> Measured:
     """Images/s of the row's loop, seconds of augmentation an image, the peak in MiB, and what was computed on."""
     allocator.keep_freed_memory()
     (folder / "drawn.yaml").write_text(DRAWN)
-    settings = [*args.overrides, *row.settings, f"train.workers={args.workers}"]
+    settings = [*args.overrides, *row.settings, f"machine.workers={args.workers}"]
     config = load(args.config or folder / "drawn.yaml", settings)
     images = config.train.batch * args.steps
     paths, targets = of_competition(config, images) if args.config else drawn(folder, images)
     epoch, about = LOOPS[row.loop](config, paths, targets, folder)
-    on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
+    on_gpu = torch.cuda.is_available() and config.machine.device != "cpu"
     clock = time.perf_counter if on_gpu or args.workers else time.process_time
     start = clock()
     epoch()
@@ -210,7 +211,7 @@ def plain_loop(config: Config, paths: Sequence[Path], targets: np.ndarray, _: Pa
     augment = Augment(config.augment, config.images, size)
     resample = INTERPOLATIONS[blueprint.interpolation]
     images = PlainImages(paths, targets, augment, size, resample, blueprint.mean, blueprint.std)
-    batches = DataLoader(images, config.train.batch, shuffle=True, drop_last=True, num_workers=config.train.workers)
+    batches = DataLoader(images, config.train.batch, shuffle=True, drop_last=True, num_workers=config.machine.workers)
     model = model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
@@ -250,7 +251,7 @@ def make_trainer(config: Config, paths: Sequence[Path], targets: np.ndarray, fol
     """The pipeline's own trainer, warm; its epoch has all images."""
     classes, size = int(targets.max()) + 1, config.images.size
     model, blueprint = backbones.build(config.backbone, classes, size)
-    chosen = hardware.choose(config.train, model, size, folder / "hardware.json")
+    chosen = hardware.choose(config.machine, model, size, config.train.part, folder / "hardware.json")
     rows = np.arange(len(paths))
     task = Task(
         identity="benchmark",

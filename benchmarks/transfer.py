@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
@@ -85,7 +85,7 @@ def results(path: Path, args: argparse.Namespace) -> Iterator[dict]:
     """A row for each share, repeat and way."""
     with TemporaryDirectory() as folder:
         place = (f"runs={folder}", f"images.size={args.size}", "tracking.wandb=off")
-        full = Experiment.open(config.load(path, place))
+        full = Experiment.open(config_file.load(path, place))
         for repeat in range(args.seed, args.seed + args.repeats):
             for share in args.shares:
                 about = {"data": path.parent.name, "share": share, "repeat": repeat}
@@ -110,7 +110,7 @@ class Subset:
 
     def experiment(self, words: Sequence[str] = ()) -> Experiment:
         """With the competition's own config, and more words."""
-        return self.of(config.load(self.path, [*self.place, *words]))
+        return self.of(config_file.load(self.path, [*self.place, *words]))
 
     def of(self, settings: Config) -> Experiment:
         """With any config."""
@@ -163,7 +163,7 @@ def compare(data: Subset, args: argparse.Namespace) -> Iterator[tuple[str, float
         for name, (words, stages) in PROBES.items()
     }
     for name, words in FINETUNED.items():
-        words = [*common, *words, f"train.lr={LR.get(name, args.lr)}"]
+        words = [*common, *words, f"optim.lr={LR.get(name, args.lr)}"]
         ways[name] = run(data.experiment([*words, f"train.epochs={epochs_for(data, words, args.seconds)}"]))
     ways["advice"] = advised(data, plain, args.pool)
     ways[EVERYTHING] = blended([ways[name] for name in MEMBERS], plain)
@@ -194,7 +194,7 @@ def advised(data: Subset, plain: Experiment, pool: Sequence[str]) -> Way:
         for experiment in [*advice.pool, *advice.tried]:
             file = Path(folder) / f"{experiment.name}.yaml"
             file.write_text(experiment.text)
-            members.append(run(data.of(config.load(file, data.place))))
+            members.append(run(data.of(config_file.load(file, data.place))))
     both = blended(members, plain)
     return replace(both, seconds=diagnosed + both.seconds)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common.config import load
+from foldcraft.common.config_file import load_all
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     words = args.overrides
     if not any(word.startswith("tracking.wandb=") for word in words):
         words = [*words, "tracking.wandb=off"]
-    configs = [load(Path(name), words) for name in (PROBE, FINETUNE)]
+    configs = load_all([Path(PROBE), Path(FINETUNE)], words)
 
     import infer
     import report

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.views import cli
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def methods_named(name: str | None) -> list[Method] | None:
-    """The one way to blend of that name; None where none is asked for.
+    """The one blending method of that name; None where none is asked for.
 
     Raises:
         FoldcraftError: there is none of that name.
@@ -87,7 +87,7 @@ def methods_named(name: str | None) -> list[Method] | None:
     if name is None:
         return None
     if name not in METHODS:
-        raise FoldcraftError(f"no way to blend is called {name!r}", "--method", suggest(name, list(METHODS)))
+        raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
     return [METHODS[name]()]
 
 
@@ -164,7 +164,7 @@ def make_soup(args: argparse.Namespace, command: str) -> int:
     configs = soup_ingredients.with_seeds(cli.load_configs(args), args.seeds)
     names, overrides = cli.words_of(args)
     first, name = Path(names[0] if names else cli.DEFAULT_CONFIG), args.name or "soup"
-    to_be = config.load(first, [*overrides, f"experiment={name}"])
+    to_be = config_file.load(first, [*overrides, f"experiment={name}"])
     target = first.with_name(f"{name}.yaml")
     soup_ingredients.check_target(target)
     soup_ingredients.check_free(to_be)

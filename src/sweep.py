@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     file = Path(names[0] if names else cli.DEFAULT_CONFIG)
 
     def load(more: Sequence[str]) -> Config:
-        return config.load(file, [*words, *more])
+        return config_file.load(file, [*words, *more])
 
     from foldcraft.study import fold_file, search_space
 

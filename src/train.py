@@ -4,7 +4,7 @@ A fold that was interrupted goes on where it was; one that is done is skipped. W
 into folds yet, that is done first.
 
   python src/train.py --config configs/digits/finetune.yaml --fold all
-  python src/train.py --config C --fold 0,2 train.lr=0.0005 experiment=slower
+  python src/train.py --config C --fold 0,2 optim.lr=0.0005 experiment=slower
   python src/train.py --config C --fold all --jobs 2
   python src/train.py --config A B --fold all          # one experiment after the other
   torchrun --nproc-per-node 2 src/train.py --config C --fold 0

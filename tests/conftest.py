@@ -39,7 +39,8 @@ folds: {count: 3}
 images: {size: 16}
 augment: {preset: light}
 backbone: {name: test_resnet, weights: none}
-train: {epochs: 2, batch: 8, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 2, batch: 8}
+machine: {workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity, hflip]}
 tracking: {wandb: "off"}
 """

@@ -53,11 +53,12 @@ images: {size: 16}
 augment: {preset: light}
 backbone: {name: test_resnet, weights: none}
 finetune: {head_init: probe}
-train: {epochs: 2, batch: 8, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 2, batch: 8}
+machine: {workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity, hflip]}
 tracking: {wandb: "off"}
 """
-STUDENT = "extends: tiny.yaml\ndistill: {teachers: [tiny], share: 0.5, pseudo: 0.2}\ntrain: {lr: auto}\n"
+STUDENT = "extends: tiny.yaml\ndistill: {teachers: [tiny], share: 0.5, pseudo: 0.2}\noptim: {lr: auto}\n"
 TINY, BOTH = ["--config", "tiny.yaml"], ["--config", "tiny.yaml", "student.yaml"]
 CHAIN = [
     ["split", *TINY],

@@ -105,7 +105,7 @@ def main(config: str, rounds: int) -> None:
     outcomes = []
     for number in range(rounds):
         runs = Path(f"stormy{number}")
-        mine = [*words, f"runs={runs}", f"train.workers={number % 2}"]
+        mine = [*words, f"runs={runs}", f"machine.workers={number % 2}"]
         for phase, (ready, delay) in moments(runs, random.Random(number)).items():
             kills[phase] = kills.get(phase, 0) + kill_when(mine, ready, delay)
         finish(mine)

@@ -101,13 +101,13 @@ def test_no_such_config(workplace: Path, command: Command, name: str):
     ("word", "named"),
     [
         ("train.epoch=3", ("'train.epoch'", "did you mean 'train.epochs'", "tiny.yaml")),
-        ("lr=0.1", ("'lr'", "did you mean 'train.lr'")),
-        ("train.lr=-1", ("train.lr = -1", "greater than 0")),
+        ("lr=0.1", ("'lr'", "did you mean 'optim.lr'")),
+        ("optim.lr=-1", ("optim.lr = -1", "greater than 0")),
         ("images.resize=stretch", ("images.resize = 'stretch'", "'squash'", "'pad'")),
         ("folds.count=one", ("folds.count = 'one'", "integer")),
         ("train=5", ("train",)),
         ("experiment=../up", ("experiment",)),
-        ("train.lr", ("'train.lr'", "key=value")),
+        ("optim.lr", ("'optim.lr'", "key=value")),
     ],
     ids=["typo", "no section", "range", "choice", "type", "section", "name", "no equals sign"],
 )
@@ -388,13 +388,13 @@ def test_infer_before_training(split: Path, command: Command):
 def test_a_checkpoint_of_other_settings(begun: Path, command: Command):
     """What has changed is said, and with the old settings the training goes on."""
     kept = (FOLD / "last.ckpt").read_bytes()
-    outcome = command("train", "--config", begun, "--fold", "0", "train.epochs=2", "train.lr=0.01")
-    mistake(outcome, str(FOLD), "train.lr was 0.001, is 0.01", "experiment=")
+    outcome = command("train", "--config", begun, "--fold", "0", "train.epochs=2", "optim.lr=0.01")
+    mistake(outcome, str(FOLD), "optim.lr was 0.001, is 0.01", "experiment=")
     assert (FOLD / "last.ckpt").read_bytes() == kept
     assert "goes on after epoch 1" in fine(command("train", "--config", begun, "--fold", "0", "train.epochs=2")).out
 
 
-@pytest.mark.parametrize("word", ["train.lr=0.01", "backbone.name=resnet10t", "seed=1"])
+@pytest.mark.parametrize("word", ["optim.lr=0.01", "backbone.name=resnet10t", "seed=1"])
 def test_a_checkpoint_copied_from_another_experiment(begun: Path, command: Command, word: str):
     other = FOLD.parents[1] / "other" / "fold0"
     other.mkdir(parents=True)
@@ -406,10 +406,10 @@ def test_a_checkpoint_copied_from_another_experiment(begun: Path, command: Comma
 
 
 def test_a_finished_fold_of_other_settings(trained: Path, command: Command):
-    words = ("train.epochs=1", "train.lr=0.01")
+    words = ("train.epochs=1", "optim.lr=0.01")
     outcome = command("train", "--config", trained, "--fold", "0", *words)
-    mistake(outcome, str(FOLD), "train.lr was 0.001, is 0.01", "experiment=")
-    mistake(command("infer", "--config", trained, *words), str(FOLD), "train.lr was 0.001, is 0.01")
+    mistake(outcome, str(FOLD), "optim.lr was 0.001, is 0.01", "experiment=")
+    mistake(command("infer", "--config", trained, *words), str(FOLD), "optim.lr was 0.001, is 0.01")
 
 
 class Intruder:

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.data import competition, folds
 
-QUICK = ["train.epochs=1", "train.device=cpu", "train.precision=32-true", "train.memory_format=channels_last"]
+QUICK = ["train.epochs=1", "machine.device=cpu", "machine.precision=32-true", "machine.memory_format=channels_last"]
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_commands_work_as_typed_in_a_fresh_clone(workplace: Path, command, alone
 
 
 def test_frozen_folds_in_git_fit_the_bundled_digits(workplace: Path) -> None:
-    settings = config.load(ROOT / "configs" / "default.yaml")
+    settings = config_file.load(ROOT / "configs" / "default.yaml")
     data = competition.read(settings)
     kept = folds.read(ROOT / "folds" / "digits.csv", data)
     assert (len(data.train_ids), len(data.test_ids), kept.count) == (1347, 450, settings.folds.count)

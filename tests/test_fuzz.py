@@ -26,7 +26,7 @@ from fuzzing import DEEP, MILLION, SUFFIXES, attempt, damaged, images, inputs, j
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foldcraft.common import checksums, config
+from foldcraft.common import checksums, config, config_file, config_reference
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data import competition, folds, splitting
@@ -38,7 +38,7 @@ from foldcraft.predictions.store import Origin, Predictions
 from foldcraft.submission import build, ledger
 
 Command = Callable[..., Outcome]
-KEYS = [name for name, *_ in config.describe()]
+KEYS = [name for name, *_ in config_reference.describe()]
 EMPTY = "competition: {name: shapes}\nbackbone: {name: test_resnet, weights: none}\n"
 
 
@@ -138,7 +138,7 @@ odd_yaml = st.sampled_from(
         "true: 2\n1.5: 3\n",
         "2001-01-01: 3\n",
         "train: {1: 2}\n",
-        "train.lr: 3\n",
+        "optim.lr: 3\n",
         "--- {}\n--- {}\n",
         "%YAML 9.9\n---\nseed: 1\n",
         "%TAG ! tag:x,2000:\n---\nseed: !y 1\n",
@@ -161,7 +161,7 @@ odd_yaml = st.sampled_from(
         "backbone: null\n",
         "images: []\n",
         "augment: {transforms: [{OneOf: {transforms: [{OneOf: {transforms: []}}]}}]}\n",
-        "train: {lr: .nan, clip: .inf}\n",
+        "optim: {lr: .nan, clip: .inf}\n",
         "images: {max_value: .inf}\n",
     ]
 )
@@ -200,10 +200,10 @@ def config_files(draw: st.DrawFn) -> bytes:
 @given(data=config_files())
 def test_a_config(fresh: Callable[[], Path], data: bytes):
     folder = fresh()
-    made = attempt(lambda: config.load(write(folder / "odd.yaml", data)))
+    made = attempt(lambda: config_file.load(write(folder / "odd.yaml", data)))
     if made is not None:  # what is written into a run loads as the same
         again = write(folder / "again.yaml", made.to_yaml())
-        assert attempt(lambda: config.load(again)) == made
+        assert attempt(lambda: config_file.load(again)) == made
     assert not Path("intruded").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_tower_of_configs_that_extend_each_other(fresh: Callable[[], Path], wi
         parent = f"{level + 1}.yaml" if level + 1 < depth or not circle else "0.yaml"
         write(folder / f"{level}.yaml", f"extends: [{', '.join([parent] * width)}]\n")
     write(folder / f"{depth}.yaml", EMPTY)
-    attempt(lambda: config.load(folder / "0.yaml"))
+    attempt(lambda: config_file.load(folder / "0.yaml"))
 
 
 @inputs(0.08)
@@ -238,13 +238,13 @@ def test_a_tower_of_configs_that_extend_each_other(fresh: Callable[[], Path], wi
                     "a..b=1",
                     "a[0]=1",
                     "train[=1",
-                    "train.lr.x=1",
+                    "optim.lr.x=1",
                     "seed.a=1",
                     "competition=3",
                     "train={}",
                     "a.=1",
                     "[a]=1",
-                    "train.lr=9" + "9" * 5000,
+                    "optim.lr=9" + "9" * 5000,
                 ]
             ),
         ),
@@ -253,7 +253,7 @@ def test_a_tower_of_configs_that_extend_each_other(fresh: Callable[[], Path], wi
 )
 def test_words_on_the_command_line(fresh: Callable[[], Path], words: list[str]):
     path = write(fresh() / "plain.yaml", EMPTY)
-    attempt(lambda: config.load(path, words))
+    attempt(lambda: config_file.load(path, words))
 
 
 # Tables
@@ -652,7 +652,7 @@ def test_small_json_files(fresh: Callable[[], Path], data: bytes | str):
     read = attempt(folder.read_manifest)
     assert read is None or isinstance(read, dict)
     memory = write(folder.path / "hardware.json", data)
-    chosen = attempt(lambda: hardware.for_inference(config.TrainConfig(device="cpu"), memory))
+    chosen = attempt(lambda: hardware.for_inference(config.MachineConfig(device="cpu"), memory))
     assert chosen is not None
 
 

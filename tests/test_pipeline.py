@@ -14,7 +14,8 @@ import yaml
 from conftest import CONFIG, draw_shape, real_data, real_weights
 from PIL import Image
 
-from foldcraft.common.config import Config, load
+from foldcraft.common.config import Config
+from foldcraft.common.config_file import load
 from foldcraft.data import image_cache
 from foldcraft.predictions import inference, tta
 from foldcraft.predictions import store as prediction_store
@@ -22,7 +23,7 @@ from foldcraft.predictions.experiment import Experiment
 from foldcraft.submission.ledger import CHECK, COLUMNS
 from foldcraft.training.trainer import Trainer
 
-LEARNING = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
+LEARNING = ["train.epochs=8", "optim.lr=0.005", "augment.preset=none", "regularize.label_smoothing=0"]
 
 
 def ledger() -> pd.DataFrame:
@@ -181,7 +182,7 @@ def test_loss_that_is_no_number_names_the_images(shapes: Path, command, monkeypa
 
 def test_early_stopping_keeps_the_best_epoch(shapes: Path, command) -> None:
     command("split", "--config", shapes)
-    command("train", "--config", shapes, "--fold", "0", "train.epochs=30", "train.patience=2", "train.lr=0.000001")
+    command("train", "--config", shapes, "--fold", "0", "train.epochs=30", "train.patience=2", "optim.lr=0.000001")
 
     history = pd.read_csv("runs/shapes/tiny/fold0/history.csv")
     assert len(history) == int(history["score"].idxmax()) + 1 + 2
@@ -224,7 +225,8 @@ def test_real_backbone_learns_real_hands(workplace: Path, command, monkeypatch: 
     config.write_text(
         f"competition: {{name: hands, folder: {folder}, group: group}}\n"
         "images: {size: 64}\nbackbone: {name: mobilenetv2_035}\naugment: {preset: light, hflip: 0}\n"
-        "train: {epochs: 2, lr: 0.003, batch: 16, device: cpu}\ntracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
+        "train: {epochs: 2, batch: 16}\noptim: {lr: 0.003}\nmachine: {device: cpu}\n"
+        "tracking: {wandb: 'off'}\ntta: {views: [identity]}\n"
     )
     command("split", "--config", config)
     command("train", "--config", config, "--fold", "0")

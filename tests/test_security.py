@@ -18,7 +18,7 @@ from conftest import CONFIG, Outcome, draw_shape
 from fuzzing import images as samples
 from fuzzing import write
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.checked_array import DamagedRows, RowFile
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
@@ -161,7 +161,7 @@ def test_nor_can_a_config(shapes: Path, command: Command):
 
 
 def test_a_compressed_checkpoint_is_refused_unopened(workplace: Path):
-    """Sixty megabytes of noughts in a small file; a state that was saved here is stored as it is."""
+    """Sixty megabytes of zeros in a small file; a state that was saved here is stored as it is."""
     import zipfile
 
     plain = io.BytesIO()
@@ -189,7 +189,7 @@ def test_nothing_is_filled_in(workplace: Path, monkeypatch: pytest.MonkeyPatch, 
     path.write_text("extends: parent.yaml\n" + lines.get(place, ""))
     words = [f"tracking.project={text}"] if place == "word" else []
     with pytest.raises(FoldcraftError, match="neither settings nor environment variables") as error:
-        config.load(path, words)
+        config_file.load(path, words)
     assert KEY not in str(error.value)
 
 
@@ -197,7 +197,7 @@ def test_nothing_is_filled_in(workplace: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_yaml_makes_no_objects(workplace: Path, tag: str):
     Path("odd.yaml").write_text(f"{CONFIG}seed: {tag}\n")
     with pytest.raises(FoldcraftError, match="not a readable YAML file"):
-        config.load(Path("odd.yaml"))
+        config_file.load(Path("odd.yaml"))
     assert not Path("intruded").exists()
 
 
@@ -251,7 +251,7 @@ def secret(workplace: Path) -> Path:
 def test_paths_stay_in_the_input_folder(shapes: Path, secret: Path, key: str, place: str):
     word = f"competition.{key}={place.format(absolute=secret)}"
     with pytest.raises(FoldcraftError, match=rf"competition\.{key}: paths leave the input folder"):
-        competition.read(config.load(shapes, [word]))
+        competition.read(config_file.load(shapes, [word]))
 
 
 @pytest.mark.parametrize("row_id", ["../../../secret/000.png", "{absolute}/000.png"])
@@ -259,7 +259,7 @@ def test_ids_stay_in_the_input_folder(shapes: Path, secret: Path, row_id: str):
     table = Path("input/shapes/train.csv")
     table.write_text(table.read_text().replace("000.png", row_id.format(absolute=secret)))
     with pytest.raises(FoldcraftError, match=r"competition\.image: paths leave the input folder"):
-        competition.read(config.load(shapes, ["competition.image='{id}'"]))
+        competition.read(config_file.load(shapes, ["competition.image='{id}'"]))
 
 
 @pytest.mark.parametrize("what", ["image", "folder", "table"])
@@ -270,10 +270,10 @@ def test_links_that_lead_out_are_followed_only_when_asked(shapes: Path, secret: 
     link.rename(moved)
     link.symlink_to(moved.resolve(), target_is_directory=what == "folder")
     with pytest.raises(FoldcraftError, match="behind a symbolic link") as error:
-        competition.read(config.load(shapes))
+        competition.read(config_file.load(shapes))
     assert str(link) in str(error.value)
     assert "competition.follow_links=true" in str(error.value)
-    assert len(competition.read(config.load(shapes, ["competition.follow_links=true"])).train_ids) == 48
+    assert len(competition.read(config_file.load(shapes, ["competition.follow_links=true"])).train_ids) == 48
 
 
 def test_links_inside_and_a_folder_that_is_a_link_are_fine(shapes: Path, workplace: Path):
@@ -282,7 +282,7 @@ def test_links_inside_and_a_folder_that_is_a_link_are_fine(shapes: Path, workpla
     (inside / "train").symlink_to("pictures", target_is_directory=True)
     inside.rename(workplace / "elsewhere")
     inside.symlink_to(workplace / "elsewhere", target_is_directory=True)
-    assert len(competition.read(config.load(shapes)).train_paths) == 48
+    assert len(competition.read(config_file.load(shapes)).train_paths) == 48
 
 
 # Keys and terminals
@@ -366,4 +366,4 @@ def test_scaling_a_large_image_needs_no_more_than_its_bytes():
 def test_a_config_is_of_bounded_size(workplace: Path, text: str, named: str):
     path = write(workplace / "odd.yaml", CONFIG.replace("images:", "#") + text)
     with pytest.raises(FoldcraftError, match=named):
-        config.load(path)
+        config_file.load(path)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import CONFIG, ROOT, write_competition
 
-from foldcraft.common import config, view_names
+from foldcraft.common import config_file, view_names
 from foldcraft.predictions import tta
 
 HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
@@ -25,7 +25,7 @@ WORDS = {
 }
 WITHOUT_TABLES = ("ledger",)
 OLD = ("board", "ledger", "preview", "soup", "summary")  # names that commands had
-SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {train.lr: {values: [0.1, 0.2]}}}"
+SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {optim.lr: {values: [0.1, 0.2]}}}"
 
 # By name: the mistake, and what must be said of it.
 MISTAKES = {
@@ -144,7 +144,7 @@ def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> Non
 
     for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
         with pytest.raises(FoldcraftError, match=words[0].split("=")[0]):
-            Experiment.open(config.load(shapes, words))
+            Experiment.open(config_file.load(shapes, words))
 
 
 def test_every_view_that_has_a_name_can_be_looked_at() -> None:

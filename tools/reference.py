@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from foldcraft.common import config  # noqa: E402
+from foldcraft.common import config_reference  # noqa: E402
 from foldcraft.common.files import write_atomic  # noqa: E402
 from foldcraft.views import cli  # noqa: E402
 
@@ -32,7 +32,7 @@ def generated(root: Path) -> dict[Path, str]:
     before, _, rest = readme.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     return {
-        root / "configs" / "schema.json": json.dumps(config.json_schema(), indent=1) + "\n",
+        root / "configs" / "schema.json": json.dumps(config_reference.json_schema(), indent=1) + "\n",
         readme: f"{before}{BEGIN}\n\n{table()}\n{END}{after}",
     }
 
@@ -40,7 +40,7 @@ def generated(root: Path) -> dict[Path, str]:
 def table() -> str:
     """Every key as a Markdown table."""
     lines = ["| key | takes | default | what it is |", "|---|---|---|---|"]
-    for key, kind, default, description in config.describe():
+    for key, kind, default, description in config_reference.describe():
         cells = [f"`{key}`", kind, default if default in ("–", "required") else f"`{default}`", description]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,13 +1,18 @@
 """Settings: what extends what, what wins, which files of the repository are sound, and what decides a training."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from omegaconf import OmegaConf
 
-from foldcraft.common import config
-from foldcraft.common.config import Config, json_schema, load
+from foldcraft.common import config_reference
+from foldcraft.common.config import Config
+from foldcraft.common.config_file import load
+from foldcraft.common.config_reference import json_schema
 from foldcraft.common.errors import FoldcraftError
 
 ROOT = Path(__file__).parents[2]
@@ -31,21 +36,23 @@ def write(path: Path, text: str) -> Path:
 
 def test_extends_one_file_relative_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The path is seen from the file that holds it, not from the current folder; files above may extend on."""
-    write(tmp_path / "base" / "root.yaml", LEAST + "train: {epochs: 3, lr: 0.5}\n")
-    write(tmp_path / "base" / "middle.yaml", "extends: root.yaml\ntrain: {lr: 0.25}\n")
+    write(tmp_path / "base" / "root.yaml", LEAST + "train: {epochs: 3}\noptim: {lr: 0.5}\n")
+    write(tmp_path / "base" / "middle.yaml", "extends: root.yaml\noptim: {lr: 0.25}\n")
     leaf = write(tmp_path / "deep" / "er" / "leaf.yaml", "extends: ../../base/middle.yaml\nseed: 7\n")
     monkeypatch.chdir(tmp_path / "deep")
     made = load(leaf)
-    assert (made.train.epochs, made.train.lr, made.seed) == (3, 0.25, 7)
+    assert (made.train.epochs, made.optim.lr, made.seed) == (3, 0.25, 7)
     assert made == load(Path("er/leaf.yaml"))
 
 
 def test_of_several_the_later_wins_and_the_file_itself_over_all(tmp_path: Path):
-    write(tmp_path / "a.yaml", LEAST + "train: {epochs: 1, lr: 0.1, batch: 4}\ntta: {views: [identity, vflip]}\n")
-    write(tmp_path / "b.yaml", "train: {epochs: 2, lr: 0.2}\ntta: {views: [identity]}\n")
+    write(
+        tmp_path / "a.yaml", LEAST + "train: {epochs: 1, batch: 4}\noptim: {lr: 0.1}\ntta: {views: [identity, vflip]}\n"
+    )
+    write(tmp_path / "b.yaml", "train: {epochs: 2}\noptim: {lr: 0.2}\ntta: {views: [identity]}\n")
     path = write(tmp_path / "c.yaml", "extends: [a.yaml, b.yaml]\ntrain: {epochs: 3}\n")
     made = load(path)
-    assert (made.train.epochs, made.train.lr, made.train.batch) == (3, 0.2, 4)
+    assert (made.train.epochs, made.optim.lr, made.train.batch) == (3, 0.2, 4)
     assert made.tta.views == ["identity"]  # a list is replaced, not joined
 
 
@@ -85,11 +92,11 @@ def test_a_file_that_is_no_config_is_told_in_a_line(tmp_path: Path, text: str):
 
 
 def test_overrides_win_and_the_last_of_them_most(tmp_path: Path):
-    write(tmp_path / "root.yaml", LEAST + "train: {lr: 0.5}\n")
-    path = write(tmp_path / "a.yaml", "extends: root.yaml\ntrain: {lr: 0.25, epochs: 3}\n")
-    words = ["train.lr=0.1", "train.lr=2e-3", "backbone.name=resnet10t", "tta.views=[vflip]", "images.cache_size=null"]
+    write(tmp_path / "root.yaml", LEAST + "optim: {lr: 0.5}\n")
+    path = write(tmp_path / "a.yaml", "extends: root.yaml\ntrain: {epochs: 3}\noptim: {lr: 0.25}\n")
+    words = ["optim.lr=0.1", "optim.lr=2e-3", "backbone.name=resnet10t", "tta.views=[vflip]", "images.cache_size=null"]
     made = load(path, words)
-    assert (made.train.lr, made.train.epochs) == (0.002, 3)
+    assert (made.optim.lr, made.train.epochs) == (0.002, 3)
     assert (made.backbone.name, made.tta.views, made.images.cache_size) == ("resnet10t", ["vflip"], None)
 
 
@@ -108,7 +115,7 @@ def test_the_experiment_is_named_after_the_file_unless_it_is_named(tmp_path: Pat
         ("tta.q=1", "unknown key 'tta.q', known: tta.views"),
         ("train.epoch=3", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
         ("competition.idd=x", "unknown key 'competition.idd', did you mean 'competition.id'?"),
-        ("lr=0.1", "unknown key 'lr', did you mean 'train.lr'?"),
+        ("lr=0.1", "unknown key 'lr', did you mean 'optim.lr'?"),
         ("trian.lr=0.1", "unknown key 'trian', did you mean 'train'?"),
     ],
 )
@@ -120,10 +127,10 @@ def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path, wor
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path):
-    path = write(tmp_path / "a.yaml", "train: {epochs: 0, lr: fast}\nfolds: {count: 1}\nbackbone: {name: x}\n")
+    path = write(tmp_path / "a.yaml", "train: {epochs: 0}\noptim: {lr: fast}\nfolds: {count: 1}\nbackbone: {name: x}\n")
     with pytest.raises(FoldcraftError) as error:
         load(path)
-    for key in ("train.epochs = 0", "train.lr = 'fast'", "folds.count = 1", "'competition' is missing"):
+    for key in ("train.epochs = 0", "optim.lr = 'fast'", "folds.count = 1", "'competition' is missing"):
         assert key in str(error.value)
 
 
@@ -174,9 +181,26 @@ def test_the_schema_takes_any_part_of_a_config():
 
 
 def test_every_key_is_described():
-    rows = list(config.describe())
-    assert {"seed", "competition.id", "train.lr", "tta.views"} <= {name for name, *_ in rows}
+    rows = list(config_reference.describe())
+    assert {"seed", "competition.id", "optim.lr", "tta.views"} <= {name for name, *_ in rows}
     assert all(text and kind for _, kind, _, text in rows)
+
+
+def named_in(values: object, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """The dotted keys of a YAML file."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield ".".join((*place, str(key)))
+            yield from named_in(value, (*place, str(key)))
+
+
+def test_every_key_is_shown_in_a_config_or_in_the_guide():
+    """A setting that nobody meets is one that nobody needs."""
+    shown = set(re.findall(r"`([a-z0-9_.]+)[`:]", (ROOT / "docs" / "guide.md").read_text()))
+    for file in (ROOT / "configs").rglob("*.yaml"):
+        values = yaml.safe_load(file.read_text())
+        shown |= {*named_in(values), *values.get("parameters", {})}
+    assert [name for name, *_ in config_reference.describe() if name not in shown] == []
 
 
 @pytest.fixture
@@ -206,8 +230,8 @@ def test_views_left_out_are_those_that_training_shows(path: Path, words: list[st
         "tta.views=[identity]",
         "tracking.wandb=offline",
         "tracking.project=p",
-        "train.workers=3",
-        "train.device=cpu",
+        "machine.workers=3",
+        "machine.device=cpu",
         "competition.folder=/moved",
     ],
 )
@@ -219,9 +243,9 @@ def test_where_and_how_it_runs_does_not_change_what_is_trained(path: Path, word:
 @pytest.mark.parametrize(
     "word",
     [
-        "train.lr=0.002",
+        "optim.lr=0.002",
         "train.epochs=13",
-        "train.label_smoothing=0",
+        "regularize.label_smoothing=0",
         "seed=1",
         "images.size=64",
         "images.max_value=4095",
@@ -247,8 +271,8 @@ def test_what_is_written_into_a_run_loads_as_the_same(tmp_path: Path):
         "competition.id='07'",
         "competition.image='{a}/{b}.jpg'",
         "competition.folder=some where",
-        "train.lr=1e-5",
-        "train.ema_decay=0.5",
+        "optim.lr=1e-5",
+        "optim.ema_decay=0.5",
         "finetune.layer_decay=0.5",
         "backbone.args={drop_block_rate: 0.1, norm_layer: null}",
         "augment.transforms=[HorizontalFlip, {OneOf: {transforms: [Blur], p: 0.5}}, Affine: null]",

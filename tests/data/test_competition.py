@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from foldcraft.common.config import Config, load
+from foldcraft.common.config import Config
+from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
 from foldcraft.data import decoding, image_paths

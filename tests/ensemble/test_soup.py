@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from scipy.special import log_softmax
 from torch import nn
 
-from foldcraft.common import checksums, config
+from foldcraft.common import checksums, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.loader import PlainImages
@@ -30,15 +30,16 @@ from foldcraft.metrics import gain
 from foldcraft.metrics.gain import Gain
 from foldcraft.models import checkpoint
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.predictions import store
+from foldcraft.predictions import lineage, store
+from foldcraft.predictions.experiment import Experiment
 
 Command = Callable[..., Outcome]
 RUNS = Path("runs/shapes")
-LEARNING = "augment: {preset: none}\ntrain: {epochs: 8, lr: 0.005, label_smoothing: 0}\n"
+LEARNING = "augment: {preset: none}\ntrain: {epochs: 8}\noptim: {lr: 0.005}\nregularize: {label_smoothing: 0}\n"
 EXPERIMENTS = {
-    "a": "extends: tiny.yaml\nbackbone: {name: start, weights: pretrained}\ntrain: {epochs: 2, lr: 0.002}\n",
+    "a": "extends: tiny.yaml\nbackbone: {name: start, weights: pretrained}\ntrain: {epochs: 2}\noptim: {lr: 0.002}\n",
     "a-s1": "extends: a.yaml\nseed: 1\n",
-    "slow": "extends: a.yaml\nseed: 2\ntrain: {epochs: 1, lr: 0.0005}\n",
+    "slow": "extends: a.yaml\nseed: 2\ntrain: {epochs: 1}\noptim: {lr: 0.0005}\n",
     "loose": "extends: a.yaml\nfinetune: {batchnorm: train}\ntrain: {epochs: 1}\n",
     "loose-s1": "extends: loose.yaml\nseed: 1\n",
 }
@@ -90,7 +91,7 @@ def kitchen(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def pot_of(*names: str) -> SoupCandidates:
-    gathered = soup_ingredients.find_ingredients([config.load(Path(f"configs/{name}.yaml")) for name in names])
+    gathered = soup_ingredients.find_ingredients([config_file.load(Path(f"configs/{name}.yaml")) for name in names])
     return model_soup.open_candidates(gathered, Callback())
 
 
@@ -247,12 +248,13 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
     text = Path("configs/broth.yaml").read_text()
     words = "--soup --config configs/a.yaml configs/a-s1.yaml configs/slow.yaml --keep --name broth"
     assert f"#   python src/infer.py {words}\n" in text
-    made = config.load(Path("configs/broth.yaml"))
+    made = config_file.load(Path("configs/broth.yaml"))
     assert made.experiment == "broth"
-    members = list(made.soup)
+    made_of = lineage.soup_members(made)
+    members = list(made_of)
     assert 2 <= len(members) <= 3
     for name in members:
-        assert made.soup[name] == config.load(Path(f"configs/{name}.yaml")).training_fingerprint()
+        assert made_of[name] == config_file.load(Path(f"configs/{name}.yaml")).training_fingerprint()
     for fold in range(3):
         folder = RUNS / "broth" / f"fold{fold}"
         there = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
@@ -345,15 +347,15 @@ def test_weights_of_different_basins_are_no_soup(kitchen: Path, command: Command
         (["images.size=24"], "images.size is 16 and 24"),
         (["competition.name=dots"], "competition.name is 'shapes' and 'dots'"),
         (["finetune.mode=linear_probe"], "a: trains nothing"),
-        (["soup.b=abc"], "a: is a soup itself"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], said: str) -> None:
-    plain = config.load(Path("configs/a.yaml"))
+    plain = config_file.load(Path("configs/a.yaml"))
     with pytest.raises(FoldcraftError, match=said):
-        soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), words))
-    free = ["seed=9", "train.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
-    soup_ingredients.check(plain, config.load(Path("configs/a.yaml"), free))
+        soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), words))
+    free = ["seed=9", "optim.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
+    free += ["regularize.sam=0.1", "machine.workers=1"]
+    soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), free))
 
 
 @pytest.mark.parametrize(
@@ -396,11 +398,31 @@ def test_what_lies_on_disk_is_looked_at(kitchen: Path, command: Command) -> None
     assert "1 folds are finished by all of a, a-s1" in command("infer", "--soup", "--config", *files("a", "a-s1")).err
 
 
-def test_the_key_leaves_other_experiments_alone(kitchen: Path) -> None:
-    plain = config.load(Path("configs/a.yaml"))
-    assert "soup" not in plain.training_settings()
+def test_what_a_soup_is_the_mean_of_lies_beside_its_folds(kitchen: Path) -> None:
+    plain = config_file.load(Path("configs/a.yaml"))
     digests = {"a": "1234567890123456", "b": "12e4567890123456", "c.d": "0000000000000000"}
-    made = plain.model_copy(update={"soup": digests})
-    Path("configs/x.yaml").write_text(made.to_yaml())
-    assert config.load(Path("configs/x.yaml")).soup == digests
-    assert made.training_fingerprint() != plain.training_fingerprint()
+    made = plain.model_copy(update={"experiment": "mean"})
+    lineage.write_soup_members(made, digests)
+    assert lineage.soup_members(made) == digests
+    assert lineage.soup_members(plain) == {}
+    assert Experiment.open(made).identity.settings == made.training_fingerprint(digests)
+    assert Experiment.open(plain).identity.settings == plain.training_fingerprint()
+    assert made.training_fingerprint(digests) != plain.training_fingerprint()
+    with pytest.raises(FoldcraftError, match="mean: is a soup itself"):
+        soup_ingredients.check(plain, made)
+    (RUNS / "mean" / "soup.json").write_text('{"members": {"a": "other"}, "checksum": "0"}')
+    with pytest.raises(FoldcraftError, match=r"soup\.json: damaged"):
+        lineage.soup_members(made)
+
+
+def test_a_soup_whose_settings_have_a_key_for_it_is_one_still(kitchen: Path, command: Command) -> None:
+    """So they were written once: in the folds' settings, and in the config that the other commands took."""
+    made = config_file.load(Path("configs/a.yaml"), ["experiment=old"])
+    members = {"a": "1234567890123456", "a-s1": "12e4567890123456"}
+    text = f"{made.to_yaml()}soup: {json.dumps(members)}\n"
+    Path("configs/old.yaml").write_text(text)
+    (RUNS / "old" / "fold0").mkdir(parents=True)
+    (RUNS / "old" / "fold0" / "config.yaml").write_text(checksums.seal_text(text))
+    assert lineage.soup_members(config_file.load(Path("configs/old.yaml"))) == members
+    refused = command("train", "--config", "configs/old.yaml", "--fold", "0")
+    assert (refused.code, "old: is the mean of other experiments' weights" in refused.err) == (2, True), refused.err

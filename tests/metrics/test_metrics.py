@@ -19,7 +19,7 @@ from foldcraft.metrics.scores import METRICS
 
 def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
     if np.array_equal(truth, labels):
-        return 1.0  # where there is one class only, scikit-learn divides nought by nought
+        return 1.0  # where there is one class only, scikit-learn divides zero by zero
     return sk.cohen_kappa_score(truth, labels, labels=range(classes), weights="quadratic", sample_weight=weights)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft.common import fingerprint
-from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
+from foldcraft.common.config import BackboneConfig, FinetuneConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.backbones import Blueprint
@@ -282,7 +282,7 @@ def test_damaged_model_files_and_states_are_refused(tmp_path: Path) -> None:
 def scales(model: nn.Module, decay: float | str, pretrained: bool = True) -> dict[str, float]:
     """How fast each parameter learns, over the learning rate of the config."""
     settings = FinetuneConfig(layer_decay=decay)
-    optimizer = finetune.create_optimizer(model, settings, TrainConfig(lr=0.1), pretrained)
+    optimizer = finetune.create_optimizer(model, settings, OptimConfig(lr=0.1), pretrained)
     number_of = {id(value): name for name, value in model.named_parameters()}
     return {
         number_of[id(value)]: group["lr"] / 0.1 * group.get("lr_scale", 1)
@@ -337,7 +337,7 @@ def test_auto_decay_depends_on_the_net_and_on_what_it_has_learned() -> None:
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_norms_and_biases_do_not_decay(pretrained: bool) -> None:
     model, _ = backbones.build(config("test_resnet"), 3, 64)
-    optimizer = finetune.create_optimizer(model, FinetuneConfig(), TrainConfig(weight_decay=0.03), pretrained)
+    optimizer = finetune.create_optimizer(model, FinetuneConfig(), OptimConfig(weight_decay=0.03), pretrained)
     for group in optimizer.param_groups:
         assert {0.03 if value.ndim > 1 else 0 for value in group["params"]} == {group["weight_decay"]}
 
@@ -347,7 +347,7 @@ def test_norms_and_biases_do_not_decay(pretrained: bool) -> None:
 def test_frozen_statistics_stay_while_weights_learn(source: str, name: str, batchnorm: str) -> None:
     model, _ = backbones.build(config(name, source), 3, 64)
     settings = FinetuneConfig(batchnorm=batchnorm)
-    optimizer = finetune.create_optimizer(model, settings, TrainConfig(lr=0.01), pretrained=True)
+    optimizer = finetune.create_optimizer(model, settings, OptimConfig(lr=0.01), pretrained=True)
     model.eval()  # as validation leaves it
     before = {name: value.clone() for name, value in model.state_dict().items()}
     finetune.train_mode(model, settings)

@@ -324,7 +324,7 @@ def config(**changes: dict[str, Any]) -> Config:
         "images": {"size": SIZE},
         "augment": {"preset": "medium"},
         "backbone": {"name": "test_resnet", "weights": "none"},
-        "train": {"device": "cpu"},
+        "machine": {"device": "cpu"},
     }
     return Config.model_validate(
         {"experiment": "frozen"} | {name: {**values, **changes.get(name, {})} for name, values in sections.items()}

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from foldcraft.common.config import BackboneConfig, FinetuneConfig, TrainConfig
+from foldcraft.common.config import BackboneConfig, FinetuneConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.models import backbones, finetune, lora
 from foldcraft.models.inputs import Inputs
@@ -69,7 +69,7 @@ def moved(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 
 
 def optimizer_of(model: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
-    return finetune.create_optimizer(model, config, TrainConfig(lr=0.02, weight_decay=0.1), pretrained=True)
+    return finetune.create_optimizer(model, config, OptimConfig(lr=0.02, weight_decay=0.1), pretrained=True)
 
 
 def train(model: nn.Module, config: FinetuneConfig, steps: int = 2) -> nn.Module:

@@ -11,11 +11,11 @@ import timm
 import torch
 
 from foldcraft.common import checksums
-from foldcraft.common.config import TrainConfig
+from foldcraft.common.config import MachineConfig, TrainConfig
 from foldcraft.models import hardware, step_timing
 from foldcraft.models.hardware import Hardware
 
-CPU = TrainConfig(device="cpu")
+CPU = MachineConfig(device="cpu")
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def tried(monkeypatch: pytest.MonkeyPatch, clock: list[float], seconds: Callable
     return seen
 
 
-def measured(config: TrainConfig = CPU) -> Hardware:
-    return hardware._measure(config, "cpu", timm.create_model("test_resnet"), 32)
+def measured(machine: MachineConfig = CPU, part: int = 32) -> Hardware:
+    return hardware._measure(machine, "cpu", timm.create_model("test_resnet"), 32, part)
 
 
 def test_hardware_is_measured_told_and_kept(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
-    auto = ["train.precision=auto", "train.memory_format=auto", "experiment=measured"]
+    auto = ["machine.precision=auto", "machine.memory_format=auto", "experiment=measured"]
     command("split", "--config", shapes)
     first = command("train", "--config", shapes, "--fold", "0", *auto)
     kept = Path("runs/shapes/measured/hardware.json").read_text()
@@ -89,7 +89,7 @@ def test_more_than_plain_must_be_worth_it(
     rates: tuple[float, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
-    options, _ = hardware._options(TrainConfig(), "cpu")
+    options, _ = hardware._options(MachineConfig(), "cpu")
     names = [hardware._name(option) for option in options]
 
     best = hardware._plainest(options, dict(zip(names, rates, strict=False)))
@@ -151,7 +151,7 @@ def test_nothing_is_tried_where_one_combination_is_left(monkeypatch: pytest.Monk
     seen = tried(monkeypatch, clock, lambda option: 0.001)
     monkeypatch.setattr(hardware, "_has_bf16", lambda: False)
 
-    chosen = measured(TrainConfig(memory_format="contiguous"))
+    chosen = measured(MachineConfig(memory_format="contiguous"))
 
     assert (str(chosen), seen) == ("cpu 32-true contiguous", [])
     assert chosen.why() == "as the config says; bf16: not in this processor"
@@ -159,7 +159,7 @@ def test_nothing_is_tried_where_one_combination_is_left(monkeypatch: pytest.Monk
 
 def test_what_was_asked_for_is_used_though_the_processor_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_has_bf16", lambda: False)
-    options, left_out = hardware._options(TrainConfig(precision="bf16-mixed"), "cpu")
+    options, left_out = hardware._options(MachineConfig(precision="bf16-mixed"), "cpu")
     assert ({option.precision for option in options}, left_out) == ({"bf16-mixed"}, {})
 
 
@@ -182,7 +182,7 @@ def test_as_many_images_are_tried_as_training_takes_where_the_time_allows_it(
     monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
     seen = tried(monkeypatch, clock, lambda option: seconds)
 
-    chosen = measured(TrainConfig(batch=32, accumulate=2))
+    chosen = measured(part=TrainConfig(batch=32, accumulate=2).part)
 
     assert {count for _, count in seen[2:]} == {images}  # after two steps that tell how many it may be
     assert chosen.rates["32-true contiguous"] == pytest.approx(1 / seconds)
@@ -211,7 +211,7 @@ def test_a_trial_leaves_net_and_random_states_as_they_are() -> None:
     torch.manual_seed(3)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
 
-    hardware._measure(CPU, "cpu", net, 32)
+    hardware._measure(CPU, "cpu", net, 32, 32)
 
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()

@@ -16,7 +16,7 @@ WIDTHS, SHARES = (10, 14), (1.0, 3.0)
 
 
 def data(rows: int, width: int = sum(WIDTHS), seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of very different sizes, far from nought, two of them constant; classes that overlap."""
+    """Features of very different sizes, far from zero, two of them constant; classes that overlap."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, CLASSES, rows)
     centres = rng.normal(0, 0.8, (CLASSES, width))

@@ -64,7 +64,7 @@ def test_numbers_of_parameters_add_up(look) -> None:
 
 
 def test_learning_rates_are_those_of_the_layers(look) -> None:
-    seen, _ = look("train.lr=auto", "finetune.layer_decay=0.5", "train.weight_decay=0.1")
+    seen, _ = look("optim.lr=auto", "finetune.layer_decay=0.5", "optim.weight_decay=0.1")
     assert seen["peak_lr"] == 1e-3
     assert part(seen, "fc")["lr"] == [1e-3]
     assert part(seen, "layer4.0")["lr"] == [pytest.approx(5e-4)]

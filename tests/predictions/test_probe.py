@@ -188,9 +188,9 @@ def test_focal_loss_has_no_closed_form() -> None:
 def test_a_stage_of_weight_nought_is_a_stage_left_out() -> None:
     rows = data()
     without = linear_probe.solve(rows, ProbeConfig(stages=["head"]))
-    nought = linear_probe.solve(rows, ProbeConfig(stage_weights={"early": 0}))
-    np.testing.assert_allclose(nought.log_probs, without.log_probs, atol=1e-4)
-    assert nought.folds[0].head.weight[..., :12].abs().max() == 0
+    zero = linear_probe.solve(rows, ProbeConfig(stage_weights={"early": 0}))
+    np.testing.assert_allclose(zero.log_probs, without.log_probs, atol=1e-4)
+    assert zero.folds[0].head.weight[..., :12].abs().max() == 0
     both = linear_probe.solve(rows, ProbeConfig())
     assert np.abs(both.log_probs - without.log_probs).max() > 0.01
 
@@ -205,7 +205,7 @@ def test_a_heavier_stage_bears_more_of_the_head() -> None:
     assert share({"early": 0.3}) < share({}) < share({"early": 3})
 
 
-@pytest.mark.parametrize("weights", [{"haed": 2.0}, {"early": 0.0, "head": 0.0}], ids=["no such stage", "all nought"])
+@pytest.mark.parametrize("weights", [{"haed": 2.0}, {"early": 0.0, "head": 0.0}], ids=["no such stage", "all zero"])
 def test_stage_weights_that_cannot_be(weights: dict[str, float]) -> None:
     with pytest.raises(FoldcraftError, match="stage_weights"):
         linear_probe.solve(data(), ProbeConfig(stage_weights=weights))

@@ -17,7 +17,7 @@ from pseudo_terminal import screen
 from sklearn.datasets import load_digits
 from test_compare import simulated
 
-from foldcraft.common import checksums, config
+from foldcraft.common import checksums, config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
@@ -33,7 +33,8 @@ folds: {count: 3}
 images: {size: 16}
 augment: {preset: none, hflip: 0}
 backbone: {name: test_resnet, weights: none}
-train: {epochs: 2, batch: 32, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 2, batch: 32}
+machine: {workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity]}
 tracking: {wandb: "off"}
 """
@@ -74,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("folds/digits.csv").unlink()
         split.main(["--config", "c.yaml"])
         run(*PROBE)
-        run("experiment=net", "train.lr=0.00001", "train.epochs=1")
+        run("experiment=net", "optim.lr=0.00001", "train.epochs=1")
         run("experiment=stopped", "--fold", "0")
         run("experiment=stopped", "--fold", "1")
         fold = Path("runs/digits/stopped/fold1")
@@ -93,7 +94,7 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def experiment(*words: str) -> Experiment:
-    return Experiment.open(config.load(Path("c.yaml"), words))
+    return Experiment.open(config_file.load(Path("c.yaml"), words))
 
 
 def row(found: Ranking, name: str) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CONFIG, write_competition
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.metrics import scores as score_functions
@@ -87,7 +87,7 @@ def test_a_difference_of_a_size_that_could_show_mostly_does() -> None:
 
 
 def test_few_rows_prove_nothing_and_a_dozen_do() -> None:
-    """Three of three, where the bound lies on nought but for rounding, is what one in eight coins shows."""
+    """Three of three, where the bound lies on zero but for rounding, is what one in eight coins shows."""
     for seed in range(5):
         assert not compare(taken_apart(300, 3), seed=seed).best.is_real
     assert compare(taken_apart(300, 12)).best.is_real
@@ -206,7 +206,7 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
     assert command("split", "--config", "configs/plain.yaml").code == 0
 
     def leave(name: str, right: float, folds: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Path:
-        experiment = Experiment.open(config.load(Path(f"configs/{name}.yaml")))
+        experiment = Experiment.open(config_file.load(Path(f"configs/{name}.yaml")))
         data, rng = experiment.competition, np.random.default_rng(seed)
         for fold in folds:
             rows, folder = experiment.folds.valid_rows(fold), FoldFolder.of(experiment.config, fold)
@@ -226,7 +226,7 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
 def test_trained_experiments_are_compared(shapes: Path, command) -> None:
     """The whole way: two trainings, one of which has learned nothing, named by a config and by a run folder."""
     command("split", "--config", shapes)
-    learning = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
+    learning = ["train.epochs=8", "optim.lr=0.005", "augment.preset=none", "regularize.label_smoothing=0"]
     command("train", "--config", shapes, "--fold", "0,1")
     command("train", "--config", shapes, "--fold", "1,2", "experiment=longer", *learning)
 

@@ -10,8 +10,9 @@ import torch
 from conftest import CONFIG
 from torch import nn
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
 from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
@@ -49,14 +50,14 @@ def found() -> Diagnosis:
 
 
 @pytest.fixture
-def settings(shapes: Path) -> config.Config:
-    return config.load(shapes)
+def settings(shapes: Path) -> Config:
+    return config_file.load(shapes)
 
 
-def test_the_cell_follows_the_numbers_and_may_be_unknown(found: Diagnosis, settings) -> None:
+def test_amount_and_likeness_follow_the_numbers_and_may_be_unknown(found: Diagnosis, settings) -> None:
     little = advise(found, settings)
     assert (little.amount, little.likeness) == ("little", "dissimilar")
-    assert any("little + dissimilar" in reason for reason in little.reasons)
+    assert any("little data, unlike ImageNet" in reason for reason in little.reasons)
     like = replace(
         found, nets=[replace(found.nets[0], gap=Gain(0.001, 0.002))], more_data=Gain(0.0, 0.002), pool=["cnn"]
     )
@@ -78,7 +79,7 @@ def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
     assert read.tta.views == ["identity", "scale1.25"]
-    assert (read.finetune.mode, read.finetune.head_init, read.train.lr) == ("full", "random", 5e-4)
+    assert (read.finetune.mode, read.finetune.head_init, read.optim.lr) == ("full", "random", 5e-4)
     assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
     assert "0.8500" in advice.tried[0].text, "the number that led to it"
     probe, pool = written(advice.pool[0], tmp_path), written(advice.pool[2], tmp_path)
@@ -104,21 +105,21 @@ def test_the_log_loss_of_two_is_compared_by_groups() -> None:
     assert error == pytest.approx(0.1 / 1000**0.5, rel=0.1), "whole groups differ, not rows"
 
 
-def written(advised: Advised, folder: Path) -> config.Config:
+def written(advised: Advised, folder: Path) -> Config:
     """An advised config as a user would have it read."""
     path = folder / f"{advised.name}.yaml"
     path.write_text(advised.text)
-    return config.load(path)
+    return config_file.load(path)
 
 
 def test_a_flip_that_the_config_forbids_is_not_advised(found: Diagnosis, shapes: Path, tmp_path: Path) -> None:
-    advice = advise(found, config.load(shapes, ["augment.hflip=0"]))
+    advice = advise(found, config_file.load(shapes, ["augment.hflip=0"]))
     read = written(advice.tried[0], tmp_path)
     assert (read.augment.hflip, read.tta.views) == (0, ["identity", "scale1.25"])
     assert written(advice.pool[0], tmp_path).probe.mirror is False
     assert any("hflip: left out" in reason for reason in advice.reasons)
     lost = replace(found, views=[*found.views[:-1], replace(found.views[-1], keeps_label=False)])
-    assert written(advise(lost, config.load(shapes)).tried[0], tmp_path).tta.views == ["identity", "hflip"]
+    assert written(advise(lost, config_file.load(shapes)).tried[0], tmp_path).tta.views == ["identity", "hflip"]
 
 
 def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, settings, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_two_nets_are_fine_tuned_where_no_transformer_is(found: Diagnosis, setti
     advice = advise(cnns, settings)
     assert [advised.name for advised in advice.tried] == ["full_a", "full_b"]
     read = written(advice.tried[0], tmp_path)
-    assert (read.finetune.head_init, read.finetune.batchnorm, read.train.lr) == ("probe", "frozen", 1.5e-3)
+    assert (read.finetune.head_init, read.finetune.batchnorm, read.optim.lr) == ("probe", "frozen", 1.5e-3)
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(1153, 8), (2260, 5), (400, 24), (92, 143), (20, 285), (50_000, 2)])
@@ -208,7 +209,7 @@ def test_views_that_change_the_label_are_found_out(workplace: Path) -> None:
     frame[108:][["id"]].to_csv(folder / "test.csv", index=False)
     frame[108:][["id"]].assign(label="lying").to_csv(folder / "sample_submission.csv", index=False)
     Path("bars.yaml").write_text(CONFIG.replace("name: shapes", "name: bars"))
-    read = config.load(Path("bars.yaml"))
+    read = config_file.load(Path("bars.yaml"))
     from foldcraft.data import competition, folds, splitting
 
     folds.write(splitting.make(competition.read(read), read.folds), read.folds_file)

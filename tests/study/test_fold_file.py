@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import Outcome
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
 from foldcraft.study import fold_file
@@ -19,7 +19,7 @@ from foldcraft.study.audit.finding import Finding
 Command = Callable[..., Outcome]
 FOLDS = Path("folds/shapes.csv")
 SAID = "no folds yet: made folds/shapes.csv, 3 folds of 48 rows, stratified, seed 0; "
-SPACE = "{method: grid, metric: {name: mean, goal: maximize}, parameters: {train.lr: {values: [0.1]}}}"
+SPACE = "{method: grid, metric: {name: mean, goal: maximize}, parameters: {optim.lr: {values: [0.1]}}}"
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_several_processes_make_them_once(shapes: Path, monkeypatch: pytest.Monk
         return make(*words)
 
     monkeypatch.setattr(splitting, "make", slowly)
-    settings = config.load(shapes)
+    settings = config_file.load(shapes)
     with ThreadPoolExecutor(4) as pool:  # each takes the lock by a file of its own, as processes do
         list(pool.map(lambda _: fold_file.ensure(settings, said.append), range(4)))
     assert (len(made), len(said)) == (1, 1)
@@ -101,7 +101,7 @@ def test_several_processes_make_them_once(shapes: Path, monkeypatch: pytest.Monk
 
 
 def test_of_torchruns_processes_the_first_makes_them(shapes: Path, monkeypatch: pytest.MonkeyPatch):
-    settings, said = config.load(shapes), []
+    settings, said = config_file.load(shapes), []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     second = threading.Thread(target=fold_file.ensure, args=(settings, said.append))
@@ -121,7 +121,7 @@ def test_of_torchruns_processes_the_first_makes_them(shapes: Path, monkeypatch: 
 
 
 def test_an_audit_makes_them_where_nothing_asks_for_other_rows(shapes: Path):
-    settings, said = config.load(shapes), []
+    settings, said = config_file.load(shapes), []
     for name, severity in (("broken", "serious"), ("hidden_groups", "warning")):
         fold_file.ensure_after_audit(settings, [finding("odd", "warning"), finding(name, severity)], said.append)
         assert said.pop() == (
@@ -137,5 +137,5 @@ def test_an_audit_makes_them_where_nothing_asks_for_other_rows(shapes: Path):
 def test_an_audit_does_not_fail_where_no_folds_can_be_made(shapes: Path):
     Path("input/shapes/train/003.png").unlink()
     said: list[str] = []
-    fold_file.ensure_after_audit(config.load(shapes), [], said.append)
+    fold_file.ensure_after_audit(config_file.load(shapes), [], said.append)
     assert said[0].startswith("warning: no folds yet, and none can be made: input/shapes: 1 images are missing")

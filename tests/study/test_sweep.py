@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from foldcraft.common.config_renames import oldest
 from foldcraft.study import racing, search_space, sweep
 from foldcraft.training import fold as fold_training
 
@@ -139,12 +140,12 @@ def test_luck_of_equals() -> None:
     [
         ("method: annealing\nparameters: {seed: {values: [0]}}", "unknown method 'annealing'"),
         ("parametres: {seed: {values: [0]}}", "did you mean 'parameters'?"),
-        ("method: grid\nparameters: {train.lr: {min: 0.1, max: 1.0}}", "a grid needs values"),
-        ("parameters: {train.lr: {min: 1.0, max: 0.1}}", "no range"),
-        ("parameters: {train.lr: {min: 0.1, max: 1.0, distribution: log_normal}}", "unknown distribution"),
+        ("method: grid\nparameters: {optim.lr: {min: 0.1, max: 1.0}}", "a grid needs values"),
+        ("parameters: {optim.lr: {min: 1.0, max: 0.1}}", "no range"),
+        ("parameters: {optim.lr: {min: 0.1, max: 1.0, distribution: log_normal}}", "unknown distribution"),
         ("metric: {name: valid_loss}\nparameters: {seed: {values: [0]}}", "name oof or mean"),
         ("metric: {goal: minimize}\nparameters: {seed: {values: [0, 1]}}", "the goal of accuracy is to maximize"),
-        ("parameters: {train.learning_rate: {values: [0.1]}}", "did you mean 'train.lr'?"),
+        ("parameters: {train.learning_rate: {values: [0.1]}}", "did you mean 'optim.lr'?"),
         ("parameters: {tta.views: {values: [[identity], [hflip]]}}", "changes nothing in the training"),
         ("parameters: {}", "no parameters"),
     ],
@@ -174,13 +175,13 @@ def test_failures_are_told_and_three_in_a_row_end_it(shapes: Path, space: Path, 
 def test_bayes_and_ranges_reach_the_settings(shapes: Path, space: Path, command) -> None:
     space.write_text(
         "{name: b, run_cap: 3, parameters: {augment.hflip: {min: 0.1, max: 0.9}, seed: {min: 1, max: 9}, "
-        "train.lr: {min: 1e-5, max: 1e-2, distribution: log_uniform_values}}}"
+        "optim.lr: {min: 1e-5, max: 1e-2, distribution: log_uniform_values}}}"
     )
     assert command("sweep", "--config", shapes, "--space", space, *PROBE).code == 0
     for trial in tried("tiny-b"):
         kept = yaml.safe_load(Path(f"runs/shapes/{trial.user_attrs['experiment']}/fold0/config.yaml").read_text())
-        now = (kept["augment"]["hflip"], kept["seed"], kept["train"]["lr"])
-        assert now == pytest.approx(tuple(trial.params[key] for key in ("augment.hflip", "seed", "train.lr")))
+        now = (kept["augment"]["hflip"], kept["seed"], kept["optim"]["lr"])
+        assert now == pytest.approx(tuple(trial.params[oldest(key)] for key in ("augment.hflip", "seed", "optim.lr")))
         assert 1e-5 <= now[2] <= 1e-2
 
 

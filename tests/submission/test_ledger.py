@@ -246,7 +246,7 @@ def test_a_score_that_is_replaced_is_named(entered: Path, command: Command) -> N
         (["shapes_a", "public="], "'' is not a number"),
         (["shapes_a", "private=0.8", "public=81.2"], "accuracy cannot be 81.2; it is from 0 to 1"),
         (["shapes_v1.5", "public=-0.1"], "log_loss cannot be -0.1"),
-        (["shapes_a", "train.lr=0.1"], "'train.lr' is no leaderboard"),
+        (["shapes_a", "optim.lr=0.1"], "'optim.lr' is no leaderboard"),
         (["shapes_a", "0.8"], "'0.8' is not a score"),
         (["shapes_a", "public=0.8", "--config", "c.yaml"], "takes neither --config"),
     ],
@@ -397,7 +397,7 @@ def test_rows_find_each_other_by_their_ids(data: st.DataObject) -> None:
 
 
 def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: Command) -> None:
-    learning = ["train.epochs=8", "train.lr=0.005", "augment.preset=none", "train.label_smoothing=0"]
+    learning = ["train.epochs=8", "optim.lr=0.005", "augment.preset=none", "regularize.label_smoothing=0"]
     command("split", "--config", shapes)
     command("train", "--config", shapes, "--fold", "0", *learning)
     honest = command("infer", "--config", shapes, *learning)

@@ -13,7 +13,7 @@ from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.fingerprint import seed_from
@@ -59,7 +59,7 @@ def manifest(fold: int = 0, experiment: str = "tiny") -> dict[str, Any]:
 
 
 def workspace(path: Path, *words: str) -> Experiment:
-    return Experiment.open(config.load(path, words))
+    return Experiment.open(config_file.load(path, words))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     files = {file.name for file in FOLD.iterdir() if not file.name.startswith(".")}
     assert files == {"config.yaml", "model.safetensors", "oof.parquet", "test.parquet", "manifest.json"}
     assert manifest()["probe"]["stages"] == ["layer1.0", "layer2.0", "layer3.0", "layer4.0", "head"]
-    assert manifest()["probe"]["strength"] in config.load(split).probe.strengths
+    assert manifest()["probe"]["strength"] in config_file.load(split).probe.strengths
     again = fine(command("train", *words, "--fold", "all"))
     assert again.out.count("done before") == 3
     submitted = fine(command("infer", *words))
@@ -89,7 +89,7 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     experiment = workspace(split, PROBE)
     start = initialization.build(experiment, Callback())
     model = FoldModel.load(
-        experiment, FoldFolder.of(experiment.config, 0), hardware.for_features(experiment.config.train, False)
+        experiment, FoldFolder.of(experiment.config, 0), hardware.for_features(experiment.config.machine, False)
     )
     views = tuple(experiment.config.tta.views)
     for kept, anew in (
@@ -154,7 +154,7 @@ def test_a_probe_of_a_real_backbone_knows_real_hands(
         "competition: {name: hands, group: group, follow_links: true}\nfolds: {count: 2}\n"
         "images: {size: 64}\naugment: {hflip: 0}\n"
         "backbone: {name: mobilenetv2_035}\nfinetune: {mode: linear_probe}\n"
-        "train: {device: cpu}\ntta: {views: [identity]}\ntracking: {wandb: 'off'}\n"
+        "machine: {device: cpu}\ntta: {views: [identity]}\ntracking: {wandb: 'off'}\n"
     )
     fine(command("split", "--config", path))
     fine(command("train", "--config", path, "--fold", "0"))
@@ -181,7 +181,7 @@ def test_training_starts_from_the_closed_form_head_of_its_fold(split: Path) -> N
     experiment = workspace(split, FROM_PROBE, "augment.preset=none")
     start = initialization.build(experiment, Callback())
     raw = torch.from_numpy(np.array(start.train.pixels))
-    chosen = hardware.for_features(experiment.config.train, False)
+    chosen = hardware.for_features(experiment.config.machine, False)
     images = Preparation.of(start.blueprint, chosen)(raw)
     targets, classes = experiment.competition.targets, len(experiment.competition.classes)
     heads = []
@@ -225,7 +225,7 @@ def ended(experiment: Path) -> dict[str, bytes]:
         ("finetune.batchnorm=adapted",),
         ("finetune.mode=lora", "finetune.batchnorm=frozen", "backbone.drop=0.2"),
         ("finetune.mode=norm", "finetune.interpolate=true"),
-        ("finetune.mode=full", "train.lr=auto", "finetune.unfreeze_epochs=1"),
+        ("finetune.mode=full", "optim.lr=auto", "finetune.unfreeze_epochs=1"),
     ],
     ids=["adapted", "lora", "norm and interpolation", "found learning rate"],
 )
@@ -234,7 +234,7 @@ def test_a_training_from_the_probe_ends_alike_however_often_it_is_stopped(
 ) -> None:
     asked = ("train", "--config", split, "--fold", "0", FROM_PROBE, *words)
     fine(command(*asked, "runs=calm"))
-    if "train.lr=auto" in words:  # its short trainings have but one epoch
+    if "optim.lr=auto" in words:  # its short trainings have but one epoch
         monkeypatch.setattr("foldcraft.training.lr_search.SHARE", 0.1)
     with after_one_epoch():
         assert command(*asked, "runs=stormy").code == 130
@@ -248,7 +248,7 @@ def test_a_training_from_the_probe_ends_alike_however_often_it_is_stopped(
 
 
 def test_lora_leaves_the_weights_of_a_plain_net(split: Path, command: Command) -> None:
-    words = ("--config", split, FROM_PROBE, "finetune.mode=lora", "train.lr=0.05")
+    words = ("--config", split, FROM_PROBE, "finetune.mode=lora", "optim.lr=0.05")
     fine(command("train", *words, "--fold", "0,1"))
 
     model, blueprint, _ = checkpoint.load_model(FOLD / "model.safetensors")
@@ -266,7 +266,7 @@ def test_lora_leaves_the_weights_of_a_plain_net(split: Path, command: Command) -
 
 
 def test_three_learning_rates_are_tried_once_and_the_choice_is_kept(split: Path, command: Command) -> None:
-    words = ("train", "--config", split, "train.lr=auto", "train.epochs=1")
+    words = ("train", "--config", split, "optim.lr=auto", "train.epochs=1")
     first = fine(command(*words, "--fold", "0"))
 
     found = json.loads((EXPERIMENT / "lr.json").read_text())["found"]
@@ -282,7 +282,7 @@ def test_three_learning_rates_are_tried_once_and_the_choice_is_kept(split: Path,
 
 
 def test_a_begun_fold_goes_on_with_its_learning_rate(split: Path, command: Command, after_one_epoch) -> None:
-    words = ("train", "--config", split, "--fold", "0", "train.lr=auto")
+    words = ("train", "--config", split, "--fold", "0", "optim.lr=auto")
     with after_one_epoch():
         assert command(*words).code == 130
     kept = (EXPERIMENT / "lr.json").read_bytes()
@@ -296,15 +296,15 @@ def test_a_learning_rate_that_runs_away_is_passed_over(
     backward = Trainer._backward
 
     def runaway(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return backward(trainer, images, targets) * (float("nan") if trainer.config.train.lr > 1e-3 else 1)
+        return backward(trainer, images, targets) * (float("nan") if trainer.config.optim.lr > 1e-3 else 1)
 
     monkeypatch.setattr(Trainer, "_backward", runaway)
-    fine(command("train", "--config", split, "--fold", "0", "train.lr=auto", "train.epochs=1"))
+    fine(command("train", "--config", split, "--fold", "0", "optim.lr=auto", "train.epochs=1"))
     assert set(manifest()["lr_probe"]) == {"lr", "0.00017", "0.0005"}
 
     monkeypatch.setattr(Trainer, "_backward", lambda trainer, images, targets: torch.tensor(float("nan")))
-    words = ("train.lr=auto", "train.epochs=1", "experiment=lost")
-    mistake(command("train", "--config", split, "--fold", "0", *words), "train.lr", "give a number instead of auto")
+    words = ("optim.lr=auto", "train.epochs=1", "experiment=lost")
+    mistake(command("train", "--config", split, "--fold", "0", *words), "optim.lr", "give a number instead of auto")
 
 
 def test_a_validation_loss_that_is_no_number_is_not_the_best(
@@ -313,22 +313,22 @@ def test_a_validation_loss_that_is_no_number_is_not_the_best(
     validate = Trainer._validate
 
     def overflown(trainer: Trainer) -> dict[str, float]:
-        return validate(trainer) | ({"valid_loss": float("nan")} if trainer.config.train.lr < 3e-4 else {})
+        return validate(trainer) | ({"valid_loss": float("nan")} if trainer.config.optim.lr < 3e-4 else {})
 
     monkeypatch.setattr(Trainer, "_validate", overflown)
-    fine(command("train", "--config", split, "--fold", "0", "train.lr=auto", "train.epochs=1"))
+    fine(command("train", "--config", split, "--fold", "0", "optim.lr=auto", "train.epochs=1"))
     assert manifest()["lr"] >= 3e-4
 
 
 @pytest.mark.parametrize(
     ("word", "named"),
-    [("finetune.freeze_until=layer9", "layer9"), ("train.rdrop=1", "train.rdrop")],
+    [("finetune.freeze_until=layer9", "layer9"), ("regularize.rdrop=1", "regularize.rdrop")],
     ids=["freeze_until", "rdrop"],
 )
 def test_a_mistake_is_told_though_the_learning_rate_is_to_be_found(
     split: Path, command: Command, word: str, named: str
 ) -> None:
-    mistake(command("train", "--config", split, "--fold", "0", "train.lr=auto", word), named)
+    mistake(command("train", "--config", split, "--fold", "0", "optim.lr=auto", word), named)
 
 
 def test_epochs_follow_the_amount_of_data(split: Path, command: Command) -> None:
@@ -422,7 +422,7 @@ def test_the_best_point_is_found_for_all_rows(ends) -> None:
 def test_the_model_is_the_point_that_the_manifest_tells(
     split: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("train", "--config", split, "--fold", "0", FROM_PROBE, "train.lr=0.01")
+    words = ("train", "--config", split, "--fold", "0", FROM_PROBE, "optim.lr=0.01")
     fine(command(*words, "experiment=end"))
     monkeypatch.setattr(wise_ft, "POINTS", (0.25, 0.5))
     done = fine(command(*words, "finetune.interpolate=true"))

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import Config, FinetuneConfig, TrainConfig
+from foldcraft.common.config import Config, FinetuneConfig, MachineConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import loader
 from foldcraft.data.image_cache import ImageStore
@@ -58,14 +58,14 @@ def test_a_card_that_does_not_compute_is_named_and_left_alone(
 ) -> None:
     probe = ["finetune.mode=linear_probe", "experiment=probe"]  # torch's optimizers ask the card themselves
     command("split", "--config", shapes)
-    done = command("train", "--config", shapes, "--fold", "0,1", "train.device=auto", *probe)
-    asked_for = command("train", "--config", shapes, "--fold", "2", "train.device=cuda", *probe)
+    done = command("train", "--config", shapes, "--fold", "0,1", "machine.device=auto", *probe)
+    asked_for = command("train", "--config", shapes, "--fold", "2", "machine.device=cuda", *probe)
 
     assert done.code == 0
     (told,) = caplog.messages
     assert re.fullmatch(r"warning: Tesla P100 does not .* CUDA error: no kernel image is [^\n]*; cpu is used", told)
     assert asked_for.code == 2
-    assert asked_for.err.startswith("error: train.device: Tesla P100 does not compute")
+    assert asked_for.err.startswith("error: machine.device: Tesla P100 does not compute")
     assert asked_for.err.count("\n") == 1
 
 
@@ -76,7 +76,7 @@ def test_a_card_that_emulates_bf16_is_tried_in_fp16(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     monkeypatch.setattr(hardware, "this_machine", str)
-    assert {option.precision for option in hardware._options(TrainConfig(), "cuda")[0]} == {"32-true", half}
+    assert {option.precision for option in hardware._options(MachineConfig(), "cuda")[0]} == {"32-true", half}
 
 
 def test_32_bits_are_the_same_before_training_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "where"),
     [
         ("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has 1.00 GiB free.\nmore", "train.batch: CUDA out of"),
-        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "train.workers: DataLoader worker (pid 7)"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "machine.workers: DataLoader worker (pid 7)"),
         ("[pair.cc:5] gloo: Connection closed by peer [::1]:5", "torchrun: another process of this training has ended"),
     ],
 )
@@ -123,9 +123,9 @@ def test_a_worker_that_dies_ends_the_training_in_one_line(
 ) -> None:
     monkeypatch.setattr(TrainImages, "_batch", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     command("split", "--config", shapes)
-    done = command("train", "--config", shapes, "--fold", "0", "train.workers=1")
+    done = command("train", "--config", shapes, "--fold", "0", "machine.workers=1")
     assert done.code == 2
-    assert done.err.startswith("error: train.workers: DataLoader worker")
+    assert done.err.startswith("error: machine.workers: DataLoader worker")
     assert done.err.count("\n") == 1
 
 
@@ -148,7 +148,7 @@ def test_too_little_shared_memory_is_told_and_gets_fewer_workers(
     batch = 8 * 16 * 16 * 3
     monkeypatch.setattr(loader, "shared_room", lambda: 3 * batch)
     command("split", "--config", shapes)
-    done = command("train", "--config", shapes, "--fold", "0", "train.workers=2", "train.epochs=1")
+    done = command("train", "--config", shapes, "--fold", "0", "machine.workers=2", "train.epochs=1")
     assert done.code == 0
     assert "warning: /dev/shm has room for the batches of 1 of 2 workers; give it more" in " ".join(done.out.split())
 
@@ -161,7 +161,7 @@ def test_a_batch_that_finds_no_room_ends_the_training(shapes: Path, command, mon
 
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
     command("split", "--config", shapes)
-    done = command("train", "--config", shapes, "--fold", "0", "train.workers=1")
+    done = command("train", "--config", shapes, "--fold", "0", "machine.workers=1")
     assert done.code == 2
     assert re.match(r"error: /dev/shm: .*No space left on device.*; give it more \(docker run", done.err)
     assert done.err.count("\n") == 1
@@ -254,9 +254,9 @@ def fake_gpu_trainer(
     "sections",
     [
         {"train": {"batch": 8}},
-        {"train": {"batch": 8, "imbalance": "weighted", "sam": 0.05}, "augment": {"mixup": 0.4}},
+        {"train": {"batch": 8, "imbalance": "weighted"}, "regularize": {"sam": 0.05}, "augment": {"mixup": 0.4}},
         {"train": {"batch": 8, "imbalance": "logit_adjusted", "accumulate": 2}, "augment": {"cutmix": 1.0}},
-        {"train": {"batch": 8, "imbalance": "focal", "swa": 0.5}, "finetune": {"unfreeze_epochs": 2}},
+        {"train": {"batch": 8, "imbalance": "focal"}, "optim": {"swa": 0.5}, "finetune": {"unfreeze_epochs": 2}},
     ],
 )
 @pytest.mark.parametrize("net", ["test_resnet", "test_vit"])
@@ -279,7 +279,7 @@ def test_the_optimizer_takes_one_pass_on_a_gpu(scaled: bool, fused: bool | None)
     """Fused, but where fp16 has the gradients scaled: Fabric cannot clip those of a fused optimizer."""
     model = timm.create_model("test_resnet", num_classes=3)
     with FakeTensorMode():
-        made = finetune.create_optimizer(on_fake_gpu(model), FinetuneConfig(), TrainConfig(), False, scaled)
+        made = finetune.create_optimizer(on_fake_gpu(model), FinetuneConfig(), OptimConfig(), False, scaled)
     assert made.defaults["fused"] is fused
 
 

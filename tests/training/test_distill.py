@@ -23,7 +23,8 @@ import split
 import train
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig, load
+from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig
+from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
@@ -159,7 +160,7 @@ def test_nothing_of_other_folds_is_needed(place: Path, command: Command) -> None
 @pytest.fixture
 def relabelled(place: Path) -> Callable[..., None]:
     """Trains teacher and student of fold 0, having handed the labels of some rows round: `relabelled("runs", rows)`."""
-    plain = ("folds.scheme=plain", "train.lr=0.005", "train.label_smoothing=0")
+    plain = ("folds.scheme=plain", "optim.lr=0.005", "regularize.label_smoothing=0")
     taught = (*BOTH, "augment.mixup=0.3", "train.imbalance=weighted")
     original = pd.read_csv("input/shapes/train.csv", dtype=str)
 
@@ -405,7 +406,7 @@ def test_resumed_to_the_same_bits(place: Path, command: Command, after_one_epoch
     fine(command("infer", "--config", CONFIG_FILE, "tta.views=[vflip]"))
     monkeypatch.setattr(distillation, "predict_teachers", None)
 
-    again = fine(study(command, *words, "train.workers=1"))
+    again = fine(study(command, *words, "machine.workers=1"))
 
     assert "goes on after epoch 1" in again.out
     assert same(weights("student"), calm)
@@ -420,14 +421,14 @@ def test_answers_of_another_experiment_are_asked_again_and_damaged_ones_told(
         study(command, *BOTH)
     shutil.copy(file, "kept")
     (RUNS / "student/fold0/last.ckpt").unlink()
-    fine(study(command, *BOTH, "train.lr=0.002"))
+    fine(study(command, *BOTH, "optim.lr=0.002"))
     calm = weights("student")
     shutil.rmtree(RUNS / "student")
     (RUNS / "student/fold0").mkdir(parents=True)
     file.write_bytes(Path("kept").read_bytes()[:40])
-    mistake(study(command, *BOTH, "train.lr=0.002"), str(file), "damaged")
+    mistake(study(command, *BOTH, "optim.lr=0.002"), str(file), "damaged")
     file.unlink()
-    fine(study(command, *BOTH, "train.lr=0.002"))
+    fine(study(command, *BOTH, "optim.lr=0.002"))
     assert same(weights("student"), calm)
 
 
@@ -437,7 +438,7 @@ def test_a_learning_rate_is_found_with_teachers_too(place: Path, command: Comman
     monkeypatch.setattr(
         Trainer, "run", lambda trainer, state: (learned.append(trainer.task.lesson), run(trainer, state))[1]
     )
-    words = (*BOTH, "train.lr=auto")
+    words = (*BOTH, "optim.lr=auto")
     fine(study(command, *words, fold=1))
     fine(study(command, *words, fold=0))
 
@@ -583,7 +584,7 @@ def test_a_teacher_that_was_trained_again_has_another_student(place: Path, comma
     assert "done before" in fine(study(command, *STUDENT)).out, "a student can be used without its teacher"
     fine(command("infer", "--config", CONFIG_FILE, *STUDENT))
 
-    fine(study(command, "train.lr=0.002"))
+    fine(study(command, "optim.lr=0.002"))
 
     mistake(study(command, *STUDENT), "student/fold0", "folds or teachers")
     mistake(command("infer", "--config", CONFIG_FILE, *STUDENT), "student/fold0")
@@ -597,7 +598,7 @@ def test_a_training_that_has_begun_wants_the_teacher_it_began_with(
     with after_one_epoch():
         study(command, *STUDENT)
     shutil.rmtree(TEACHER / "fold0")
-    fine(study(command, "train.lr=0.002"))
+    fine(study(command, "optim.lr=0.002"))
     mistake(study(command, *STUDENT), "student/fold0", "a checkpoint made otherwise", "teachers")
 
 

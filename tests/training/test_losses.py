@@ -8,7 +8,6 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.training.losses import TrainingLoss, check_has_dropout, rdrop_loss, training_loss
 
@@ -17,7 +16,7 @@ COUNTS = np.array([60, 30, 10])
 
 
 def loss(imbalance: str, counts: np.ndarray = COUNTS, smoothing: float = 0.0) -> TrainingLoss:
-    return training_loss(TrainConfig(imbalance=imbalance, label_smoothing=smoothing), counts, "cpu")
+    return training_loss(imbalance, smoothing, counts, "cpu")
 
 
 def batch(size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,5 +126,5 @@ def test_a_net_that_draws_can_have_rdrop(name: str, drop: str) -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_a_net_that_draws_nothing_cannot(name: str) -> None:
-    with pytest.raises(FoldcraftError, match=r"train\.rdrop.*backbone\.drop"):
+    with pytest.raises(FoldcraftError, match=r"regularize\.rdrop.*backbone\.drop"):
         check_has_dropout(timm.create_model(name), 160)

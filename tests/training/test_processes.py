@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 TRAIN = str(SOURCE / "train.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 # No BatchNorm and no dropout, whose results depend on how a batch is shared out.
-NET = ["backbone.name=test_vit", "images.size=160", "train.epochs=3", "augment.mixup=0.4", "train.lr=0.0005"]
+NET = ["backbone.name=test_vit", "images.size=160", "train.epochs=3", "augment.mixup=0.4", "optim.lr=0.0005"]
 
 
 def arguments(config: Path, runs: str, *more: str) -> list[str]:
@@ -121,7 +121,7 @@ def wait_for(happened: Callable[[], bool], seconds: float) -> bool:
 def test_folds_side_by_side_end_with_their_parent(shapes: Path, command, how: signal.Signals) -> None:
     """However it ends, its children and their workers end too, and leave no lock behind."""
     command("split", "--config", shapes)
-    words = ["--config", str(shapes), "--fold", "0,1", "--jobs", "2", "train.epochs=400", "train.workers=1"]
+    words = ["--config", str(shapes), "--fold", "0,1", "--jobs", "2", "train.epochs=400", "machine.workers=1"]
     parent = subprocess.Popen([sys.executable, TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     begun = [Path(f"runs/shapes/tiny/fold{fold}/last.ckpt") for fold in (0, 1)]
     assert wait_for(lambda: all(file.is_file() for file in begun), 90)
@@ -139,7 +139,7 @@ def test_folds_side_by_side_end_with_their_parent(shapes: Path, command, how: si
 @pytest.mark.slow
 def test_workers_end_with_a_training_that_is_killed(shapes: Path, command) -> None:
     command("split", "--config", shapes)
-    words = ["--config", str(shapes), "--fold", "0", "train.epochs=400", "train.workers=2"]
+    words = ["--config", str(shapes), "--fold", "0", "train.epochs=400", "machine.workers=2"]
     training = subprocess.Popen([sys.executable, TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert wait_for(Path("runs/shapes/tiny/fold0/last.ckpt").is_file, 90)
     workers = children_of(training.pid)

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import AugmentConfig, ImagesConfig, TrainConfig, load
+from foldcraft.common.config import AugmentConfig, ImagesConfig, OptimConfig, TrainConfig
+from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
@@ -34,7 +35,7 @@ NOISE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (ROWS, 16, 16
 
 @pytest.fixture
 def trainer(shapes: Path) -> Callable[..., Trainer]:
-    """`trainer("train.sam=0.1")`: of the tiny net on images of noise; the last six rows are held out."""
+    """`trainer("regularize.sam=0.1")`: of the tiny net on images of noise; the last six rows are held out."""
 
     def make(*overrides: str, targets: np.ndarray | None = None, processes: Processes | None = None) -> Trainer:
         config = load(shapes, overrides)
@@ -90,7 +91,7 @@ def test_uphill_by_hand() -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_of_sam_takes_the_gradient_from_the_worst_point_nearby(trainer, accumulate: int) -> None:
-    training = trainer("train.sam=0.5", f"train.accumulate={accumulate}", "finetune.batchnorm=train")
+    training = trainer("regularize.sam=0.5", f"train.accumulate={accumulate}", "finetune.batchnorm=train")
     net = training.bare_model.train()
     before, by_hand = state_of(net), copy.deepcopy(net)
     images, targets = training.prepare(NOISE[:8]), torch.arange(8) % 3
@@ -123,7 +124,7 @@ def test_a_step_of_sam_takes_the_gradient_from_the_worst_point_nearby(trainer, a
 
 def test_both_passes_of_sam_drop_the_same(trainer) -> None:
     """With a radius of nearly nothing, both see the same logits; the next step sees others."""
-    training = trainer("train.sam=1e-7", "backbone.drop=0.5")
+    training = trainer("regularize.sam=1e-7", "backbone.drop=0.5")
     training.bare_model.train()
     logits = watch(training.bare_model)
     for step in (0, 1):
@@ -165,7 +166,7 @@ def test_sam_with_scaled_gradients(overflown: bool) -> None:
 
 
 def test_swa_predicts_with_the_mean_of_the_last_epochs(trainer) -> None:
-    training = trainer("train.epochs=5", "train.swa=0.6", "train.lr=0.01", "train.warmup=0")
+    training = trainer("train.epochs=5", "optim.swa=0.6", "optim.lr=0.01", "optim.warmup=0")
     seen = []
     for _ in range(5):
         training.run_epoch()
@@ -184,7 +185,7 @@ def test_swa_predicts_with_the_mean_of_the_last_epochs(trainer) -> None:
 
 @pytest.mark.parametrize("batchnorm", ["train", "frozen"])
 def test_statistics_fit_the_averaged_weights(trainer, batchnorm: str) -> None:
-    training = trainer("train.epochs=2", "train.swa=0.9", f"finetune.batchnorm={batchnorm}", "train.batch=4")
+    training = trainer("train.epochs=2", "optim.swa=0.9", f"finetune.batchnorm={batchnorm}", "train.batch=4")
     for _ in range(2):
         training.run_epoch()
     net, weights = training._predictor(), training.result().weights
@@ -205,10 +206,10 @@ def test_statistics_fit_the_averaged_weights(trainer, batchnorm: str) -> None:
 
 @given(epochs=st.integers(1, 40), swa=st.floats(0.01, 0.99), warmup=st.floats(0, 1))
 def test_at_least_two_epochs_are_averaged_and_the_warm_up_is_finished(epochs: int, swa: float, warmup: float) -> None:
-    made = plan(100, TrainConfig(epochs=epochs, batch=10, swa=swa, warmup=warmup), AugmentConfig())
+    made = plan(100, TrainConfig(epochs=epochs, batch=10), OptimConfig(swa=swa, warmup=warmup), AugmentConfig())
     assert min(epochs, 2) <= epochs - made.first_averaged_epoch <= max(2, swa * epochs + 0.5)
     assert made.warmup_steps <= made.lr_steps <= made.steps
-    off = plan(100, TrainConfig(epochs=epochs, batch=10, warmup=warmup), AugmentConfig())
+    off = plan(100, TrainConfig(epochs=epochs, batch=10), OptimConfig(warmup=warmup), AugmentConfig())
     assert (off.first_averaged_epoch, off.lr_steps) == (epochs, off.steps)
 
 
@@ -216,7 +217,7 @@ def test_at_least_two_epochs_are_averaged_and_the_warm_up_is_finished(epochs: in
 
 
 def test_rdrop_goes_through_the_net_once_with_two_draws(trainer) -> None:
-    training = trainer("train.rdrop=5", "backbone.drop=0.5", "train.label_smoothing=0")
+    training = trainer("regularize.rdrop=5", "backbone.drop=0.5", "regularize.label_smoothing=0")
     training.bare_model.train()
     images, targets = training.prepare(NOISE[:8]), torch.arange(8) % 3
     logits = watch(training.bare_model)
@@ -235,7 +236,7 @@ def test_rdrop_goes_through_the_net_once_with_two_draws(trainer) -> None:
 
 def test_rdrop_of_a_net_that_draws_nothing_is_refused(shapes: Path, command) -> None:
     command("split", "--config", shapes)
-    done = command("train", "--config", shapes, "--fold", "0", "train.rdrop=1")
+    done = command("train", "--config", shapes, "--fold", "0", "regularize.rdrop=1")
     assert done.code == 2
     assert "set backbone.drop or backbone.drop_path" in done.err
     assert done.err.count("\n") == 1
@@ -321,7 +322,7 @@ def test_rare_classes_are_treated_by_the_counts_of_the_training_rows(trainer) ->
 
 @given(rows=st.integers(1, 2_000_000), batch=st.integers(1, 512))
 def test_the_number_of_epochs_is_between_three_and_twenty(rows: int, batch: int) -> None:
-    made = plan(rows, TrainConfig(epochs="auto", batch=batch), AugmentConfig())
+    made = plan(rows, TrainConfig(epochs="auto", batch=batch), OptimConfig(), AugmentConfig())
     assert 3 <= made.epochs <= MOST_EPOCHS == 20
     assert made.steps == made.epochs * made.steps_per_epoch
     if 3 < made.epochs < 20:
@@ -336,8 +337,8 @@ def test_steps_by_the_hyperrule() -> None:
 # -- interruptions ---------------------------------------------------------------------------------------------------
 
 EVERYTHING = [
-    "train.sam=0.05",
-    "train.rdrop=1",
+    "regularize.sam=0.05",
+    "regularize.rdrop=1",
     "train.imbalance=sampler",
     "augment.erase=0.5",
     "backbone.drop=0.2",
@@ -347,11 +348,11 @@ EVERYTHING = [
 
 @pytest.mark.parametrize(
     "settings",
-    [["train.swa=0.9"], ["train.swa=0.5"], EVERYTHING, [*EVERYTHING, "train.swa=0.9", "train.accumulate=2"]],
+    [["optim.swa=0.9"], ["optim.swa=0.5"], EVERYTHING, [*EVERYTHING, "optim.swa=0.9", "train.accumulate=2"]],
     ids=["swa from the first epoch", "swa later", "the others", "all"],
 )
 def test_interrupted_or_not_the_bits_are_the_same(shapes: Path, command, after_one_epoch, settings: list[str]) -> None:
-    words = ["train", "--config", shapes, "--fold", "0", "train.epochs=3", "train.lr=0.005", *settings]
+    words = ["train", "--config", shapes, "--fold", "0", "train.epochs=3", "optim.lr=0.005", *settings]
     command("split", "--config", shapes)
     assert command(*words, "runs=calm").code == 0
     with after_one_epoch():

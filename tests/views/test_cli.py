@@ -44,9 +44,9 @@ OLD = {  # what is said on stderr, with which words, and by which command the sa
     "ledger": ("infer.py --ledger", [], "infer --ledger", "no submission yet"),
     "preview": (
         "check.py --show augmentations",
-        ["--draws", "0", "train.lr=-1"],
+        ["--draws", "0", "optim.lr=-1"],
         "check --show=augmentations",
-        "train.lr",
+        "optim.lr",
     ),
     "summary": ("check.py --show net", ["--depth", "-1"], "check --show net", "is not a number of levels"),
     "soup": ("infer.py --soup", ["--seeds", "zero"], "infer --soup", "'zero' are no seeds"),
@@ -87,7 +87,7 @@ def test_both_things_to_show_are_shown_where_none_is_named(shapes: Path, command
         ("infer --take a", "--take: goes with --ledger"),
         ("infer --soup --method mean", "--method: is a way to blend"),
         ("infer --ledger --soup", "--soup: is not for the ledger"),
-        ("infer --ledger train.lr=1", "--ledger: takes neither a config nor settings"),
+        ("infer --ledger optim.lr=1", "--ledger: takes neither a config nor settings"),
         ("compare --watch --tried 3", "--tried: needs a baseline"),
     ],
 )

@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
-from foldcraft.common import config, errors, files
+from foldcraft.common import config_file, errors, files
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
@@ -317,7 +317,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
     members = []
     for name in ("one", "two"):
         Path(f"{name}.yaml").write_text(text)
-        settings = config.load(Path(f"{name}.yaml"), [])
+        settings = config_file.load(Path(f"{name}.yaml"), [])
         data = read(settings)
         split = splitting.make(data, settings.folds)
         folds.write(split, settings.folds_file)

@@ -21,7 +21,7 @@ import wandb
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import store
 from foldcraft.predictions.oof import OOF
@@ -242,7 +242,7 @@ def test_what_cannot_be_shown_does_not_keep_the_rest_away(shapes: Path, command,
     home = Path("runs/shapes/tiny/fold0")
     (home / "oof.parquet").write_bytes(b"damaged")
     listener = tracking.Tracker(home.parent)
-    listener.fold_started(config.load(home / "config.yaml", words), FoldFolder(home, 0), {})
+    listener.fold_started(config_file.load(home / "config.yaml", words), FoldFolder(home, 0), {})
     listener.fold_ended({}, np.array([]), np.array([]))
 
     assert "W&B failed" in (listener.close() or "")

@@ -104,12 +104,17 @@ def seal_text(text: str) -> str:
     return f"{LINE}{checksum(text)}\n{text}"
 
 
+def is_sealed_text(text: str) -> bool:
+    """Has `seal_text` made it?"""
+    return text.startswith(LINE)
+
+
 def check_text(text: str) -> None:
     """See that text which `seal_text` gave is what it was.
 
     Raises:
         Changed: it is not.
     """
-    if text.startswith(LINE):
+    if is_sealed_text(text):
         first, _, rest = text.partition("\n")
         check(first.removeprefix(LINE).strip(), checksum(rest))

@@ -1,24 +1,19 @@
-"""The settings of an experiment: every key, with its unit, range and default, in this one file."""
+"""The settings of an experiment: every key, with its unit, range and default, in this one file.
 
-import io
+`config_file` reads them, `config_renames` knows how keys were called before, `config_reference` writes the docs.
+"""
+
+import math
 import os
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from yaml import YAMLError
+from omegaconf import OmegaConf
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from foldcraft.common import checksums, fingerprint, safe_yaml
-from foldcraft.common.errors import FoldcraftError, shorten, suggest
-from foldcraft.common.files import check_readable
+from foldcraft.common import config_renames, fingerprint
 
-GENERATIONS = 20  # of files that extend each other
-MOST_TOLD = 10  # mistakes of a config, in one line
 Probability = Annotated[float, Field(ge=0, le=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -238,12 +233,33 @@ class ProbeConfig(Section):
 
 
 class TrainConfig(Section):
+    """How long is trained, in which batches, and what the steps count."""
+
     epochs: Annotated[int, Field(ge=1, le=10000)] | Literal["auto"] = Field(
         12,
         description="passes over the training rows; auto: as many as make the steps that such an amount of data needs",
     )
     batch: int = Field(32, ge=1, le=65536, description="images a step, over all devices")
     accumulate: int = Field(1, ge=1, le=1024, description="parts in which a batch goes through the net, to save memory")
+    imbalance: Literal["none", "weighted", "sampler", "focal", "logit_adjusted"] = Field(
+        "none",
+        description="what is done about rare classes: weighted (loss), sampler (rare classes drawn more often), focal "
+        "(hard images count more), logit_adjusted (the prior is taken out of the logits)",
+    )
+    validate_every: int = Field(
+        1, ge=1, description="epochs between looks at the held-out images; the last epoch always ends with one"
+    )
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better score; 0: never")
+
+    @property
+    def part(self) -> int:
+        """Images that go through the net at once."""
+        return math.ceil(self.batch / self.accumulate)
+
+
+class OptimConfig(Section):
+    """What moves the weights, and what averages them."""
+
     lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = Field(
         1e-3,
         description="peak learning rate (of the head, where layers decay); auto: the best of three, tried on one fold",
@@ -251,26 +267,27 @@ class TrainConfig(Section):
     min_lr: float = Field(1e-6, ge=0, le=10, description="learning rate at the end of the cosine")
     warmup: Probability = Field(0.1, description="first share of the steps, in which the learning rate rises")
     weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
-    imbalance: Literal["none", "weighted", "sampler", "focal", "logit_adjusted"] = Field(
-        "none",
-        description="what is done about rare classes: weighted (loss), sampler (rare classes drawn more often), focal "
-        "(hard images count more), logit_adjusted (the prior is taken out of the logits)",
-    )
-    rdrop: float = Field(0.0, ge=0, le=100, description="weight of R-Drop's agreement of two dropout draws; 0: off")
-    sam: float = Field(0.0, ge=0, le=10, description="radius of sharpness-aware minimisation (twice the time); 0: off")
-    swa: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="last share of the epochs whose weights are averaged evenly (SWA), in place of the EMA; 0: off"
-    )
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: off")
     ema: bool = Field(True, description="predict with a moving average of the weights")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="decay a step of that average; left out: a window of one epoch"
     )
-    validate_every: int = Field(
-        1, ge=1, description="epochs between looks at the held-out images; the last epoch always ends with one"
+    swa: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="last share of the epochs whose weights are averaged evenly (SWA), in place of the EMA; 0: off"
     )
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better score; 0: never")
+
+
+class RegularizeConfig(Section):
+    """What keeps the net from learning its training rows by heart, beside augmentation and dropout."""
+
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
+    rdrop: float = Field(0.0, ge=0, le=100, description="weight of R-Drop's agreement of two dropout draws; 0: off")
+    sam: float = Field(0.0, ge=0, le=10, description="radius of sharpness-aware minimisation (twice the time); 0: off")
+
+
+class MachineConfig(Section):
+    """Where and how it is computed; it does not count for what an experiment is."""
+
     workers: int | None = Field(
         None, ge=0, le=256, description="processes that augment; left out: chosen for the machine"
     )
@@ -354,14 +371,12 @@ class Config(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     probe: ProbeConfig = ProbeConfig()
     train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    regularize: RegularizeConfig = RegularizeConfig()
+    machine: MachineConfig = MachineConfig()
     distill: DistillConfig = DistillConfig()
     tta: TTAConfig = TTAConfig()
     tracking: TrackingConfig = TrackingConfig()
-    soup: dict[str, str] = Field(
-        {},
-        description="trained experiments whose weights this one is the mean of, with the digests of their settings; "
-        "`src/infer.py --soup` writes it",
-    )
 
     @property
     def folder(self) -> Path:
@@ -410,7 +425,7 @@ class Config(Section):
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what a trained fold is, as plain values; where and how it runs is left out."""
-        apart = {"experiment", "runs", "scratch", "folds", "tta", "tracking"} | (set() if self.soup else {"soup"})
+        apart = {"experiment", "runs", "scratch", "folds", "machine", "tta", "tracking"}
         settings = self.model_dump(mode="json", exclude=apart)
         settings["competition"] = {"name": self.competition.name}
         if self.images.max_value == "auto":  # of images of 8 bits nothing depends on it; said as it always was
@@ -418,8 +433,6 @@ class Config(Section):
         if self.images.min_value is None:
             del settings["images"]["min_value"]
         del settings["images"]["on_error"]  # it is about test images
-        for machine in ("workers", "device", "precision", "memory_format"):
-            del settings["train"][machine]
         if not self.train.patience:  # then nothing depends on what is seen on the way
             del settings["train"]["validate_every"]
         if not self.is_probe:  # what is trained does not depend on it; said as in version 0.1, so that folds stay valid
@@ -429,11 +442,19 @@ class Config(Section):
             settings["probe"] |= {key: value for key, value in before.items() if settings["probe"][key] == "auto"}
         return settings
 
-    def training_fingerprint(self) -> str:
-        """Digest of `training_settings`; without teachers, of those of the settings that then count."""
-        settings = self.training_settings()
+    def training_fingerprint(self, soup: Mapping[str, str] | None = None) -> str:
+        """Digest of `training_settings`; without teachers, of those of the settings that then count.
+
+        It is worked out under the oldest names of the keys, so that a renamed key changes no experiment.
+
+        Args:
+            soup: the experiments that a soup is the mean of, with the digests of their settings.
+        """
+        settings = config_renames.canonical(self.training_settings())
         if not self.distill.teachers:
             del settings["distill"]
+        if soup:
+            settings["soup"] = dict(soup)
         return fingerprint.of_values(settings)
 
     def as_trial(self) -> "Config":
@@ -443,251 +464,3 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The resolved settings as YAML."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file with all that it extends, then the `key=value` overrides, and validate.
-
-    Raises:
-        FoldcraftError: no such file, broken YAML, an unknown key, a value of the wrong type or out of range, settings
-            of `distill` that do not go together.
-    """
-    try:
-        path = Path(os.path.expanduser(path))
-        settings = OmegaConf.merge(_read(path, (), {}), _read_overrides(overrides))
-        values = OmegaConf.to_container(settings)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise FoldcraftError(str(error), path) from None
-    values.setdefault("experiment", path.stem)
-    try:
-        made = Config.model_validate(values).settled()
-    except ValidationError as error:
-        raise FoldcraftError(*_explain(error), where=path) from None
-    _check_images(made.images)
-    _check_distill(made)
-    _check_probe(made)
-    return made
-
-
-def _check_images(images: ImagesConfig) -> None:
-    """See that white is brighter than black."""
-    black, white = images.bounds
-    if images.max_value != "auto" and white <= black:
-        raise FoldcraftError(f"{white:g} is not above images.min_value = {black:g}", "images.max_value")
-
-
-def _check_probe(config: Config) -> None:
-    """See that the nets and sizes of a linear probe go together with the rest."""
-    if config.is_probe and max(config.probe_sizes) > config.images.size:
-        raise FoldcraftError(
-            f"{max(config.probe_sizes)} is larger than images.size = {config.images.size}",
-            "probe.sizes",
-            "raise images.size: images are kept at it, and reduced to the other sizes",
-        )
-    if config.backbone.name in config.probe_nets:
-        raise FoldcraftError(f"{config.backbone.name} is the backbone itself", "probe.nets", "name other nets")
-
-
-def _check_distill(config: Config) -> None:
-    """See that what is to be learned from teachers goes together."""
-    wanted = config.distill
-    off = dict(DistillConfig(share=0.0))
-    idle = [key for key, value in wanted if key != "teachers" and value != off[key]]
-    teaches = bool(wanted.share or wanted.pseudo)
-    rules: list[tuple[object, str, str, str]] = [
-        (
-            not wanted.teachers and idle,
-            "teachers",
-            f"none, so {', '.join(idle)} cannot be",
-            "name finished experiments",
-        ),
-        (config.experiment in wanted.teachers, "teachers", "an experiment cannot teach itself", "set experiment=NAME"),
-        (
-            wanted.teachers and config.finetune.mode == "linear_probe",
-            "teachers",
-            "a closed-form head is solved for labels and takes no probabilities",
-            "use another finetune.mode; a linear probe may be a teacher",
-        ),
-        (wanted.teachers and not teaches, "teachers", "nothing is learned from them", "set distill.share or pseudo"),
-        (wanted.confidence and not wanted.pseudo, "confidence", "chooses test images, and none is used", "set pseudo"),
-        (
-            wanted.hard and wanted.temperature != 1,
-            "temperature",
-            "changes nothing in a hard answer",
-            "drop one of both",
-        ),
-        (
-            wanted.pseudo and config.train.imbalance == "sampler",
-            "pseudo",
-            "the sampler draws classes alike by their labels, and test images have none",
-            "use pseudo=0 or another train.imbalance",
-        ),
-    ]
-    for wrong, key, what, hint in rules:
-        if wrong:
-            raise FoldcraftError(what, f"distill.{key}", hint)
-
-
-def _read(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]) -> DictConfig:
-    """A file with all that it extends; `known` are those that have been read, each of which is read once."""
-    place = Path(os.path.realpath(path))
-    if place in seen:
-        raise FoldcraftError("extends itself", path, "break the circle of 'extends'")
-    if len(seen) > GENERATIONS:
-        raise FoldcraftError(f"more than {GENERATIONS} files extend each other", path, "put some of them into one")
-    if place not in known:
-        known[place] = _read_anew(path, (*seen, place), known)
-    return known[place]
-
-
-def _read_anew(path: Path, seen: tuple[Path, ...], known: dict[Path, DictConfig]) -> DictConfig:
-    own = read_mapping(path)
-    parents = own.pop("extends", None) or []
-    parents = [parents] if isinstance(parents, str) else parents
-    if not isinstance(parents, Sequence) or not all(isinstance(parent, str) for parent in parents):
-        raise FoldcraftError("'extends' is neither a path nor a list of paths", path)
-    merged = OmegaConf.create({})
-    for parent in parents:
-        merged = OmegaConf.merge(merged, _read(path.parent / os.path.expanduser(str(parent)), seen, known))
-    try:
-        return OmegaConf.merge(merged, own)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise FoldcraftError(f"does not fit what it extends: {error}", path) from None
-
-
-def read_mapping(path: Path) -> DictConfig:
-    """The 'key: value' lines of a YAML file, unchecked otherwise, without what it extends.
-
-    Raises:
-        FoldcraftError: no such file, broken YAML, anything else in it.
-    """
-    if not os.path.isfile(path):
-        raise FoldcraftError("no such config", path, "name a YAML file with --config, seen from the current folder")
-    check_readable(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        checksums.check_text(text)
-        safe_yaml.check(text, path)
-        own = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=safe_yaml.MOST_NODES)
-    except FoldcraftError:
-        raise
-    except checksums.ChecksumMismatch as error:
-        hint = "delete its first line if you have edited it; else `python src/train.py` with its config writes it again"
-        raise FoldcraftError(str(error), path, hint) from None
-    except Exception as error:  # YAML's readers of numbers, dates and tags raise errors of every kind
-        raise FoldcraftError(f"not a readable YAML file: {error}", path) from None
-    if not isinstance(own, DictConfig):
-        raise FoldcraftError("should hold 'key: value' lines", path)
-    return own
-
-
-def _read_overrides(overrides: Sequence[str]) -> DictConfig:
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance train.lr=0.0005")
-        safe_yaml.check_characters(key, "command line")
-        try:
-            safe_yaml.check(value, "command line")
-        except YAMLError as error:
-            raise FoldcraftError(f"{override!r} cannot be read: {error}", "command line") from None
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except Exception as error:
-        raise FoldcraftError(f"cannot be read: {error}", "command line") from None
-
-
-def _explain(error: ValidationError) -> tuple[str]:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(part))
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}, {_suggest_key(key)}")
-        elif problem["type"] == "missing":
-            lines.append(f"{key!r} is missing")
-        else:
-            lines.append(f"{key} = {_shown(problem['input'])}: {problem['msg'].lower()}")
-    told = list(dict.fromkeys(lines))
-    more = f" | and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
-    return (" | ".join(told[:MOST_TOLD]) + more,)
-
-
-def _shown(value: object) -> str:
-    try:
-        return shorten(repr(value), 200)
-    except ValueError:  # a whole number of thousands of digits
-        return "a huge number"
-
-
-def _is_union_tag(part: object) -> bool:
-    """Pydantic adds the branch of a union it tried ('constrained-float', "literal['auto']") to the place."""
-    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "constrained-float"})
-
-
-# What other tools call them.
-ALIASES = {"learning_rate": "lr", "batch_size": "batch", "image_size": "size", "img_size": "size", "n_splits": "count"}
-
-
-def _suggest_key(key: str) -> str:
-    known = [name for name, *_ in describe()]
-    sections = list(dict.fromkeys(name.rpartition(".")[0] for name in known if "." in name))
-    leaf = key.split(".")[-1]
-    same_leaf = [name for name in known if name.split(".")[-1] == ALIASES.get(leaf, leaf)]
-    if same_leaf:
-        return f"did you mean {same_leaf[0]!r}?"
-    section = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = suggest(key, known if "." in key else [*sections, *known])
-    return close if close.startswith("did") else suggest(key, siblings or known)
-
-
-def describe(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Every key as (name, type and range, default, description), in the order of this file."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from describe(field.annotation, f"{prefix}{name}.")
-            continue
-        default = "required" if field.is_required() else _show(field.default)
-        yield f"{prefix}{name}", _type_of(field.annotation, field.metadata), default, field.description or ""
-
-
-def _show(value: object) -> str:
-    if value is None:
-        return "–"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
-
-
-def _type_of(annotation: Any, metadata: Sequence[object]) -> str:
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        inner, *extra = typing.get_args(annotation)
-        return _type_of(inner, [*extra, *metadata])
-    if origin is Literal:
-        return ", ".join(str(choice) for choice in typing.get_args(annotation))
-    if origin in (types.UnionType, typing.Union):
-        parts = [_type_of(part, metadata) for part in typing.get_args(annotation) if part is not type(None)]
-        return " or ".join(parts)
-    if origin in (list, dict):
-        return origin.__name__
-    bounds = []
-    for constraint in metadata:
-        for part in getattr(constraint, "metadata", [constraint]):
-            bounds += [text.format(getattr(part, key)) for key, text in _BOUNDS.items() if hasattr(part, key)]
-    base = {"str": "text", "Path": "path", "bool": "true or false"}.get(annotation.__name__, annotation.__name__)
-    return " ".join([base, ", ".join(bounds)]).strip()
-
-
-def json_schema() -> dict[str, Any]:
-    """A JSON schema for editors: as `Config`, but a file may hold a part of it, and may extend others."""
-    schema = Config.model_json_schema()
-    for part in [schema, *schema.get("$defs", {}).values()]:
-        part.pop("required", None)
-    path = {"type": "string"}
-    schema["properties"]["extends"] = {
-        "description": "one or more YAML files, relative to this one, that it builds on; later ones win",
-        "anyOf": [path, {"type": "array", "items": path}],
-    }
-    return schema

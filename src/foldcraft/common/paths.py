@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from foldcraft.common import checksums, safe_yaml
+from foldcraft.common import checksums, config_renames, safe_yaml
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import is_writable, read_bytes
@@ -103,7 +103,7 @@ class FoldFolder:
             raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings that the fold was begun with.
+        """The settings that the fold was begun with, under the names that keys have now.
 
         Raises:
             FoldcraftError: the file is missing or damaged.
@@ -115,7 +115,7 @@ class FoldFolder:
             settings = OmegaConf.to_container(OmegaConf.create(text))
             if not isinstance(settings, dict) or not settings:
                 raise ValueError("no settings in it")
-            return settings
+            return config_renames.renew(settings, self.config)[0]
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             hint = "run `python src/train.py` with its config, which writes it again"
             raise FoldcraftError(f"damaged settings: {error}", self.config, hint) from None
@@ -140,6 +140,11 @@ def fold_configs(folder: Path) -> list[Path]:
 def hardware_file(config: Config) -> Path:
     """Where an experiment keeps what it is computed on, by machine."""
     return experiment_folder(config) / "hardware.json"
+
+
+def soup_file(config: Config) -> Path:
+    """Where a soup keeps what it is the mean of; no other experiment has such a file."""
+    return experiment_folder(config) / "soup.json"
 
 
 def lr_file(config: Config) -> Path:

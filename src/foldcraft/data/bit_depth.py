@@ -139,8 +139,8 @@ def _scale(looks: Sequence[Look], count: int) -> Scale:
 def bounds(low: float, high: float) -> tuple[float, float]:
     """What becomes black and what white where all values lie between `low` and `high`.
 
-    Values from nought up fill the range that their white is typical of, so that other images of the same source are
-    scaled alike; negative ones, and such as are far from nought, have only their own range.
+    Values from zero up fill the range that their white is typical of, so that other images of the same source are
+    scaled alike; negative ones, and such as are far from zero, have only their own range.
     """
     if high <= low:
         return 0.0, _white(high)

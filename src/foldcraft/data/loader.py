@@ -20,7 +20,7 @@ from foldcraft.data.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
 SHARED_MEMORY = "/dev/shm"
-MORE_SHARED_MEMORY = "give it more (docker run --shm-size=2g), or set a smaller train.workers or train.batch"
+MORE_SHARED_MEMORY = "give it more (docker run --shm-size=2g), or set a smaller machine.workers or train.batch"
 
 
 class Batch(NamedTuple):

@@ -30,7 +30,7 @@ class Combined:
         rows: places among the training rows that were judged.
         truth: what they were judged by.
         views: of each member.
-        verdict: what was fitted, how it scores, and which way to blend is used.
+        verdict: what was fitted, how it scores, and which blending method is used.
         test: log-probabilities of the test set (N, K).
         blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
     """
@@ -66,7 +66,7 @@ def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     for member, fold, _, _ in wanted:
         if (member.name, fold) not in models:
             config = member.experiment.config
-            chosen = hardware.for_inference(config.train, hardware_file(config))
+            chosen = hardware.for_inference(config.machine, hardware_file(config))
             models[member.name, fold] = FoldModel.load(member.experiment, member.folder(fold), chosen)
     held_out, tests = ([task for task in wanted if task[2] == part] for part in ("oof", "test"))
     stores = _open_stores("train", held_out, models, callback)
@@ -160,7 +160,7 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
 
     Args:
-        methods: ways to blend that are tried, simplest first; left out: those that suit the data.
+        methods: blending methods that are tried, simplest first; left out: those that suit the data.
 
     Raises:
         FoldcraftError: members do not belong together, or have no row in common.

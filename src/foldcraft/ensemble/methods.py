@@ -89,7 +89,7 @@ class RankPool(Combination):
         for member, known in zip(members, self.known, strict=True):
             for k, column in enumerate(known.T):
                 below = np.searchsorted(column, member[:, k], "left") + np.searchsorted(column, member[:, k], "right")
-                ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never nought and never one
+                ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never zero and never one
         return np.log(ranks / ranks.sum(1, keepdims=True))
 
 
@@ -272,7 +272,7 @@ class Greedy(Method):
 
 @dataclass(frozen=True)
 class Stacking(Method):
-    """Weights of log-probabilities, none below nought, that minimise the log-loss: a constrained logistic stacker.
+    """Weights of log-probabilities, none below zero, that minimise the log-loss: a constrained logistic stacker.
 
     As many numbers as there are members. They are held to the plain mean, where they start, by a ridge as strong as
     `held` rows would hold them: few rows say little about unequal weights.

@@ -79,7 +79,7 @@ def open_candidates(ingredients: Ingredients, callback: Callback) -> "SoupCandid
     config = members[0].experiment.config
     loaded = FoldModel.load(members[0].experiment, members[0].folder(folds[0]), CPU)
     stores = members[0].experiment.open_images([members[0].experiment.image_spec(loaded.blueprint)], callback)[0]
-    chosen = hardware.for_inference(config.train, hardware_file(config))
+    chosen = hardware.for_inference(config.machine, hardware_file(config))
     return SoupCandidates(members, folds, *stores, loaded.blueprint, chosen, callback)
 
 

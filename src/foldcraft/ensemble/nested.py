@@ -82,7 +82,7 @@ class Score:
 
 @dataclass(frozen=True)
 class BlendCandidate:
-    """A way to blend, and how it does.
+    """A blending method, and how it does.
 
     Attributes:
         is_ruled: a decision rule was fitted, though it may have turned out to do nothing.
@@ -130,7 +130,7 @@ class BlendSelection:
 
 
 def methods_for(metric: Metric) -> list[Method]:
-    """The ways to blend that are tried, simplest first.
+    """The blending methods that are tried, simplest first.
 
     Stacking is tried on few rows too: held to the mean, it did best from 200 rows on (docs/experiments.md).
     """
@@ -139,7 +139,7 @@ def methods_for(metric: Metric) -> list[Method]:
 
 
 def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method] | None = None) -> BlendSelection:
-    """Fit all ways to blend, score them, and say which is used.
+    """Fit all blending methods, score them, and say which is used.
 
     Views, a way and a rule whose nested gain is really negative (`is_really_worse`) are left out.
 
@@ -245,7 +245,7 @@ def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> tuple[float, float]:
 def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
     """Do log-probabilities `a` (N, K) score worse than `b`, by more than two standard errors of the difference?
 
-    The one rule by which views, a way to blend and a decision rule are left out: none has to show a gain, but none is
+    The rule by which views, a blending method and a decision rule are left out: none has to show a gain, but none is
     used against what out-of-fold rows say.
     """
     if not truth.metric.better(truth.metric(truth.targets, np.exp(b)), truth.metric(truth.targets, np.exp(a))):
@@ -342,7 +342,7 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
 
 
 def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: str) -> list[str]:
-    """Who is used, and whom it beats; nothing where there is one way only."""
+    """Which method is used, and which it beats; nothing where there is only one."""
     others = [place for place in range(len(names)) if place != best]
     if not others:
         return []

@@ -1,21 +1,23 @@
 """What a soup may be made of, and under which name: asked before torch is imported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from foldcraft.common import config as config_file
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.common.paths import FoldFolder, experiment_folder
+from foldcraft.common.paths import experiment_folder
+from foldcraft.predictions import lineage
 from foldcraft.predictions.finished import FinishedExperiment, open_finished
 
 # What members may differ in. All else decides where a training begins, or what its net is and sees.
 FREE = (
-    *("seed", "augment", "train", "distill", "probe"),
+    *("seed", "augment", "train", "optim", "regularize", "distill", "probe"),
     *("finetune.layer_decay", "finetune.unfreeze_epochs", "finetune.lora_rank", "finetune.interpolate"),
 )
+
+MARK = "# The mean of the weights of"  # how the config of a soup begins
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def check(first: Config, other: Config) -> None:
     Raises:
         FoldcraftError: it may not.
     """
-    if other.soup:
+    if lineage.soup_members(other):
         raise FoldcraftError("is a soup itself", other.experiment, "name the experiments that it was made of")
     if other.finetune.mode == "linear_probe":
         raise FoldcraftError(
@@ -93,7 +95,7 @@ def check(first: Config, other: Config) -> None:
         raise FoldcraftError(
             f"{first.experiment} and {other.experiment} do not go into one soup: {listing(different, 3)}",
             "--config",
-            "experiments may differ in seed, train and augment; blend others by infer.py",
+            "experiments may differ in seed, augment, train, optim and regularize; blend others by infer.py",
         )
 
 
@@ -124,18 +126,19 @@ def check_files(members: Sequence[FinishedExperiment], folds: Sequence[int]) -> 
             )
 
 
-def check_free(config: Config) -> None:
+def check_free(config: Config, members: Mapping[str, str] | None = None) -> None:
     """See that no other experiment lies where a soup of that name would.
 
     Args:
-        config: of the soup; before it is known what it is made of, of any experiment with that name.
+        config: of the soup, or of any experiment with that name.
+        members: what it is made of, with the digests of their settings; None: that is not known yet.
 
     Raises:
         FoldcraftError: one does.
     """
     for path in sorted(experiment_folder(config).glob("fold*/config.yaml")):
-        made_of = FoldFolder(path.parent, -1).read_settings().get("soup")
-        if not made_of or (config.soup and made_of != config.soup):
+        made_of = lineage.soup_members(config)
+        if not made_of or (members is not None and made_of != members):
             what = "another soup" if made_of else "an experiment that was trained"
             raise FoldcraftError(f"holds {what}", path.parent, "give the soup another name with --name")
 
@@ -146,5 +149,5 @@ def check_target(target: Path) -> None:
     Raises:
         FoldcraftError: it would.
     """
-    if target.is_file() and not config_file.load(target).soup:
+    if target.is_file() and not target.read_text().startswith(MARK):
         raise FoldcraftError("is there already, and no soup", target, "give the soup another name with --name")

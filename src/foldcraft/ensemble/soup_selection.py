@@ -21,7 +21,7 @@ from foldcraft.common.errors import listing
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.ensemble.model_soup import Chosen, SoupCandidates
-from foldcraft.ensemble.soup_ingredients import check_free
+from foldcraft.ensemble.soup_ingredients import MARK, check_free
 from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.gain import Gain, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
@@ -210,10 +210,9 @@ class _Judge:
 
 
 def settings_of(pot: SoupCandidates, chosen: Chosen, name: str) -> Config:
-    """The settings of a soup: those of its first member, but for teachers, and what it is the mean of."""
-    configs = [pot.members[number].experiment.config for number in chosen]
-    made_of = {config.experiment: config.training_fingerprint() for config in configs}
-    return configs[0].model_copy(update={"experiment": name, "soup": made_of, "distill": DistillConfig(share=0.0)})
+    """The settings of a soup: those of its first member, but for teachers."""
+    first = pot.members[chosen[0]].experiment.config
+    return first.model_copy(update={"experiment": name, "distill": DistillConfig(share=0.0)})
 
 
 def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
@@ -226,7 +225,9 @@ def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[
     Raises:
         FoldcraftError: another experiment lies there.
     """
-    check_free(config)
+    members = {member.name: member.experiment.identity.settings for member in (pot.members[k] for k in chosen)}
+    check_free(config, members)
+    lineage.write_soup_members(config, members)
     experiment = Experiment(config, pot.experiment.competition, pot.experiment.folds)
     scores = []
     for fold in pot.folds:
@@ -253,7 +254,7 @@ def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[
 
 
 def _descent(pot: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
-    """The models that a fold's soup is the mean of, and, for whom it may teach, whom it comes from."""
+    """The models that a fold's soup is the mean of, as its sources too, since a soup may be a teacher."""
     members = [pot.members[number] for number in chosen]
     entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]
     return {"soup": {entry["experiment"]: entry["model"] for entry in entries}, "teachers": entries}
@@ -275,7 +276,7 @@ def save(pot: SoupCandidates, comparison: SoupComparison, target: Path, command:
     about = {"kind": soup.name, "nested_score": soup.score, "nested_log_loss": soup.loss}
     write_soup(pot, soup.chosen, made, about)
     comment = (
-        f"# The mean of the weights of {listing(pot.names(soup.chosen), 100)}, by\n#   {command}\n"
+        f"{MARK} {listing(pot.names(soup.chosen), 100)}, by\n#   {command}\n"
         f"# OOF {metric} {soup.score:.4f} ({soup.low:.4f}–{soup.high:.4f}), log-loss {soup.loss:.4f}; of the best "
         f"of them {best.score:.4f} and {best.loss:.4f}.\n"
     )

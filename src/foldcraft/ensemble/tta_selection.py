@@ -16,7 +16,7 @@ MOST = 4  # views that are averaged
 
 
 def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
-    """A weight for each view; those that are not used get nought.
+    """A weight for each view; those that are not used get zero.
 
     Starts from the image as it is and takes the view that lowers the calibrated log-loss most, while one does. The
     others share what the image as it is leaves them evenly.

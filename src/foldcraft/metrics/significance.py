@@ -40,7 +40,7 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class Correction:
-    """How many standard errors above nought a difference must be to be called real, and by which rule."""
+    """How many standard errors above zero a difference must be to be called real, and by which rule."""
 
     factor: float
     rule: str
@@ -80,7 +80,7 @@ class Difference:
 
     @property
     def is_real(self) -> bool:
-        """Is the corrected bound above nought?"""
+        """Is the corrected bound above zero?"""
         return self.bound > NOTHING
 
     @property

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from foldcraft.common.config import FinetuneConfig, TrainConfig
+from foldcraft.common.config import FinetuneConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.models import lora
 from foldcraft.models.backbones import head_names
@@ -165,7 +165,7 @@ def _by_number(model: nn.Module) -> Callable[[str], float]:
 
 
 def create_optimizer(
-    model: nn.Module, finetune: FinetuneConfig, train: TrainConfig, pretrained: bool, scaled: bool = False
+    model: nn.Module, finetune: FinetuneConfig, optim: OptimConfig, pretrained: bool, scaled: bool = False
 ) -> Optimizer:
     """AdamW of what is trained, with layer decay; biases and norms are not decayed.
 
@@ -174,13 +174,13 @@ def create_optimizer(
     Args:
         scaled: gradients are scaled, as fp16 needs it on a GPU; a fused step would undo that itself, too late to clip.
     """
-    groups = _groups(model, layer_decay(finetune, model, pretrained), train.weight_decay)
+    groups = _groups(model, layer_decay(finetune, model, pretrained), optim.weight_decay)
     # Unless it is told to take them together, torch steps through one parameter after another on a processor, and on a
     # GPU through several passes over all of them.
     device = next(model.parameters()).device.type
     fused = device == "cpu" or (device == "cuda" and not scaled)
     more = {"fused": True} if fused else {}
-    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, **more)
+    return create_optimizer_v2(groups, opt="adamw", lr=optim.lr, weight_decay=optim.weight_decay, **more)
 
 
 def _groups(model: nn.Module, decay: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from foldcraft.common import checksums
-from foldcraft.common.config import TrainConfig
+from foldcraft.common.config import MachineConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
 from foldcraft.models.inputs import Inputs, forward
@@ -86,50 +86,54 @@ def this_machine() -> str:
     return f"{platform.processor() or platform.machine()} {gpu} {torch.get_num_threads()} torch-{torch.__version__}"
 
 
-def choose(config: TrainConfig, model: nn.Module, size: int, memory: Path) -> Hardware:
+def choose(machine: MachineConfig, model: nn.Module, size: int, part: int, memory: Path) -> Hardware:
     """The plainest combination for this net that is less than 10 % slower than the fastest, of those the config allows.
 
     Plain is 32-bit before 16, contiguous before channels_last. So near equals are not chosen by lot, and an experiment
     made anew has the same bits. The choice is kept in `memory`: all folds on one machine are computed alike.
 
+    Args:
+        size: of the images, in pixels.
+        part: images that training puts through the net at once.
+
     Raises:
         FoldcraftError: the config names a device that is not there.
     """
-    device = _device(config.device)
-    key = _key(config, device)
+    device = _device(machine.device)
+    key = _key(machine, device)
     tune(device)
     with locked(memory.with_suffix(".lock")):  # folds that start side by side wait for one measurement
         kept = _recall(memory)
         if key not in kept:
-            kept[key] = _measure(config, device, model, size)
+            kept[key] = _measure(machine, device, model, size, part)
             checksums.write_json(memory, {key: asdict(value) for key, value in kept.items()}, indent=1)
     return kept[key]
 
 
-def _measure(config: TrainConfig, device: str, model: nn.Module, size: int) -> Hardware:
-    options, left_out = _options(config, device)
+def _measure(machine: MachineConfig, device: str, model: nn.Module, size: int, part: int) -> Hardware:
+    options, left_out = _options(machine, device)
     if len(options) == 1:
         return replace(options[0], left_out=left_out)
-    timed, batch = _timed(options, model, size, math.ceil(config.batch / config.accumulate))
+    timed, batch = _timed(options, model, size, part)
     rates = {name: batch / seconds for name, seconds in timed.seconds.items()}
     left_out |= {name: f"its first step took {times:.0f} times as long" for name, times in timed.dropped.items()}
     return replace(_plainest(options, rates), rates=rates, left_out=left_out)
 
 
-def for_inference(config: TrainConfig, memory: Path) -> Hardware:
+def for_inference(machine: MachineConfig, memory: Path) -> Hardware:
     """What the experiment uses on this machine if that is known, else plain 32-bit on the best device."""
-    device = _device(config.device)
-    return _recall(memory).get(_key(config, device), Hardware(device, "32-true", "contiguous", this_machine()))
+    device = _device(machine.device)
+    return _recall(memory).get(_key(machine, device), Hardware(device, "32-true", "contiguous", this_machine()))
 
 
-def for_features(config: TrainConfig, transformer: bool) -> Hardware:
+def for_features(machine: MachineConfig, transformer: bool) -> Hardware:
     """What frozen features are computed on: 32-bit always, so that they are the same for every experiment."""
     layout = "contiguous" if transformer else "channels_last"
-    return Hardware(_device(config.device), "32-true", layout, this_machine())
+    return Hardware(_device(machine.device), "32-true", layout, this_machine())
 
 
-def _key(config: TrainConfig, device: str) -> str:
-    return f"{this_machine()} {device} {config.precision} {config.memory_format}"
+def _key(machine: MachineConfig, device: str) -> str:
+    return f"{this_machine()} {device} {machine.precision} {machine.memory_format}"
 
 
 def _recall(memory: Path) -> dict[str, Hardware]:
@@ -177,7 +181,7 @@ def _device(wanted: str) -> str:
     there = "cpu" if wanted == "cpu" else available_device()
     broken = failure("cuda") if there != "cuda" and wanted != "cpu" and torch.cuda.is_available() else ""
     if wanted not in ("auto", there):
-        raise FoldcraftError(broken or f"{wanted} is not available here", "train.device", "use auto or cpu")
+        raise FoldcraftError(broken or f"{wanted} is not available here", "machine.device", "use auto or cpu")
     if broken:
         _warn(f"warning: {broken}; {there} is used")
     return there
@@ -195,10 +199,10 @@ def tune(device: str) -> None:
         torch.backends.cudnn.benchmark = True
 
 
-def _options(config: TrainConfig, device: str) -> tuple[list[Hardware], dict[str, str]]:
+def _options(wanted: MachineConfig, device: str) -> tuple[list[Hardware], dict[str, str]]:
     """What the config allows and the machine is able to do, the plainest first; what is left out, and why."""
-    precisions, left_out = [config.precision], {}
-    if config.precision == "auto":
+    precisions, left_out = [wanted.precision], {}
+    if wanted.precision == "auto":
         precisions = ["32-true"]
         if device == "cpu" and _has_bf16() is False:
             left_out["bf16"] = "not in this processor"
@@ -207,7 +211,7 @@ def _options(config: TrainConfig, device: str) -> tuple[list[Hardware], dict[str
             precisions.append("16-mixed")
         else:
             precisions.append("bf16-mixed")
-    formats = ["contiguous", "channels_last"] if config.memory_format == "auto" else [config.memory_format]
+    formats = ["contiguous", "channels_last"] if wanted.memory_format == "auto" else [wanted.memory_format]
     machine = this_machine()
     return [Hardware(device, precision, layout, machine) for precision in precisions for layout in formats], left_out
 

@@ -22,6 +22,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.predictions import lineage
 from foldcraft.predictions.identity import Identity
 from foldcraft.predictions.store import Origin
 
@@ -74,6 +75,11 @@ class Experiment:
     def identity(self) -> Identity:
         """What its trained folds are made from."""
         return Identity.of(self.config, self.competition, self.folds)
+
+    @cached_property
+    def soup(self) -> dict[str, str]:
+        """The experiments that this one is the mean of, with the digests of their settings; of most nothing."""
+        return lineage.soup_members(self.config)
 
     @cached_property
     def train_images(self) -> str:

@@ -64,7 +64,7 @@ class FrozenNet:
         args = {name: value for name, value in blueprint.args.items() if name != "num_classes" and "drop" not in name}
         content = fingerprint.of_bytes(backbones.content(bare))
         digest = fingerprint.of_values([blueprint.source, blueprint.arch, args, content])
-        chosen = hardware.for_features(config.train, finetune.is_transformer(model))
+        chosen = hardware.for_features(config.machine, finetune.is_transformer(model))
         placed = chosen.place(StageFeatures(folded(bare, side), side))
         return cls(config.backbone.name, placed, Preparation.of(blueprint, chosen), chosen, digest, config)
 

@@ -23,7 +23,7 @@ class Identity:
     Worked out once, when the experiment is opened; folds of the same identity are the same training.
 
     Attributes:
-        settings: of the settings that decide what is trained.
+        settings: of the settings that decide what is trained, or of what a soup is the mean of with them.
         data: of training ids, labels and groups.
         test: of the test ids.
         folds: of which row is in which fold.
@@ -44,7 +44,7 @@ class Identity:
     def of(cls, config: Config, data: Competition, folds: Folds) -> "Identity":
         """That of an experiment with these settings on these data."""
         names, by_alphabet = data.classes.names, data.classes.are_by_alphabet
-        digest = config.training_fingerprint()
+        digest = config.training_fingerprint(lineage.soup_members(config))
         return cls(config, digest, data.fingerprint, data.test_fingerprint, folds.fingerprint, names, by_alphabet)
 
     def teachers(self, fold: int) -> dict[str, str]:

@@ -1,14 +1,43 @@
-"""Who taught whom: found in the manifests of finished folds, and held against the files that lie there now."""
+"""What an experiment comes from: its teachers, by the manifests of finished folds, and what a soup is the mean of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from foldcraft.common import fingerprint
+from foldcraft.common import checksums, fingerprint
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.common.paths import FoldFolder
+from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs, soup_file
 
 RETRAIN = "delete its folder and train that fold again"
+
+
+def soup_members(config: Config) -> dict[str, str]:
+    """The experiments that a soup is the mean of, with the digests of their settings; of any other experiment nothing.
+
+    Raises:
+        FoldcraftError: the file that says so is damaged.
+    """
+    file = soup_file(config)
+    try:
+        return dict(checksums.read_json(file)["members"])
+    except FileNotFoundError:
+        return _members_in_settings(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FoldcraftError(f"damaged: {error}", file, "make the soup again, under another name") from None
+
+
+def _members_in_settings(config: Config) -> dict[str, str]:
+    """The same of a soup that was made when its folds' settings had a key for it."""
+    for file in fold_configs(experiment_folder(config)):
+        with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
+            return dict(FoldFolder(file.parent, -1).read_settings().get("soup") or {})
+    return {}
+
+
+def write_soup_members(config: Config, members: Mapping[str, str]) -> None:
+    """Keep what a soup is the mean of, for `soup_members`."""
+    checksums.write_json(soup_file(config), {"members": dict(members)})
 
 
 def taught_by(config: Config, fold: int) -> dict[str, str]:

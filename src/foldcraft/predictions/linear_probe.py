@@ -147,7 +147,7 @@ def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float | Non
     """Which strength's logits (L, N, K) have the least log-loss once they are scaled, and that scale.
 
     Scaled, because what a strength does to the size of the logits says nothing of what it does to their order; ridge
-    scores, which lie between nought and one, become logits by it.
+    scores, which lie between zero and one, become logits by it.
     """
     factors = [1 / fit_temperature(one, truth, smoothing) for one in logits]
     scaled = [log_softmax(one * factor, axis=1) for one, factor in zip(logits, factors, strict=True)]

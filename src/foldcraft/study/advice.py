@@ -21,11 +21,12 @@ BATCH = 32
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
 ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time (docs/experiments.md)
 POOL = "pool"  # name of the experiment that has all nets of the pool under one head
-LECTURE = {
-    ("enough", "similar"): "freeze the backbone, train the classifier",
-    ("enough", "dissimilar"): "train the backbone too",
-    ("little", "similar"): "train the classifier alone",
-    ("little", "dissimilar"): "great danger of overfitting and of underfitting",
+# What textbooks say of transfer learning, by the amount of data and by their likeness to what the net was trained on.
+USUAL_ADVICE = {
+    ("enough", "similar"): "one usually freezes the backbone and trains the head",
+    ("enough", "dissimilar"): "one usually trains the backbone too",
+    ("little", "similar"): "one usually trains the head alone",
+    ("little", "dissimilar"): "the hardest case: a trained net overfits, a frozen one underfits",
 }
 
 
@@ -42,7 +43,7 @@ class Advice:
     """What to do.
 
     Attributes:
-        amount, likeness: the lecture's two questions, answered by measurement.
+        amount, likeness: how much data there is, and how much it is like ImageNet, as measured.
         reasons: one line each.
         pool: experiments that cost seconds, to be run and blended first.
         tried: fine-tunings, each worth going on with where its first fold is not behind the pool's.
@@ -66,7 +67,7 @@ def advise(found: Diagnosis, config: Config) -> Advice:
     forbidden = [view for view in keeps if _is_forbidden(view, config)]
     wanted = [effect.view for effect in found.views if effect.plain.value >= 0 or effect.view == "hflip"]
     used = [view for view in keeps if view in wanted and view not in forbidden]
-    reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_cell(amount, likeness)]
+    reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_both(amount, likeness)]
     if forbidden:
         views = ", ".join(forbidden)
         reasons.append(f"{views}: left out as in the config, though the probe could not see that the label is lost")
@@ -134,10 +135,12 @@ def _about_likeness(found: Diagnosis, likeness: Likeness) -> str:
     return f"all blocks of {found.best.name} beat its last layer by {gap}: {meaning[likeness]}"
 
 
-def _about_cell(amount: Amount, likeness: Likeness) -> str:
+def _about_both(amount: Amount, likeness: Likeness) -> str:
     if "cannot tell" in (amount, likeness):
         return "amount and likeness together: cannot tell; the advice below does not depend on it"
-    return f"{amount} + {likeness}: {LECTURE[amount, likeness]}"
+    size = "little data" if amount == "little" else "enough data"
+    kind = "like ImageNet" if likeness == "similar" else "unlike ImageNet"
+    return f"{size}, {kind}: {USUAL_ADVICE[amount, likeness]}"
 
 
 def _mirrored(found: Diagnosis, used: list[str]) -> bool:
@@ -209,12 +212,8 @@ def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> A
         **_common(found, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
-        "train": {
-            "epochs": epochs,
-            "batch": BATCH,
-            "lr": ATTENTION_LR if net.transformer else CNN_LR,
-            "validate_every": epochs,
-        },
+        "train": {"epochs": epochs, "batch": BATCH, "validate_every": epochs},
+        "optim": {"lr": ATTENTION_LR if net.transformer else CNN_LR},
     }
     return Advised(f"full_{net.name}", _text(sections, why))
 

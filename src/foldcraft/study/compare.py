@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import fold_configs
@@ -64,7 +64,7 @@ def _settings(path: Path, overrides: Sequence[str]) -> Config:
             "command line",
             "for instance runs/<competition>/<experiment>",
         )
-    return config.load(path, overrides)
+    return config_file.load(path, overrides)
 
 
 def _settings_of_run(folder: Path, overrides: Sequence[str]) -> Config:
@@ -83,11 +83,11 @@ def _settings_of_run(folder: Path, overrides: Sequence[str]) -> Config:
             folder,
             f"name {folder.parent}" if fold else "name runs/<competition>/<experiment>, or a config",
         )
-    trained = [config.load(file) for file in files]
+    trained = [config_file.load(file) for file in files]
     for file, other in zip(files, trained, strict=True):
         if other.training_fingerprint() != trained[0].training_fingerprint():
             raise FoldcraftError("were trained with different settings", f"{files[0].parent} and {file.parent}")
-    asked = config.load(files[0], overrides)
+    asked = config_file.load(files[0], overrides)
     if asked.training_fingerprint() != trained[0].training_fingerprint():
         raise FoldcraftError("was trained with other settings than the key=value words ask for", folder)
     return asked

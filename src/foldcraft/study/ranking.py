@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldcraft.common import config
+from foldcraft.common import config_file
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs
@@ -145,7 +145,7 @@ def _look(folder: Path, wanted: Origin) -> RankedExperiment:
             fold = FoldFolder(file.parent, int(file.parent.name.removeprefix("fold")))
             if fold.is_done:
                 manifests[fold.fold] = fold.read_manifest()
-        settings = config.load(fold_configs(folder)[0])
+        settings = config_file.load(fold_configs(folder)[0])
     except (FoldcraftError, ValueError) as error:
         return RankedExperiment(name, folder, flaw=str(error))
     return RankedExperiment(name, folder, settings, manifests, _flaw(folder, manifests, wanted))
@@ -162,7 +162,8 @@ def _flaw(folder: Path, manifests: dict[int, dict[str, Any]], wanted: Origin) ->
             return f"fold {fold} has other classes"
     if len({manifest["fingerprints"].get("config") for manifest in manifests.values()}) > 1:
         # Digests of one version can be compared; a setting that is younger than a fold changes them all.
-        own = {fold: config.load(folder / f"fold{fold}" / "config.yaml").training_fingerprint() for fold in manifests}
+        kept = {fold: config_file.load(folder / f"fold{fold}" / "config.yaml") for fold in manifests}
+        own = {fold: settings.training_fingerprint() for fold, settings in kept.items()}
         if len(set(own.values())) > 1:
             return f"folds {listing(list(own))} were trained with different settings"
     return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from foldcraft.common import config_renames
 from foldcraft.common.errors import FoldcraftError, suggest
 
 METHODS = ("grid", "random", "bayes")
@@ -74,9 +75,11 @@ def words(chosen: Mapping[str, Any]) -> list[str]:
 def read(path: Path) -> Space:
     """Read and check a sweep's file.
 
+    Old names of settings are read as well, with a warning.
+
     Raises:
-        FoldcraftError: it is missing or no YAML; unknown keys; a method, metric or distribution that is not known here;
-            a range that is none.
+        FoldcraftError: it is missing or no YAML; unknown keys; a setting under its old and its new name; a method,
+            metric or distribution that is not known here; a range that is none.
     """
     if not path.is_file():
         raise FoldcraftError("no such sweep", path, "name a YAML file with --space, for instance from configs/sweeps/")
@@ -95,7 +98,8 @@ def read(path: Path) -> Space:
     given = _mapping(content.get("parameters") or {}, path, "parameters")
     if not given:
         raise FoldcraftError("no parameters to try", path, "for instance parameters: {seed: {values: [0, 1]}}")
-    parameters = tuple(_parameter(str(name), spec, path) for name, spec in given.items())
+    named = _renewed([str(name) for name in given], path)
+    parameters = tuple(_parameter(name, spec, path) for name, spec in zip(named, given.values(), strict=True))
     if method == "grid" and (ranges := [one.name for one in parameters if not one.values]):
         raise FoldcraftError("a grid needs values, not a range", f"{path}: {ranges[0]}", "list them, or use random")
     trials = content.get("run_cap")
@@ -110,6 +114,19 @@ def _mapping(content: Any, path: Path, what: str, known: Sequence[str] = ()) -> 
     if known and (unknown := [key for key in content if key not in known]):
         raise FoldcraftError(f"unknown key {unknown[0]!r} in {what}, {suggest(str(unknown[0]), known)}", path)
     return content
+
+
+def _renewed(names: Sequence[str], path: Path) -> list[str]:
+    """The names that the settings have now."""
+    now = [config_renames.current(name) for name in names]
+    old = [name for name, new in zip(names, now, strict=True) if name != new]
+    if twice := [name for name in old if config_renames.current(name) in names]:
+        raise FoldcraftError(
+            f"{twice[0]} is called {config_renames.current(twice[0])} now, and both are given", path, f"drop {twice[0]}"
+        )
+    if old:
+        config_renames.warn(config_renames.told({path: old}))
+    return now
 
 
 def _parameter(name: str, spec: Any, path: Path) -> Parameter:

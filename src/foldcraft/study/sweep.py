@@ -1,7 +1,7 @@
 """A sweep: each trial is an experiment, a set of folds; one that cannot win any more is left after a few of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from foldcraft.common import fingerprint
+from foldcraft.common import config_renames, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
@@ -130,7 +130,7 @@ class Sweep:
             )
         except optuna.exceptions.StorageInternalError as error:
             raise cannot_write(file, OSError(str(error))) from None
-        space = (self.space.method, self.space.score, [repr(one) for one in self.space.parameters])
+        space = (self.space.method, self.space.score, [repr(_stored(one)) for one in self.space.parameters])
         data = (self.experiment.competition.fingerprint, self.experiment.folds.fingerprint)
         now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
         if study.user_attrs.get("identity", now) != now:
@@ -152,16 +152,19 @@ class Sweep:
         finished = _finished(study)
         if self.space.method == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
             seen = [trial.params for trial in finished]
-            study.enqueue_trial(next(each for each in self.space.grid() if each not in seen))
+            wanted = (
+                {config_renames.oldest(name): value for name, value in each.items()} for each in self.space.grid()
+            )
+            study.enqueue_trial(next(each for each in wanted if each not in seen))
         # Seeded anew for each trial, so that a sweep that was interrupted asks what an undisturbed one would ask.
         seed = seed_from(self.base.seed, "sweep", len(finished)) % 2**32
         bayes = self.space.method == "bayes"
         study.sampler = (optuna.samplers.TPESampler if bayes else optuna.samplers.RandomSampler)(seed=seed)
-        return study.ask({one.name: _distribution(one) for one in self.space.parameters})
+        return study.ask({_stored(one).name: _distribution(one) for one in self.space.parameters})
 
     def _try(self, study: optuna.Study, trial: optuna.Trial) -> FoldcraftError | None:
         """Train the trial's folds until it is finished, or lost, or fails; then the error."""
-        words = search_space.words(trial.params)
+        words = search_space.words(_chosen(trial))
         self.callback.say(f"trial {len(_finished(study))}: {' '.join(words)}")
         try:
             config = self.load(words).as_trial()
@@ -212,6 +215,16 @@ class Sweep:
         return 1 / int(np.bincount(self.experiment.folds.fold).min())
 
 
+def _stored(one: Parameter) -> Parameter:
+    """The parameter under the oldest name of its setting, as studies keep it, so that a rename ends no sweep."""
+    return replace(one, name=config_renames.oldest(one.name))
+
+
+def _chosen(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+    """What a trial tries, under the names that the settings have now."""
+    return {config_renames.current(name): value for name, value in trial.params.items()}
+
+
 def _distribution(one: Parameter) -> BaseDistribution:
     if one.values:
         return CategoricalDistribution(one.values)
@@ -236,7 +249,7 @@ def _tried(trial: FrozenTrial) -> Trial:
     interval = known.get("interval")
     return Trial(
         experiment=known.get("experiment", ""),
-        chosen=trial.params,
+        chosen=_chosen(trial),
         scores=known.get("scores", []),
         seconds=known.get("seconds", 0.0),
         oof=known.get("oof"),

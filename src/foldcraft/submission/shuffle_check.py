@@ -59,7 +59,7 @@ class SubmittedAnswers:
 
     @cached_property
     def ranks(self) -> np.ndarray:
-        """Ranks of the numbers in each column (N, K), with mean 0 and length 1; all nought where nothing varies."""
+        """Ranks of the numbers in each column (N, K), with mean 0 and length 1; all zero where nothing varies."""
         ranks = rankdata(self.numbers, axis=0)
         centred = ranks - ranks.mean(0)
         length = np.linalg.norm(centred, axis=0)

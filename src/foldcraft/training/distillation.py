@@ -12,7 +12,7 @@ teach: that of the same fold k.
 - Nothing is calibrated on the rows of fold k. A teacher whose weights were chosen by them is refused (`teachers`).
 
 What is left are numbers that were found with the labels of all folds before anything is taught: the settings that
-somebody chose by OOF scores, `train.lr: auto`, and of a closed-form head its strength and the size of its logits.
+somebody chose by OOF scores, `optim.lr: auto`, and of a closed-form head its strength and the size of its logits.
 """
 
 import json
@@ -77,8 +77,8 @@ def predict_teachers(
 def _of_train(teacher: Teacher, experiment: Experiment, callback: Callback) -> Predictions:
     """By the teacher's model of the fold, of the rows that it was trained on."""
     theirs = teacher.experiment
-    train = theirs.config.train.model_copy(update={"device": experiment.config.train.device})
-    chosen = hardware.for_inference(train, hardware_file(theirs.config))
+    machine = theirs.config.machine.model_copy(update={"device": experiment.config.machine.device})
+    chosen = hardware.for_inference(machine, hardware_file(theirs.config))
     model = FoldModel.load(theirs, teacher.folder, chosen)
     if model.weights != teacher.model:
         raise FoldcraftError("was trained again just now", teacher.folder.path, "run the same command again")

@@ -37,12 +37,12 @@ def fine_tune(
     check_parts(experiment.config, start.model, len(experiment.folds.train_rows(folder.fold)), processes.world)
     chosen = _hardware(experiment, state, start.model, processes)
     training = Training(experiment, folder, start, chosen, processes)
-    if experiment.config.train.lr == "auto":
+    if experiment.config.optim.lr == "auto":
         training = training.with_found_lr(callback)
     task, taught = training.taught_task(folder.fold, callback)
     model, from_probe = training.ready_model(folder.fold, callback)
     before = {name: value.cpu().clone() for name, value in finetune.plain_state(model).items()}
-    lr = training.config.train.lr
+    lr = training.config.optim.lr
     about = {"hardware": str(chosen), "why": chosen.why(), "weights": start.describe_weights()}
     callback.fold_started(training.config, folder, about)
     fitted = training.run(task, model, callback, state)
@@ -164,16 +164,16 @@ def _hardware(
     experiment: Experiment, state: dict[str, Any] | None, model: torch.nn.Module, processes: Processes
 ) -> Hardware:
     """What a begun fold was trained on, else what this experiment uses on this machine."""
-    train, size = experiment.config.train, experiment.config.images.size
     if state:
         kept = Hardware(**state["hardware"])
         if kept.device == "cpu" or kept.device == hardware.available_device():
             return kept
-    kept_in = hardware_file(experiment.config)
+    config = experiment.config
+    wanted = (config.machine, model, config.images.size, config.train.part, hardware_file(config))
     if processes.is_first:
-        hardware.choose(train, model, size, kept_in)
+        hardware.choose(*wanted)
     processes.barrier()  # the others read what the first has chosen
-    return hardware.choose(train, model, size, kept_in)
+    return hardware.choose(*wanted)
 
 
 def _interpolated(

@@ -96,7 +96,7 @@ def _check_papers(experiment: Experiment, folder: FoldFolder, manifest: dict[str
 
 def _begin(experiment: Experiment, folder: FoldFolder, processes: Processes) -> dict[str, Any] | None:
     """Make the folder ready; gives the state that an interrupted training has left, if there is one."""
-    _check_soup(experiment.config)
+    _check_soup(experiment)
     _check_interpolation(experiment.config)
     state = checkpoint.load_state(folder.checkpoint) if folder.checkpoint.is_file() else None
     if processes.is_first:
@@ -107,12 +107,12 @@ def _begin(experiment: Experiment, folder: FoldFolder, processes: Processes) -> 
     return state
 
 
-def _check_soup(config: Config) -> None:
-    if config.soup:
+def _check_soup(experiment: Experiment) -> None:
+    if experiment.soup:
         raise FoldcraftError(
             "is the mean of other experiments' weights, which is not trained",
-            config.experiment,
-            f"train {', '.join(config.soup)}, then run `python src/infer.py --soup` with their configs",
+            experiment.config.experiment,
+            f"train {', '.join(experiment.soup)}, then run `python src/infer.py --soup` with their configs",
         )
 
 

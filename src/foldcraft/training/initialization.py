@@ -137,7 +137,7 @@ def _adapt(
     experiment: Experiment, model: nn.Module, blueprint: Blueprint, store: ImageStore, callback: Callback
 ) -> None:
     """Measure BatchNorm's statistics on all training images; labels play no part in it, so folds may share them."""
-    chosen = hardware.for_features(experiment.config.train, finetune.is_transformer(model))
+    chosen = hardware.for_features(experiment.config.machine, finetune.is_transformer(model))
     prepare, images = Preparation.of(blueprint, chosen), PlainImages(store, experiment.config.images)
     with callback.progress("adapting BatchNorm to the images", len(store)) as advance:
 

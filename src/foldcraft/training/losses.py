@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft.common.config import TrainConfig
 from foldcraft.common.errors import FoldcraftError
 
 FOCUS = 2.0  # the exponent that the focal loss's paper found best
@@ -51,15 +50,15 @@ class TrainingLoss:
         return (shares * losses).sum(1).mean()
 
 
-def training_loss(train: TrainConfig, counts: np.ndarray, device: str) -> TrainingLoss:
-    """The loss that the config asks for; `counts` are the training rows of each class (K,)."""
+def training_loss(imbalance: str, label_smoothing: float, counts: np.ndarray, device: str) -> TrainingLoss:
+    """The loss that the settings of these names ask for; `counts` are the training rows of each class (K,)."""
     present = np.maximum(counts, 1)  # a class that this fold's training rows lack is taken to be as rare as can be
     weights = log_prior = None
-    if train.imbalance == "weighted":  # as rare as a class is, so much it counts; 1 in the mean over the rows
+    if imbalance == "weighted":  # as rare as a class is, so much it counts; 1 in the mean over the rows
         weights = torch.tensor(counts.sum() / (np.count_nonzero(counts) * present), dtype=torch.float32, device=device)
-    if train.imbalance == "logit_adjusted":  # arXiv 2007.07314
+    if imbalance == "logit_adjusted":  # arXiv 2007.07314
         log_prior = torch.tensor(np.log(present / present.sum()), dtype=torch.float32, device=device)
-    return TrainingLoss(train.label_smoothing, weights, log_prior, FOCUS if train.imbalance == "focal" else 0.0)
+    return TrainingLoss(label_smoothing, weights, log_prior, FOCUS if imbalance == "focal" else 0.0)
 
 
 def rdrop_loss(loss: TrainingLoss, logits: torch.Tensor, targets: torch.Tensor, rdrop: float) -> torch.Tensor:
@@ -94,6 +93,6 @@ def check_has_dropout(model: nn.Module, size: int) -> None:
     if not drawn:
         raise FoldcraftError(
             "nothing in this net is drawn at random, so R-Drop would compare equals",
-            "train.rdrop",
-            "set backbone.drop or backbone.drop_path, or train.rdrop=0",
+            "regularize.rdrop",
+            "set backbone.drop or backbone.drop_path, or regularize.rdrop=0",
         )

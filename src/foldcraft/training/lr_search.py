@@ -29,7 +29,7 @@ def candidates(config: Config) -> list[float]:
 
 def with_lr(config: Config, lr: float) -> Config:
     """The config with that learning rate."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"lr": lr})})
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
 
 
 def find_lr(
@@ -74,7 +74,7 @@ def _try_all(
             losses[f"{lr:.2g}"] = loss
             callback.note(f"learning rate {lr:.2g}: validation loss {loss:.4f} after a short training")
     if not losses:
-        raise FoldcraftError("no learning rate led to a finite loss", "train.lr", "give a number instead of auto")
+        raise FoldcraftError("no learning rate led to a finite loss", "optim.lr", "give a number instead of auto")
     best = min(losses, key=lambda name: losses[name])
     callback.note(f"learning rate {best} chosen")
     found = {"lr": float(best), **losses}
@@ -85,7 +85,7 @@ def _try_all(
 
 def _short_loss(task: Task, train: Callable[[Task], Fitted], lr: float) -> float | None:
     """Loss after a fifth of the epochs, with a schedule of that length; None where it ran away."""
-    epochs = plan(len(task.train_rows), task.config.train, task.config.augment).epochs
+    epochs = plan(len(task.train_rows), task.config.train, task.config.optim, task.config.augment).epochs
     config = with_lr(task.config, lr)
     short = config.train.model_copy(update={"epochs": max(1, round(SHARE * epochs)), "patience": 0})
     with TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from foldcraft.common.config import AugmentConfig, TrainConfig
+from foldcraft.common.config import AugmentConfig, OptimConfig, TrainConfig
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 FULL_STEPS = 285  # of a fine-tuning on a few thousand images or fewer
@@ -34,7 +34,7 @@ class Plan:
     lr_steps: int
 
 
-def plan(rows: int, train: TrainConfig, augment: AugmentConfig) -> Plan:
+def plan(rows: int, train: TrainConfig, optim: OptimConfig, augment: AugmentConfig) -> Plan:
     """The plan for `rows` training images.
 
     The average of the weights has a window of one epoch: long enough to smooth, short enough to follow (EMA of
@@ -44,9 +44,9 @@ def plan(rows: int, train: TrainConfig, augment: AugmentConfig) -> Plan:
     steps_per_epoch = rows // batch
     epochs = epochs_for(rows, steps_per_epoch) if train.epochs == "auto" else train.epochs
     steps = steps_per_epoch * epochs
-    warmup_steps = min(round(train.warmup * steps), steps - 1)
-    decay = train.ema_decay if train.ema_decay is not None else 1 - 1 / max(2, steps_per_epoch)
-    averaged = min(epochs, max(2, round(epochs * train.swa))) if train.swa else 0  # one alone would be no average
+    warmup_steps = min(round(optim.warmup * steps), steps - 1)
+    decay = optim.ema_decay if optim.ema_decay is not None else 1 - 1 / max(2, steps_per_epoch)
+    averaged = min(epochs, max(2, round(epochs * optim.swa))) if optim.swa else 0  # one alone would be no average
     return Plan(
         epochs=epochs,
         batch=batch,

@@ -16,7 +16,7 @@ from foldcraft.training.initialization import InitialModel
 def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callback: Callback) -> Outcome:
     """A linear probe: the fold's closed-form head on frozen features; nothing is trained, nothing can be resumed."""
     config, began = experiment.config, time.perf_counter()
-    chosen = hardware.for_features(config.train, finetune.is_transformer(start.model))
+    chosen = hardware.for_features(config.machine, finetune.is_transformer(start.model))
     about = {"hardware": str(chosen), "why": "closed-form head on frozen features"}
     callback.fold_started(config, folder, {**about, "weights": start.describe_weights()})
     solved = initialization.solve_probe(experiment, start, config.probe, callback, config.train.imbalance)

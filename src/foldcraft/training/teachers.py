@@ -7,7 +7,7 @@ another fold, an edited manifest. The rule itself, and why, is in `teaching`.
 from dataclasses import dataclass
 from typing import Any
 
-from foldcraft.common import config, fingerprint
+from foldcraft.common import config_file, fingerprint
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
@@ -81,7 +81,7 @@ def _check_data(experiment: Experiment, folder: FoldFolder) -> None:
 
 def _settings_of(student: Config, name: str, folder: FoldFolder) -> Config:
     """The settings that the teacher was trained with, its runs where they lie now."""
-    theirs = config.load(folder.config)
+    theirs = config_file.load(folder.config)
     if (theirs.experiment, theirs.competition.name) != (name, student.competition.name):
         raise FoldcraftError(
             f"is of {theirs.experiment} in {theirs.competition.name}, and not of the teacher {name}",

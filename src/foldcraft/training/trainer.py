@@ -117,20 +117,20 @@ class Trainer:
         _check(config, model, hardware, processes)
         self.task, self.config, self.hardware, self.callback = task, config, hardware, callback
         self.processes = processes
-        self.plan = plan(len(task.train_rows), config.train, config.augment)
+        self.plan = plan(len(task.train_rows), config.train, config.optim, config.augment)
         self.prepare = Preparation.of(blueprint, hardware)
         self.mix = mix_of(config.augment, task.classes, config.seed)
         self.fabric = _fabric(hardware, processes)
         counts = np.bincount(task.targets[task.train_rows], minlength=task.classes)
-        self.loss = training_loss(config.train, counts, hardware.device)
+        self.loss = training_loss(config.train.imbalance, config.regularize.label_smoothing, counts, hardware.device)
 
         model = hardware.place(model)
-        self.swa = averaged(model) if config.train.swa else None
+        self.swa = averaged(model) if config.optim.swa else None
         self.ema = None
-        if config.train.ema and not self.swa:
+        if config.optim.ema and not self.swa:
             self.ema = ModelEmaV3(model, decay=self.plan.ema_decay, use_warmup=True)
         scaled = hardware.precision == "16-mixed"
-        optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none", scaled)
+        optimizer = finetune.create_optimizer(model, config.finetune, config.optim, blueprint.weights != "none", scaled)
         self.scheduler = _scheduler(optimizer, self.plan, config)
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.bare_model = model
@@ -149,7 +149,7 @@ class Trainer:
     def _loader(self) -> DataLoader[Batch]:
         config = self.config
         on_cpu = self.hardware.device == "cpu"
-        workers = config.train.workers
+        workers = config.machine.workers
         if workers is None:
             workers = default_workers(cores() // self.processes.local_world, on_cpu)
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
@@ -225,9 +225,9 @@ class Trainer:
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
             images, targets = self.mix(images, targets, step)
         loss = self._gradients(Inputs(images), targets, step)
-        if self.config.train.clip:
+        if self.config.optim.clip:
             self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.config.train.clip, error_if_nonfinite=False
+                self.model, self.optimizer, max_norm=self.config.optim.clip, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -238,12 +238,12 @@ class Trainer:
 
     def _gradients(self, inputs: Inputs, targets: torch.Tensor, step: int) -> torch.Tensor:
         """Gradients to step with, with SAM those of the worst point nearby; gives the loss where the net stands."""
-        if not self.config.train.sam:
+        if not self.config.regularize.sam:
             return self._backward(inputs, targets)
         draws = seed_from(self.config.seed, "sam", step, self.processes.rank)
         torch.manual_seed(draws)
         loss = self._backward(inputs, targets)
-        with sam_perturbation(self.bare_model, self.config.train.sam):
+        with sam_perturbation(self.bare_model, self.config.regularize.sam):
             torch.manual_seed(draws)  # the same dropout, so that it is the same loss at another point
             self._backward(inputs, targets)
         return loss
@@ -261,7 +261,7 @@ class Trainer:
         return total
 
     def _loss(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
-        rdrop = self.config.train.rdrop
+        rdrop = self.config.regularize.rdrop
         if not rdrop:
             return self.loss(forward(self.model, inputs), targets)
         # Both draws in one pass, so that BatchNorm sees the images, and several processes meet, once.
@@ -419,7 +419,7 @@ class LossWatch:
                 raise RunawayLoss(
                     f"the loss became {value} in epoch {self.epoch}, step {len(self.losses) + 1}; "
                     f"images of that step: {listing(self.ids[rows.numpy()].tolist(), 64)}",
-                    hint="lower train.lr, set train.clip=1, or use train.precision=32-true",
+                    hint="lower optim.lr, set optim.clip=1, or use machine.precision=32-true",
                 )
             self.losses.append(value)
         self.pending = []
@@ -459,7 +459,7 @@ def check_parts(config: Config, model: nn.Module, rows: int, world: int) -> None
 
 
 def _check(config: Config, model: nn.Module, hardware: Hardware, processes: Processes) -> None:
-    if config.train.rdrop:
+    if config.regularize.rdrop:
         check_has_dropout(model, config.images.size)
     if config.finetune.unfreeze_epochs and processes.world > 1:
         raise FoldcraftError(
@@ -500,8 +500,8 @@ def _scheduler(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> 
         num_epochs=plan.steps - plan.warmup_steps,
         warmup_epochs=plan.warmup_steps,
         warmup_prefix=True,
-        warmup_lr=config.train.lr / 100,
-        min_lr=min(config.train.min_lr, config.train.lr),
+        warmup_lr=config.optim.lr / 100,
+        min_lr=min(config.optim.min_lr, config.optim.lr),
         step_on_epochs=False,
         updates_per_epoch=1,  # the scheduler's epoch is one of our steps
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common import allocator, child_processes, config, output_streams
+from foldcraft.common import allocator, child_processes, config_file, output_streams
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.common.files import cannot_write
@@ -60,9 +60,9 @@ def load_configs(args: argparse.Namespace) -> list[Config]:
     for name in names:
         if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(name):
             raise FoldcraftError(
-                f"{name!r} is neither a YAML file nor key=value", "command line", "for instance train.lr=0.0005"
+                f"{name!r} is neither a YAML file nor key=value", "command line", "for instance optim.lr=0.0005"
             )
-    return [config.load(Path(name), overrides) for name in names]
+    return config_file.load_all([Path(name) for name in names], overrides)
 
 
 def words_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -181,7 +181,7 @@ def _machine_trouble(error: RuntimeError) -> FoldcraftError | None:
         return FoldcraftError(what, "train.batch", "halve it, or images.size, or set train.accumulate=2")
     if said.startswith("DataLoader worker"):
         hint = "the machine's memory may be full: use fewer; the same command goes on"
-        return FoldcraftError(said.rstrip(". "), "train.workers", hint)
+        return FoldcraftError(said.rstrip(". "), "machine.workers", hint)
     if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
         return FoldcraftError("a process that worked for this one was killed", hint="the machine's memory may be full")
     if type(error).__name__.startswith("Dist") or "gloo" in said or "NCCL" in said:

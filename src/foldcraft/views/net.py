@@ -11,7 +11,7 @@ from foldcraft.models.summary import Group, ModelSummary, Part
 from foldcraft.training import initialization
 from foldcraft.views.terminal import Terminal
 
-STAND_IN_LR = 1e-3  # for `train.lr: auto`, which is found out when training begins
+STAND_IN_LR = 1e-3  # for `optim.lr: auto`, which is found out when training begins
 
 
 def look(config: Config, classes: int) -> ModelSummary:
@@ -21,8 +21,8 @@ def look(config: Config, classes: int) -> ModelSummary:
     finetune.prepare(model, config.finetune)
     optimizer = None
     if config.finetune.mode != "linear_probe":
-        train = config.train.model_copy(update={"lr": peak_lr(config)})
-        optimizer = finetune.create_optimizer(model, config.finetune, train, blueprint.weights != "none")
+        optim = config.optim.model_copy(update={"lr": peak_lr(config)})
+        optimizer = finetune.create_optimizer(model, config.finetune, optim, blueprint.weights != "none")
     return summary.summarize(model, optimizer, backbones.head_names(model), size)
 
 
@@ -34,7 +34,7 @@ def as_json(seen: ModelSummary, config: Config, classes: Sequence[str]) -> str:
 
 def peak_lr(config: Config) -> float:
     """The learning rate of the head, or what stands in for it."""
-    return STAND_IN_LR if config.train.lr == "auto" else config.train.lr
+    return STAND_IN_LR if config.optim.lr == "auto" else config.optim.lr
 
 
 def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
@@ -68,7 +68,7 @@ def legend(config: Config) -> Iterator[str]:
     if finetune.mode == "linear_probe":
         yield "learning rate: none, as the head is solved in closed form, on the features that probe.stages names"
     else:
-        guess = f" (train.lr is auto; {short(STAND_IN_LR)} stands in)" if config.train.lr == "auto" else ""
+        guess = f" (optim.lr is auto; {short(STAND_IN_LR)} stands in)" if config.optim.lr == "auto" else ""
         yield f"learning rate: at its peak{guess}, of the slowest to the fastest layer in the module"
     start = "; LoRA's A has 0 until B has moved" if finetune.mode == "lora" else ""
     yield f"gradient: its norm; noise tells which modules it reaches, not how large it will be{start}"

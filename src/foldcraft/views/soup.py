@@ -45,7 +45,7 @@ def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> Non
     if tasted.apart:
         terminal.say(
             "warning: the uniform soup is worse than each experiment, so their weights lie in different basins; they "
-            "began at different weights (backbone.weights: none, another seed), or went too far apart (lower train.lr)"
+            "began at different weights (backbone.weights: none, another seed), or went too far apart (lower optim.lr)"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import write_competition
 from torch import nn
 
-from foldcraft.common import checksums, config
+from foldcraft.common import checksums, config, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.data import augment, competition, folds, loader, splitting
 from foldcraft.models import backbones, checkpoint, finetune
@@ -30,7 +30,9 @@ folds: {count: 3}
 images: {size: 16}
 augment: {preset: light, hflip: 0}
 backbone: {name: test_resnet, weights: none, drop: 0.1}
-train: {epochs: 2, batch: 16, lr: 1.0e-2, workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
+train: {epochs: 2, batch: 16}
+optim: {lr: 1.0e-2}
+machine: {workers: 0, device: cpu, precision: 32-true, memory_format: contiguous}
 tta: {views: [identity]}
 tracking: {wandb: "off"}
 """
@@ -46,7 +48,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs/tiny.yaml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        settings = config.load(Path("configs/tiny.yaml"))
+        settings = config_file.load(Path("configs/tiny.yaml"))
         folds.write(splitting.make(competition.read(settings), settings.folds), settings.folds_file)
     return folder
 
@@ -57,7 +59,7 @@ def check(digits: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report
     monkeypatch.chdir(digits)
 
     def call(*words: str, only: Collection[str] = ()) -> Report:
-        settings = config.load(Path("configs/tiny.yaml"), words)
+        settings = config_file.load(Path("configs/tiny.yaml"), words)
         return examine(
             opening.read(settings), Callback(), IMAGES, only or [name for name in CHECKS if name not in TIMED]
         )
@@ -96,8 +98,8 @@ def test_sound_code_passes_and_says_so(digits: Path, command, monkeypatch: pytes
     [
         ["finetune.mode=linear_probe"],
         [
-            "finetune.batchnorm=frozen", "train.rdrop=1", "train.sam=0.05", "augment.mixup=0.2", "train.accumulate=2",
-            "train.imbalance=logit_adjusted", "train.swa=0.5", "finetune.unfreeze_epochs=2",
+            "finetune.batchnorm=frozen", "regularize.rdrop=1", "regularize.sam=0.05", "augment.mixup=0.2",
+            "train.accumulate=2", "train.imbalance=logit_adjusted", "optim.swa=0.5", "finetune.unfreeze_epochs=2",
         ],
         ["finetune.head_init=probe", "finetune.batchnorm=frozen", "train.imbalance=weighted", "images.resize=crop"],
     ],
@@ -286,7 +288,7 @@ SLOW = {"one_batch", "augmentation", "pixels", "shuffled", "draws"}  # left out 
         (same_draws, [], {"draws"}, set()),
         (white, [], {"augmentation", "draws"}, set()),
         (lambda _: None, ["augment.transforms=[{GaussNoise: {std_range: [1, 1], p: 1}}]"], {"augmentation"}, set()),
-        (lambda _: None, ["train.lr=1e-7"], {"one_batch"}, set()),
+        (lambda _: None, ["optim.lr=1e-7"], {"one_batch"}, set()),
         (head_starts_far_off, [], {"first_loss"}, set()),
         (learns_from_all, [], {"shuffled"}, set()),
         (trains_on_all, [], {"folds"}, set()),
@@ -309,7 +311,7 @@ def test_each_breakage_fails_its_own_check(
 def test_precision_is_measured_against_32_bits(check, monkeypatch: pytest.MonkeyPatch) -> None:
     # At 16 px the net's last maps are 1x1, and torch's own 16-bit gradients are at times no numbers on a CPU.
     monkeypatch.setattr(subject, "MOST_STEPS", 12)
-    words, only = ("train.precision=bf16-mixed", "images.size=32"), ["precision"]
+    words, only = ("machine.precision=bf16-mixed", "images.size=32"), ["precision"]
     assert those(check(*words, only=only), PASS) == {"precision"}
     of_every_net(coarse_in_16_bits)(monkeypatch)
     assert those(check(*words, only=only), FAIL) == {"precision"}
@@ -342,7 +344,7 @@ def test_torn_groups_and_edited_folds_fail(workplace: Path, command) -> None:
     Path("tiny.yaml").write_text(text)
     assert command("check", "--config", "tiny.yaml", "--only", "folds").code == 2, "no folds yet"
 
-    data = competition.read(config.load(Path("tiny.yaml")))
+    data = competition.read(config_file.load(Path("tiny.yaml")))
     whole = splitting.make(replace(data, groups=None), config.FoldsConfig(count=2))  # as by a script of one's own
     folds.write(replace(whole, data=data.fingerprint), Path("folds/shapes.csv"))
     torn = command("check", "--config", "tiny.yaml", "--only", "folds")
@@ -367,7 +369,7 @@ def test_an_unknown_check_is_named(shapes: Path, command) -> None:
 
 
 def test_hardware_is_remembered_where_training_looks(check) -> None:
-    settings = config.load(Path("configs/tiny.yaml"))
+    settings = config_file.load(Path("configs/tiny.yaml"))
     report = check(only=["pinned"])
     assert those(report, PASS) == {"pinned"}
     kept = checksums.read_json(settings.runs / "digits" / "tiny" / "hardware.json")

@@ -82,7 +82,7 @@ def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, in
         targets = subject.competition.targets
         images = subject.fresh.images.at(rows)
         return [(int(row), image.numpy(), int(targets[row])) for row, image in zip(rows, images, strict=True)]
-    trainer = subject.trainer(subject.plain, rows, batch=8, workers=0)
+    trainer = subject.trainer(subject.plain, rows, train={"batch": 8}, machine={"workers": 0})
     found = []
     for batch in trainer.loader:
         parts = zip(batch.rows.tolist(), batch.images, batch.targets.tolist(), strict=True)

@@ -61,7 +61,7 @@ def preprocessing(subject: Subject) -> CheckResult:
     if not subject.trains:
         return not_applicable("a linear probe learns from what inference sees")
     rows = subject.some_rows(SOME)
-    trainer = subject.trainer(subject.plain, rows, batch=8, workers=0)
+    trainer = subject.trainer(subject.plain, rows, train={"batch": 8}, machine={"workers": 0})
     learned = {}
     for batch in trainer.loader:
         learned |= dict(zip(batch.rows.tolist(), trainer.prepare(batch.images).cpu(), strict=True))
@@ -94,7 +94,8 @@ def constants(subject: Subject) -> CheckResult:
         transforms = tv.get_model_weights(blueprint.arch).DEFAULT.transforms()
         mean, std = transforms.mean, transforms.std
     raw = subject.fresh.images.at(subject.some_rows(2))
-    prepare = subject.trainer(subject.as_is, workers=0).prepare if subject.trains else subject.fresh.preparation
+    trainer = subject.trainer(subject.as_is, machine={"workers": 0}) if subject.trains else None
+    prepare = trainer.prepare if trainer else subject.fresh.preparation
     wanted = ((raw.numpy() / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
     apart = float(np.abs(prepare(raw).cpu().numpy() - wanted).max())
     shown = ", ".join(f"{value:.3f}" for value in (*mean, *std))

@@ -33,7 +33,7 @@ def logits(subject: Subject) -> CheckResult:
     images = _prepared(subject)
     nets = {"saved": _saved(subject)}
     if subject.trains:
-        nets["trained"] = subject.trainer(subject.as_is, workers=0).bare_model.eval()
+        nets["trained"] = subject.trainer(subject.as_is, machine={"workers": 0}).bare_model.eval()
     with torch.no_grad():
         outputs = {name: forward(net, Inputs(images)) for name, net in nets.items()}
     off = {name: float((out.sum(1) - 1).abs().max()) for name, out in outputs.items()}
@@ -51,7 +51,7 @@ def leaks(subject: Subject) -> CheckResult:
     when = {"when judged": _leak(_saved(subject), images, targets)}
     why = ""
     if subject.trains:
-        trainer = subject.trainer(subject.as_is, workers=0)
+        trainer = subject.trainer(subject.as_is, machine={"workers": 0})
         net = trainer.bare_model
         when["of the net that is trained, when judged"] = _leak(net.eval(), images, targets)
         finetune.train_mode(net, trainer.config.finetune)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition
+from foldcraft.predictions import lineage
 from foldcraft.predictions.experiment import Experiment, with_scale
 
 
@@ -26,7 +27,7 @@ def read(config: Config) -> Opened:
     Raises:
         FoldcraftError: a soup; no folds yet; and all else that `Workspace.open` raises but folds that do not fit.
     """
-    if config.soup:
+    if lineage.soup_members(config):
         raise FoldcraftError(
             "is the mean of other experiments' weights, which is not trained", config.experiment, "check those"
         )

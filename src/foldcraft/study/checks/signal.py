@@ -175,8 +175,8 @@ def draws_differ(subject: Subject) -> CheckResult:
         return not_applicable("a linear probe learns from numbered draws")
     store = subject.as_is.start.train
     row = int(store.pixels.std((1, 2, 3)).argmax())  # the picture that has most to change
-    workers = 0 if subject.config.train.workers == 0 else 2
-    trainer = subject.trainer(subject.as_is, np.full(DRAWS, row), batch=8, workers=workers)
+    workers = 0 if subject.config.machine.workers == 0 else 2
+    trainer = subject.trainer(subject.as_is, np.full(DRAWS, row), train={"batch": 8}, machine={"workers": workers})
     seen: list[bytes] = []
     for epoch in range(2):
         trainer.batches.epoch = epoch

@@ -40,7 +40,11 @@ MOST_IN_A_STEP = 32  # images, of the moment of training
 PLAIN_AUGMENT = {"preset": "none", "transforms": None, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0} | dict.fromkeys(
     ("hflip", "vflip", "rot90"), 0.0
 )
-PLAIN_TRAIN = {"label_smoothing": 0.0, "rdrop": 0.0, "sam": 0.0, "swa": 0.0, "ema": False, "patience": 0}
+PLAIN_TRAIN = {
+    "train": {"patience": 0},
+    "optim": {"swa": 0.0, "ema": False},
+    "regularize": {"label_smoothing": 0.0, "rdrop": 0.0, "sam": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Subject:
         config = with_settings(
             config,
             augment=PLAIN_AUGMENT,
-            train=PLAIN_TRAIN,
+            **PLAIN_TRAIN,
             backbone={"drop": 0.0, "drop_path": 0.0, "patch_drop": 0.0},
         )
         return self._training(replace(self.experiment, config=config))
@@ -126,20 +130,22 @@ class Subject:
     def _chosen(self, model: nn.Module) -> Hardware:
         """What the experiment computes on here, measured and remembered as training does it."""
         if not self.trains:
-            return hardware.for_features(self.config.train, finetune.is_transformer(model))
-        return hardware.choose(self.config.train, model, self.config.images.size, hardware_file(self.config))
+            return hardware.for_features(self.config.machine, finetune.is_transformer(model))
+        return hardware.choose(
+            self.config.machine, model, self.config.images.size, self.config.train.part, hardware_file(self.config)
+        )
 
-    def trainer(self, training: Training, rows: np.ndarray | None = None, **train: Any) -> Trainer:
+    def trainer(self, training: Training, rows: np.ndarray | None = None, **sections: dict[str, Any]) -> Trainer:
         """The trainer of the fold.
 
         Args:
             rows: to learn from; left out: the fold's.
-            train: settings of the section `train` to change.
+            sections: settings to change, by section.
         """
         model, _ = training.ready_model(FOLD, self.callback)
         task = training.task(FOLD)
         learned = task.train_rows if rows is None else rows
-        task = replace(task, config=with_settings(task.config, train=train), train_rows=learned)
+        task = replace(task, config=with_settings(task.config, **sections), train_rows=learned)
         return Trainer(task, model, training.start.blueprint, training.hardware, Processes(), Callback())
 
     @property
@@ -156,7 +162,9 @@ class Subject:
     def by_heart(self) -> ByHeart:
         """One batch, learned until it is known or for so many steps; by the trainer's own step and schedule."""
         rows = self.some_rows(min(FEW, self.config.train.batch))
-        trainer = self.trainer(self.plain, rows, batch=len(rows), epochs=MOST_STEPS, workers=0)
+        trainer = self.trainer(
+            self.plain, rows, train={"batch": len(rows), "epochs": MOST_STEPS}, machine={"workers": 0}
+        )
         losses: list[float] = []
         while trainer.epoch < MOST_STEPS and (not losses or losses[-1] > LEARNED):
             try:
@@ -175,8 +183,8 @@ class Subject:
     def _short_training(self) -> ShortRun:
         """Two steps."""
         batch = min(self.config.train.batch, MOST_IN_A_STEP)
-        once = {"epochs": 1, "swa": 0.0, "patience": 0, "workers": 0}
-        trainer = self.trainer(self.as_is, self.some_rows(2 * batch), batch=batch, **once)
+        once = {"train": {"batch": batch, "epochs": 1, "patience": 0}, "optim": {"swa": 0.0}, "machine": {"workers": 0}}
+        trainer = self.trainer(self.as_is, self.some_rows(2 * batch), **once)
         before, modes = _statistics(trainer.bare_model), _watch_modes(trainer)
         trainer.run_epoch()
         after = _statistics(trainer.bare_model)
@@ -229,7 +237,7 @@ def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
 
 def _settled(config: Config, folder: Path) -> Config:
     """Runs in a folder of its own, without teachers, with a learning rate where it is still to be found."""
-    if config.train.lr == "auto":
+    if config.optim.lr == "auto":
         config = lr_search.with_lr(config, lr_search.MIDDLE[config.finetune.mode])
     return config.model_copy(update={"runs": folder, "distill": type(config.distill)()})
 

@@ -51,7 +51,7 @@ def workers(subject: Subject) -> CheckResult:
     number = f"images/s drawn by workers {rates}; the net takes {batch / net:.0f}; {chosen} are used, {best} is fastest"
     sound = step[chosen] <= (1 + WORTH_IT) * step[best]
     saved = 1 - step[best] / step[chosen]
-    hint = f"set train.workers={best}: about {saved:.0%} of a step less"
+    hint = f"set machine.workers={best}: about {saved:.0%} of a step less"
     if on_cpu and best > default_workers(cores(), on_cpu):
         hint += ", where the net leaves cores for it"
     return noted(sound, number, hint, chosen=chosen, best=best, **{f"rate_{n}": batch / draw[n] for n in counts})
@@ -85,7 +85,7 @@ def waits(subject: Subject) -> CheckResult:
     """Steps do not wait for the device, and what they need is made there."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
-    trainer = subject.trainer(subject.as_is, workers=0)
+    trainer = subject.trainer(subject.as_is, machine={"workers": 0})
     if trainer.hardware.device != "cuda":
         return not_applicable(f"{trainer.hardware.device} computes as it is told; only CUDA can be kept waiting")
     batches = [batch for _, batch in zip(range(3), trainer.loader, strict=False)]
@@ -128,14 +128,16 @@ def precision(subject: Subject) -> CheckResult:
     coarse, wanted = (_answers(net, inputs, hardware) for hardware in (chosen, exact))
     apart = float((coarse.softmax(1) - wanted.softmax(1)).abs().max())
     off = float((coarse - wanted).abs().max())
-    learner = subject.trainer(subject.plain, trainer.task.train_rows, batch=len(inputs), workers=0)
+    learner = subject.trainer(
+        subject.plain, trainer.task.train_rows, train={"batch": len(inputs)}, machine={"workers": 0}
+    )
     finetune.train_mode(learner.bare_model, learner.config.finetune)
     true = _gradient(learner, inputs, targets, exact)
     cosines = [float(F.cosine_similarity(_gradient(learner, inputs, targets, chosen), true, 0)) for _ in range(TRIES)]
     sound = apart <= APART and min(cosines) >= ALIGNED  # neither holds of what is no number
     number = f"{chosen.precision}: probabilities up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
     number += f"logits {off:.2g}; cosine of the gradients {min(cosines):.4f} (wanted: {ALIGNED})"
-    hint = "set train.precision=32-true"
+    hint = "set machine.precision=32-true"
     return verdict(sound, number, hint, logits=off, probabilities=apart, cosine=min(cosines))
 
 

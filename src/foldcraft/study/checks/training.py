@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foldcraft.common.config import TrainConfig
+from foldcraft.common.config import Config
 from foldcraft.models import finetune
 from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
@@ -26,7 +26,7 @@ def one_batch(subject: Subject) -> CheckResult:
     losses = subject.by_heart.losses
     count = len(subject.by_heart.trainer.task.train_rows)
     number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {LEARNED})"
-    hint = "raise train.lr, or look for labels, gradients or layers that do not reach the loss (check.py --show net)"
+    hint = "raise optim.lr, or look for labels, gradients or layers that do not reach the loss (check.py --show net)"
     return verdict(losses[-1] <= LEARNED, number, hint, first=losses[0], last=losses[-1], steps=len(losses))
 
 
@@ -34,7 +34,9 @@ def first_loss(subject: Subject) -> CheckResult:
     """The loss at the start is that of guessing, or less where the head starts from a probe."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
-    trainer = subject.trainer(subject.as_is, batch=min(32, subject.config.train.batch), workers=0)
+    trainer = subject.trainer(
+        subject.as_is, train={"batch": min(32, subject.config.train.batch)}, machine={"workers": 0}
+    )
     finetune.train_mode(trainer.bare_model, trainer.config.finetune)
     measured, guessed = [], []
     counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.classes)
@@ -42,7 +44,7 @@ def first_loss(subject: Subject) -> CheckResult:
         for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
             logits = forward(trainer.model, Inputs(trainer.prepare(batch.images)))
             measured.append(float(trainer.loss(logits, batch.targets.to(logits.device))))
-            guessed.append(guessing(trainer.config.train, counts, batch.targets.numpy()))
+            guessed.append(guessing(trainer.config, counts, batch.targets.numpy()))
     loss, guess = float(np.mean(measured)), float(np.mean(guessed))
     share = counts[counts > 0] / counts.sum()
     prior = float(-(share * np.log(share)).sum())
@@ -56,18 +58,19 @@ def first_loss(subject: Subject) -> CheckResult:
     return verdict(sound, number, hint, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
 
 
-def guessing(train: TrainConfig, counts: np.ndarray, targets: np.ndarray) -> float:
-    """Loss of a net whose logits are all nought, for class indices (B,); counted apart from the loss itself."""
+def guessing(config: Config, counts: np.ndarray, targets: np.ndarray) -> float:
+    """Loss of a net whose logits are all zero, for class indices (B,); counted apart from the loss itself."""
     share = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
     uniform = float(np.log(len(counts)))
-    if train.imbalance == "weighted":
+    imbalance, smoothing = config.train.imbalance, config.regularize.label_smoothing
+    if imbalance == "weighted":
         weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return uniform * float(weights[targets].mean())
-    if train.imbalance == "focal":
+    if imbalance == "focal":
         return uniform * (1 - 1 / len(counts)) ** FOCUS
-    if train.imbalance == "logit_adjusted":
+    if imbalance == "logit_adjusted":
         own = -np.log(share)[targets].mean()
-        return float((1 - train.label_smoothing) * own - train.label_smoothing * np.log(share).mean())
+        return float((1 - smoothing) * own - smoothing * np.log(share).mean())
     return uniform
 
 
@@ -77,7 +80,11 @@ def gradients_zeroed(subject: Subject) -> CheckResult:
         return not_applicable(NOTHING_TRAINED)
     batch = min(FEW_IMAGES, subject.config.train.batch)
     trainer = subject.trainer(
-        subject.as_is, subject.some_rows(batch), batch=batch, clip=0.0, ema=False, swa=0.0, workers=0
+        subject.as_is,
+        subject.some_rows(batch),
+        train={"batch": batch},
+        optim={"clip": 0.0, "ema": False, "swa": 0.0},
+        machine={"workers": 0},
     )
     finetune.unfreeze_for_epoch(trainer.bare_model, trainer.config.finetune, trainer.config.finetune.unfreeze_epochs)
     finetune.train_mode(trainer.bare_model, trainer.config.finetune)
@@ -91,7 +98,7 @@ def gradients_zeroed(subject: Subject) -> CheckResult:
 
 
 def _norms_standing_still(trainer: Trainer) -> list[float]:
-    """Gradient norms that the optimizer finds in two steps on one batch, the learning rate being nought."""
+    """Gradient norms that the optimizer finds in two steps on one batch, the learning rate being zero."""
     norms: list[float] = []
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -129,7 +136,7 @@ def statistics(subject: Subject) -> CheckResult:
     """BatchNorm's statistics stay where the config freezes them, and follow the batches where it does not."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
-    trainer = subject.trainer(subject.as_is, workers=0)
+    trainer = subject.trainer(subject.as_is, machine={"workers": 0})
     norms = {name: m for name, m in trainer.bare_model.named_modules() if isinstance(m, _BatchNorm)}
     if not norms:
         return not_applicable("the net has no BatchNorm")

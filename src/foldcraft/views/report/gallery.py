@@ -142,7 +142,9 @@ def heat_maps(seen: Evidence, cases: Sequence[Mistake], callback: Callback) -> t
         with callback.progress("Grad-CAM", len(cases)) as advance:
             for fold in folds:
                 own = [case for case in cases if seen.combined.truth.fold[case.row] == fold]
-                chosen = hardware.for_inference(member.experiment.config.train, hardware_file(member.experiment.config))
+                chosen = hardware.for_inference(
+                    member.experiment.config.machine, hardware_file(member.experiment.config)
+                )
                 model = FoldModel.load(member.experiment, member.folder(fold), chosen)
                 prepared = _prepared(seen, model, own, callback)
                 maps = gradcam.grad_cam(model.model, prepared, [case.said for case in own])

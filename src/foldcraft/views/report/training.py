@@ -112,8 +112,8 @@ def _net(member: FinishedExperiment) -> list[Block]:
     model = backbones.rebuild(blueprint)
     finetune.prepare(model, config.finetune)
     optimizer = None
-    if config.finetune.mode != "linear_probe" and config.train.lr != "auto":
-        optimizer = finetune.create_optimizer(model, config.finetune, config.train, blueprint.weights != "none")
+    if config.finetune.mode != "linear_probe" and config.optim.lr != "auto":
+        optimizer = finetune.create_optimizer(model, config.finetune, config.optim, blueprint.weights != "none")
     seen = summary.summarize(model, optimizer, backbones.head_names(model), config.images.size)
     words = (
         f"{config.backbone.name} ({config.backbone.source}, weights: {config.backbone.weights}), {seen.input[-1]} px, "
