@@ -269,7 +269,12 @@ def choice(ground: Ground) -> Iterator[Row]:
         experiment = ground.open(net, "auto", "machine.memory_format=auto")
         model, _ = initialization.fresh_net(experiment.config, len(WAVES))
         choose = partial(
-            hardware.choose, experiment.config.train, model, ground.scale.size, ground.folder / f"{net}.json"
+            hardware.choose,
+            experiment.config.machine,
+            model,
+            ground.scale.size,
+            experiment.config.train.part,
+            ground.folder / f"{net}.json",
         )
         start = time.perf_counter()
         chosen = choose()

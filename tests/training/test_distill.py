@@ -21,7 +21,7 @@ from timm.data.mixup import mixup_target
 
 import split
 import train
-from foldcraft.common import checksums, fingerprint
+from foldcraft.common import checksums, config_renames, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig
 from foldcraft.common.config_file import load
@@ -631,7 +631,7 @@ def test_without_teachers_an_experiment_is_what_it_always_was(place: Path) -> No
     made = load(CONFIG_FILE)
     settings = made.training_settings()
     assert settings.pop("distill") == {**DistillConfig().model_dump(), "share": 0.0}
-    assert made.training_fingerprint() == fingerprint.of_values(settings)
+    assert made.training_fingerprint() == fingerprint.of_values(config_renames.canonical(settings))
     taught = load(CONFIG_FILE, STUDENT)
     assert taught.distill.share == 0.3
     Path("again.yaml").write_text(taught.to_yaml())
