@@ -82,7 +82,7 @@ WAYS = {
     "norms only": ["finetune.mode=norm"],
     "interpolated": ["finetune.interpolate=true", "finetune.head_init=probe"],
     "SWA": ["optim.swa=0.5"],
-    "SAM, R-Drop": ["regularize.sam=0.05", "regularize.rdrop=0.5", "backbone.drop=0.1"],
+    "R-Drop": ["regularize.rdrop=0.5", "backbone.drop=0.1"],
     "mixup, weighted": ["augment.mixup=0.4", "train.imbalance=weighted"],
     "cutmix, logit_adjusted": ["augment.cutmix=1.0", "train.imbalance=logit_adjusted"],
     "focal, in parts": ["train.imbalance=focal", "train.accumulate=2"],

@@ -89,7 +89,6 @@ TEACHER = "distill.teachers=[{teacher}]"
 OPTIONS = {
     "baseline": Option("baseline (LP-FT)", against=(), about="LP-FT"),
     "seed": Option("another seed", ("seed={other_seed}",), about="nothing else"),
-    "sam": Option("SAM", ("regularize.sam=0.05",)),
     "swa": Option("SWA", ("optim.swa=0.3",)),
     "dropout": Option("dropout", ("backbone.drop=0.2",)),
     "rdrop": Option("R-Drop and dropout", ("regularize.rdrop=0.3", "backbone.drop=0.2")),

@@ -24,11 +24,11 @@ TRAINED = {
         [
             *("train.epochs=3", "train.batch=16", "train.accumulate=2", "train.lr=0.002", "train.min_lr=1e-5"),
             *("train.warmup=0.2", "train.weight_decay=0.01", "train.label_smoothing=0", "train.imbalance=weighted"),
-            *("train.rdrop=0.3", "train.sam=0.05", "train.swa=0.3", "train.clip=0", "train.ema=false"),
+            *("train.rdrop=0.3", "train.swa=0.3", "train.clip=0", "train.ema=false"),
             *("train.ema_decay=0.9", "train.validate_every=2", "train.workers=1", "train.device=cpu"),
             *("train.precision=32-true", "train.memory_format=contiguous", "backbone.drop=0.1"),
         ],
-        "91197b4b8164a4f6",
+        "23a2b91cffa1a612",
     ),
 }
 OLD = CONFIG.replace("machine: {", "train: {epochs: 2, batch: 8, ").replace("train: {epochs: 2, batch: 8}\n", "", 1)
@@ -70,22 +70,22 @@ def test_a_soup_is_the_same_as_when_it_was_a_setting(least: Path) -> None:
 
 def test_the_table_leads_from_keys_that_are_gone_to_keys_that_are_there() -> None:
     known = {name for name, *_ in describe()}
-    assert set(config_renames.RENAMED.values()) <= known
+    assert set(config_renames.RENAMED.values()) - set(config_renames.WITHDRAWN) <= known
     assert not known & set(config_renames.RENAMED)
     assert {config_renames.current(config_renames.oldest(name)) for name in known} == known
 
 
 def test_one_warning_names_all_old_keys_and_their_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "root.yaml").write_text(LEAST + "train: {epochs: 3, lr: 0.5, sam: 0.1}\n")
+    (tmp_path / "root.yaml").write_text(LEAST + "train: {epochs: 3, lr: 0.5, rdrop: 0.1}\n")
     paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     for path in paths:
         path.write_text("extends: root.yaml\noptim: {lr: 0.25}\n")
     one, other = config_file.load_all(paths, ["train.workers=2"])
-    assert (one.optim.lr, one.regularize.sam, one.machine.workers, one.train.epochs) == (0.25, 0.1, 2, 3)
+    assert (one.optim.lr, one.regularize.rdrop, one.machine.workers, one.train.epochs) == (0.25, 0.1, 2, 3)
     assert other.training_fingerprint() == one.training_fingerprint()
     assert len(caplog.messages) == 1
     said = caplog.messages[0]
-    assert f"train.lr is now optim.lr, train.sam is now regularize.sam ({tmp_path / 'root.yaml'})" in said
+    assert f"train.lr is now optim.lr, train.rdrop is now regularize.rdrop ({tmp_path / 'root.yaml'})" in said
     assert said.count("train.workers is now machine.workers (command line)") == 1
     assert "\n" not in said
 
@@ -183,3 +183,14 @@ def test_folds_trained_under_old_keys_count_as_done(shapes: Path, command, caplo
     once_more = command("train", "--config", shapes, "--fold", "all")
     assert once_more.out.count("done before") == 3
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("word", ["train.sam=0.05", "regularize.sam=0.05"])
+def test_an_option_that_is_gone_is_refused_where_it_is_on(least: Path, word: str) -> None:
+    with pytest.raises(FoldcraftError, match=r"regularize\.sam=0\.05: SAM is gone"):
+        config_file.load(least, [word])
+
+
+def test_an_option_that_is_gone_may_be_off_and_counts_as_before(least: Path) -> None:
+    assert config_file.load(least, ["regularize.sam=0"]) == config_file.load(least)
+    assert config_renames.canonical(config_file.load(least).training_settings())["train"]["sam"] == 0.0

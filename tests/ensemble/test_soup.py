@@ -354,7 +354,7 @@ def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], s
     with pytest.raises(FoldcraftError, match=said):
         soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), words))
     free = ["seed=9", "optim.lr=0.1", "augment.preset=heavy", "distill.teachers=[b]", "probe.views=[identity]"]
-    free += ["regularize.sam=0.1", "machine.workers=1"]
+    free += ["regularize.rdrop=0.1", "machine.workers=1"]
     soup_ingredients.check(plain, config_file.load(Path("configs/a.yaml"), free))
 
 

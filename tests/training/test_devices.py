@@ -254,7 +254,11 @@ def fake_gpu_trainer(
     "sections",
     [
         {"train": {"batch": 8}},
-        {"train": {"batch": 8, "imbalance": "weighted"}, "regularize": {"sam": 0.05}, "augment": {"mixup": 0.4}},
+        {
+            "train": {"batch": 8, "imbalance": "weighted"},
+            "regularize": {"label_smoothing": 0.05},
+            "augment": {"mixup": 0.4},
+        },
         {"train": {"batch": 8, "imbalance": "logit_adjusted", "accumulate": 2}, "augment": {"cutmix": 1.0}},
         {"train": {"batch": 8, "imbalance": "focal"}, "optim": {"swa": 0.5}, "finetune": {"unfreeze_epochs": 2}},
     ],

@@ -282,7 +282,6 @@ class RegularizeConfig(Section):
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
     rdrop: float = Field(0.0, ge=0, le=100, description="weight of R-Drop's agreement of two dropout draws; 0: off")
-    sam: float = Field(0.0, ge=0, le=10, description="radius of sharpness-aware minimisation (twice the time); 0: off")
 
 
 class MachineConfig(Section):

@@ -101,10 +101,9 @@ class _Reader:
     def renewed(self, settings: DictConfig, where: object, quiet: bool = False) -> DictConfig:
         """The settings under the names that their keys have now."""
         values, renamed = config_renames.renew(OmegaConf.to_container(settings), where)
-        values, removed = config_renames.without_removed(values)
-        if not (used := [*renamed, *removed]):
-            return settings
-        if not quiet:
+        values, removed = config_renames.without_removed(values, where)
+        used = [*renamed, *removed]
+        if used and not quiet:
             self.old_keys[where] = used
         return OmegaConf.create(values)
 

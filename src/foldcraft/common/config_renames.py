@@ -32,6 +32,9 @@ RENAMED = {
     "train.precision": "machine.precision",
     "train.memory_format": "machine.memory_format",
 }
+# Options that are gone, under their newest names: the value that turned each off, which files of older runs hold and
+# identities go on to count, and why it is gone. Any other value is refused.
+WITHDRAWN = {"regularize.sam": (0.0, "SAM is gone: it made each of four experiments worse, in twice the time")}
 # Keys that are settings no more, and where to look instead; a file may still hold them, and they change nothing.
 REMOVED = {"soup": "soup.json in the run folder says what a soup is the mean of"}
 
@@ -76,15 +79,31 @@ def renew(settings: Mapping[str, Any], where: object) -> tuple[dict[str, Any], l
     return renewed, used
 
 
-def without_removed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Settings without the keys that are none any more, and those of them that were there."""
+def without_removed(settings: Mapping[str, Any], where: object) -> tuple[dict[str, Any], list[str]]:
+    """Settings without the keys that are none any more, and those of them that were there.
+
+    Raises:
+        FoldcraftError: an option that is gone is turned on.
+    """
     used = [key for key in REMOVED if key in settings]
-    return {key: value for key, value in settings.items() if key not in REMOVED}, used
+    left = copy.deepcopy({key: value for key, value in settings.items() if key not in REMOVED})
+    for key, (off, why) in WITHDRAWN.items():
+        value = _look(left, key)
+        if value is _ABSENT:
+            continue
+        if value != off:
+            raise FoldcraftError(f"{key}={value}: {why}", where, f"drop {key}; see docs/regularisers.md")
+        _remove(left, key.split("."))
+    return left, used
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under the oldest names that their keys have had: the form that identities are made of."""
     made = copy.deepcopy(dict(settings))
+    for key, (off, _) in WITHDRAWN.items():
+        section, _, leaf = key.rpartition(".")
+        if section in made:
+            made[section] = {**made[section], leaf: off}
     for new, old in _OLDEST.items():
         _move(made, new, old)
     return made

@@ -51,7 +51,6 @@ from foldcraft.models.weight_averaging import averaged, measure_statistics
 from foldcraft.training.distributed import Processes
 from foldcraft.training.losses import check_has_dropout, rdrop_loss, training_loss
 from foldcraft.training.plan import Plan, plan
-from foldcraft.training.sam import sam_perturbation
 
 CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
 AT_ONCE = 0.1  # seconds of writing that are worth no thought
@@ -224,7 +223,7 @@ class Trainer:
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
             images, targets = self.mix(images, targets, step)
-        loss = self._gradients(Inputs(images), targets, step)
+        loss = self._backward(Inputs(images), targets)
         if self.config.optim.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.optim.clip, error_if_nonfinite=False
@@ -234,18 +233,6 @@ class Trainer:
         self.scheduler.step_update(min(step + 1, self.plan.lr_steps))
         if self.ema:
             self.ema.update(self.bare_model, step=step + 1)
-        return loss
-
-    def _gradients(self, inputs: Inputs, targets: torch.Tensor, step: int) -> torch.Tensor:
-        """Gradients to step with, with SAM those of the worst point nearby; gives the loss where the net stands."""
-        if not self.config.regularize.sam:
-            return self._backward(inputs, targets)
-        draws = seed_from(self.config.seed, "sam", step, self.processes.rank)
-        torch.manual_seed(draws)
-        loss = self._backward(inputs, targets)
-        with sam_perturbation(self.bare_model, self.config.regularize.sam):
-            torch.manual_seed(draws)  # the same dropout, so that it is the same loss at another point
-            self._backward(inputs, targets)
         return loss
 
     def _backward(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:

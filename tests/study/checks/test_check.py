@@ -98,7 +98,7 @@ def test_sound_code_passes_and_says_so(digits: Path, command, monkeypatch: pytes
     [
         ["finetune.mode=linear_probe"],
         [
-            "finetune.batchnorm=frozen", "regularize.rdrop=1", "regularize.sam=0.05", "augment.mixup=0.2",
+            "finetune.batchnorm=frozen", "regularize.rdrop=1", "augment.mixup=0.2",
             "train.accumulate=2", "train.imbalance=logit_adjusted", "optim.swa=0.5", "finetune.unfreeze_epochs=2",
         ],
         ["finetune.head_init=probe", "finetune.batchnorm=frozen", "train.imbalance=weighted", "images.resize=crop"],

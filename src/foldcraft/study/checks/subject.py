@@ -43,7 +43,7 @@ PLAIN_AUGMENT = {"preset": "none", "transforms": None, "erase": 0.0, "mixup": 0.
 PLAIN_TRAIN = {
     "train": {"patience": 0},
     "optim": {"swa": 0.0, "ema": False},
-    "regularize": {"label_smoothing": 0.0, "rdrop": 0.0, "sam": 0.0},
+    "regularize": {"label_smoothing": 0.0, "rdrop": 0.0},
 }
 
 
