@@ -50,11 +50,8 @@ class Outcome:
 
 def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callback: Callback) -> dict[str, Any]:
     """Write all of it; the manifest, which is given back, comes last, and with it the training state goes."""
-    about = {
-        "experiment": experiment.config.experiment,
-        "fold": folder.fold,
-        "identity": experiment.identity.of_fold(folder.fold),
-    }
+    identity = experiment.identity.of_fold(folder.fold)
+    about = {"experiment": experiment.config.experiment, "fold": folder.fold, "identity": identity}
     checkpoint.save_model(folder.model, outcome.weights, outcome.blueprint, about)
     views = tuple(experiment.config.tta.views)
     oof, test = _predictions(experiment, folder, outcome, views, callback)
@@ -62,44 +59,54 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
     store.write(folder.test, test)
     truth = experiment.competition.targets[experiment.folds.valid_rows(folder.fold)]
     probabilities = np.exp(oof.mean(views))
-    manifest = {
+    score = experiment.competition.metric(truth, probabilities)
+    manifest = _manifest(experiment, folder, outcome, score, oof.origin.weights)
+    checksums.write_json(folder.manifest, manifest, indent=1)
+    for needed_no_more in (folder.checkpoint, folder.answers):
+        needed_no_more.unlink(missing_ok=True)
+    callback.fold_ended(manifest, truth, probabilities.argmax(1))
+    return manifest
+
+
+def _manifest(experiment: Experiment, folder: FoldFolder, outcome: Outcome, score: float, model: str) -> dict[str, Any]:
+    """What is kept of how the fold came about; `model` is the fingerprint of its weights."""
+    nets = (outcome.blueprint, *outcome.blueprint.others)
+    return {
         "identity": experiment.identity.of_fold(folder.fold),
-        "score": experiment.competition.metric(truth, probabilities),
+        "score": score,
         "metric": experiment.competition.metric.name,
         "classes": list(experiment.competition.classes.names),
-        "views": list(views),
+        "views": list(experiment.config.tta.views),
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
-        "weights_licence": ", ".join(
-            dict.fromkeys(one.licence for one in (outcome.blueprint, *outcome.blueprint.others) if one.licence)
-        ),
+        "weights_licence": ", ".join(dict.fromkeys(net.licence for net in nets if net.licence)),
         **outcome.about,
         "hardware": {
             "chosen": str(outcome.hardware),
             "why": outcome.hardware.why(),
             "machine": outcome.hardware.machine,
         },
-        "fingerprints": {
-            "config": experiment.identity.settings,
-            "data": experiment.identity.data,
-            "test": experiment.identity.test,
-            "folds": experiment.identity.folds,
-            "images": outcome.train.path.stem,
-            "train_images": experiment.train_images,
-            "test_images": experiment.test_images,
-            "pretrained": ", ".join(one.weights for one in (outcome.blueprint, *outcome.blueprint.others)),
-            "model": oof.origin.weights,
-            "oof": fingerprint.of_file(folder.oof),
-        },
+        "fingerprints": {**_fingerprints(experiment, folder, outcome), "model": model},
         "history": fingerprint.of_file(folder.history) if folder.history.is_file() else None,
         "packages": {name: version(name) for name in PACKAGES},
         "git": _git_commit(),
     }
-    checksums.write_json(folder.manifest, manifest, indent=1)
-    for needed_no_more in (folder.checkpoint, folder.answers):
-        needed_no_more.unlink(missing_ok=True)
-    callback.fold_ended(manifest, truth, probabilities.argmax(1))
-    return manifest
+
+
+def _fingerprints(experiment: Experiment, folder: FoldFolder, outcome: Outcome) -> dict[str, str]:
+    """Digests of all that the fold was made from, and of its predictions."""
+    identity, nets = experiment.identity, (outcome.blueprint, *outcome.blueprint.others)
+    return {
+        "config": identity.settings,
+        "data": identity.data,
+        "test": identity.test,
+        "folds": identity.folds,
+        "images": outcome.train.path.stem,
+        "train_images": experiment.train_images,
+        "test_images": experiment.test_images,
+        "pretrained": ", ".join(net.weights for net in nets),
+        "oof": fingerprint.of_file(folder.oof),
+    }
 
 
 def _predictions(
