@@ -34,7 +34,7 @@ RENAMED = {
 }
 # Options that are gone, under their newest names: the value that turned each off, which files of older runs hold and
 # identities go on to count, and why it is gone. Any other value is refused.
-WITHDRAWN = {"regularize.sam": (0.0, "SAM is gone: it made each of four experiments worse, in twice the time")}
+WITHDRAWN = {"regularize.sam": (0.0, "SAM is gone: it made every experiment worse, in twice the time")}
 # Keys that are settings no more, and where to look instead; a file may still hold them, and they change nothing.
 REMOVED = {"soup": "soup.json in the run folder says what a soup is the mean of"}
 
