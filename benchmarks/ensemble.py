@@ -110,11 +110,11 @@ def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
 def _rows(
     known: list[BlendMember], truth: Labels, fresh: list[BlendMember], answers: np.ndarray
 ) -> Iterator[dict[str, object]]:
-    verdict = nested.judge(known, truth, WAYS)
-    for place, candidate in enumerate(verdict.candidates):
+    selection = nested.judge(known, truth, WAYS)
+    for place, candidate in enumerate(selection.candidates):
         ruled = "argmax" if place < len(WAYS) else "rule"
         yield _row(WAYS[place % len(WAYS)].name, ruled, candidate, known, truth, fresh, answers)
-    yield _row("used", "", verdict.chosen, known, truth, fresh, answers)
+    yield _row("used", "", selection.chosen, known, truth, fresh, answers)
 
 
 def _row(

@@ -264,10 +264,10 @@ class Cells:
     def log_probs(self, name: str) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the judged folds, one after the other; trains what is not trained."""
         if name == "soup":
-            pot = model_soup.open_candidates(
+            candidates = model_soup.open_candidates(
                 soup_ingredients.find_ingredients([self.config(each) for each in MADE_OF[name]]), Callback()
             )
-            return pot.log_probs(pot.all, JUDGED)
+            return candidates.log_probs(candidates.all, JUDGED)
         experiment = Experiment.open(self.config(name))
         for fold in JUDGED:
             train_fold(experiment, fold, Processes(), Callback())

@@ -99,13 +99,13 @@ def is_current(page: Path, submission: Path, configs: Sequence[Config]) -> bool:
 
 def show(combined: Combined, truth: float, terminal: Terminal) -> None:
     """The estimate beside the truth, as a table and in words."""
-    verdict = combined.verdict
-    scores = [(one.name, one.score, "") for one in verdict.members]
-    scores.append((f"submission ({verdict.chosen.name})", verdict.chosen.score, f"{truth:.4f}"))
+    selection = combined.selection
+    scores = [(one.name, one.score, "") for one in selection.members]
+    scores.append((f"submission ({selection.chosen.name})", selection.chosen.score, f"{truth:.4f}"))
     rows = [(name, f"{one.value:.4f}", f"{one.low:.4f}–{one.high:.4f}", true) for name, one, true in scores]
     columns = ("accuracy", "out-of-fold", "95 % interval", "true, on the test set")
     terminal.table("the estimate beside the truth", columns, rows)
-    score = verdict.chosen.score
+    score = selection.chosen.score
     where = "inside" if score.low <= truth <= score.high else "outside"
     terminal.say(f"The true score lies {where} the interval that was known before the test labels were looked at.")
 

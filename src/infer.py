@@ -174,13 +174,13 @@ def make_soup(args: argparse.Namespace, command: str) -> int:
     from foldcraft.views import soup
 
     terminal = cli.terminal(args)
-    pot = model_soup.open_candidates(gathered, terminal)
-    soup.warn_of_gaps(pot, terminal)
-    compared = soup_selection.compare_soups(pot)
+    candidates = model_soup.open_candidates(gathered, terminal)
+    soup.warn_of_gaps(candidates, terminal)
+    compared = soup_selection.compare_soups(candidates)
     is_worth_it = compared.soup is not None and (compared.soup.is_real_gain or args.keep)
     if is_worth_it:
-        soup_selection.save(pot, compared, target, command)
-    soup.show(pot, compared, terminal)
+        soup_selection.save(candidates, compared, target, command)
+    soup.show(candidates, compared, terminal)
     terminal.say(soup.outcome(compared, name, target if is_worth_it else None))
     return 0
 

@@ -51,8 +51,8 @@ def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> 
     gaps = []
     for seed in range(6):
         crowd = [member(f"m{k}", 0.35, 100 * seed + k) for k in range(12)]
-        verdict = judge(crowd, TRUTH, [Best()])
-        gaps.append(verdict.candidates[0].optimistic - verdict.candidates[0].score.value)
+        selection = judge(crowd, TRUTH, [Best()])
+        gaps.append(selection.candidates[0].optimistic - selection.candidates[0].score.value)
     assert np.mean(gaps) > 0.02, "the best of twelve alike is the luckiest"
 
 
@@ -60,28 +60,28 @@ def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> 
 def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_name: str) -> None:
     """Labels hang on a handful of rows, so they are not what ways are compared by."""
     wanted = get(judge_name)
-    verdict = judge([STRONG, MIDDLE, WEAK], Labels(TARGETS, FOLD, UNITS, get(metric)))
-    assert "beats" in verdict.words[0]
+    selection = judge([STRONG, MIDDLE, WEAK], Labels(TARGETS, FOLD, UNITS, get(metric)))
+    assert "beats" in selection.words[0]
     worth = {
-        one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in verdict.candidates if not one.is_ruled
+        one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.candidates if not one.is_ruled
     }
-    assert worth[verdict.chosen.name] == max(worth.values())
-    assert verdict.chosen.name != "best single", "members that err differently are better together"
+    assert worth[selection.chosen.name] == max(worth.values())
+    assert selection.chosen.name != "best single", "members that err differently are better together"
     twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.log_probs)], TRUTH)
     assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
     assert "nothing beats it" in twins.words[0]
 
 
 def test_the_plan_applies_to_new_rows_of_the_same_members() -> None:
-    verdict = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), Mean(), Greedy(), Stacking()])
+    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), Mean(), Greedy(), Stacking()])
     targets = np.random.default_rng(7).integers(0, CLASSES, 5000)
     fresh = [
         BlendMember(name, ("identity",), seen(signal, seed, targets)[None])
         for name, signal, seed in (("strong", 1.6, 11), ("middle", 1.4, 12), ("weak", 0.5, 13))
     ]
-    true = TRUTH.metric(targets, np.exp(verdict.chosen.plan.apply(fresh)))
-    assert verdict.chosen.score.low < true < verdict.chosen.score.high
-    assert true == pytest.approx(verdict.chosen.score.value, abs=0.05)
+    true = TRUTH.metric(targets, np.exp(selection.chosen.plan.apply(fresh)))
+    assert selection.chosen.score.low < true < selection.chosen.score.high
+    assert true == pytest.approx(selection.chosen.score.value, abs=0.05)
 
 
 def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
@@ -121,12 +121,12 @@ def test_a_rule_that_is_really_worse_is_not_used() -> None:
     chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
     log_probs = log_softmax(np.log(chances), axis=1)
     truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"))
-    verdict = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
-    assert verdict.chosen.plan.rule.name == "argmax"
-    assert verdict.chosen.name == "best single"
-    assert verdict.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
-    assert verdict.words[-1].startswith("least expected distance gains -0.")
-    assert verdict.words[-1].endswith("over the likeliest class, and is not used")
+    selection = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
+    assert selection.chosen.plan.rule.name == "argmax"
+    assert selection.chosen.name == "best single"
+    assert selection.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
+    assert selection.words[-1].startswith("least expected distance gains -0.")
+    assert selection.words[-1].endswith("over the likeliest class, and is not used")
 
 
 def test_a_blend_that_is_really_worse_is_not_used() -> None:
@@ -148,11 +148,11 @@ def test_a_blend_that_is_really_worse_is_not_used() -> None:
     members = [
         BlendMember(n, ("identity",), drawn(targets, m, 0.01)[None]) for n, m in (("often", often), ("seldom", seldom))
     ]
-    verdict = judge(members, truth, [First(), Second()])
-    assert "second" in verdict.words[0]
-    assert verdict.words[1].startswith("second gains -0.1")
-    assert verdict.chosen.name == "first"
-    assert verdict.chosen.score.value == pytest.approx((often > 0).mean(), abs=0.01)
+    selection = judge(members, truth, [First(), Second()])
+    assert "second" in selection.words[0]
+    assert selection.words[1].startswith("second gains -0.1")
+    assert selection.chosen.name == "first"
+    assert selection.chosen.score.value == pytest.approx((often > 0).mean(), abs=0.01)
 
 
 def test_views_that_are_really_worse_are_not_used() -> None:
@@ -162,12 +162,12 @@ def test_views_that_are_really_worse_are_not_used() -> None:
     as_it_is = drawn(targets, np.full(rows, 0.3), 0.3)
     other = drawn(targets, np.where(rng.random(rows) < 0.7, -0.4, 5.0), 0.3)
     truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
-    verdict = judge([BlendMember("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
-    value, error = verdict.views_gain[0]
+    selection = judge([BlendMember("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
+    value, error = selection.views_gain[0]
     assert value < -2 * error
-    assert verdict.chosen.plan.views == verdict.members[0].plan.views == ((1.0, 0.0),)
-    assert verdict.chosen.score.value == pytest.approx(get("accuracy")(targets, np.exp(as_it_is)))
-    assert verdict.words == ["views are really worse than the image as it is, and are not used: one"]
+    assert selection.chosen.plan.views == selection.members[0].plan.views == ((1.0, 0.0),)
+    assert selection.chosen.score.value == pytest.approx(get("accuracy")(targets, np.exp(as_it_is)))
+    assert selection.words == ["views are really worse than the image as it is, and are not used: one"]
 
 
 def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
@@ -180,10 +180,10 @@ def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
         BlendMember(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
         for k in range(4)
     ]
-    verdict = judge(members, truth)
-    assert verdict.chosen.decides
-    ruled = {one.name: one.score.value for one in verdict.candidates if one.is_ruled}
-    assert ruled[verdict.chosen.name] == max(ruled.values())
+    selection = judge(members, truth)
+    assert selection.chosen.decides
+    ruled = {one.name: one.score.value for one in selection.candidates if one.is_ruled}
+    assert ruled[selection.chosen.name] == max(ruled.values())
 
 
 def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> None:
@@ -213,10 +213,10 @@ def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:
 
 def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
     views = BlendMember("one", ("identity", "hflip", "vflip"), np.stack([seen(0.9, 41), seen(0.9, 42), seen(0.0, 43)]))
-    verdict = judge([views], TRUTH)
-    value, error = verdict.views_gain[0]
+    selection = judge([views], TRUTH)
+    value, error = selection.views_gain[0]
     assert value > 2 * error > 0
-    by_hand = TRUTH.metric(TARGETS, np.exp(verdict.members[0].nested)) - TRUTH.metric(
+    by_hand = TRUTH.metric(TARGETS, np.exp(selection.members[0].nested)) - TRUTH.metric(
         TARGETS, np.exp(views.log_probs[0])
     )
     assert value == pytest.approx(by_hand)
@@ -231,8 +231,8 @@ def test_the_average_of_views_is_a_geometric_mean() -> None:
 
 def test_a_single_fold_is_judged_by_itself() -> None:
     rows = np.flatnonzero(FOLD == 1)
-    verdict = judge([STRONG.rows(rows), WEAK.rows(rows)], TRUTH.rows(rows))
-    assert np.isfinite(verdict.chosen.nested).all()
+    selection = judge([STRONG.rows(rows), WEAK.rows(rows)], TRUTH.rows(rows))
+    assert np.isfinite(selection.chosen.nested).all()
 
 
 def test_ways_follow_the_metric() -> None:

@@ -145,59 +145,61 @@ def test_frozen_statistics_stay_and_trained_ones_are_measured_anew(kitchen: Path
         if "running" in name:
             assert torch.equal(value, states[0][name])
 
-    pot = pot_of("loose", "loose-s1")
-    net = pot.net((0, 1), 0)
+    candidates = pot_of("loose", "loose-s1")
+    net = candidates.net((0, 1), 0)
     norm = next(module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     seen: list[torch.Tensor] = []
     norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    images = PlainImages(pot.train, pot.experiment.config.images).at(pot.experiment.folds.train_rows(0))
+    images = PlainImages(candidates.train, candidates.experiment.config.images).at(
+        candidates.experiment.folds.train_rows(0)
+    )
     with torch.no_grad():
-        net(Preparation.of(pot.blueprint, pot.hardware)(images))
+        net(Preparation.of(candidates.blueprint, candidates.hardware)(images))
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), atol=1e-5, rtol=1e-4)
     assert not net.training
 
 
 def test_a_mean_of_one_predicts_what_its_member_did(kitchen: Path) -> None:
-    pot = pot_of("a", "a-s1")
-    np.testing.assert_allclose(np.exp(pot._predict((1,), 2)), np.exp(pot.in_views((1,), 2)), atol=1e-5)
-    assert np.abs(pot.in_views((0, 1), 2) - pot.in_views((1,), 2)).max() > 1e-4
+    candidates = pot_of("a", "a-s1")
+    np.testing.assert_allclose(np.exp(candidates._predict((1,), 2)), np.exp(candidates.in_views((1,), 2)), atol=1e-5)
+    assert np.abs(candidates.in_views((0, 1), 2) - candidates.in_views((1,), 2)).max() > 1e-4
 
 
 # The choice
 
 
-def invented(pot: SoupCandidates, strength: dict[tuple[int, ...], float]) -> SoupCandidates:
-    """The pot with made up predictions: of each set noisy evidence for the truth, as strong as is said."""
+def invented(candidates: SoupCandidates, strength: dict[tuple[int, ...], float]) -> SoupCandidates:
+    """The candidates with made up predictions: of each set noisy evidence for the truth, as strong as is said."""
     known = {}
     for number, (chosen, much) in enumerate(strength.items()):
-        for fold in pot.folds:
-            truth = pot.experiment.competition.targets[pot.experiment.folds.valid_rows(fold)]
+        for fold in candidates.folds:
+            truth = candidates.experiment.competition.targets[candidates.experiment.folds.valid_rows(fold)]
             evidence = np.random.default_rng([number, fold]).normal(0, 1, (2, len(truth), 3))
             evidence[:, np.arange(len(truth)), truth] += much
             known[chosen, fold] = log_softmax(evidence, axis=-1).astype(np.float32)
-    return replace(pot, _known=known)
+    return replace(candidates, _known=known)
 
 
-def with_labels(pot: SoupCandidates, targets: np.ndarray) -> SoupCandidates:
-    """The pot with other labels and the same predictions."""
-    first = pot.members[0]
+def with_labels(candidates: SoupCandidates, targets: np.ndarray) -> SoupCandidates:
+    """The candidates with other labels and the same predictions."""
+    first = candidates.members[0]
     experiment = replace(first.experiment, competition=replace(first.experiment.competition, targets=targets))
-    return replace(pot, members=(replace(first, experiment=experiment), *pot.members[1:]))
+    return replace(candidates, members=(replace(first, experiment=experiment), *candidates.members[1:]))
 
 
 def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
-    pot = pot_of("a", "a-s1", "slow")
+    candidates = pot_of("a", "a-s1", "slow")
     helps = {(0,): 0.5, (1,): 1, (2,): 1.5, (1, 2): 4, (0, 1, 2): 3, (0, 1): 9, (0, 2): 9}
-    tasted = soup_selection.compare_soups(invented(pot, helps))
-    assert tasted.greedy.chosen == (1, 2), "from the best (2) on: 1 helps, 0 does not"
-    assert tasted.best.chosen == (2,)
-    assert tasted.uniform.chosen == (0, 1, 2)
-    assert tasted.soup is tasted.greedy
-    assert tasted.greedy.gain.is_real
-    assert tasted.greedy.loss < tasted.uniform.loss < tasted.best.loss
+    comparison = soup_selection.compare_soups(invented(candidates, helps))
+    assert comparison.greedy.chosen == (1, 2), "from the best (2) on: 1 helps, 0 does not"
+    assert comparison.best.chosen == (2,)
+    assert comparison.uniform.chosen == (0, 1, 2)
+    assert comparison.soup is comparison.greedy
+    assert comparison.greedy.gain.is_real
+    assert comparison.greedy.loss < comparison.uniform.loss < comparison.best.loss
     hurts = {(0,): 2, (1,): 3, (2,): 4, (1, 2): 1, (0, 1, 2): 0, (0, 1): 0, (0, 2): 1}
-    lost = soup_selection.compare_soups(invented(pot, hurts))
+    lost = soup_selection.compare_soups(invented(candidates, hurts))
     assert lost.greedy.chosen == (2,)
     assert lost.apart
     assert lost.soup is None
@@ -205,15 +207,15 @@ def test_greed_keeps_whom_the_log_loss_falls_with(kitchen: Path) -> None:
 
 def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
     """With other labels in fold 0 its own predictions stay, though the best experiment and soup become others."""
-    pot = pot_of("a", "a-s1", "slow")
+    candidates = pot_of("a", "a-s1", "slow")
     everything = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-    even = invented(pot, dict.fromkeys(everything, 1.5))
-    targets = pot.experiment.competition.targets
-    own = pot.experiment.folds.fold == 0
+    even = invented(candidates, dict.fromkeys(everything, 1.5))
+    targets = candidates.experiment.competition.targets
+    own = candidates.experiment.folds.fold == 0
     best_there = even.log_probs((0,), [0]).argmin(1)  # all labels of the fold such that what is chosen changes
     lied_to = targets.copy()
-    lied_to[pot.experiment.folds.valid_rows(0)] = best_there
-    first = pot.rows(pot.folds) < 0
+    lied_to[candidates.experiment.folds.valid_rows(0)] = best_there
+    first = candidates.rows(candidates.folds) < 0
     first[: own.sum()] = True
     for choose in (soup_selection._Judge.best, soup_selection._Judge.greedy):
         made = [nested(some, choose) for some in (even, with_labels(even, lied_to))]
@@ -222,9 +224,9 @@ def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
 
 
 def nested(
-    pot: SoupCandidates, choose: Callable[[soup_selection._Judge, Sequence[int]], tuple[int, ...]]
+    candidates: SoupCandidates, choose: Callable[[soup_selection._Judge, Sequence[int]], tuple[int, ...]]
 ) -> np.ndarray:
-    judge = soup_selection._Judge(pot)
+    judge = soup_selection._Judge(candidates)
     return judge.nested(lambda seen: judge.predicts(choose(judge, seen)))
 
 

@@ -268,18 +268,18 @@ def test_targets_are_probabilities_in_their_shares(
     log_probs = torch.tensor(logits).log_softmax(1)
     rows = experiment.folds.train_rows(0)
 
-    lesson = distillation.distillation_targets(
+    distilled = distillation.distillation_targets(
         experiment, 0, TeacherPredictions(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen()
     )
 
-    assert np.isnan(lesson.targets[experiment.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
+    assert np.isnan(distilled.targets[experiment.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
     labels = np.eye(3)[experiment.competition.targets[rows]]
     theirs = (log_probs / temperature).softmax(1).numpy()
     if hard:
         theirs = np.eye(3)[log_probs.argmax(1)]
-    np.testing.assert_allclose(lesson.targets[rows], (1 - share) * labels + share * theirs, atol=1e-5)
-    np.testing.assert_allclose(lesson.targets[rows].sum(1), 1, atol=1e-5)
-    assert len(lesson.rows) == len(lesson.pseudo_rows) == 0
+    np.testing.assert_allclose(distilled.targets[rows], (1 - share) * labels + share * theirs, atol=1e-5)
+    np.testing.assert_allclose(distilled.targets[rows].sum(1), 1, atol=1e-5)
+    assert len(distilled.rows) == len(distilled.pseudo_rows) == 0
 
 
 @pytest.fixture(scope="module")
@@ -328,9 +328,9 @@ def test_pseudo_labelled_images_have_their_share_of_an_epoch(
     data: st.DataObject, batch: int, share: float, world: int
 ) -> None:
     count = data.draw(st.integers(world * batch, 60))
-    lesson = made_up(100, data.draw(st.integers(1, 30)), share)
-    alone = EpochBatches(np.arange(count), world * batch, seed=1, lesson=lesson)
-    parts = [EpochBatches(np.arange(count), world * batch, 1, rank, world, None, lesson) for rank in range(world)]
+    distilled = made_up(100, data.draw(st.integers(1, 30)), share)
+    alone = EpochBatches(np.arange(count), world * batch, seed=1, distilled=distilled)
+    parts = [EpochBatches(np.arange(count), world * batch, 1, rank, world, None, distilled) for rank in range(world)]
     epochs = []
     for epoch in range(2):
         for batches in (alone, *parts):
@@ -344,14 +344,16 @@ def test_pseudo_labelled_images_have_their_share_of_an_epoch(
         rows = np.array([draw.row for draw in drawn])
         assert len(rows) == places
         assert (rows >= 100).sum() == round(share * places)
-        times = np.bincount(rows, minlength=100 + len(lesson.rows))
+        times = np.bincount(rows, minlength=100 + len(distilled.rows))
         assert times[:100].max() <= 1
         assert np.ptp(times[100:]) <= 1, "each as often as the next"
     assert len({draw.seed for drawn in epochs for draw in drawn}) == 2 * places
 
 
 def test_a_lesson_without_test_images_leaves_the_order_as_it_is() -> None:
-    plain, taught = (EpochBatches(np.arange(40), 8, 3, lesson=lesson) for lesson in (None, made_up(40, 0, 0.0)))
+    plain, taught = (
+        EpochBatches(np.arange(40), 8, 3, distilled=distilled) for distilled in (None, made_up(40, 0, 0.0))
+    )
     for plain.epoch in range(3):
         taught.epoch = plain.epoch
         assert list(plain) == list(taught)
@@ -361,12 +363,12 @@ def test_pixels_come_from_the_store_that_the_row_is_of(tmp_path: Path) -> None:
     for name, value in (("train", 10), ("test", 200)):
         np.save(tmp_path / f"{name}.npy", np.full((6, 16, 16, 3), value, np.uint8) + np.arange(6)[:, None, None, None])
     seen, unseen = (ImageStore(np.load(path, mmap_mode="r"), path) for path in sorted(tmp_path.glob("*"), reverse=True))
-    lesson = DistillationTargets(
+    distilled = DistillationTargets(
         np.arange(24, dtype=np.float32).reshape(8, 3), unseen, np.array([5, 2]), np.array(["a", "b"]), 0.5
     )
     augment = Augment(AugmentConfig(preset="none", hflip=0), ImagesConfig(size=16), 16)
 
-    batch = TrainImages(seen, np.arange(6), augment, lesson).at([Sample(4, 0), Sample(6, 1), Sample(7, 2)])
+    batch = TrainImages(seen, np.arange(6), augment, distilled).at([Sample(4, 0), Sample(6, 1), Sample(7, 2)])
 
     assert batch.images[:, 0, 0, 0].tolist() == [14, 205, 202]
     assert batch.targets.tolist() == [[12, 13, 14], [18, 19, 20], [21, 22, 23]]
@@ -436,14 +438,14 @@ def test_a_learning_rate_is_found_with_teachers_too(place: Path, command: Comman
     """It is tried on fold 0, with what fold 0's teachers say, and tried once for all folds."""
     learned, run = [], Trainer.run
     monkeypatch.setattr(
-        Trainer, "run", lambda trainer, state: (learned.append(trainer.task.lesson), run(trainer, state))[1]
+        Trainer, "run", lambda trainer, state: (learned.append(trainer.task.distilled), run(trainer, state))[1]
     )
     words = (*BOTH, "optim.lr=auto")
     fine(study(command, *words, fold=1))
     fine(study(command, *words, fold=0))
 
     rows = workspace().folds
-    held_out = [set(np.flatnonzero(np.isnan(lesson.targets).all(1))) for lesson in learned]
+    held_out = [set(np.flatnonzero(np.isnan(distilled.targets).all(1))) for distilled in learned]
     assert held_out == [set(rows.valid_rows(fold)) for fold in (0, 0, 0, 1, 0)]
 
 

@@ -75,7 +75,7 @@ class EpochBatches(Sampler[list[Sample]]):
         batch: images a step over all devices.
         rank, world: which of how many processes this one is; each takes its share of every batch.
         balance: the class of each of `rows` (N,), to draw all classes equally often.
-        lesson: its test images take their share of an epoch's places, each as often as the next up to one; as many
+        distilled: its test images take their share of an epoch's places, each as often as the next up to one; as many
             rows are left out. The number of batches stays the same.
 
     Raises:
@@ -90,13 +90,13 @@ class EpochBatches(Sampler[list[Sample]]):
         rank: int = 0,
         world: int = 1,
         balance: np.ndarray | None = None,
-        lesson: DistillationTargets | None = None,
+        distilled: DistillationTargets | None = None,
     ) -> None:
         self.batch = min(batch, len(rows) // world * world)
         if self.batch % world or self.batch == 0:
             raise FoldcraftError(f"{batch} images do not split over {world} processes", "train.batch")
         self.rows, self.seed, self.rank, self.world, self.balance = rows, seed, rank, world, balance
-        self.lesson = lesson if lesson and lesson.share else None
+        self.distilled = distilled if distilled and distilled.share else None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -106,17 +106,17 @@ class EpochBatches(Sampler[list[Sample]]):
         rng = np.random.default_rng(seed_from(self.seed, "order", self.epoch))
         rows = self.rows if self.balance is None else _balanced(self.rows, self.balance, rng)
         order = rng.permutation(rows)
-        if self.lesson:
-            order = _with_pseudo_rows(order[: len(self) * self.batch], self.lesson, rng)
+        if self.distilled:
+            order = _with_pseudo_rows(order[: len(self) * self.batch], self.distilled, rng)
         mine = rank_positions(self.batch, self.rank, self.world)
         for first in range(0, len(self) * self.batch, self.batch):
             yield [Sample(int(order[first + i]), seed_from(self.seed, "image", self.epoch, first + i)) for i in mine]
 
 
-def _with_pseudo_rows(order: np.ndarray, lesson: DistillationTargets, rng: np.random.Generator) -> np.ndarray:
-    """As many rows, the lesson's share of them its test images."""
-    count = round(lesson.share * len(order))
-    drawn = np.resize(rng.permutation(lesson.pseudo_rows), count)
+def _with_pseudo_rows(order: np.ndarray, distilled: DistillationTargets, rng: np.random.Generator) -> np.ndarray:
+    """As many rows, their share of them its test images."""
+    count = round(distilled.share * len(order))
+    drawn = np.resize(rng.permutation(distilled.pseudo_rows), count)
     return rng.permutation(np.concatenate([order[: len(order) - count], drawn]))
 
 
@@ -152,13 +152,13 @@ class TrainImages(Dataset[Batch]):
     """Augmented images; a whole batch is drawn at a time. `drawn` gives the batches of a loader.
 
     Attributes:
-        targets: class indices (N,); with a lesson its own are taken.
+        targets: class indices (N,); with a distilled its own are taken.
     """
 
     store: ImageStore
     targets: np.ndarray
     augment: Augment
-    lesson: DistillationTargets | None = None
+    distilled: DistillationTargets | None = None
 
     def __getitems__(self, samples: Sequence[Sample]) -> Batch | FoldcraftError:
         """As torch's loader asks."""
@@ -174,14 +174,14 @@ class TrainImages(Dataset[Batch]):
     def _batch(self, draws: Sequence[Sample]) -> Batch:
         rows = [draw.row for draw in draws]
         images = np.stack([self.augment(self._pixels(draw.row), draw.seed) for draw in draws])
-        targets = self.lesson.targets if self.lesson else self.targets
+        targets = self.distilled.targets if self.distilled else self.targets
         return Batch(torch.from_numpy(images), torch.from_numpy(targets[rows]), torch.tensor(rows))
 
     def _pixels(self, row: int) -> np.ndarray:
         beyond = row - len(self.store)
-        if self.lesson is None or beyond < 0:
+        if self.distilled is None or beyond < 0:
             return self.store[row]
-        return self.lesson.store[self.lesson.rows[beyond]]
+        return self.distilled.store[self.distilled.rows[beyond]]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Combined:
         rows: places among the training rows that were judged.
         truth: what they were judged by.
         views: of each member.
-        verdict: what was fitted, how it scores, and which blending method is used.
+        selection: what was fitted, how it scores, and which blending method is used.
         test: log-probabilities of the test set (N, K).
         blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
     """
@@ -38,7 +38,7 @@ class Combined:
     rows: np.ndarray
     truth: Labels
     views: list[tuple[str, ...]]
-    verdict: BlendSelection
+    selection: BlendSelection
     test: np.ndarray
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
@@ -173,10 +173,10 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
     known = [BlendMember(m.name, oof.views, oof.at(rows).log_probs) for m, oof in zip(members, oofs, strict=True)]
-    verdict = nested.judge(known, truth, methods)
+    selection = nested.judge(known, truth, methods)
     asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
-    answers = verdict.chosen.plan.apply(asked)
+    answers = selection.chosen.plan.apply(asked)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = store.log_frequencies(data.targets, len(data.classes))
-    return Combined(rows, truth, [m.views for m in members], verdict, answers, tests[0].ids[blind])
+    return Combined(rows, truth, [m.views for m in members], selection, answers, tests[0].ids[blind])

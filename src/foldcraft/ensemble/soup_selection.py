@@ -107,28 +107,34 @@ class SoupComparison:
     def soup(self) -> SoupScore | None:
         """The better of the soups; None where greed keeps a single experiment and the even mean is no net at all."""
         possible = [self.greedy] if self.apart else [self.uniform, self.greedy]
-        return min((taste for taste in possible if len(taste.chosen) > 1), key=lambda taste: taste.loss, default=None)
+        return min(
+            (soup_score for soup_score in possible if len(soup_score.chosen) > 1),
+            key=lambda soup_score: soup_score.loss,
+            default=None,
+        )
 
 
-def compare_soups(pot: SoupCandidates) -> SoupComparison:
-    """Try the soups of a pot; a set of members is predicted once a fold."""
-    judge = _Judge(pot)
-    with pot.callback.progress("means of weights predicted on a fold", len(pot.folds) * len(pot.members)) as advance:
+def compare_soups(candidates: SoupCandidates) -> SoupComparison:
+    """Try the soups of a candidates; a set of members is predicted once a fold."""
+    judge = _Judge(candidates)
+    with candidates.callback.progress(
+        "means of weights predicted on a fold", len(candidates.folds) * len(candidates.members)
+    ) as advance:
         judge.advance = advance
-        members = [judge.nested(lambda seen, chosen=(number,): judge.predicts(chosen)) for number in pot.all]
+        members = [judge.nested(lambda seen, chosen=(number,): judge.predicts(chosen)) for number in candidates.all]
         best = judge.nested(lambda seen: judge.predicts(judge.best(seen)))
-        uniform = judge.nested(lambda seen: judge.predicts(pot.all))
+        uniform = judge.nested(lambda seen: judge.predicts(candidates.all))
         greedy = judge.nested(lambda seen: judge.predicts(judge.greedy(seen)))
-        best_of_all, greedy_of_all = judge.best(pot.folds), judge.greedy(pot.folds)
+        best_of_all, greedy_of_all = judge.best(candidates.folds), judge.greedy(candidates.folds)
     blend = judge.nested(lambda seen: judge.blended)
     worst = max(members, key=judge.loss)
     lost = judge.difference(METRICS["log_loss"], worst, uniform)
     return SoupComparison(
-        [judge.row(name, (number,), members[number]) for number, name in enumerate(pot.names(pot.all))],
+        [judge.row(name, (number,), members[number]) for number, name in enumerate(candidates.names(candidates.all))],
         judge.row("best single", best_of_all, best),
-        judge.row("uniform soup", pot.all, uniform, against=best),
+        judge.row("uniform soup", candidates.all, uniform, against=best),
         judge.row("greedy soup", greedy_of_all, greedy, against=best),
-        judge.row("mean of their predictions", pot.all, blend, against=best, nets=len(pot.members)),
+        judge.row("mean of their predictions", candidates.all, blend, against=best, nets=len(candidates.members)),
         apart=lost.is_real,
     )
 
@@ -136,24 +142,24 @@ def compare_soups(pot: SoupCandidates) -> SoupComparison:
 class _Judge:
     """Choices made on some folds, and what they are worth on others."""
 
-    def __init__(self, pot: SoupCandidates) -> None:
-        data, rows = pot.experiment.competition, pot.rows(pot.folds)
-        self.pot, self.metric = pot, data.metric
+    def __init__(self, candidates: SoupCandidates) -> None:
+        data, rows = candidates.experiment.competition, candidates.rows(candidates.folds)
+        self.candidates, self.metric = candidates, data.metric
         self.truth, self.units = data.targets[rows], data.units[rows]
         self.advance: Callable[[int], object] = lambda done: None
 
     def predicts(self, chosen: Chosen) -> Predict:
         def on(folds: Sequence[int]) -> np.ndarray:
-            before = self.pot.tried
-            found = self.pot.log_probs(chosen, folds)
-            self.advance(self.pot.tried - before)
+            before = self.candidates.tried
+            found = self.candidates.log_probs(chosen, folds)
+            self.advance(self.candidates.tried - before)
             return found
 
         return on
 
     def blended(self, folds: Sequence[int]) -> np.ndarray:
         """The mean of what all members predict."""
-        return log_mean(np.stack([self.pot.log_probs((number,), folds) for number in self.pot.all]))
+        return log_mean(np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all]))
 
     def best(self, seen: Sequence[int]) -> Chosen:
         """The experiment with the least log-loss on those folds."""
@@ -171,20 +177,20 @@ class _Judge:
         return chosen
 
     def _ranking(self, seen: Sequence[int]) -> list[Chosen]:
-        return sorted(((number,) for number in self.pot.all), key=lambda chosen: self._loss_on(chosen, seen))
+        return sorted(((number,) for number in self.candidates.all), key=lambda chosen: self._loss_on(chosen, seen))
 
     def _loss_on(self, chosen: Chosen, seen: Sequence[int]) -> float:
         truth = self._truth_of(seen)
         return log_loss(calibrated(self.predicts(chosen)(seen), truth), truth)
 
     def _truth_of(self, folds: Sequence[int]) -> np.ndarray:
-        return self.pot.experiment.competition.targets[self.pot.rows(folds)]
+        return self.candidates.experiment.competition.targets[self.candidates.rows(folds)]
 
     def nested(self, choose: Callable[[Sequence[int]], Predict]) -> np.ndarray:
         """Log-probabilities (N, K) of all rows: each fold's by what the other folds choose, at their temperature."""
         parts = []
-        for fold in self.pot.folds:
-            seen = [other for other in self.pot.folds if other != fold]
+        for fold in self.candidates.folds:
+            seen = [other for other in self.candidates.folds if other != fold]
             predict = choose(seen)
             temperature = fit_temperature(predict(seen), self._truth_of(seen))
             parts.append(at_temperature(predict([fold]), temperature))
@@ -209,13 +215,13 @@ class _Judge:
         return SoupScore(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
 
 
-def settings_of(pot: SoupCandidates, chosen: Chosen, name: str) -> Config:
+def settings_of(candidates: SoupCandidates, chosen: Chosen, name: str) -> Config:
     """The settings of a soup: those of its first member, but for teachers."""
-    first = pot.members[chosen[0]].experiment.config
+    first = candidates.members[chosen[0]].experiment.config
     return first.model_copy(update={"experiment": name, "distill": DistillConfig(share=0.0)})
 
 
-def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
+def write_soup(candidates: SoupCandidates, chosen: Chosen, config: Config, about: dict[str, Any]) -> list[float]:
     """Write the soup as an experiment with every fold that all members have; the score of each fold.
 
     Args:
@@ -225,42 +231,42 @@ def write_soup(pot: SoupCandidates, chosen: Chosen, config: Config, about: dict[
     Raises:
         FoldcraftError: another experiment lies there.
     """
-    members = {member.name: member.experiment.identity.settings for member in (pot.members[k] for k in chosen)}
+    members = {member.name: member.experiment.identity.settings for member in (candidates.members[k] for k in chosen)}
     check_free(config, members)
     lineage.write_soup_members(config, members)
-    experiment = Experiment(config, pot.experiment.competition, pot.experiment.folds)
+    experiment = Experiment(config, candidates.experiment.competition, candidates.experiment.folds)
     scores = []
-    for fold in pot.folds:
+    for fold in candidates.folds:
         folder, began = FoldFolder.of(config, fold), time.perf_counter()
         with locked(folder.lock, wait=False, busy="another process is at this fold"):
             folder.manifest.unlink(missing_ok=True)  # the fold is not done until all of it is new
             remove_leftovers(folder.path)
             write_atomic(folder.config, checksums.seal_text(config.to_yaml()))
-            told = {"hardware": str(pot.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
-            pot.callback.fold_started(config, folder, told)
+            told = {"hardware": str(candidates.hardware), "why": f"the mean of {len(chosen)} experiments' weights"}
+            candidates.callback.fold_started(config, folder, told)
             outcome = Outcome(
-                weights=pot.net(chosen, fold).state_dict(),
-                blueprint=pot.blueprint,
-                hardware=pot.hardware,
-                train=pot.train,
-                images=pot.test,
+                weights=candidates.net(chosen, fold).state_dict(),
+                blueprint=candidates.blueprint,
+                hardware=candidates.hardware,
+                train=candidates.train,
+                images=candidates.test,
                 epochs=0,
                 seconds=time.perf_counter() - began,
-                oof=pot.in_views(chosen, fold),
-                about={**about, **_descent(pot, chosen, fold)},
+                oof=candidates.in_views(chosen, fold),
+                about={**about, **_descent(candidates, chosen, fold)},
             )
-            scores.append(finish(experiment, folder, outcome, pot.callback)["score"])
+            scores.append(finish(experiment, folder, outcome, candidates.callback)["score"])
     return scores
 
 
-def _descent(pot: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
+def _descent(candidates: SoupCandidates, chosen: Chosen, fold: int) -> dict[str, Any]:
     """The models that a fold's soup is the mean of, as its sources too, since a soup may be a teacher."""
-    members = [pot.members[number] for number in chosen]
+    members = [candidates.members[number] for number in chosen]
     entries = [lineage.entry_of(member.name, member.folder(fold)) for member in members]
     return {"soup": {entry["experiment"]: entry["model"] for entry in entries}, "teachers": entries}
 
 
-def save(pot: SoupCandidates, comparison: SoupComparison, target: Path, command: str) -> None:
+def save(candidates: SoupCandidates, comparison: SoupComparison, target: Path, command: str) -> None:
     """Write the better soup: its run folder, then the config that the other commands take, which names it.
 
     Args:
@@ -271,12 +277,12 @@ def save(pot: SoupCandidates, comparison: SoupComparison, target: Path, command:
     """
     soup, best = comparison.soup, comparison.best
     assert soup is not None
-    made = settings_of(pot, soup.chosen, target.stem)
-    metric = pot.experiment.competition.metric.name
+    made = settings_of(candidates, soup.chosen, target.stem)
+    metric = candidates.experiment.competition.metric.name
     about = {"kind": soup.name, "nested_score": soup.score, "nested_log_loss": soup.loss}
-    write_soup(pot, soup.chosen, made, about)
+    write_soup(candidates, soup.chosen, made, about)
     comment = (
-        f"{MARK} {listing(pot.names(soup.chosen), 100)}, by\n#   {command}\n"
+        f"{MARK} {listing(candidates.names(soup.chosen), 100)}, by\n#   {command}\n"
         f"# OOF {metric} {soup.score:.4f} ({soup.low:.4f}–{soup.high:.4f}), log-loss {soup.loss:.4f}; of the best "
         f"of them {best.score:.4f} and {best.loss:.4f}.\n"
     )

@@ -169,7 +169,7 @@ def create_optimizer(
 ) -> Optimizer:
     """AdamW of what is trained, with layer decay; biases and norms are not decayed.
 
-    All that is ever to be trained must be so now: call it after `prepare` and before `thaw`.
+    All that is ever to be trained must be so now: call it after `prepare` and before `unfreeze_for_epoch`.
 
     Args:
         scaled: gradients are scaled, as fp16 needs it on a GPU; a fused step would undo that itself, too late to clip.

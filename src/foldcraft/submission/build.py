@@ -211,7 +211,7 @@ def submit(
 
 def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str, object]:
     """What the ledger says of a blend."""
-    chosen, competition = result.verdict.chosen, members[0].experiment.competition
+    chosen, competition = result.selection.chosen, members[0].experiment.competition
     return {
         "competition": competition.name,
         "experiments": " ".join(member.name for member in members),

@@ -209,7 +209,7 @@ def _confident(log_probs: np.ndarray, wanted: DistillConfig, unreadable: Collect
 
 
 def describe(given: DistillationTargets, teachers: Sequence[Teacher], wanted: DistillConfig) -> str:
-    """A lesson in one line."""
+    """A distilled in one line."""
     parts = [f"learns from {', '.join(teacher.name for teacher in teachers)}"]
     if wanted.share:
         parts.append(f"{wanted.share:g} of each target is theirs")

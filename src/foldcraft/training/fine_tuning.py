@@ -90,11 +90,11 @@ class Training:
         """The same with the learning rate that three short trainings on fold 0 name."""
 
         @cache
-        def lesson() -> DistillationTargets | None:  # asked for only where nothing has been found yet
-            return self._lesson(0, callback)[0]
+        def distilled() -> DistillationTargets | None:  # asked for only where nothing has been found yet
+            return self._distilled(0, callback)[0]
 
         def short(task: Task) -> Fitted:
-            task = replace(task, lesson=lesson())
+            task = replace(task, distilled=distilled())
             model, _ = self.ready_model(0, callback)
             return self.run(task, model, Callback(), None)
 
@@ -110,13 +110,13 @@ class Training:
 
     def taught_task(self, fold: int, callback: Callback) -> tuple[Task, dict[str, Any]]:
         """The fold's task with what its teachers say, and what the manifest says of them."""
-        lesson, found = self._lesson(fold, callback)
-        if lesson is None:
+        distilled, found = self._distilled(fold, callback)
+        if distilled is None:
             return self.task(fold), {}
-        about = {"teachers": [teacher.entry for teacher in found], "pseudo_images": len(lesson.rows)}
-        return replace(self.task(fold), lesson=lesson), about
+        about = {"teachers": [teacher.entry for teacher in found], "pseudo_images": len(distilled.rows)}
+        return replace(self.task(fold), distilled=distilled), about
 
-    def _lesson(self, fold: int, callback: Callback) -> tuple[DistillationTargets | None, list[Teacher]]:
+    def _distilled(self, fold: int, callback: Callback) -> tuple[DistillationTargets | None, list[Teacher]]:
         experiment, folder = self.experiment, self.folder
         if not experiment.config.distill.teachers:
             return None, []
@@ -127,11 +127,11 @@ class Training:
                 return distillation.predict_teachers(found, experiment, fold, callback)
             return distillation.cached_teacher_predictions(found, experiment, folder, self._identity(fold), callback)
 
-        lesson = distillation.distillation_targets(
+        distilled = distillation.distillation_targets(
             experiment, fold, self.processes.from_first(answers), self.start.test
         )
-        callback.note(f"fold {fold}: {distillation.describe(lesson, found, experiment.config.distill)}")
-        return lesson, found
+        callback.note(f"fold {fold}: {distillation.describe(distilled, found, experiment.config.distill)}")
+        return distilled, found
 
     def _identity(self, fold: int) -> str:
         seen = [self.start.train, *([self.start.test] if self.experiment.config.distill.pseudo else [])]

@@ -100,7 +100,7 @@ def build(experiment: Experiment, callback: Callback) -> InitialModel:
     """The nets that the config asks for, their images, and their BatchNorm statistics as the config wants them.
 
     Raises:
-        FoldcraftError: all that `backbones.build` and `Workspace.open_images` raise.
+        FoldcraftError: all that `backbones.build` and `Experiment.open_images` raise.
     """
     classes = len(experiment.competition.classes)
     configs = [experiment.config, *(config_for(experiment.config, name) for name in experiment.config.probe_nets)]

@@ -1,7 +1,7 @@
 """The teachers of a fold, found, and checked to have never learned from the rows that the fold is judged on.
 
 What is checked is whether files are what they say, by fingerprints: a folder copied to the wrong place, weights of
-another fold, an edited manifest. The rule itself, and why, is in `teaching`.
+another fold, an edited manifest. The rule itself, and why, is in `distillation`.
 """
 
 from dataclasses import dataclass

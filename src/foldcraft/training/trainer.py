@@ -64,7 +64,7 @@ class Task:
     Attributes:
         identity: digest of everything that the result depends on; a state of another identity is refused.
         targets: class indices (N,), those that the rows are judged by.
-        lesson: what is learned from teachers; left out: from the labels alone.
+        distilled: what is learned from teachers; left out: from the labels alone.
     """
 
     identity: str
@@ -78,12 +78,12 @@ class Task:
     metric: Metric
     state_file: Path
     history_file: Path
-    lesson: DistillationTargets | None = None
+    distilled: DistillationTargets | None = None
 
     @property
     def learned_ids(self) -> np.ndarray:
         """The ids of all rows that a batch may hold."""
-        return self.ids if self.lesson is None else np.concatenate([self.ids, self.lesson.ids])
+        return self.ids if self.distilled is None else np.concatenate([self.ids, self.distilled.ids])
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Trainer:
 
         balance = task.targets[task.train_rows] if config.train.imbalance == "sampler" else None
         self.batches = EpochBatches(
-            task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance, task.lesson
+            task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance, task.distilled
         )
         self.loader = self._loader()
         self.epoch, self.seconds = 0, 0.0
@@ -152,7 +152,7 @@ class Trainer:
         if workers is None:
             workers = default_workers(cores() // self.processes.local_world, on_cpu)
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
-        images = TrainImages(self.task.store, self.task.targets, augment, self.task.lesson)
+        images = TrainImages(self.task.store, self.task.targets, augment, self.task.distilled)
         batch_bytes = self.batches.batch // self.processes.world * config.images.size**2 * 3
         fitting, ahead = loader.in_flight(workers, batch_bytes, loader.shared_room())
         if fitting < workers:

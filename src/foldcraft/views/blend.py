@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 def show(result: Combined, terminal: Terminal) -> None:
     """Members and ways to blend with their nested scores, the views that were chosen, and why."""
-    verdict, metric = result.verdict, result.truth.metric.name
+    selection, metric = result.selection, result.truth.metric.name
     folds = [f"fold {fold}" for fold in result.folds]
     columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
-    shares = verdict.chosen.plan.combination.shares
-    rows = [_row(result, one, f"{share:.2f}") for one, share in zip(verdict.members, shares, strict=True)]
-    rows += [_row(result, one, "") for one in verdict.worth_showing]
-    rows.append(_row(result, verdict.chosen, "used"))
+    shares = selection.chosen.plan.combination.shares
+    rows = [_row(result, one, f"{share:.2f}") for one, share in zip(selection.members, shares, strict=True)]
+    rows += [_row(result, one, "") for one in selection.worth_showing]
+    rows.append(_row(result, selection.chosen, "used"))
     terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
-    if any(len(member.plan.views[0]) > 1 for member in verdict.members):
+    if any(len(member.plan.views[0]) > 1 for member in selection.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
     if len(result.folds) == 1:
         terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
-    for reason in verdict.words:
+    for reason in selection.words:
         terminal.say(f"- {reason}")
 
 
@@ -43,7 +43,7 @@ def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, .
 def _views(result: Combined) -> list[tuple[str, ...]]:
     rows = []
     for member, (value, error), views in zip(
-        result.verdict.members, result.verdict.views_gain, result.views, strict=True
+        result.selection.members, result.selection.views_gain, result.views, strict=True
     ):
         used = [f"{view} {share:.2f}" for view, share in zip(views, member.plan.views[0], strict=True) if share]
         rows.append((member.name, f"{value:+.4f} ± {error:.4f}", ", ".join(used)))

@@ -77,7 +77,7 @@ def legend(strictness: Correction) -> Iterator[str]:
     yield "could show: the true difference that such rows show in 80 % of cases, 2.8 standard errors"
     down = f"{strictness.factor:.2f} standard errors down"
     yield f"bound: with 95 % the true difference is above it; {down}, {strictness.rule}"
-    yield "verdict: better where the bound is above nought, worse where the whole interval is below it"
+    yield "verdict: better where the bound is above zero, worse where the whole interval is below it"
 
 
 def show_discord(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
@@ -118,7 +118,7 @@ def reason(answers: ScoredRows, found: Comparison) -> str:
     scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {found.baseline:.4f}"
     return (
         f"{word}: {answers.metric.name} of {scores}, "
-        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} nought ({found.strictness.rule})"
+        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} zero ({found.strictness.rule})"
     )
 
 

@@ -13,36 +13,39 @@ if TYPE_CHECKING:
     from foldcraft.views.terminal import Terminal
 
 
-def warn_of_gaps(pot: SoupCandidates, terminal: Terminal) -> None:
+def warn_of_gaps(candidates: SoupCandidates, terminal: Terminal) -> None:
     """Say which folds the soup will lack."""
-    if missing := [fold for fold in range(pot.experiment.folds.count) if fold not in pot.folds]:
+    if missing := [fold for fold in range(candidates.experiment.folds.count) if fold not in candidates.folds]:
         terminal.say(f"warning: fold {', '.join(map(str, missing))} is not finished by all; the soup will lack it too")
 
 
-def show(pot: SoupCandidates, tasted: SoupComparison, terminal: Terminal) -> None:
+def show(candidates: SoupCandidates, comparison: SoupComparison, terminal: Terminal) -> None:
     """The table, and what it means where the weights do not mix."""
-    metric = pot.experiment.competition.metric.name
+    metric = candidates.experiment.competition.metric.name
     columns = ("", "nets", "log-loss", metric, "95 % interval", f"better in {metric}", "in log-loss")
     rows = [
         (
-            taste.name,
-            taste.nets,
-            f"{taste.loss:.4f}",
-            f"{taste.score:.4f}",
-            f"{taste.low:.4f}–{taste.high:.4f}",
+            soup_score.name,
+            soup_score.nets,
+            f"{soup_score.loss:.4f}",
+            f"{soup_score.score:.4f}",
+            f"{soup_score.low:.4f}–{soup_score.high:.4f}",
             *(
-                [f"{gain:+.4f} ± {error:.4f}" for gain, error in (taste.gain.metric, taste.gain.loss)]
-                if taste.gain
+                [f"{gain:+.4f} ± {error:.4f}" for gain, error in (soup_score.gain.metric, soup_score.gain.loss)]
+                if soup_score.gain
                 else ""
             ),
         )
-        for taste in tasted.rows
+        for soup_score in comparison.rows
     ]
     rows = [(*row, *[""] * (len(columns) - len(row))) for row in rows]
-    terminal.table(f"OOF of folds {', '.join(map(str, pot.folds))}, each choice made on the other folds", columns, rows)
+    terminal.table(
+        f"OOF of folds {', '.join(map(str, candidates.folds))}, each choice made on the other folds", columns, rows
+    )
     terminal.say("better: than the best single experiment, with one standard error")
-    terminal.say(f"greedy soup: {listing(pot.names(tasted.greedy.chosen))}; {pot.tried // len(pot.folds)} means tried")
-    if tasted.apart:
+    tried = candidates.tried // len(candidates.folds)
+    terminal.say(f"greedy soup: {listing(candidates.names(comparison.greedy.chosen))}; {tried} means tried")
+    if comparison.apart:
         terminal.say(
             "warning: the uniform soup is worse than each experiment, so their weights lie in different basins; they "
             "began at different weights (backbone.weights: none, another seed), or went too far apart (lower optim.lr)"
@@ -56,16 +59,16 @@ def told(gain: Gain) -> str:
     )
 
 
-def outcome(tasted: SoupComparison, name: str, config: Path | None) -> str:
+def outcome(comparison: SoupComparison, name: str, config: Path | None) -> str:
     """What became of the soup, and what to do with it, in a line.
 
     Args:
         config: that was written; None: none was.
     """
-    if tasted.soup is None:
+    if comparison.soup is None:
         return "no soup is written: every mean of weights is worse than the best single experiment"
     if config is None:
-        gain = told(tasted.soup.gain) if tasted.soup.gain else "none"
-        return f"no soup is written: the {tasted.soup.name}'s gain is not real ({gain}); --keep writes it"
+        gain = told(comparison.soup.gain) if comparison.soup.gain else "none"
+        return f"no soup is written: the {comparison.soup.name}'s gain is not real ({gain}); --keep writes it"
     blend = f"blend it: python src/infer.py --config {config}"
-    return f"wrote {config} and the folds of {name}, the {tasted.soup.name}; {blend}"
+    return f"wrote {config} and the folds of {name}, the {comparison.soup.name}; {blend}"

@@ -288,7 +288,7 @@ def _packed(pairs: Sequence[str], width: int, indent: str = "  ", between: str =
 
 
 class CallbackList(Callback):
-    """Several audiences as one."""
+    """Several callbacks as one."""
 
     def __init__(self, *members: Callback) -> None:
         self.members = members

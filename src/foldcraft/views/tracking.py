@@ -1,6 +1,6 @@
 """W&B as a mirror of the local log, kept at arm's length.
 
-Everything that talks to W&B happens in a process of its own (`wandb_mirror`), which reads what happens from a pipe. It
+Everything that talks to W&B happens in a process of its own (`wandb_process`), which reads what happens from a pipe. It
 may fail, hang or be killed: training does not notice, and the command waits ten seconds for it at the end, no longer.
 """
 

@@ -27,7 +27,7 @@ DEEP = "look at it with `src/check.py --show`; where it does not suit, set image
 
 
 def find(facts: pd.DataFrame, tables: Tables, scale: Sequence[str] = ()) -> list[Finding]:
-    """All that the facts of the files (`imagefacts.collect`) say.
+    """All that the facts of the files (`image_stats.collect`) say.
 
     Args:
         scale: what there is to say of how images of more than 8 bits are scaled.

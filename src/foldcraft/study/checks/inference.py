@@ -70,7 +70,7 @@ def preprocessing(subject: Subject) -> CheckResult:
         if row in learned:
             apart = max(apart, float((learned[row] - wanted).abs().max()))
     number = f"pixels of {len(learned)} images differ by {apart:.3g} between training and inference (wanted: 0)"
-    hint = "let both go through forward.Preparation with the same Blueprint, and loader.centre's resizing"
+    hint = "let both go through preprocessing.Preparation with the same Blueprint, and the same resizing"
     return verdict(apart == 0, number, hint, apart=apart)
 
 

@@ -25,7 +25,7 @@ def read(config: Config) -> Opened:
     """Read competition and folds.
 
     Raises:
-        FoldcraftError: a soup; no folds yet; and all else that `Workspace.open` raises but folds that do not fit.
+        FoldcraftError: a soup; no folds yet; and all else that `Experiment.open` raises but folds that do not fit.
     """
     if lineage.soup_members(config):
         raise FoldcraftError(

@@ -105,7 +105,7 @@ def sureness(seen: Evidence) -> PageSection:
     """Calibration of the blend and of its members."""
     plan, truth = seen.chosen.plan, seen.combined.truth.targets
     whose = [_Sureness("blend, calibrated", seen.plain.nested, plan.combination.overall)]
-    for member, looks, weights in zip(seen.combined.verdict.members, seen.looks, plan.views, strict=True):
+    for member, looks, weights in zip(seen.combined.selection.members, seen.looks, plan.views, strict=True):
         first = looks[int(np.argmax(weights))]
         whose.append(_Sureness(f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
     words = (

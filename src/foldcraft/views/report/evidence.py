@@ -60,20 +60,20 @@ class Evidence:
 
     @property
     def chosen(self) -> BlendCandidate:
-        return self.combined.verdict.chosen
+        return self.combined.selection.chosen
 
     @cached_property
     def plain(self) -> BlendCandidate:
         """The chosen combination without its decision rule: its probabilities are meant as such."""
         used = self.chosen.plan.combination
         return next(
-            one for one in self.combined.verdict.candidates if one.plan.combination is used and not one.is_ruled
+            one for one in self.combined.selection.candidates if one.plan.combination is used and not one.is_ruled
         )
 
     @cached_property
     def strongest(self) -> int:
         """Place of the member that counts most; of equals the one with the better score."""
-        shares, alone = self.chosen.plan.combination.shares, self.combined.verdict.members
+        shares, alone = self.chosen.plan.combination.shares, self.combined.selection.members
         sign = self.combined.truth.metric.sign
         return max(range(len(shares)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
 
@@ -95,7 +95,7 @@ class Evidence:
     @cached_property
     def cases(self) -> list[Mistake]:
         """Wrong answers, the worst first."""
-        members = [one.nested for one in self.combined.verdict.members]
+        members = [one.nested for one in self.combined.selection.members]
         return mistakes.find_mistakes(self.answers, self.plain.nested, self.combined.truth.targets, members)
 
     @cached_property
@@ -144,7 +144,7 @@ def gather_evidence(
 
     Args:
         submissions: folder of the ledger.
-        page: where the page will lie; left out: `rundir.report_file`.
+        page: where the page will lie; left out: `paths.report_file`.
 
     Raises:
         FoldcraftError: the experiments do not belong together, or the ledger is damaged.

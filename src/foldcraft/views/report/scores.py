@@ -116,7 +116,7 @@ def _first_looks(seen: Evidence) -> Iterator[str]:
 
 def _gain_of_blending(seen: Evidence) -> str:
     truth = seen.combined.truth
-    best = max(seen.combined.verdict.members, key=lambda one: truth.metric.sign * one.score.value)
+    best = max(seen.combined.selection.members, key=lambda one: truth.metric.sign * one.score.value)
     value, error = nested.gain(seen.chosen.nested, best.nested, truth)
     if abs(value) < NOTHING:
         return f"Blending changes nothing over {best.name} alone (see Blend)."
@@ -175,12 +175,12 @@ def _scatter(seen: Evidence) -> Iterator[Block]:
 
 def blend(seen: Evidence) -> PageSection:
     """Weights, scores, and how far members err together."""
-    verdict = seen.combined.verdict
-    shares = verdict.chosen.plan.combination.shares
+    selection = seen.combined.selection
+    shares = selection.chosen.plan.combination.shares
     shown = [
-        *((one, "member", share) for one, share in zip(verdict.members, shares, strict=True)),
-        *((one, "blend", None) for one in verdict.worth_showing if len(seen.members) > 1 or one.decides),
-        (verdict.chosen, "used", None),
+        *((one, "member", share) for one, share in zip(selection.members, shares, strict=True)),
+        *((one, "blend", None) for one in selection.worth_showing if len(seen.members) > 1 or one.decides),
+        (selection.chosen, "used", None),
     ]
     rows = [_scores_row(seen, *row) for row in shown]
     heads = columns(
@@ -207,7 +207,7 @@ def blend(seen: Evidence) -> PageSection:
         "submitted: its choice among the blends is judged by the other folds as well."
     )
     blocks: list[Block] = [
-        Points(verdict.words) if verdict.words else Words("One experiment: there is nothing to blend.", "note"),
+        Points(selection.words) if selection.words else Words("One experiment: there is nothing to blend.", "note"),
         Chart("Scores with intervals", words, charts.intervals(points, in_words(seen.metric))),
         Table("Scores", heads, rows, note),
     ]
@@ -230,7 +230,7 @@ def _scores_row(seen: Evidence, one: BlendCandidate, what: str, share: float | N
 
 
 def _together(seen: Evidence) -> Chart:
-    members = seen.combined.verdict.members
+    members = seen.combined.selection.members
     values = significance.error_correlation(seen.combined.truth.targets, [one.nested for one in members])
     words = (
         "Correlation of being wrong: 1 means that two experiments fail on the same images, 0 that their mistakes have "
@@ -244,11 +244,11 @@ def _together(seen: Evidence) -> Chart:
 
 def views(seen: Evidence) -> PageSection:
     """What each view of the test images gives."""
-    verdict, truth = seen.combined.verdict, seen.combined.truth
+    selection, truth = seen.combined.selection, seen.combined.truth
     rows, lines = [], []
-    for place, member in enumerate(verdict.members):
+    for place, member in enumerate(selection.members):
         names, weights = seen.combined.views[place], member.plan.views[0]
-        value, error = verdict.views_gain[place]
+        value, error = selection.views_gain[place]
         if len(names) > 1:
             lines.append(
                 f"{member.name}: the views that were chosen give {value:+.4f} ± {error:.4f} over the image as it is."
