@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.common.files import locked
     from foldcraft.common.paths import audit_folder
-    from foldcraft.study import fold_file
+    from foldcraft.study import make_folds
     from foldcraft.study.audit import run
     from foldcraft.views import audit_report
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         found = run.run(config, tables, terminal)
         audit_report.write(found, folder, terminal)
     audit_report.show(found, folder, terminal)
-    fold_file.ensure_after_audit(config, found.findings, terminal.say)
+    make_folds.ensure_after_audit(config, found.findings, terminal.say)
     return SERIOUS if args.strict and found.is_serious else 0
 
 

@@ -141,9 +141,9 @@ def show(args: argparse.Namespace) -> int:
 
 def show_augmentations(args: argparse.Namespace, config: Config, terminal: Terminal) -> None:
     """A contact sheet of what enters the net, and the steps of the augmentation."""
-    from foldcraft.study import fold_file
+    from foldcraft.study import make_folds
 
-    experiment = fold_file.open_to_look(config)
+    experiment = make_folds.open_to_look(config)
 
     from foldcraft.common.paths import experiment_folder
     from foldcraft.data import contact_sheet

@@ -39,10 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     cli.give_back_settings(args, "backbones")
     config = cli.load_config(args)
 
-    from foldcraft.study import fold_file
+    from foldcraft.study import make_folds
 
     terminal = cli.terminal(args)
-    experiment = fold_file.open_experiment(config, terminal.say)
+    experiment = make_folds.open_experiment(config, terminal.say)
 
     from foldcraft.common.paths import diagnosis_file
     from foldcraft.models import backbones

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, several_configs=True)
     made.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
     made.add_argument(
-        "--method", help="way to blend (best single, mean, rank mean, greedy, stacking); left out: the best of them"
+        "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
     of_ledger = made.add_argument_group("the ledger")
     of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")

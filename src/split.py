@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft.data import competition, folds
-    from foldcraft.study import fold_file
+    from foldcraft.study import make_folds
     from foldcraft.study.audit import label_issues
 
     terminal = cli.terminal(args)
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(note)
     for finding in label_issues.of_names(tables, config.folds.count):
         terminal.say(f"warning: {finding.sentence}; {finding.hint}")
-    copies = fold_file.copies_found(config, data)
-    made, is_new = fold_file.read_or_make(config, data, copies)
+    copies = make_folds.copies_found(config, data)
+    made, is_new = make_folds.read_or_make(config, data, copies)
     if is_new:
         terminal.say(f"wrote {config.folds_file}; keep it in git")
         if made.duplicates:

@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     def load(more: Sequence[str]) -> Config:
         return config_file.load(file, [*words, *more])
 
-    from foldcraft.study import fold_file, search_space
+    from foldcraft.study import make_folds, search_space
 
     terminal = cli.terminal(args)
-    space, experiment = search_space.read(args.space), fold_file.open_experiment(load([]), terminal.say)
+    space, experiment = search_space.read(args.space), make_folds.open_experiment(load([]), terminal.say)
 
     from foldcraft.study.sweep import Sweep, words_of_caution
     from foldcraft.views.tracking import Tracker, tracked

@@ -38,11 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
-    from foldcraft.study import fold_file
+    from foldcraft.study import make_folds
 
     terminal = cli.terminal(args)
     wanted = [config.as_trial() if args.trial else config for config in configs]
-    experiments = [fold_file.open_experiment(config, terminal.say) for config in wanted]
+    experiments = [make_folds.open_experiment(config, terminal.say) for config in wanted]
     folds = [cli.parse_folds(args.fold or "all", experiment.folds.count) for experiment in experiments]
     named = cli.words_of(args)[0] or [None]
     return max(train(args, *one) for one in zip(experiments, folds, named, strict=True))

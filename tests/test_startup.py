@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from conftest import CONFIG, ROOT, write_competition
 
-from foldcraft.common import config_file, view_names
-from foldcraft.predictions import tta
+from foldcraft.common import config_file
 
 HEAVY = ("torch", "torchvision", "timm", "albumentations", "sklearn", "lightning_fabric", "wandb", "scipy.stats")
 TWO = ["--config", "configs/digits/probe.yaml", "configs/digits/finetune.yaml"]  # where src/demo.py looks for them
@@ -145,7 +144,3 @@ def test_a_wrong_view_is_told_when_the_experiment_is_opened(shapes: Path) -> Non
     for words in (["tta.views=[identity,hflop]"], ["probe.views=[scale9]"]):
         with pytest.raises(FoldcraftError, match=words[0].split("=")[0]):
             Experiment.open(config_file.load(shapes, words))
-
-
-def test_every_view_that_has_a_name_can_be_looked_at() -> None:
-    assert set(view_names.FIXED) == set(tta.FIXED)

@@ -11,7 +11,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
-from foldcraft.data import decoding, image_paths
+from foldcraft.data import image_kinds
 from foldcraft.data.competition import Competition, read
 from foldcraft.models import backbones
 
@@ -198,8 +198,8 @@ def test_backslashes_do_not_lead_out_of_the_folder(folder: Path):
 
 
 def test_every_kind_that_is_read_has_its_extensions(folder: Path):
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in decoding.KINDS}
-    assert known == {*image_paths.IMAGE_SUFFIXES, *image_paths.RARE_SUFFIXES}
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in image_kinds.KINDS}
+    assert known == {*image_kinds.IMAGE_SUFFIXES, *image_kinds.RARE_SUFFIXES}
 
 
 def test_the_home_folder_may_be_written_short(folder: Path, monkeypatch: pytest.MonkeyPatch):

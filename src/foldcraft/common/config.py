@@ -64,8 +64,7 @@ class CompetitionConfig(Section):
     )
     metric: str = Field(
         "macro_f1",
-        description="accuracy, balanced_accuracy, f1 (of the last of two classes in order), log_loss, "
-        "macro_f1, qwk, roc_auc or weighted_f1",
+        description="how predictions are judged, by its name in docs/guide.md",
     )
 
 
@@ -322,9 +321,8 @@ class TTAConfig(Section):
     views: Annotated[list[str], AfterValidator(_once)] | None = Field(
         None,
         min_length=1,
-        description="views that are predicted; which of them are averaged is chosen on OOF: identity, hflip, vflip, "
-        "rot90, rot180, rot270, scale1.25 (zoom); joined by +: hflip+scale1.25; left out: identity, the flips of "
-        "`augment`, scale1.25",
+        description="views that are predicted, by their names in docs/guide.md; which are averaged is chosen on OOF; "
+        "left out: identity, the flips of `augment`, scale1.25",
     )
 
 

@@ -17,13 +17,12 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foldcraft.common.errors import shorten
+from foldcraft.data.image_kinds import KINDS
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
 MOST_MEMORY = 2 << 30  # bytes that the decoded pixels of one image may take on the way; more is refused by its header
 MANY_PIXELS = 20_000_000  # images with more are decoded one at a time, for the sake of memory
 PIECE = 1 << 20  # values that are scaled at once
-# Pillow knows many more, some of them through other programs (PostScript through Ghostscript).
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000")
 BRIGHTEST = 65535  # value of a deep image that becomes white where nothing is known of its data set
 
 TURNS = {

@@ -10,13 +10,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from foldcraft.common.errors import FoldcraftError, counted, listing
+from foldcraft.data.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-# Of files that are read as well, and found without their extension where there is none with a more usual one.
-RARE_SUFFIXES = (
-    *(".jpe", ".jfif", ".apng", ".dib", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-)
 MOST_FILES = 200_000  # that are looked through for one that is missing
 MOST_NAMES = 2000  # of a folder that are compared with a missing one's
 

@@ -19,7 +19,8 @@ from PIL import Image, UnidentifiedImageError
 
 from foldcraft.common import allocator
 from foldcraft.common.files import write_atomic
-from foldcraft.data.decoding import KINDS, decode, has_bands_left_out, is_deep
+from foldcraft.data.decoding import decode, has_bands_left_out, is_deep
+from foldcraft.data.image_kinds import KINDS
 
 FORMAT = 2  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared

@@ -15,6 +15,7 @@ from scipy.special import log_softmax, logsumexp
 
 from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS, at_temperature, fit_temperature
+from foldcraft.metrics.scores import Metric
 
 CHUNK = 2**22  # numbers that are looked at together
 MIN_Z = 3.0
@@ -158,7 +159,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def _has_signal(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
     """Does a member say more of a row's own class than of one drawn from all rows' classes?
 
-    By more than `KNOWS` standard errors of the mean over rows; rows of one unit are not independent. How frequent a
+    By more than `MIN_Z` standard errors of the mean over rows; rows of one unit are not independent. How frequent a
     member thinks the classes are, and how sure it is, have no say in it.
     """
     share = np.bincount(truth, minlength=member.shape[1]) / len(truth)
@@ -177,6 +178,11 @@ class Method(ABC):
     """A way to combine members."""
 
     name: ClassVar[str]
+
+    @classmethod
+    def suits(cls, metric: Metric) -> bool:
+        """Is it tried for that metric?"""
+        return True
 
     def fit(self, members: Members, truth: np.ndarray, units: np.ndarray) -> Combination:
         """Find out how to combine.
@@ -215,6 +221,11 @@ class RankMean(Method):
     """All members' ranks alike: for metrics that look at the order of rows only, such as the area under the curve."""
 
     name = "rank mean"
+
+    @classmethod
+    def suits(cls, metric: Metric) -> bool:
+        """For the area under the curve alone."""
+        return metric.name == "roc_auc"
 
     def combine(self, found: Calibrated) -> Combination:
         known, _ = found.rows()
@@ -300,4 +311,5 @@ class Stacking(Method):
         return found.combined(LogPool, weights)  # what they lack to a sum of one is a temperature of the whole
 
 
+# Those that can be asked for, simplest first.
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, Mean, RankMean, Greedy, Stacking)}

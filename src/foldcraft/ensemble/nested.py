@@ -12,7 +12,7 @@ import numpy as np
 
 from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.decision_rules import Argmax, Rule
-from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, Mean, Method, RankMean, Stacking
+from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
 from foldcraft.metrics.gain import gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric, get
@@ -134,8 +134,7 @@ def methods_for(metric: Metric) -> list[Method]:
 
     Stacking is tried on few rows too: held to the mean, it did best from 200 rows on (docs/experiments.md).
     """
-    ranks: list[Method] = [RankMean()] if metric.name == "roc_auc" else []
-    return [Best(), Mean(), *ranks, Greedy(), Stacking()]
+    return [method() for method in METHODS.values() if method.suits(metric)]
 
 
 def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method] | None = None) -> BlendSelection:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcraft.common import view_names
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
@@ -22,7 +21,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
-from foldcraft.predictions import lineage
+from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
 from foldcraft.predictions.store import Origin
 
@@ -65,7 +64,7 @@ class Experiment:
         """
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
-                view_names.steps(name, where)
+                tta.steps(name, where)
         data = competition.read(config, images_of)
         made = folds.read(config.folds_file, data)
         settled, words = with_scale(config, data)

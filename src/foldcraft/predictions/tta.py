@@ -1,15 +1,23 @@
-"""Test-time augmentation: views of an image by name."""
+"""Test-time augmentation: views of an image by name; torch is not needed to read the names.
 
+A view is one of `FIXED`, a zoom (`scale1.15`), or several joined by + (`hflip+scale1.15`).
+"""
+
+from __future__ import annotations
+
+import re
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional as F
+from foldcraft.common.errors import FoldcraftError, suggest
 
-from foldcraft.common import view_names
+if TYPE_CHECKING:
+    import torch
 
-View = Callable[[torch.Tensor], torch.Tensor]
+    View = Callable[[torch.Tensor], torch.Tensor]
 
+SCALE = re.compile(r"scale(\d+(?:\.\d+)?)")
 FIXED: dict[str, View] = {
     "identity": lambda images: images,
     "hflip": lambda images: images.flip(3),
@@ -18,6 +26,25 @@ FIXED: dict[str, View] = {
     "rot180": lambda images: images.rot90(2, (2, 3)),
     "rot270": lambda images: images.rot90(3, (2, 3)),
 }
+
+
+def steps(name: str, where: str = "tta.views") -> list[str | float]:
+    """The steps of the view of that name, in order: one of `FIXED`, or the factor of a scale, 0.5 to 2.
+
+    Raises:
+        FoldcraftError: no such view.
+    """
+    return [_step(part, where) for part in name.split("+")]
+
+
+def _step(name: str, where: str) -> str | float:
+    if name in FIXED:
+        return name
+    match = SCALE.fullmatch(name)
+    if match and 0.5 <= float(match[1]) <= 2:
+        return float(match[1])
+    hint = "scales go from scale0.5 to scale2" if match else suggest(name, [*FIXED, "scale1.15"])
+    raise FoldcraftError(f"no view {name!r}", where, hint)
 
 
 def view(name: str, where: str = "tta.views") -> View:
@@ -29,12 +56,12 @@ def view(name: str, where: str = "tta.views") -> View:
     Raises:
         FoldcraftError: no such view.
     """
-    named = view_names.steps(name, where)
-    steps = [FIXED[step] if isinstance(step, str) else partial(_scale, factor=step) for step in named]
+    named = steps(name, where)
+    looks = [FIXED[step] if isinstance(step, str) else partial(_scale, factor=step) for step in named]
 
     def look(images: torch.Tensor) -> torch.Tensor:
-        for step in steps:
-            images = step(images)
+        for change in looks:
+            images = change(images)
         return images
 
     return look
@@ -48,6 +75,8 @@ def mirrored(name: str) -> str:
 
 
 def _scale(images: torch.Tensor, factor: float) -> torch.Tensor:
+    from torch.nn import functional as F
+
     size = images.shape[-1]
     side = max(2, round(size * factor))
     scaled = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from foldcraft.common.errors import listing
 from foldcraft.data.competition import Tables
-from foldcraft.data.image_paths import IMAGE_SUFFIXES
+from foldcraft.data.image_kinds import IMAGE_SUFFIXES
 from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
 TABLE = "files.csv"

@@ -13,7 +13,7 @@ from conftest import Outcome
 from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
-from foldcraft.study import fold_file
+from foldcraft.study import make_folds
 from foldcraft.study.audit.finding import Finding
 
 Command = Callable[..., Outcome]
@@ -95,7 +95,7 @@ def test_several_processes_make_them_once(shapes: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(splitting, "make", slowly)
     settings = config_file.load(shapes)
     with ThreadPoolExecutor(4) as pool:  # each takes the lock by a file of its own, as processes do
-        list(pool.map(lambda _: fold_file.ensure(settings, said.append), range(4)))
+        list(pool.map(lambda _: make_folds.ensure(settings, said.append), range(4)))
     assert (len(made), len(said)) == (1, 1)
     assert FOLDS.is_file()
 
@@ -104,38 +104,38 @@ def test_of_torchruns_processes_the_first_makes_them(shapes: Path, monkeypatch: 
     settings, said = config_file.load(shapes), []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    second = threading.Thread(target=fold_file.ensure, args=(settings, said.append))
+    second = threading.Thread(target=make_folds.ensure, args=(settings, said.append))
     second.start()
     time.sleep(0.3)
     assert second.is_alive()
     assert not FOLDS.exists()
     monkeypatch.setenv("RANK", "0")
-    fold_file.ensure(settings, said.append)
+    make_folds.ensure(settings, said.append)
     second.join(10)
     assert (second.is_alive(), len(said)) == (False, 1)
     FOLDS.unlink()
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(fold_file, "PATIENCE", 0.0)
+    monkeypatch.setattr(make_folds, "PATIENCE", 0.0)
     with pytest.raises(FoldcraftError, match="first process has made no folds"):
-        fold_file.ensure(settings, said.append)
+        make_folds.ensure(settings, said.append)
 
 
 def test_an_audit_makes_them_where_nothing_asks_for_other_rows(shapes: Path):
     settings, said = config_file.load(shapes), []
     for name, severity in (("broken", "serious"), ("hidden_groups", "warning")):
-        fold_file.ensure_after_audit(settings, [finding("odd", "warning"), finding(name, severity)], said.append)
+        make_folds.ensure_after_audit(settings, [finding("odd", "warning"), finding(name, severity)], said.append)
         assert said.pop() == (
             f"no folds yet, and none made: see to {name} first; src/train.py or src/split.py makes them"
         )
     assert not FOLDS.exists()
-    fold_file.ensure_after_audit(settings, [finding("hidden_groups", "info"), finding("odd", "warning")], said.append)
+    make_folds.ensure_after_audit(settings, [finding("hidden_groups", "info"), finding("odd", "warning")], said.append)
     assert said.pop().startswith(SAID)
-    fold_file.ensure_after_audit(settings, [finding("broken", "serious")], said.append)
+    make_folds.ensure_after_audit(settings, [finding("broken", "serious")], said.append)
     assert said == [], "they are there"
 
 
 def test_an_audit_does_not_fail_where_no_folds_can_be_made(shapes: Path):
     Path("input/shapes/train/003.png").unlink()
     said: list[str] = []
-    fold_file.ensure_after_audit(config_file.load(shapes), [], said.append)
+    make_folds.ensure_after_audit(config_file.load(shapes), [], said.append)
     assert said[0].startswith("warning: no folds yet, and none can be made: input/shapes: 1 images are missing")
