@@ -1,6 +1,6 @@
 # make demo       install what is missing, run the whole pipeline on a bundled data set in about a minute
 # make test       install what is missing, lint, run every test but the slow ones
-# make test-fast  the tests of single parts, in a minute
+# make test-fast  the tests of single parts
 # make test-slow  faults, kills, browsers, several processes, real data
 # make fuzz     ten thousand odd files and settings
 # make nightly  the long forms of the tests that draw faults and odd files

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import CONFIG
 
-from foldcraft.common import checksums, config_file, config_renames
+from foldcraft.common import checksums, config_file, config_renames, executor
 from foldcraft.common.config_reference import describe
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
@@ -194,3 +194,11 @@ def test_an_option_that_is_gone_is_refused_where_it_is_on(least: Path, word: str
 def test_an_option_that_is_gone_may_be_off_and_counts_as_before(least: Path) -> None:
     assert config_file.load(least, ["regularize.sam=0"]) == config_file.load(least)
     assert config_renames.canonical(config_file.load(least).training_settings())["train"]["sam"] == 0.0
+
+
+def test_a_task_does_not_repeat_the_warning(
+    least: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(executor.IS_TASK, "1")
+    config_file.load(least, ["train.lr=0.1"])
+    assert caplog.records == []

@@ -87,6 +87,7 @@ def test_a_sweep_is_interrupted_and_goes_on(
     assert f"{best.user_attrs['experiment']} --tried 4" in third.out
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_win_is_left(shapes: Path, space: Path, command, scored) -> None:
     scored |= {
         "ridge all": [0.90, 0.70, 0.80],

@@ -213,6 +213,7 @@ def test_a_file_never_takes_the_place_of_a_closed_stdout(tmp_path: Path, closed:
     assert (tmp_path / "kept").read_bytes() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_command_of_its_own_process_knows_a_pipe_from_a_terminal(shapes: Path) -> None:
     words = [sys.executable, str(ROOT / "src" / "split.py"), "--config", str(shapes)]

@@ -123,6 +123,7 @@ def test_offline_run_holds_history_config_and_result(shapes: Path, command, pati
     assert summary(logged)["score"] == manifest["score"]
 
 
+@pytest.mark.slow
 def test_the_life_of_an_experiment_is_in_the_log(
     shapes: Path, command, patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_under_an_agent_the_experiment_is_the_sweeps_run(
     assert runs["fold"][1] == "", "a fold is no trial"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_does_not_keep_the_rest_away(shapes: Path, command, patient) -> None:
     command("split", "--config", shapes)
     words = ["finetune.mode=linear_probe", "tracking.wandb=offline"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from foldcraft.common import executor
 from foldcraft.common.errors import FoldcraftError
 
 # Old name -> the name it has now, of a key or of a whole section. A further rename is one line more. A key that is
@@ -111,8 +112,8 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def warn(text: str) -> None:
-    """Tell it once, on one process of those that torchrun starts."""
-    if os.environ.get("RANK", "0") == "0":
+    """Tell it once: on one process of those that torchrun starts, and before tasks start, not in each."""
+    if os.environ.get("RANK", "0") == "0" and executor.IS_TASK not in os.environ:
         logging.getLogger(__name__).warning(text)
 
 

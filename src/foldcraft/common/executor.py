@@ -12,6 +12,7 @@ from typing import Protocol
 from foldcraft.common import child_processes
 
 Say = Callable[[str], object]
+IS_TASK = "FOLDCRAFT_TASK"  # in the environment of a task: what concerns all of them has been said before
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class SideBySide:
     def _start(self, task: Task, slot: int) -> "subprocess.Popen[str]":
         """A process on its share of the machine, which ends when this one does."""
         share = share_of_cores(slot, self.jobs)
-        heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", child_processes.MARK: "stdin"}
+        heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", child_processes.MARK: "stdin", IS_TASK: "1"}
         environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self.gpus)[slot % self.gpus]

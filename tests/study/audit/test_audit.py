@@ -155,6 +155,7 @@ def audit(command: Callable[..., Outcome], path: Path, *words: str) -> Outcome:
     return command("audit", "--config", path, *words)
 
 
+@pytest.mark.slow
 def test_sound_data_pass_and_a_second_audit_looks_at_changed_files_only(
     sound: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def found(table: pd.DataFrame, question: str) -> set[str]:
     return set(table[(table["question"] == question) & table["found"]]["by"])
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_sound_files_leak_nothing_but_their_look(facts: pd.DataFrame):
     table = leaks.of_metadata(facts, LABELS)
