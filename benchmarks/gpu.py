@@ -55,7 +55,7 @@ from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.predictions.inference import BATCH, InferenceModel, predict
-from foldcraft.training import fold, initialization
+from foldcraft.training import fine_tuning, fold, initialization
 from foldcraft.training import trainer as trainer_module
 from foldcraft.training.distributed import Processes
 from foldcraft.training.trainer import Trainer
@@ -216,7 +216,7 @@ class Ground:
         """What `src/train.py` trains fold 0 with, with as many images an epoch as the timed steps take."""
         gc.collect()  # the last one's workers and memory
         experiment = self.open(net, precision, f"train.batch={batch}", "train.epochs=1000", *more)
-        training = fold.Training(
+        training = fine_tuning.Training(
             experiment,
             FoldFolder.of(experiment.config, 0),
             initialization.build(experiment, Callback()),

@@ -412,6 +412,13 @@ def test_a_finished_fold_of_other_settings(trained: Path, command: Command):
     mistake(command("infer", "--config", trained, *words), str(FOLD), "optim.lr was 0.001, is 0.01")
 
 
+def test_a_finished_fold_of_other_folds(trained: Path, command: Command):
+    Path("folds/shapes.csv").unlink()
+    fine(command("split", "--config", trained, "folds.seed=7"))
+    outcome = command("train", "--config", trained, "--fold", "0", "train.epochs=1", "folds.seed=7")
+    mistake(outcome, str(FOLD), "made for other folds than there are now", "experiment=NEWNAME")
+
+
 class Intruder:
     """Pickled, it is a call that leaves a file behind."""
 

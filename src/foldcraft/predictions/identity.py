@@ -90,7 +90,7 @@ class Identity:
         manifest = folder.read_manifest()
         self.check_classes(manifest.get("classes"), folder.path)
         if manifest.get("identity") != self.of_fold(folder.fold):
-            raise self._other_settings(folder, "a finished fold")
+            raise self._other_settings(folder, "a finished fold", manifest.get("fingerprints", {}))
         return manifest
 
     def check_begun(self, folder: FoldFolder, state: Mapping[str, Any]) -> None:
@@ -103,8 +103,17 @@ class Identity:
         if folder.config.is_file() and begun_as != self.of_fold(folder.fold):
             raise self._other_settings(folder, "a checkpoint")
 
-    def _other_settings(self, folder: FoldFolder, what: str) -> FoldcraftError:
-        """Says what has changed since the folder was begun."""
+    def _other_settings(
+        self, folder: FoldFolder, what: str, made_for: Mapping[str, str] | None = None
+    ) -> FoldcraftError:
+        """Says what has changed since the folder was begun; `made_for` are the digests in its manifest."""
+        now = {"data": self.data, "folds": self.folds}
+        others = [name for name, digest in now.items() if (made_for or {}).get(name, digest) != digest]
+        if others:
+            hint = "restore the folds file or the data, or set experiment=NEWNAME to train on these"
+            return FoldcraftError(
+                f"holds {what} made for other {listing(others)} than there are now", folder.path, hint
+            )
         before: dict[str, Any] = {}
         with suppress(FoldcraftError):  # what was changed cannot be told where that file is damaged
             before = folder.read_settings()
