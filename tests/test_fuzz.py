@@ -37,6 +37,8 @@ from foldcraft.predictions import store
 from foldcraft.predictions.store import Origin, Predictions
 from foldcraft.submission import build, ledger
 
+pytestmark = pytest.mark.integration  # drawn often, each on files of its own
+
 Command = Callable[..., Outcome]
 KEYS = [name for name, *_ in config_reference.describe()]
 EMPTY = "competition: {name: shapes}\nbackbone: {name: test_resnet, weights: none}\n"
