@@ -46,7 +46,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def test_the_packages_are_these() -> None:
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(PACKAGES)
+    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == set(PACKAGES)
     assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
 
 
