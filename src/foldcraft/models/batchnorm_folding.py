@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from foldcraft.models.hooks import listen
+
 CLOSE = 1e-3  # largest difference of an output, relative to the largest output, that rounding explains
 
 
@@ -48,12 +50,7 @@ def _pairs(net: nn.Module, size: int) -> list[tuple[nn.Conv2d, _BatchNorm]]:
     modules = list(net.modules())
     handles = [module.register_forward_hook(note) for module in modules if isinstance(module, nn.Conv2d)]
     handles += [module.register_forward_pre_hook(match) for module in modules if _is_foldable(module)]
-    try:
-        with torch.no_grad():
-            net(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    listen(net, size, handles)
     return pairs
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from foldcraft.models.hooks import listen
+
 TINY = 1e-12  # a variance of 0 has no slope that Grad-CAM could follow
 COARSE = 4  # blocks that stand for all where there are very many images
 Maps = dict[str, torch.Tensor]  # by name: features (B, D)
@@ -138,12 +140,7 @@ def _output_shapes(net: nn.Module, names: Sequence[str], size: int) -> dict[str,
         return hook
 
     handles = [net.get_submodule(name).register_forward_hook(remember(name)) for name in names]
-    try:
-        with torch.no_grad():
-            net(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    listen(net, size, handles)
     return shapes
 
 

@@ -73,7 +73,7 @@ class Experiment:
     @cached_property
     def identity(self) -> Identity:
         """What its trained folds are made from."""
-        return Identity.of(self.config, self.competition, self.folds)
+        return Identity.of(self.config, self.competition, self.folds, self.soup)
 
     @cached_property
     def soup(self) -> dict[str, str]:

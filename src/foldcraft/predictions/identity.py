@@ -41,10 +41,10 @@ class Identity:
     _teachers: dict[int, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, config: Config, data: Competition, folds: Folds) -> "Identity":
-        """That of an experiment with these settings on these data."""
+    def of(cls, config: Config, data: Competition, folds: Folds, soup: Mapping[str, str]) -> "Identity":
+        """That of an experiment with these settings on these data; `soup` is what it is the mean of, if it is one."""
         names, by_alphabet = data.classes.names, data.classes.are_by_alphabet
-        digest = config.training_fingerprint(lineage.soup_members(config))
+        digest = config.training_fingerprint(soup)
         return cls(config, digest, data.fingerprint, data.test_fingerprint, folds.fingerprint, names, by_alphabet)
 
     def teachers(self, fold: int) -> dict[str, str]:

@@ -42,10 +42,19 @@ def open_to_look(config: Config) -> Experiment:
     """
     if config.folds_file.exists():
         return Experiment.open(config)
+    return with_folds_unkept(config)
+
+
+def with_folds_unkept(config: Config) -> Experiment:
+    """The experiment on folds that are made for this once and written nowhere.
+
+    Raises:
+        FoldcraftError: what `competition.read` and `splitting.make` raise.
+    """
     data = competition.read(config)
     settled, notes = with_scale(config, data)
 
-    from foldcraft.data import splitting
+    from foldcraft.data import splitting  # scikit-learn, a second to import, for those alone who make folds
 
     return Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes))
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import competition
 from foldcraft.predictions import lineage
-from foldcraft.predictions.experiment import Experiment, with_scale
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.study import make_folds
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,4 @@ def read(config: Config) -> Opened:
     except FoldcraftError as error:
         if error.where != config.folds_file or not config.folds_file.is_file():
             raise
-        # Here, for scikit-learn takes a second to import, and only folds that do not fit have to be made anew.
-        from foldcraft.data import splitting
-
-        data = competition.read(config)
-        settled, notes = with_scale(config, data)
-        return Opened(
-            Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes)), str(error)
-        )
+        return Opened(make_folds.with_folds_unkept(config), str(error))
