@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.data.competition import Competition
-from foldcraft.data.targets import Classes
+from foldcraft.data.targets.classes import Classes
 from foldcraft.metrics import scores
 
 

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
-from foldcraft.data.targets import Classes
+from foldcraft.data.targets.classes import Classes
 from foldcraft.metrics import scores
 from foldcraft.submission import build
 

@@ -245,7 +245,7 @@ def test_what_cannot_be_shown_does_not_keep_the_rest_away(shapes: Path, command,
     (home / "oof.parquet").write_bytes(b"damaged")
     listener = tracking.Tracker(home.parent)
     listener.fold_started(config_file.load(home / "config.yaml", words), FoldFolder(home, 0), {})
-    listener.fold_ended({}, np.array([]), np.array([]))
+    listener.fold_ended({})
 
     assert "W&B failed" in (listener.close() or "")
 

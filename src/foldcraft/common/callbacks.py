@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder
 
@@ -39,5 +37,5 @@ class Callback:
         Without `valid_loss` and `score` where the held-out images were not looked at.
         """
 
-    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
-        """A fold is done; class indices of its validation rows, true and predicted."""
+    def fold_ended(self, manifest: dict[str, Any]) -> None:
+        """A fold is done."""

@@ -40,6 +40,39 @@ def _as_text(labels: Any) -> Any:
     return [str(label) for label in labels]
 
 
+class TargetConfig(Section):
+    """What is predicted, where it is more than one column with a label."""
+
+    column: str | None = Field(None, description="the one column that it is read from")
+    columns: list[str] | str | None = Field(
+        None, description='several columns, by name or by a pattern: "*_vote"; in place of `column`'
+    )
+    kind: Literal["single", "ordinal", "multilabel", "soft", "regression", "multioutput"] | None = Field(
+        None,
+        description="single: one label a row; ordinal: grades; multilabel: labels, each there or not; soft: votes for "
+        "classes; regression: values; multioutput: several labels, each scored; left out: what the metric is made for, "
+        "else single",
+    )
+    separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="multilabel: what stands between the labels of a cell"
+    )
+    order: Annotated[list[str], BeforeValidator(_as_text), AfterValidator(_once)] | None = Field(
+        None, description="as `competition.order`"
+    )
+    cumulative: bool = Field(
+        False, description="ordinal: learn for each grade whether a row lies above it, in place of the classes"
+    )
+    heads: Annotated[list[str], AfterValidator(_once)] = Field(
+        [], description="single: columns that together fix the label; each gets a head, and the heads are joined"
+    )
+    auxiliary: Annotated[list[str], AfterValidator(_once)] = Field(
+        [], description="columns of classes that are learned beside the target and not predicted"
+    )
+    range: tuple[float, float] | None = Field(None, description="regression: least and largest value of an answer")
+    prior: float = Field(0.0, ge=0, le=1e6, description="soft: votes that each class is given beforehand")
+    weight_by_votes: bool = Field(False, description="soft: a row counts as much as it has votes")
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -50,7 +83,9 @@ class CompetitionConfig(Section):
     test: str = Field("test.csv", description="CSV of test rows; only the id column is needed")
     sample: str = Field("sample_submission.csv", description="the host's sample submission: ids, order, columns, types")
     id: str = Field("id", description="column that names a row; read as text")
-    target: str = Field("label", description="column with the label of a training row; read as text")
+    target: str | TargetConfig = Field(
+        "label", description="column with the label of a training row; or what else is predicted, see docs/targets.md"
+    )
     order: Annotated[list[str], BeforeValidator(_as_text), AfterValidator(_once)] | None = Field(
         None,
         description="all labels from the least to the most, as qwk needs them; the last of two is the positive one; "
@@ -62,10 +97,12 @@ class CompetitionConfig(Section):
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )
-    metric: str = Field(
+    metric: str | dict[str, Any] = Field(
         "macro_f1",
-        description="how predictions are judged, by its name in docs/guide.md",
+        description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}",
     )
+    weight: str | None = Field(None, description="column that says how much a training row counts in training")
+    metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
 
 
 class FoldsConfig(Section):

@@ -15,9 +15,13 @@ from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.common.rows import positions
 from foldcraft.data import bundled, image_paths
-from foldcraft.data.targets import Classes, are_numbers
+from foldcraft.data.targets import reading
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.reading import ReadTarget
+from foldcraft.data.targets.target import Target
 from foldcraft.metrics import scores
 from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.spaces import ClassSpace, Space
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
@@ -26,18 +30,20 @@ PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class Competition:
-    """Rows of a single-label classification competition; every array of `train_*` has one entry a training row.
+    """Rows of a competition; every array of `train_*` has one entry a training row.
 
     Attributes:
+        weights: how much each training row counts in training (N,); None: all alike.
+        score_weights: the same in the score.
+        notes: what was taken of the target without being asked for, a line each.
         groups: of the training rows; one whose group is missing has a group of its own.
         written_groups: as the table has them, where they differ.
     """
 
     name: str
     metric: Metric
-    classes: Classes
+    target: Target
     train_ids: np.ndarray
-    targets: np.ndarray
     groups: np.ndarray | None
     train_paths: tuple[Path, ...]
     test_ids: np.ndarray
@@ -46,13 +52,36 @@ class Competition:
     id_column: str
     image_notes: tuple[str, ...] = ()
     written_groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    score_weights: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> Classes:
+        """Names of what is predicted: the classes of a single label, else labels or columns."""
+        return self.target.classes
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The truth of the training rows: class indices (N,) of a single label, else as the target has it (N, ·)."""
+        return self.target.truth
+
+    @property
+    def space(self) -> Space:
+        """The form of stored predictions."""
+        return self.target.space
 
     @cached_property
     def fingerprint(self) -> str:
         """Digest of training ids, labels and groups as written: what folds and OOF predictions are made for."""
         groups = self.units if self.written_groups is None else self.written_groups
-        labels = self.classes.decode(self.targets)
-        return fingerprint.of_rows(zip(self.train_ids.tolist(), labels, groups.tolist(), strict=True))
+        return fingerprint.of_rows(zip(self.train_ids.tolist(), self.target.written, groups.tolist(), strict=True))
+
+    def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
+        """In the metric, of stored predictions (N, W) of all training rows or of some."""
+        rows = np.arange(len(self.train_ids)) if rows is None else rows
+        weights = None if self.score_weights is None else self.score_weights[rows]
+        return self.metric(self.targets[rows], self.space.scored(predicted), weights)
 
     @cached_property
     def test_fingerprint(self) -> str:
@@ -108,10 +137,21 @@ class Tables:
         """Ids of the test rows (M,)."""
         return self.test[self.names.id].to_numpy(dtype=str)
 
+    @cached_property
+    def read_target(self) -> ReadTarget:
+        """What is predicted.
+
+        Raises:
+            FoldcraftError: cells that are not what the kind of target asks for.
+        """
+        return reading.read(self.names, self.train, self.folder / self.names.train)
+
     @property
     def labels(self) -> np.ndarray:
-        """Labels of the training rows (N,) as they are written."""
-        return self.train[self.names.target].to_numpy(dtype=str)
+        """The target of the training rows (N,) as it is written; of several columns what stands in all of them."""
+        columns = reading.columns_of(self.names, list(self.train.columns), self.folder / self.names.train)
+        cells = self.train[list(columns)].to_numpy(dtype=str)
+        return cells[:, 0] if len(columns) == 1 else np.array([" ".join(row) for row in cells.tolist()], dtype=str)
 
     @property
     def written_groups(self) -> np.ndarray | None:
@@ -154,14 +194,18 @@ class Tables:
         Raises:
             FoldcraftError: a single class, or more than the metric is made for.
         """
-        where = self.folder / self.names.train
-        classes = _classes(self.labels.tolist(), self.names, where)
+        read = self.read_target
+        weights = _weights(self.train, self.names, self.folder / self.names.train)
+        if read.weights is not None:
+            weights = read.weights if weights is None else weights * read.weights
         return Competition(
             name=self.names.name,
-            metric=_metric(self.names, classes),
-            classes=classes,
+            metric=_metric(self.names, read.target),
+            target=read.target,
             train_ids=self.train_ids,
-            targets=classes.encode(self.labels.tolist()),
+            weights=weights,
+            score_weights=weights if self.names.metric_weight else None,
+            notes=read.notes,
             groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
             written_groups=self._groups_to_tell_by(),
             train_paths=self.train_paths,
@@ -269,7 +313,7 @@ def read_tables(config: Config) -> Tables:
         _check_inside([getattr(names, key)], f"competition.{key}")
         if not names.follow_links:
             _check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
-    train = _read_csv(folder / names.train, names.id, [names.target], [names.group] if names.group else [])
+    train = _read_train(folder / names.train, names)
     test = _read_csv(folder / names.test, names.id, [])
     sample = _read_csv(folder / names.sample, names.id, [])
     _check_sample(sample, test, names, folder)
@@ -278,12 +322,32 @@ def read_tables(config: Config) -> Tables:
     return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes)
 
 
+def _read_train(path: Path, names: CompetitionConfig) -> pd.DataFrame:
+    """The training rows; of the columns that the settings name, those of groups and of several labels may have gaps."""
+    table = _read_csv(path, names.id, [])
+    needed = reading.needed_columns(names, list(map(str, table.columns)), path)
+    gaps = set(needed) - {reading.settings_of(names).column} if not reading.may_be_empty(names) else set(needed)
+    more = [column for column in (names.group, names.weight) if column]
+    _check_columns(table, path, [column for column in needed if column not in gaps], [*sorted(gaps), *more])
+    return table
+
+
 def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
     frame = csv_file.read(path, id_column)
-    for column in [id_column, *columns, *gappy]:
+    _check_columns(frame, path, [id_column, *columns], gappy)
+    if frame.empty:
+        raise FoldcraftError("no rows", path)
+    if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
+        raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
+    return frame
+
+
+def _check_columns(frame: pd.DataFrame, path: Path, columns: Sequence[str], gappy: Sequence[str]) -> None:
+    """See that columns are there, and that none of their cells is empty where they may not be."""
+    for column in [*columns, *gappy]:
         if column not in frame.columns:
             known = suggest(column, list(map(str, frame.columns)))
             raise FoldcraftError(
@@ -294,43 +358,32 @@ def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequenc
             raise FoldcraftError(
                 f"column {column!r} is empty in line {listing(empty)}", path, "fill in or drop the rows"
             )
-    if frame.empty:
-        raise FoldcraftError("no rows", path)
-    if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
-        raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
-    return frame
 
 
-def _classes(labels: Sequence[str], names: CompetitionConfig, path: Path) -> Classes:
-    classes = Classes.of(labels)
-    if len(classes) < 2:
-        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {names.target!r}", path)
-    if names.order is None:
-        return classes
-    lacking = [name for name in classes.names if name not in names.order]
-    extra = [name for name in names.order if name not in classes.names]
-    if lacking or extra:
-        parts = [f"lacks {listing(lacking, 3)}"] if lacking else []
-        parts += [f"has {listing(extra, 3)}, which no row has"] if extra else []
-        raise FoldcraftError(" and ".join(parts), "competition.order", f"name each label of {path.name} once")
-    return Classes(tuple(names.order))
+def _metric(names: CompetitionConfig, target: Target) -> Metric:
+    widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
+    return scores.get(names.metric, target.kind, target.heads, widths)
 
 
-def _metric(names: CompetitionConfig, classes: Classes) -> Metric:
-    name, metric = names.metric, scores.get(names.metric)
-    if name == "qwk" and names.order is None and not are_numbers(classes.names):
-        raise FoldcraftError(
-            f"qwk needs the order of the labels, and they are no numbers: {listing(classes.names, 5)}",
-            "competition.order",
-            "name all of them from the least to the most: order: [none, mild, severe]",
-        )
-    if metric.classes not in (None, len(classes)):
-        raise FoldcraftError(
-            f"{name} is made for {metric.classes} classes, there are {len(classes)}",
-            "competition.metric",
-            "macro_f1 and weighted_f1 are means over all classes",
-        )
-    return metric
+def _weights(table: pd.DataFrame, names: CompetitionConfig, path: Path) -> np.ndarray | None:
+    """How much each training row counts (N,), 1 in the mean, where there is such a column.
+
+    Raises:
+        FoldcraftError: a cell is no number, or below 0; all are 0; they are asked for in the score and there are none.
+    """
+    if names.weight is None:
+        if names.metric_weight and not getattr(names.target, "weight_by_votes", False):
+            raise FoldcraftError("there are no weights", "competition.metric_weight", "name their column: weight: w")
+        return None
+    weights = pd.to_numeric(table[names.weight].str.strip(), errors="coerce").to_numpy(dtype=np.float64)
+    if (wrong := ~np.isfinite(weights) | (weights < 0)).any():
+        row = int(np.flatnonzero(wrong)[0])
+        cell = shorten(table[names.weight].iloc[row], 40)
+        what = f"column {names.weight!r} is not a number from 0 on in {int(wrong.sum())} lines, first {row + 2}: {cell!r}"
+        raise FoldcraftError(what, path, "mend the cells, or leave competition.weight out")
+    if not weights.any():
+        raise FoldcraftError(f"column {names.weight!r} is 0 in all lines", path, "leave competition.weight out")
+    return weights / weights.mean()
 
 
 def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, folder: Path) -> None:

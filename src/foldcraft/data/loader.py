@@ -24,7 +24,7 @@ MORE_SHARED_MEMORY = "give it more (docker run --shm-size=2g), or set a smaller 
 
 
 class Batch(NamedTuple):
-    """Images uint8 (B, size, size, 3); class indices int64 (B,) or probabilities float32 (B, K); rows int64 (B,)."""
+    """Images uint8 (B, size, size, 3); class indices int64 (B,) or targets float32 (B, W); rows int64 (B,)."""
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -45,7 +45,7 @@ class DistillationTargets:
     Rows are numbered through: the N of the training images' store, then M test images.
 
     Attributes:
-        targets: probabilities float32 (N + M, K); NaN for training rows that the fold does not learn from.
+        targets: as `Space.matrix` has them float32 (N + M, W); NaN for training rows that the fold does not learn from.
         store: of the test images.
         rows: those that are learned from, as rows of `store` (M,).
         ids: of these (M,).
@@ -152,7 +152,7 @@ class TrainImages(Dataset[Batch]):
     """Augmented images; a whole batch is drawn at a time. `drawn` gives the batches of a loader.
 
     Attributes:
-        targets: class indices (N,); with a distilled its own are taken.
+        targets: class indices (N,) or a matrix (N, W); with `distilled` its own are taken.
     """
 
     store: ImageStore

@@ -15,12 +15,17 @@ class Mix:
     Sources: mixup, arXiv 1710.09412; cutmix, arXiv 1905.04899.
     """
 
-    def __init__(self, config: AugmentConfig, classes: int, seed: int) -> None:
-        self.seed, self.classes = seed, classes
-        self.mixup = Mixup(config.mixup, config.cutmix, prob=config.mix_prob, num_classes=classes)
+    def __init__(self, config: AugmentConfig, outputs: int, seed: int) -> None:
+        self.seed, self.outputs = seed, outputs
+        self.mixup = Mixup(config.mixup, config.cutmix, prob=config.mix_prob, num_classes=outputs)
 
-    def __call__(self, images: torch.Tensor, targets: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix (B, C, H, W) in place; class indices (B,) or probabilities (B, K) become probabilities (B, K)."""
+    def __call__(
+        self, images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Mix (B, C, H, W) in place, with targets and weights of rows (B,), where there are any.
+
+        Class indices (B,) or targets (B, W) become targets (B, W); what is not known of one is not known of the mix.
+        """
         state = np.random.get_state()  # timm draws from numpy's global stream; it is left as it was found
         np.random.seed(seed_from(self.seed, "mix", step) % 2**32)
         try:
@@ -28,10 +33,11 @@ class Mix:
             share = self.mixup._mix_batch(images)
         finally:
             np.random.set_state(state)
-        shares = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
-        return images, shares * share + shares.flip(0) * (1.0 - share)
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
+        mixed = None if weights is None else weights * share + weights.flip(0) * (1.0 - share)
+        return images, shares * share + shares.flip(0) * (1.0 - share), mixed
 
 
-def mix_of(config: AugmentConfig, classes: int, seed: int) -> Mix | None:
-    """The mixing that the config asks for, if any."""
-    return Mix(config, classes, seed) if config.mixup > 0 or config.cutmix > 0 else None
+def mix_of(config: AugmentConfig, outputs: int, seed: int) -> Mix | None:
+    """The mixing that the config asks for, if any, for a net with so many outputs."""
+    return Mix(config, outputs, seed) if config.mixup > 0 or config.cutmix > 0 else None

@@ -31,8 +31,8 @@ class Combined:
         truth: what they were judged by.
         views: of each member.
         selection: what was fitted, how it scores, and which blending method is used.
-        test: log-probabilities of the test set (N, K).
-        blind: ids of the test set whose image could not be read; their answer is the classes' frequencies.
+        test: predictions of the test set (N, W).
+        blind: ids of the test set whose image could not be read; their answer is the baseline's.
     """
 
     rows: np.ndarray
@@ -50,8 +50,7 @@ class Combined:
     def fold_scores(self, candidate: BlendCandidate) -> list[float]:
         """Nested score of each fold."""
         own = [self.truth.fold == fold for fold in self.folds]
-        metric, targets = self.truth.metric, self.truth.targets
-        return [metric(targets[rows], np.exp(candidate.nested[rows])) for rows in own]
+        return [self.truth.rows(rows).score(candidate.nested[rows]) for rows in own]
 
 
 def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
@@ -168,7 +167,9 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     oofs = [member.oof() for member in members]
     rows = common_rows(oofs)
     data = members[0].experiment.competition
-    truth = Labels(data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows], data.metric)
+    weights = None if data.score_weights is None else data.score_weights[rows]
+    judged = (data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows])
+    truth = Labels(*judged, data.metric, data.space, weights)
     tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
@@ -178,5 +179,5 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     answers = selection.chosen.plan.apply(asked)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
-    answers[blind] = store.log_frequencies(data.targets, len(data.classes))
+    answers[blind] = data.target.baseline()
     return Combined(rows, truth, [m.views for m in members], selection, answers, tests[0].ids[blind])

@@ -1,7 +1,8 @@
 """From probabilities to answers: rules fitted on out-of-fold predictions for what the metric rewards.
 
-A rule gives log-probabilities whose largest is the answer. Rules of few numbers, held towards doing nothing: on some
-hundred rows a threshold a class fits the noise of those very rows.
+A rule gives predictions in the same space, of which `Target.answers` takes the likeliest class, or the labels that are
+likelier than not. Rules of few numbers, held towards doing nothing: on some hundred rows a threshold a class fits the
+noise of those very rows.
 """
 
 from abc import ABC, abstractmethod
@@ -13,26 +14,29 @@ import numpy as np
 from scipy.special import log_softmax
 
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.metrics.bootstrap import bootstrap_labels
+from foldcraft.metrics.bootstrap import bootstrap_labels, bootstrap_scores
 from foldcraft.metrics.calibration import MOST_ROWS
-from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.scores import Metric, get
+from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
 DRAWS = 50  # bootstrap draws that a score is averaged over
 STRENGTHS = np.linspace(0, 1.5, 31)  # of the prior's adjustment
 ENOUGH_ROWS, ENOUGH_UNITS = 8_000, 200  # in all, or of each class, from which on one number a class can be fitted
 BAGS, ROUNDS = 10, 2
 BIASES = np.linspace(-1, 1, 17)  # steps of one class's bias, nats
-RIDGE = 1e-3  # score that a bias of one nat must earn
+RIDGE = 1e-3  # score that a bias of one nat, or a cut moved by one grade, must earn
+MOVES = np.linspace(-0.4, 0.4, 17)  # steps of one cut point, grades
+SHARED_CUTS = 25  # that are tried for all labels together
 
 
 class Rule(ABC):
-    """What is done to log-probabilities (N, K) before the largest is taken."""
+    """What is done to predictions (N, W) before answers are taken of them."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        """Normalised log-probabilities (N, K) whose largest is the answer."""
+        """Predictions (N, W) of which answers are taken."""
 
     def __str__(self) -> str:
         return self.name
@@ -40,7 +44,7 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Argmax(Rule):
-    """The likeliest class: the best there is for accuracy and log-loss, and what every other rule has to beat."""
+    """Nothing is done: the likeliest class is the best there is for accuracy, and what every other rule has to beat."""
 
     name: ClassVar[str] = "argmax"
 
@@ -83,30 +87,92 @@ class Threshold(ClassBias):
 
 @dataclass(frozen=True)
 class MinExpectedCost(Rule):
-    """The class whose expected squared distance to the truth is least: for quadratic weighted kappa."""
+    """The class whose expected distance to the truth is least: squared for quadratic kappa, plain for the error."""
 
     name: ClassVar[str] = "least expected distance"
+    power: int = 2
 
     def apply(self, log_probs: np.ndarray) -> np.ndarray:
         place = np.arange(log_probs.shape[1])
-        return log_softmax(-np.exp(log_probs) @ ((place[:, None] - place) ** 2), axis=1)
+        return log_softmax(-np.exp(log_probs) @ (np.abs(place[:, None] - place) ** self.power), axis=1)
 
 
-def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+@dataclass(frozen=True)
+class CutPoints(Rule):
+    """Grades by where the expected grade lies between cut points (K - 1,)."""
+
+    name: ClassVar[str] = "cut points"
+    cuts: tuple[float, ...]
+
+    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+        grades = np.arange(log_probs.shape[1])
+        expected = np.exp(log_probs) @ grades
+        known = [0.0, *self.cuts, float(grades[-1])]
+        at = np.interp(expected, known, [0.0, *(np.arange(len(self.cuts)) + 0.5), float(grades[-1])])
+        return log_softmax(-((at[:, None] - grades) ** 2), axis=1)
+
+    def __str__(self) -> str:
+        return f"{self.name} {' '.join(f'{cut:.2f}' for cut in self.cuts)}"
+
+
+@dataclass(frozen=True)
+class LabelThresholds(Rule):
+    """A label is there from a log-odds of `cuts` (L,) on."""
+
+    name: ClassVar[str] = "thresholds"
+    cuts: tuple[float, ...]
+
+    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+        return log_probs - np.array(self.cuts)
+
+    def __str__(self) -> str:
+        low, high = (f"{1 / (1 + np.exp(-cut)):.3f}" for cut in (min(self.cuts), max(self.cuts)))
+        return f"threshold {low}" if low == high else f"{self.name} {low} to {high}"
+
+
+@dataclass(frozen=True)
+class HeadRules(Rule):
+    """A rule for each of several labels, of which `slices` are the columns."""
+
+    name: ClassVar[str] = "a rule a label"
+    slices: tuple[slice, ...]
+    rules: tuple[Rule, ...]
+
+    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+        parts = zip(self.slices, self.rules, strict=True)
+        return np.concatenate([rule.apply(log_probs[:, columns]) for columns, rule in parts], axis=1)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.rules))
+
+
+def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
     """The rule that the metric asks for, as strong as the rows bear.
 
     Args:
-        log_probs: (N, K), of rows that nothing before was fitted on.
-        truth: class indices (N,).
+        log_probs: predictions (N, W), of rows that nothing before was fitted on.
+        truth: of the rows, as the space has it.
         units: what may be drawn independently of each other (N,).
     """
     some = slice(None, None, max(1, -(-len(truth) // MOST_ROWS)))
     rows = (log_probs[some], truth[some], units[some])
+    if isinstance(space, LabelSpace):
+        return _label_thresholds(*rows, metric, space) if metric.wants == "labels" else Argmax()
+    if not isinstance(space, ClassSpace) or (truth.ndim > 1 and not space.widths):
+        return Argmax()
+    return _head_rules(*rows, metric, space) if space.widths else _class_rule(*rows, metric)
+
+
+def _class_rule(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    """For one label."""
+    rows = (log_probs, truth, units)
     if metric.name == "f1":
         return _threshold(*rows, metric)
     if metric.name == "qwk":
-        return MinExpectedCost()
-    if metric.name in ("macro_f1", "balanced_accuracy"):
+        return _cut_points(*rows, metric)
+    if metric.name == "ordinal_mae":
+        return MinExpectedCost(power=1)
+    if metric.name in ("macro_f1", "balanced_accuracy", "macro_recall"):
         return _biases(*rows, metric) if _is_enough(truth, units) else _prior_adjustment(*rows, metric)
     return Argmax()
 
@@ -145,7 +211,11 @@ def _gentlest(
     Scores are means over bootstrap draws, which smooths what single rows would make jump.
     """
     drawn = bootstrap_labels(truth, labels, classes, units, DRAWS)
-    scores = metric.sign * np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
+    return _gentlest_of(metric.sign * np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1), order)
+
+
+def _gentlest_of(scores: np.ndarray, order: Sequence[int]) -> int:
+    """The same from scores (P, R) of bootstrap draws, more is better."""
     best = int(scores.mean(1).argmax())
     behind = scores[best] - scores
     return next(int(k) for k in order if behind[k].mean() <= behind[k].std())
@@ -160,6 +230,76 @@ def _biases(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric:
         found[bag] = _climb(log_probs, truth, drawn.astype(np.float64), metric)
     shift = found.mean(0) - found.mean()
     return ClassBias(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Argmax()
+
+
+def _head_rules(
+    log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace
+) -> Rule:
+    if metric.name not in ("macro_f1", "macro_recall"):
+        return Argmax()
+    own = get("macro_f1" if metric.name == "macro_f1" else "balanced_accuracy")
+    rules = []
+    for columns, labels in zip(space.slices, truth.T, strict=True):
+        known = labels >= 0
+        rules.append(_class_rule(log_probs[known][:, columns], labels[known], units[known], own))
+    return Argmax() if all(isinstance(rule, Argmax) for rule in rules) else HeadRules(tuple(space.slices), tuple(rules))
+
+
+def _label_thresholds(
+    log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space
+) -> Rule:
+    """A threshold a label where the metric is a mean over labels, else one for all."""
+    if metric.name == "macro_f1":
+        cuts = [_label_cut(odds, label, units) for odds, label in zip(log_odds.T, truth.T, strict=True)]
+    else:
+        cuts = [_shared_cut(log_odds, truth, units, metric, space)] * log_odds.shape[1]
+    return LabelThresholds(tuple(cuts)) if any(cuts) else Argmax()
+
+
+def _label_cut(odds: np.ndarray, label: np.ndarray, units: np.ndarray) -> float:
+    """Of one label, for its F1."""
+    known = ~np.isnan(label)
+    both = np.stack([np.zeros(known.sum()), odds[known]], axis=1)
+    rule = _threshold(both, label[known].astype(np.int64), units[known], get("f1"))
+    return -rule.shift[1] if isinstance(rule, Threshold) else 0.0
+
+
+def _shared_cut(log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> float:
+    cuts = np.unique([0.0, *np.quantile(log_odds, np.linspace(0.02, 0.98, SHARED_CUTS))])
+    said = [space.scored(log_odds - cut) for cut in cuts]
+    scores = metric.sign * bootstrap_scores(metric, truth, said, units, DRAWS)
+    return float(cuts[_gentlest_of(scores, np.argsort(np.abs(cuts), kind="stable"))])
+
+
+def _cut_points(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    """Cut points by coordinate ascent, averaged over bags of units; used where units outside the bags gain by them."""
+    names, unit = np.unique(units, return_inverse=True)
+    plain, gains, found = MinExpectedCost(), [], []
+    for bag in range(BAGS):
+        drawn = np.random.default_rng(seed_from("cuts", bag)).poisson(1.0, len(names))[unit].astype(np.float64)
+        rule = CutPoints(_climb_cuts(log_probs, truth, drawn, metric))
+        found.append(rule.cuts)
+        if (outside := drawn == 0).any():
+            said = [np.exp(each.apply(log_probs[outside])) for each in (rule, plain)]
+            gains.append(metric.sign * (metric(truth[outside], said[0]) - metric(truth[outside], said[1])))
+    if len(gains) < 2 or np.mean(gains) <= np.std(gains):
+        return plain
+    return CutPoints(tuple(np.mean(found, axis=0).tolist()))
+
+
+def _climb_cuts(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> tuple[float, ...]:
+    classes = log_probs.shape[1]
+    expected, start = np.exp(log_probs) @ np.arange(classes), np.arange(classes - 1) + 0.5
+    cuts = start.copy()
+    for _ in range(ROUNDS):
+        for k in range(classes - 1):
+            tried = np.tile(cuts, (len(MOVES), 1))
+            tried[:, k] = start[k] + MOVES
+            said = np.stack([np.searchsorted(np.sort(each), expected, side="right") for each in tried])
+            counts = [np.bincount(truth * classes + one, weights, classes**2) for one in said]
+            scores = metric.sign * metric.of_confusion(np.reshape(counts, (-1, classes, classes)))
+            cuts = np.sort(tried[(scores - RIDGE * MOVES**2).argmax()])
+    return tuple(cuts.tolist())
 
 
 def _climb(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> np.ndarray:

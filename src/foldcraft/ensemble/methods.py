@@ -1,7 +1,7 @@
 """From the predictions of several members to one: methods that find out how much each should count.
 
 A method is a class with a `fit`; what it gives back combines any rows of the same members. Members come as
-log-probabilities (N, K), perhaps as memory maps; nothing here holds all of them in memory at once.
+predictions (N, W) in one space, perhaps as memory maps; nothing here holds all of them in memory at once.
 """
 
 from abc import ABC, abstractmethod
@@ -11,15 +11,15 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, logsumexp
 
 from foldcraft.common.fingerprint import of_bytes, seed_from
-from foldcraft.metrics.calibration import MOST_ROWS, at_temperature, fit_temperature
+from foldcraft.metrics.calibration import MOST_ROWS
 from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.spaces import Space
 
 CHUNK = 2**22  # numbers that are looked at together
 MIN_Z = 3.0
-Members = Sequence[np.ndarray]  # log-probabilities (N, K) of each
+Members = Sequence[np.ndarray]  # predictions (N, W) of each
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Combination(ABC):
         used: places of the members that take part, among those that were given.
         temperatures, weights: of each of them; weights sum to one.
         given: number of members that were given.
+        space: of all predictions.
         overall: temperature of the whole: members that err differently are surer together than each alone.
     """
 
@@ -37,6 +38,7 @@ class Combination(ABC):
     temperatures: tuple[float, ...]
     weights: tuple[float, ...]
     given: int
+    space: Space
     overall: float = 1.0
 
     @property
@@ -46,38 +48,38 @@ class Combination(ABC):
         return tuple(found.get(place, 0.0) for place in range(self.given))
 
     def apply(self, members: Members) -> np.ndarray:
-        """Log-probabilities (N, K) from those of each member that was given."""
+        """Predictions (N, W) from those of each member that was given."""
         size = max(1, CHUNK // (members[0].shape[1] * len(self.used)))
         parts = range(0, len(members[0]), size)
         return np.concatenate([self.pool([members[k][first : first + size] for k in self.used]) for first in parts])
 
     def pool(self, members: Members) -> np.ndarray:
-        """Log-probabilities (n, K) from those (n, K) of each member that takes part."""
-        calibrated = [at_temperature(one, t) for one, t in zip(members, self.temperatures, strict=True)]
-        return at_temperature(self._pool(np.stack(calibrated)), self.overall)
+        """Predictions (n, W) from those (n, W) of each member that takes part."""
+        calibrated = [self.space.at_temperature(one, t) for one, t in zip(members, self.temperatures, strict=True)]
+        return self.space.at_temperature(self._pool(np.stack(calibrated)), self.overall)
 
     @abstractmethod
     def _pool(self, members: np.ndarray) -> np.ndarray:
-        """Log-probabilities (n, K) from calibrated ones (M, n, K)."""
+        """Predictions (n, W) from calibrated ones (M, n, W)."""
 
 
 class LogPool(Combination):
-    """The weighted geometric mean of probabilities."""
+    """The weighted geometric mean of probabilities, the plain one of values."""
 
     def _pool(self, members: np.ndarray) -> np.ndarray:
-        return log_softmax(np.tensordot(self.weights, members, axes=1), axis=1)
+        return self.space.pooled(members, self.weights)
 
 
 class LinearPool(Combination):
     """The weighted arithmetic mean of probabilities."""
 
     def _pool(self, members: np.ndarray) -> np.ndarray:
-        return logsumexp(members, axis=0, b=np.array(self.weights)[:, None, None])
+        return self.space.mixed(members, np.array(self.weights))
 
 
 @dataclass(frozen=True)
 class RankPool(Combination):
-    """The mean of each class's ranks among the rows that were fitted on, scaled to sum to one a row.
+    """The mean of each column's ranks among the rows that were fitted on, as a prediction.
 
     Attributes:
         known: calibrated log-probabilities of these rows, each class's in rising order (M, n, K).
@@ -91,7 +93,7 @@ class RankPool(Combination):
             for k, column in enumerate(known.T):
                 below = np.searchsorted(column, member[:, k], "left") + np.searchsorted(column, member[:, k], "right")
                 ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never zero and never one
-        return np.log(ranks / ranks.sum(1, keepdims=True))
+        return self.space.of_shares(ranks)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Calibrated:
         members: log-probabilities (N, K) of those that were given.
         used: places of those that are worth it.
         temperatures: of these.
-        of_truth: calibrated log-probabilities of the true classes (M, N).
+        losses: of the calibrated members, a row each (M, N).
+        space: of all predictions.
     """
 
     members: Members
@@ -110,45 +113,48 @@ class Calibrated:
     units: np.ndarray
     used: tuple[int, ...]
     temperatures: tuple[float, ...]
-    of_truth: np.ndarray
+    losses: np.ndarray
+    space: Space
 
     @classmethod
-    def of(cls, members: Members, truth: np.ndarray, units: np.ndarray) -> "Calibrated":
+    def of(cls, members: Members, truth: np.ndarray, units: np.ndarray, space: Space) -> "Calibrated":
         """Leave out copies of a member, and members whose predictions have nothing to do with the truth.
 
         Where none has, the best of them is kept.
         """
-        temperatures = [fit_temperature(member, truth) for member in members]
-        found = {k: _of_truth(member, temperatures[k], truth) for k, member in enumerate(members)}
-        order = sorted(found, key=lambda k: (round(-found[k].mean(), 9), of_bytes(np.sort(found[k]).tobytes())))
+        temperatures = [space.fit_temperature(member, truth) for member in members]
+        losses = {k: _losses(member, temperatures[k], truth, space) for k, member in enumerate(members)}
+        order = sorted(
+            losses, key=lambda k: (round(float(np.nanmean(losses[k])), 9), of_bytes(np.sort(losses[k]).tobytes()))
+        )
         distinct = [k for n, k in enumerate(order) if not any(_same(members[k], members[j]) for j in order[:n])]
-        used = [k for k in distinct if _has_signal(members[k], truth, units)] or distinct[:1]
-        chosen = np.stack([found[k] for k in used])
-        return cls(members, truth, units, tuple(used), tuple(temperatures[k] for k in used), chosen)
+        used = [k for k in distinct if _has_signal(members[k], truth, units, space)] or distinct[:1]
+        own = np.stack([losses[k] for k in used])
+        return cls(members, truth, units, tuple(used), tuple(temperatures[k] for k in used), own, space)
 
     def rows(self, most: int = MOST_ROWS) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated log-probabilities (M, n, K) and truth (n,) of all rows, or of so many spread evenly over them."""
+        """Calibrated predictions (M, n, W) and truth of all rows, or of so many spread evenly over them."""
         some = slice(None, None, max(1, -(-len(self.truth) // most)))
         used = zip(self.used, self.temperatures, strict=True)
-        return np.stack([at_temperature(self.members[k][some], t) for k, t in used]), self.truth[some]
+        return np.stack([self.space.at_temperature(self.members[k][some], t) for k, t in used]), self.truth[some]
 
     def combined(self, kind: type[Combination], weights: np.ndarray) -> Combination:
         """A combination by weights (M,) of those in use; members of no weight are left out."""
         kept = np.flatnonzero(weights > 0)
         shares = weights[kept] / weights[kept].sum()
         used = tuple(self.used[k] for k in kept)
-        found = kind(used, tuple(self.temperatures[k] for k in kept), tuple(shares.tolist()), len(self.members))
+        temperatures, weights = tuple(self.temperatures[k] for k in kept), tuple(shares.tolist())
+        found = kind(used, temperatures, weights, len(self.members), self.space)
         some = slice(None, None, max(1, -(-len(self.truth) // MOST_ROWS)))
-        return replace(found, overall=fit_temperature(found.apply([m[some] for m in self.members]), self.truth[some]))
+        blend = found.apply([m[some] for m in self.members])
+        return replace(found, overall=self.space.fit_temperature(blend, self.truth[some]))
 
 
-def _of_truth(member: np.ndarray, temperature: float, truth: np.ndarray) -> np.ndarray:
+def _losses(member: np.ndarray, temperature: float, truth: np.ndarray, space: Space) -> np.ndarray:
+    """Of each row (N,) once the member is calibrated."""
     size = max(1, CHUNK // member.shape[1])
-    parts = []
-    for first in range(0, len(truth), size):
-        own = truth[first : first + size]
-        parts.append(at_temperature(member[first : first + size], temperature)[np.arange(len(own)), own])
-    return np.concatenate(parts)
+    parts = (slice(first, first + size) for first in range(0, len(truth), size))
+    return np.concatenate([space.losses(space.at_temperature(member[p], temperature), truth[p]) for p in parts])
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -156,19 +162,21 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return all(np.array_equal(a[first : first + size], b[first : first + size]) for first in range(0, len(a), size))
 
 
-def _has_signal(member: np.ndarray, truth: np.ndarray, units: np.ndarray) -> bool:
-    """Does a member say more of a row's own class than of one drawn from all rows' classes?
+def _has_signal(member: np.ndarray, truth: np.ndarray, units: np.ndarray, space: Space) -> bool:
+    """Does a member say more of a row's own truth than of one drawn from all rows?
 
     By more than `MIN_Z` standard errors of the mean over rows; rows of one unit are not independent. How frequent a
     member thinks the classes are, and how sure it is, have no say in it.
     """
-    share = np.bincount(truth, minlength=member.shape[1]) / len(truth)
     size = max(1, CHUNK // member.shape[1])
-    parts = []
-    for first in range(0, len(truth), size):
-        some, own = np.asarray(member[first : first + size], np.float64), truth[first : first + size]
-        parts.append(some[np.arange(len(own)), own] - some @ share)
-    gain = np.concatenate(parts)
+    parts = [slice(first, first + size) for first in range(0, len(truth), size)]
+    mean = space.mean_truth(truth)
+    gain = np.concatenate(
+        [
+            (np.nan_to_num(space.matrix(truth[p]) - mean) * space.natural(np.asarray(member[p], np.float64))).sum(1)
+            for p in parts
+        ]
+    )
     _, unit = np.unique(units, return_inverse=True)
     error = np.sqrt((np.bincount(unit, gain - gain.mean()) ** 2).sum()) / len(gain)
     return bool(gain.mean() > MIN_Z * error)
@@ -184,15 +192,15 @@ class Method(ABC):
         """Is it tried for that metric?"""
         return True
 
-    def fit(self, members: Members, truth: np.ndarray, units: np.ndarray) -> Combination:
+    def fit(self, members: Members, truth: np.ndarray, units: np.ndarray, space: Space) -> Combination:
         """Find out how to combine.
 
         Args:
-            members: log-probabilities (N, K) of each.
-            truth: class indices (N,).
+            members: predictions (N, W) of each, in the space.
+            truth: of the rows, as the space has it.
             units: what may be drawn independently of each other (N,): the group of each row, or its id.
         """
-        return self.combine(Calibrated.of(members, truth, units))
+        return self.combine(Calibrated.of(members, truth, units, space))
 
     @abstractmethod
     def combine(self, found: Calibrated) -> Combination:
@@ -200,7 +208,7 @@ class Method(ABC):
 
 
 class Best(Method):
-    """The one member with the least log-loss."""
+    """The one member with the least loss."""
 
     name = "best single"
 
@@ -224,22 +232,22 @@ class RankMean(Method):
 
     @classmethod
     def suits(cls, metric: Metric) -> bool:
-        """For the area under the curve alone."""
-        return metric.name == "roc_auc"
+        """For metrics that look at the order of rows alone."""
+        return metric.by_order and metric.wants != "values"
 
     def combine(self, found: Calibrated) -> Combination:
         known, _ = found.rows()
-        every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members))
+        every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members), found.space)
         return RankPool(*every, known=np.sort(known, axis=1))  # ranks have no temperature
 
 
 @dataclass(frozen=True)
 class Greedy(Method):
-    """Bagged greedy selection with replacement on the log-loss (Caruana et al., ICML 2004; bags: ICDM 2006).
+    """Bagged greedy selection with replacement on the proper loss (Caruana et al., ICML 2004; bags: ICDM 2006).
 
     Each bag sees a bootstrap of the units and some of the members, takes the member that lowers the loss of the mean
     of those taken so far the most, again and again, and keeps the best prefix. The mean is one of probabilities, so
-    only those of the true classes are needed, whatever the number of classes.
+    only those of the truth are needed, whatever the number of classes; of values it is one of their errors.
 
     Attributes:
         bags: number of bags.
@@ -253,37 +261,41 @@ class Greedy(Method):
     picks: int = 25
 
     def combine(self, found: Calibrated) -> Combination:
-        probability = np.exp(found.of_truth)
+        space, count = found.space, len(found.used)
+        pairs = zip(found.used, found.temperatures, strict=True)
+        cells = [space.cells(space.at_temperature(found.members[k], t), found.truth) for k, t in pairs]
+        values, weights = np.stack([each.values for each in cells]), cells[0].weights
         names, unit = np.unique(found.units, return_inverse=True)
-        count = len(found.used)
+        unit = unit[cells[0].rows]
         votes = np.zeros(count)
         for bag in range(self.bags):
             rng = np.random.default_rng(seed_from("greedy", bag))
             drawn = rng.poisson(1.0, len(names))[unit].astype(np.float64)
             rows = np.flatnonzero(drawn) if drawn.any() else np.arange(len(drawn))
             some = np.sort(rng.permutation(count)[: max(2, round(self.share * count))])
-            picked = self._pick(probability[some][:, rows], drawn[rows] if drawn.any() else np.ones(len(rows)))
+            counted = (drawn[rows] if drawn.any() else 1.0) * weights[rows]
+            picked = self._pick(values[some][:, rows], counted, space)
             votes[some] += picked / picked.sum()
         return found.combined(LinearPool, votes)
 
-    def _pick(self, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """How often each member (M,) is taken, from the probabilities of the truth (M, n) and weights of rows (n,)."""
-        total = np.zeros(probability.shape[1])
+    def _pick(self, values: np.ndarray, weights: np.ndarray, space: Space) -> np.ndarray:
+        """How often each member (M,) is taken, from what is mixed in each cell (M, n) and the cells' weights (n,)."""
+        total = np.zeros(values.shape[1])
         taken: list[int] = []
         losses: list[float] = []
         for count in range(1, self.picks + 1):
-            tried = [-(weights @ np.log(total + one)) + weights.sum() * np.log(count) for one in probability]
+            tried = [space.loss_of_sum(total + one, count, weights) for one in values]
             best = int(np.argmin(np.round(tried, 9)))
             taken.append(best)
             losses.append(tried[best])
-            total = total + probability[best]
+            total = total + values[best]
         length = int(np.argmin(np.round(losses, 9))) + 1
-        return np.bincount(taken[:length], minlength=len(probability)).astype(np.float64)
+        return np.bincount(taken[:length], minlength=len(values)).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Stacking(Method):
-    """Weights of log-probabilities, none below zero, that minimise the log-loss: a constrained logistic stacker.
+    """Weights of predictions, none below zero, that minimise the proper loss: a constrained linear stacker.
 
     As many numbers as there are members. They are held to the plain mean, where they start, by a ridge as strong as
     `held` rows would hold them: few rows say little about unequal weights.
@@ -293,16 +305,14 @@ class Stacking(Method):
     held: float = 1.0
 
     def combine(self, found: Calibrated) -> Combination:
-        stack, truth = found.rows()
-        count, rows = len(stack), np.arange(len(truth))
-        own = stack[:, rows, truth].mean(1) / count
+        predicted, truth = found.rows()
+        stack, count = found.space.natural(predicted), len(predicted)
+        ridge = self.held / len(truth)
 
         def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
-            log_probs = log_softmax(np.tensordot(relative / count, stack, axes=1), axis=1)
-            expected = np.einsum("nk,mnk->m", np.exp(log_probs), stack) / len(rows) / count
-            ridge = self.held / len(rows)
-            value = -log_probs[rows, truth].mean() + ridge * ((relative - 1) ** 2).sum() / 2
-            return float(value), expected - own + ridge * (relative - 1)
+            value, slope = found.space.loss_of_natural(np.tensordot(relative / count, stack, axes=1), truth)
+            gradient = np.tensordot(stack, slope, axes=([1, 2], [0, 1])) / count
+            return value + ridge * ((relative - 1) ** 2).sum() / 2, gradient + ridge * (relative - 1)
 
         found_at = minimize(loss, np.ones(count), jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x / count
         weights = np.where(found_at > 1e-3, found_at, 0)

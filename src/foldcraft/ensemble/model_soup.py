@@ -30,7 +30,6 @@ from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import BATCH
-from foldcraft.predictions.store import log_mean
 
 State = dict[str, torch.Tensor]
 Chosen = tuple[int, ...]  # which members, in rising order
@@ -124,7 +123,7 @@ class SoupCandidates:
 
     def log_probs(self, chosen: Chosen, folds: Sequence[int]) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the mean of the chosen members' weights, in the order of `rows`."""
-        return np.concatenate([log_mean(self.in_views(chosen, fold)) for fold in folds])
+        return np.concatenate([self.experiment.competition.space.pooled(self.in_views(chosen, fold)) for fold in folds])
 
     @property
     def tried(self) -> int:

@@ -15,7 +15,8 @@ from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
 from foldcraft.metrics.gain import gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
-from foldcraft.metrics.scores import Metric, get
+from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.spaces import Space
 
 Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all
 
@@ -39,16 +40,30 @@ class BlendMember:
 
 @dataclass(frozen=True)
 class Labels:
-    """What members are judged by: class index, fold and unit of each row (N,)."""
+    """What members are judged by.
+
+    Attributes:
+        targets: the truth of each row (N,) or (N, ·), as `space` has it.
+        fold, units: of each row (N,).
+        space: of the predictions.
+        weights: how much each row counts in the score (N,); None: all alike.
+    """
 
     targets: np.ndarray
     fold: np.ndarray
     units: np.ndarray
     metric: Metric
+    space: Space
+    weights: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> "Labels":
         """The same of some rows only."""
-        return Labels(self.targets[rows], self.fold[rows], self.units[rows], self.metric)
+        weights = None if self.weights is None else self.weights[rows]
+        return Labels(self.targets[rows], self.fold[rows], self.units[rows], self.metric, self.space, weights)
+
+    def score(self, predicted: np.ndarray) -> float:
+        """Of predictions (N, W), in the metric."""
+        return self.metric(self.targets, self.space.scored(predicted), self.weights)
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,9 @@ class BlendPlan:
     rule: Rule
 
     def apply(self, members: Sequence[BlendMember]) -> np.ndarray:
-        """Log-probabilities (N, K) whose largest is the answer."""
-        averaged = [tta_selection.average(m.log_probs, w) for m, w in zip(members, self.views, strict=True)]
+        """Predictions (N, W) of which `Target.answers` makes answers."""
+        space = self.combination.space
+        averaged = [tta_selection.average(m.log_probs, w, space) for m, w in zip(members, self.views, strict=True)]
         return self.rule.apply(self.combination.apply(averaged))
 
 
@@ -194,7 +210,7 @@ def _evaluate(
             answers,
             score_of(answers, truth),
             plan,
-            truth.metric(truth.targets, np.exp(plan.apply(members))),
+            truth.score(plan.apply(members)),
             is_ruled=place >= len(methods),
         )
         for place, ((name, plan), answers) in enumerate(zip(everything, nested, strict=True))
@@ -216,38 +232,40 @@ def _fit(
     views = tuple(
         tta_selection.only_first(member.views)
         if is_plain
-        else tta_selection.choose_views(member.views, member.log_probs, truth.targets)
+        else tta_selection.choose_views(member.views, member.log_probs, truth.targets, truth.space)
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
-    averaged = [tta_selection.average(m.log_probs, weights) for m, weights in zip(members, views, strict=True)]
-    known = Calibrated.of(averaged, truth.targets, truth.units)
+    space = truth.space
+    averaged = [tta_selection.average(m.log_probs, weights, space) for m, weights in zip(members, views, strict=True)]
+    known = Calibrated.of(averaged, truth.targets, truth.units, space)
     combinations = [method.combine(known) for method in methods]
     found = [(m.name, BlendPlan(views, c, Argmax())) for m, c in zip(methods, combinations, strict=True)]
     for method, combination in zip(methods, combinations, strict=True) if rules else ():
-        rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric)
+        rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric, space)
         found.append((f"{method.name}, {rule.name}", BlendPlan(views, combination, rule)))
     return found
 
 
 def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
-    """Score of log-probabilities (N, K), with its interval."""
-    probabilities = np.exp(log_probs)
-    interval = bootstrap_interval(truth.metric, truth.targets, probabilities, truth.units)
-    return Score(truth.metric(truth.targets, probabilities), *interval)
+    """Score of predictions (N, W), with its interval."""
+    scored = truth.space.scored(log_probs)
+    interval = bootstrap_interval(truth.metric, truth.targets, scored, truth.units, row_weights=truth.weights)
+    return Score(truth.score(log_probs), *interval)
 
 
 def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> tuple[float, float]:
-    """How much better log-probabilities `a` (N, K) score than `b`, and the standard error of that."""
-    return gain_in_score(truth.metric, truth.targets, np.exp(a), np.exp(b), truth.units)
+    """How much better predictions `a` (N, W) score than `b`, and the standard error of that."""
+    scored = truth.space.scored
+    return gain_in_score(truth.metric, truth.targets, scored(a), scored(b), truth.units, row_weights=truth.weights)
 
 
 def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
-    """Do log-probabilities `a` (N, K) score worse than `b`, by more than two standard errors of the difference?
+    """Do predictions `a` (N, W) score worse than `b`, by more than two standard errors of the difference?
 
     The rule by which views, a blending method and a decision rule are left out: none has to show a gain, but none is
     used against what out-of-fold rows say.
     """
-    if not truth.metric.better(truth.metric(truth.targets, np.exp(b)), truth.metric(truth.targets, np.exp(a))):
+    if not truth.metric.better(truth.score(b), truth.score(a)):
         return False  # mostly; it spares the bootstrap
     return gain(a, b, truth).is_real_loss
 
@@ -287,17 +305,27 @@ def _ways(found: Sequence[BlendCandidate]) -> tuple[list[BlendCandidate], list[B
     return [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
 
 
-def _judge_of_ways(metric: Metric) -> Metric:
-    return get("log_loss") if metric.wants == "labels" else metric
+def _by_loss(metric: Metric) -> bool:
+    """Are blending methods compared by the proper loss? Labels and ranks hang on a handful of rows."""
+    return metric.wants in ("labels", "ranks")
+
+
+def _is_better(metric: Metric, a: float, b: float) -> bool:
+    """Is `a` better than `b`, both as `_worth` has them?"""
+    return a < b if _by_loss(metric) else metric.better(a, b)
 
 
 def _worth(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> tuple[int, list[float]]:
     """Which way the nested answers of some rows speak for, and the scores by which they do."""
-    some, judge = truth.rows(rows), _judge_of_ways(truth.metric)
-    scores = [judge(some.targets, np.exp(one.nested[rows])) for one in _ways(found)[0]]
+    some = truth.rows(rows)
+    plain = [one.nested[rows] for one in _ways(found)[0]]
+    if _by_loss(truth.metric):
+        scores = [truth.space.loss(one, some.targets, some.weights) for one in plain]
+    else:
+        scores = [some.score(one) for one in plain]
     best = 0
     for place, score in enumerate(scores):
-        if judge.better(score, scores[best]):  # of equals the simpler
+        if _is_better(truth.metric, score, scores[best]):  # of equals the simpler
             best = place
     return best, scores
 
@@ -322,13 +350,14 @@ def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> t
 def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandidate, list[str]]:
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
-    judge, every = _judge_of_ways(truth.metric), np.arange(len(truth.fold))
+    every = np.arange(len(truth.fold))
+    judge = "log-loss" if _by_loss(truth.metric) else truth.metric.name.replace("_", "-")
     best, scores = _worth(found, truth, every)
     place, used = _used(found, truth, every)
     chosen = used if used.decides else replace(used, name=plain[place].name)
     names = [f"{one.name} {score:.4f}" for one, score in zip(plain, scores, strict=True)]
-    is_behind = [judge.better(scores[best], score) for score in scores]
-    words = _ladder(names, best, is_behind, judge.name.replace("_", "-"))
+    is_behind = [_is_better(truth.metric, scores[best], score) for score in scores]
+    words = _ladder(names, best, is_behind, judge)
     if place != best:
         value, error = gain(_answer(found, best, truth, every).nested, used.nested, truth)
         over = f"over {plain[place].name} in {truth.metric.name.replace('_', ' ')}"

@@ -22,13 +22,10 @@ from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.ensemble.model_soup import Chosen, SoupCandidates
 from foldcraft.ensemble.soup_ingredients import MARK, check_free
-from foldcraft.metrics.calibration import at_temperature, calibrated, fit_temperature, log_loss
-from foldcraft.metrics.gain import Gain, gain_in_score
+from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
-from foldcraft.metrics.scores import METRICS, Metric
 from foldcraft.predictions import lineage
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.store import log_mean
 from foldcraft.training.fold_result import Outcome, finish
 
 Predict = Callable[[Sequence[int]], np.ndarray]  # from folds to log-probabilities of their rows
@@ -128,7 +125,7 @@ def compare_soups(candidates: SoupCandidates) -> SoupComparison:
         best_of_all, greedy_of_all = judge.best(candidates.folds), judge.greedy(candidates.folds)
     blend = judge.nested(lambda seen: judge.blended)
     worst = max(members, key=judge.loss)
-    lost = judge.difference(METRICS["log_loss"], worst, uniform)
+    lost = gain_in_loss(judge.space, judge.truth, worst, uniform, judge.units)
     return SoupComparison(
         [judge.row(name, (number,), members[number]) for number, name in enumerate(candidates.names(candidates.all))],
         judge.row("best single", best_of_all, best),
@@ -145,7 +142,8 @@ class _Judge:
     def __init__(self, candidates: SoupCandidates) -> None:
         data, rows = candidates.experiment.competition, candidates.rows(candidates.folds)
         self.candidates, self.metric = candidates, data.metric
-        self.truth, self.units = data.targets[rows], data.units[rows]
+        self.truth, self.units, self.space = data.targets[rows], data.units[rows], data.space
+        self.weights = None if data.score_weights is None else data.score_weights[rows]
         self.advance: Callable[[int], object] = lambda done: None
 
     def predicts(self, chosen: Chosen) -> Predict:
@@ -159,7 +157,7 @@ class _Judge:
 
     def blended(self, folds: Sequence[int]) -> np.ndarray:
         """The mean of what all members predict."""
-        return log_mean(np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all]))
+        return self.space.pooled(np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all]))
 
     def best(self, seen: Sequence[int]) -> Chosen:
         """The experiment with the least log-loss on those folds."""
@@ -181,7 +179,7 @@ class _Judge:
 
     def _loss_on(self, chosen: Chosen, seen: Sequence[int]) -> float:
         truth = self._truth_of(seen)
-        return log_loss(calibrated(self.predicts(chosen)(seen), truth), truth)
+        return self.space.loss(self.space.calibrated(self.predicts(chosen)(seen), truth), truth)
 
     def _truth_of(self, folds: Sequence[int]) -> np.ndarray:
         return self.candidates.experiment.competition.targets[self.candidates.rows(folds)]
@@ -192,26 +190,23 @@ class _Judge:
         for fold in self.candidates.folds:
             seen = [other for other in self.candidates.folds if other != fold]
             predict = choose(seen)
-            temperature = fit_temperature(predict(seen), self._truth_of(seen))
-            parts.append(at_temperature(predict([fold]), temperature))
+            temperature = self.space.fit_temperature(predict(seen), self._truth_of(seen))
+            parts.append(self.space.at_temperature(predict([fold]), temperature))
         return np.concatenate(parts)
 
     def loss(self, log_probs: np.ndarray) -> float:
-        return log_loss(log_probs, self.truth)
-
-    def difference(self, metric: Metric, a: np.ndarray, b: np.ndarray) -> Gain:
-        """How much better `a` is than `b`."""
-        return gain_in_score(metric, self.truth, np.exp(a), np.exp(b), self.units)
+        return self.space.loss(log_probs, self.truth)
 
     def row(
         self, name: str, chosen: Chosen, log_probs: np.ndarray, against: np.ndarray | None = None, nets: int = 1
     ) -> SoupScore:
-        probabilities = np.exp(log_probs)
-        low, high = bootstrap_interval(self.metric, self.truth, probabilities, self.units)
-        score, gain = self.metric(self.truth, probabilities), None
+        scored = self.space.scored(log_probs)
+        low, high = bootstrap_interval(self.metric, self.truth, scored, self.units, row_weights=self.weights)
+        score, gain = self.metric(self.truth, scored, self.weights), None
         if against is not None:
-            metrics = (self.metric, METRICS["log_loss"])
-            gain = SoupGain(*(self.difference(metric, log_probs, against) for metric in metrics))
+            both = (scored, self.space.scored(against), self.units)
+            in_score = gain_in_score(self.metric, self.truth, *both, row_weights=self.weights)
+            gain = SoupGain(in_score, gain_in_loss(self.space, self.truth, log_probs, against, self.units))
         return SoupScore(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
 
 

@@ -7,29 +7,28 @@ weight at the least, for a mean gain of test-time augmentation hides many right 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import log_softmax
 
-from foldcraft.metrics.calibration import calibrated, log_loss
+from foldcraft.metrics.spaces import Space
 
 IDENTITY = "identity"
 MOST = 4  # views that are averaged
 
 
-def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
+def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray, space: Space) -> tuple[float, ...]:
     """A weight for each view; those that are not used get zero.
 
-    Starts from the image as it is and takes the view that lowers the calibrated log-loss most, while one does. The
+    Starts from the image as it is and takes the view that lowers the calibrated loss most, while one does. The
     others share what the image as it is leaves them evenly.
 
     Args:
-        log_probs: (V, N, K).
-        truth: class indices (N,).
+        log_probs: (V, N, K), in the space.
+        truth: of the rows, as the space has it.
     """
     taken = [first(views)]
-    best = _loss(_weights(taken, len(views)), log_probs, truth)
+    best = _loss(_weights(taken, len(views)), log_probs, truth, space)
     while len(taken) < min(MOST, len(views)):
         left = [k for k in range(len(views)) if k not in taken]
-        losses = {k: _loss(_weights([*taken, k], len(views)), log_probs, truth) for k in left}
+        losses = {k: _loss(_weights([*taken, k], len(views)), log_probs, truth, space) for k in left}
         found = min(losses, key=lambda k: losses[k])
         if losses[found] >= best:
             break
@@ -48,10 +47,10 @@ def only_first(views: Sequence[str]) -> tuple[float, ...]:
     return tuple(_weights([first(views)], len(views)).tolist())
 
 
-def average(log_probs: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Normalised log-probabilities (N, K) from those (V, N, K) of the views, by weights (V,)."""
+def average(log_probs: np.ndarray, weights: Sequence[float], space: Space) -> np.ndarray:
+    """Predictions (N, K) from those (V, N, K) of the views, by weights (V,)."""
     used = np.flatnonzero(weights)
-    return log_softmax(np.tensordot(np.array(weights)[used], log_probs[used].astype(np.float64), axes=1), axis=1)
+    return space.pooled(log_probs[used], np.array(weights)[used])
 
 
 def _weights(taken: Sequence[int], count: int) -> np.ndarray:
@@ -61,5 +60,5 @@ def _weights(taken: Sequence[int], count: int) -> np.ndarray:
     return weights
 
 
-def _loss(weights: np.ndarray, log_probs: np.ndarray, truth: np.ndarray) -> float:
-    return log_loss(calibrated(average(log_probs, weights), truth), truth)
+def _loss(weights: np.ndarray, log_probs: np.ndarray, truth: np.ndarray, space: Space) -> float:
+    return space.loss(space.calibrated(average(log_probs, weights, space), truth), truth)

@@ -7,6 +7,7 @@ all folds and strengths are solved from one matrix, and no more than one part's 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from foldcraft.models.linear_heads import Heads, Scaling, solved
@@ -40,20 +41,20 @@ class Fit:
     """Ridge regressions on some of the rows, one a strength.
 
     Attributes:
-        share: weight of each row in the mean (R,), 0 for those that were left out.
-        dual: coefficients of the rows (L, R, K), summing to 0 over the rows that share in the mean.
-        intercept: mean of the targets (K,).
-        centre: product of the mean row with itself and every other one (R,).
+        dual: coefficients of the rows (L, R, K), summing to 0 over the rows that were learned from.
+        intercept: mean of the targets (L, 1, K).
+        centre: product of the mean row with every row (R,).
     """
 
-    share: torch.Tensor
     dual: torch.Tensor
     intercept: torch.Tensor
     centre: torch.Tensor
 
-    def only(self, strength: int) -> "Fit":
-        """That of one strength, by its place."""
-        return Fit(self.share, self.dual[[strength]], self.intercept, self.centre)
+    def only(self, strengths: np.ndarray) -> "Fit":
+        """Each of its K columns at a strength of its own (K,), by their places."""
+        places, columns = torch.from_numpy(strengths), torch.arange(len(strengths))
+        dual = self.dual[places, :, columns].T.contiguous()
+        return Fit(dual[None], self.intercept[places, 0, columns][None, None], self.centre)
 
     def scores(self, judged: torch.Tensor) -> torch.Tensor:
         """(N, R) products of rows with those learned from, to (L, N, K)."""
@@ -89,7 +90,15 @@ def fit(
     whole[:, rows] = dual
     spread = torch.zeros(len(products))
     spread[rows] = share
-    return Fit(spread, whole, intercept, products @ spread)
+    return Fit(whole, intercept.expand(len(strengths), 1, -1), products @ spread)
+
+
+def side_by_side(parts: Sequence[tuple[np.ndarray, Fit]]) -> Fit:
+    """One fit of all columns from fits of some columns each, which were learned from different rows."""
+    order = np.argsort(np.concatenate([columns for columns, _ in parts]))
+    dual = torch.cat([part.dual for _, part in parts], dim=2)[:, :, order]
+    own = [part.intercept - (part.centre @ part.dual)[:, None] for _, part in parts]
+    return Fit(dual, torch.cat(own, dim=2)[:, :, order], torch.zeros(dual.shape[1]))
 
 
 def heads(chosen: Sequence[Fit], parts: Iterable[tuple[torch.Tensor, Scaling]]) -> list[Heads]:
@@ -99,7 +108,7 @@ def heads(chosen: Sequence[Fit], parts: Iterable[tuple[torch.Tensor, Scaling]]) 
         parts: of each, in order, the rows learned from as they were added (R, D), and how they were standardised.
     """
     dual = torch.cat([fitted.dual[0] for fitted in chosen], dim=1)
-    bias = torch.cat([fitted.intercept - fitted.centre @ fitted.dual[0] for fitted in chosen])
+    bias = torch.cat([fitted.intercept[0, 0] - fitted.centre @ fitted.dual[0] for fitted in chosen])
     weights = []
     for rows, scaling in parts:
         weight = (rows.T @ dual).mul_(scaling.scale[:, None])

@@ -10,8 +10,8 @@ in scikit-learn (`C = 1 / (rows * strength)`); the fixed curvature bound that pr
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch.nn import functional as F
 
 SMALLEST_STD = 1e-4  # features that hardly vary are left as they are; fp16 noise would be blown up
 SMALLEST_STRENGTH = 1e-7  # beside rows of length one in 32 bits
@@ -30,6 +30,11 @@ class Heads:
 
     weight: torch.Tensor
     bias: torch.Tensor
+
+    def only(self, strengths: np.ndarray) -> "Heads":
+        """One head: each of its K rows as it is at a strength of its own (K,), by their places."""
+        places, rows = torch.from_numpy(strengths), torch.arange(len(strengths))
+        return Heads(self.weight[places, rows][None], self.bias[places, rows][None])
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(N, D) to (L, N, K)."""
@@ -78,7 +83,6 @@ class Scaling:
 def fit(
     features: torch.Tensor,
     targets: torch.Tensor,
-    classes: int,
     strengths: Sequence[float],
     solver: str,
     scaling: Scaling,
@@ -88,8 +92,8 @@ def fit(
 
     Args:
         features: float32 (N, D).
-        targets: class indices int64 (N,).
-        solver: "ridge" or "logistic".
+        targets: what is regressed on float32 (N, K): one-hot labels, distributions, values.
+        solver: "ridge" or "logistic", which takes distributions.
         row_weights: how much each row counts beside the others (N,); left out: all alike.
     """
     scaled = scaling(features)  # the one copy of the features that is held here: they may be large
@@ -97,13 +101,12 @@ def fit(
     # Taken out so that the intercept is free and stands apart from the rest.
     centre = (scaled if uneven is None else uneven[:, None] * scaled).mean(0)
     rows = scaled.sub_(centre)
-    onehot = F.one_hot(targets, classes).float()
     if solver == "ridge":
-        weight, bias = _ridge(rows, onehot, uneven, strengths)
+        weight, bias = _ridge(rows, targets, uneven, strengths)
     else:
         basis = _Basis.of(rows, uneven)
         weights = torch.ones(len(rows)) if uneven is None else uneven
-        rotated, bias = _logistic(basis, onehot, weights, torch.tensor(strengths, dtype=torch.float32))
+        rotated, bias = _logistic(basis, targets, weights, torch.tensor(strengths, dtype=torch.float32))
         weight = basis.vectors @ rotated
     return scaling.undone(weight, bias - torch.einsum("d,ldk->lk", centre, weight))
 
@@ -112,7 +115,7 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # weights (L, D or R, K), intercep
 
 
 def _ridge(
-    rows: torch.Tensor, onehot: torch.Tensor, weights: torch.Tensor | None, strengths: Sequence[float]
+    rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, strengths: Sequence[float]
 ) -> Solution:
     """From the products of features.
 
@@ -120,8 +123,8 @@ def _ridge(
     which would serve them all (docs/experiments.md).
     """
     count = len(rows)
-    mean = (onehot if weights is None else weights[:, None] * onehot).mean(0)
-    pull = onehot - mean
+    mean = (targets if weights is None else weights[:, None] * targets).mean(0)
+    pull = targets - mean
     if weights is not None:
         root = weights.sqrt()[:, None]
         rows, pull = rows * root, pull * root

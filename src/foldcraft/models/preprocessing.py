@@ -1,5 +1,6 @@
 """One way from cached pixels to logits, shared by training, validation and inference."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,7 +43,13 @@ def _in_bytes(values: tuple[float, ...], device: str) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, inputs: Inputs, hardware: Hardware) -> torch.Tensor:
-    """Log-probabilities float32 (B, K) of some rows; the model must be in evaluation mode."""
+def predictions(
+    model: nn.Module, inputs: Inputs, hardware: Hardware, of_outputs: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Predictions float32 (B, W) of some rows; the model must be in evaluation mode.
+
+    Args:
+        of_outputs: makes predictions of what the net puts out, as `Target.predictions` does.
+    """
     with hardware.autocast():
-        return forward(model, inputs).log_softmax(1)
+        return of_outputs(forward(model, inputs))

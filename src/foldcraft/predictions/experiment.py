@@ -68,7 +68,7 @@ class Experiment:
         data = competition.read(config, images_of)
         made = folds.read(config.folds_file, data)
         settled, words = with_scale(config, data)
-        return cls(settled, data, made, (*data.image_notes, *words))
+        return cls(settled, data, made, (*data.notes, *data.image_notes, *words))
 
     @cached_property
     def identity(self) -> Identity:
@@ -120,8 +120,9 @@ class Experiment:
     def origin(self, fold: int, weights: str, test: bool = False, images: str = "") -> Origin:
         """What predictions of that fold's model say of themselves."""
         data = self.competition.test_fingerprint if test else self.competition.fingerprint
-        names = self.competition.classes.names
-        return Origin(self.config.experiment, fold, names, data, self.folds.fingerprint, weights, images)
+        space = self.competition.space
+        known = (space.names, data, self.folds.fingerprint, weights, images, space.form, getattr(space, "widths", ()))
+        return Origin(self.config.experiment, fold, *known)
 
     def image_spec(self, blueprint: Blueprint) -> ImageSpec:
         """How images are cached for a net; images cut to their centre keep the margin that its weights expect."""

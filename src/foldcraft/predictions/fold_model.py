@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from foldcraft.data.loader import PlainImages
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
-from foldcraft.models.preprocessing import Preparation
-from foldcraft.predictions import store as prediction_store
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.inference import InferenceModel, predict
 from foldcraft.predictions.store import Predictions
@@ -52,7 +52,8 @@ class FoldModel:
         """As a member of an inference."""
         preparation = Preparation.of(self.blueprint, self.hardware)
         images = PlainImages(store, self.experiment.config.images)
-        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views))
+        output = partial(predictions, of_outputs=self.experiment.competition.target.predictions)
+        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views), output)
 
     def predict_oof(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model never saw."""
@@ -85,13 +86,13 @@ class FoldModel:
         return self.as_test(tuple(views), log_probs, store)
 
     def as_test(self, views: tuple[str, ...], log_probs: np.ndarray, store: ImageStore) -> Predictions:
-        """Test predictions that were computed elsewhere; of images that could not be read, the classes' frequencies."""
+        """Test predictions that were computed elsewhere; of images that could not be read, the baseline's."""
         data = self.experiment.competition
         origin = self.experiment.origin(self.fold, self.weights, test=True, images=self.experiment.test_images)
         rows = list(store.unreadable)
-        learned = data.targets[self.experiment.folds.train_rows(self.fold)]  # those of others must not reach a student
         log_probs = log_probs.copy()
-        log_probs[:, rows] = prediction_store.log_frequencies(learned, len(data.classes))
+        # From the fold's training rows alone: labels of others must not reach a student.
+        log_probs[:, rows] = data.target.baseline(self.experiment.folds.train_rows(self.fold))
         return Predictions(data.test_ids, views, log_probs, origin, tuple(data.test_ids[rows].tolist()))
 
 

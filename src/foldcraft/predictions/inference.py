@@ -11,7 +11,7 @@ from torch import nn
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
-from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import tta
 
 BATCH = 64
@@ -34,13 +34,13 @@ class InferenceModel:
     hardware: Hardware
     images: PlainImages | DrawnImages
     views: tuple[str, ...]
-    output: Callable[[nn.Module, Inputs, Hardware], torch.Tensor] = log_probabilities
+    output: Callable[[nn.Module, Inputs, Hardware], torch.Tensor]
 
 
 def predict(
     members: Sequence[InferenceModel], rows: np.ndarray, progress: Progress = lambda done: None
 ) -> list[np.ndarray]:
-    """Log-probabilities float32 (V, N, K) of each member.
+    """Predictions float32 (V, N, W) of each member.
 
     Args:
         rows: rows of the stores (N,).

@@ -1,18 +1,16 @@
 """Closed-form heads of all folds on frozen features; the strength of each fold's is chosen on the other folds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
-from torch.nn import functional as F
 
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError, suggest
-from foldcraft.metrics.calibration import fit_temperature, log_loss
+from foldcraft.metrics.spaces import ClassSpace, Link, Space
 from foldcraft.models import kernel_ridge, linear_heads
-from foldcraft.models.kernel_ridge import Products
+from foldcraft.models.kernel_ridge import Fit, Products
 from foldcraft.models.linear_heads import Heads, Scaling, shares
 from foldcraft.models.stage_features import Stage, choose_stages, columns_of
 
@@ -27,9 +25,11 @@ class Rows:
         stages: of the features' columns.
         learned: features (N, D) of the training images, one a view or augmented copy.
         plain: features (N, D) of the same images as they are.
-        targets: class indices (N,).
+        targets: the truth (N,) or (N, ·), as `space` has it.
         fold: of each row (N,).
+        space: the form of what is predicted.
         usable: rows that may be learned from (N,), a mask; left out: all. Every row is judged.
+        weights: how much each row counts (N,); left out: all alike.
     """
 
     stages: tuple[Stage, ...]
@@ -37,8 +37,9 @@ class Rows:
     plain: Features
     targets: np.ndarray
     fold: np.ndarray
-    classes: int
+    space: Space
     usable: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def learns_from(self, fold: int) -> np.ndarray:
         """The rows that a fold's head may learn from, a mask."""
@@ -70,7 +71,7 @@ class Probe:
         stages: names of the stages it sees.
         columns: of the features.
         folds: the head of each fold.
-        log_probs: float32 (N, K) of every plain row by the head of its own fold, which never saw it.
+        log_probs: predictions float32 (N, W) of every plain row by the head of its own fold, which never saw it.
     """
 
     stages: list[str]
@@ -78,9 +79,9 @@ class Probe:
     folds: list[FoldHead]
     log_probs: np.ndarray
 
-    def predict(self, fold: int, features: Sequence[Features]) -> np.ndarray:
-        """Log-probabilities float32 (V, N, K) by one fold's head, of features (N, D) a view."""
-        return torch.stack([self._logits(fold, view) for view in features]).log_softmax(2).numpy()
+    def outputs(self, fold: int, features: Sequence[Features]) -> torch.Tensor:
+        """What one fold's head puts out (V, N, W), of features (N, D) a view."""
+        return torch.stack([self._logits(fold, view) for view in features])
 
     def _logits(self, fold: int, features: Features) -> torch.Tensor:
         head, first = self.folds[fold].head, 0
@@ -112,48 +113,48 @@ def solve(
         prepared: what `prepare` made of the same features; other `usable` rows, folds and targets may go with it.
 
     Raises:
-        FoldcraftError: no such stage; a way of treating rare classes that has no closed form.
+        FoldcraftError: no such stage; a way of treating rare classes, or a solver, that has no closed form here.
     """
+    _check(rows.space, config, imbalance)
+    prepared = prepared or prepare(rows, config)
+    every = prepared.solve(rows, config, imbalance)
+    links, log_probs = [], np.empty((len(rows.targets), rows.space.width), np.float32)
+    for fold, scores in enumerate(every.scores):
+        others = [other for other in range(len(every.scores)) if other != fold]
+        truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
+        # Scores are scaled before their loss is taken: what a strength does to their size says nothing of their order.
+        link = rows.space.fit_link(np.concatenate([every.scores[o] for o in others], axis=1), truth, smoothing)
+        if imbalance == "logit_adjusted":
+            link = replace(link, shift=link.shift - _log_prior(rows, fold))
+        outputs = scores[link.strength, :, np.arange(rows.space.width)].T * link.factor + link.shift
+        log_probs[rows.fold == fold] = rows.space.of_outputs(torch.from_numpy(np.ascontiguousarray(outputs))).numpy()
+        links.append(link)
+    solved = every.heads([link.strength for link in links])
+    made = [_fold_head(head, link, config.strengths) for head, link in zip(solved, links, strict=True)]
+    return Probe(prepared.stages, prepared.columns, made, log_probs)
+
+
+def _check(space: Space, config: ProbeConfig, imbalance: str) -> None:
+    one_label = isinstance(space, ClassSpace) and not space.widths
     if imbalance == "focal":
         raise FoldcraftError(
             "focal loss has no closed-form head", "train.imbalance", "use weighted or logit_adjusted, or none"
         )
-    prepared = prepared or prepare(rows, config)
-    every = prepared.solve(rows, config, imbalance)
-    chosen, log_probs = [], np.empty((len(rows.targets), rows.classes), np.float32)
-    for fold, logits in enumerate(every.logits):
-        others = [other for other in range(len(every.logits)) if other != fold]
-        truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
-        logits_of_others = np.concatenate([every.logits[other] for other in others], axis=1)
-        best, factor = _best_strength(logits_of_others, truth, smoothing)
-        shift = _log_prior(rows, fold) if imbalance == "logit_adjusted" else np.zeros(rows.classes, np.float32)
-        log_probs[rows.fold == fold] = log_softmax(logits[best] * factor - shift, axis=1)
-        chosen.append((best, factor, torch.from_numpy(shift)))
-    solved = every.heads([best for best, _, _ in chosen])
-    made = [
-        FoldHead(Heads(head.weight * factor, head.bias * factor - shift), config.strengths[best])
-        for head, (best, factor, shift) in zip(solved, chosen, strict=True)
-    ]
-    return Probe(prepared.stages, prepared.columns, made, log_probs)
+    if config.solver == "logistic" and not one_label:
+        raise FoldcraftError("is for a single label without heads", "probe.solver: logistic", "use probe.solver=ridge")
+
+
+def _fold_head(head: Heads, link: Link, strengths: Sequence[float]) -> FoldHead:
+    """The head with its link taken in; its strength is that of most columns."""
+    factor, shift = torch.from_numpy(link.factor), torch.from_numpy(link.shift)
+    linked = Heads(head.weight * factor[:, None], head.bias * factor + shift)
+    return FoldHead(linked, strengths[int(np.bincount(link.strength).argmax())])
 
 
 def _log_prior(rows: Rows, fold: int) -> np.ndarray:
     """Log of the share of each class in what a fold learns from; the intercept is free, so it can be taken out last."""
     learned = rows.targets[rows.learns_from(fold)]
-    return np.log(np.bincount(learned, minlength=rows.classes).clip(1) / len(learned)).astype(np.float32)
-
-
-def _best_strength(logits: np.ndarray, truth: np.ndarray, smoothing: float | None) -> tuple[int, float]:
-    """Which strength's logits (L, N, K) have the least log-loss once they are scaled, and that scale.
-
-    Scaled, because what a strength does to the size of the logits says nothing of what it does to their order; ridge
-    scores, which lie between zero and one, become logits by it.
-    """
-    factors = [1 / fit_temperature(one, truth, smoothing) for one in logits]
-    scaled = [log_softmax(one * factor, axis=1) for one, factor in zip(logits, factors, strict=True)]
-    losses = [log_loss(one, truth) for one in scaled]
-    best = int(np.argmin(losses))
-    return best, factors[best]
+    return np.log(np.bincount(learned, minlength=rows.space.width).clip(1) / len(learned)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,12 @@ class _Solved:
     """Heads of every strength for all folds.
 
     Attributes:
-        logits: of each fold's own rows (L, n, K).
-        heads: from a choice of a strength for each fold to that head of each.
+        scores: of each fold's own rows (L, n, W).
+        heads: from a choice of a strength for each column (W,) of each fold to that head of each.
     """
 
-    logits: list[np.ndarray]
-    heads: Callable[[Sequence[int]], list[Heads]]
+    scores: list[np.ndarray]
+    heads: Callable[[Sequence[np.ndarray]], list[Heads]]
 
 
 @dataclass(frozen=True)
@@ -227,40 +228,47 @@ class Prepared:
         return made.learned.numpy()
 
     def _dual(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
-        every = torch.from_numpy(np.tile(rows.targets, len(rows.learned)))
-        onehot = F.one_hot(every, rows.classes).float()
-        fits, logits = [], []
+        copies = len(rows.learned)
+        targets = torch.from_numpy(np.tile(rows.space.matrix(rows.targets), (copies, 1)))
+        fits, scores = [], []
         for fold in _folds(rows):
-            learned = torch.from_numpy(np.flatnonzero(np.tile(rows.learns_from(fold), len(rows.learned))))
-            weights = _row_weights(every[learned], rows.classes, imbalance)
-            fits.append(kernel_ridge.fit(self.products.learned, learned, onehot, config.strengths, weights))
+            learned = np.flatnonzero(rows.learns_from(fold))
+            weights = _row_weights(rows, learned, imbalance)
+            places = torch.from_numpy(np.concatenate([learned + k * len(rows.targets) for k in range(copies)]))
+            whole = None if weights is None else torch.from_numpy(np.tile(weights, copies))
+            fits.append(_fit_known(self.products.learned, places, targets, config.strengths, whole))
             judged = self.products.judged[torch.from_numpy(rows.fold == fold)]
-            logits.append(fits[-1].scores(judged).numpy())
+            scores.append(fits[-1].scores(judged).numpy())
 
-        def heads_of(chosen: Sequence[int]) -> list[Heads]:
+        def heads_of(chosen: Sequence[np.ndarray]) -> list[Heads]:
             whole = zip(self.parts, self.scalings, strict=True)
             standard = ((scaling(part.learned(rows)), scaling) for part, scaling in whole)
             return kernel_ridge.heads([fit.only(best) for fit, best in zip(fits, chosen, strict=True)], standard)
 
-        return _Solved(logits, heads_of)
+        return _Solved(scores, heads_of)
 
     def _primal(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
         scaling = Scaling(*(torch.cat([getattr(s, name) for s in self.scalings]) for name in ("mean", "scale")))
-        found, logits = [], []
+        copies = len(rows.learned)
+        matrix = rows.space.matrix(rows.targets)
+        heads, scores = [], []
         for fold in _folds(rows):
-            learned, judged = rows.learns_from(fold), rows.fold == fold
-            features = torch.cat([self._of(view, learned) for view in rows.learned])
-            targets = torch.from_numpy(rows.targets[learned]).repeat(len(rows.learned))
-            weights = _row_weights(targets, rows.classes, imbalance)
-            found.append(
-                linear_heads.fit(features, targets, rows.classes, config.strengths, config.solver, scaling, weights)
-            )
-            logits.append(found[-1].logits(self._of(rows.plain, judged)).numpy())
+            learned, judged = np.flatnonzero(rows.learns_from(fold)), rows.fold == fold
+            weights = _row_weights(rows, learned, imbalance)
+            parts = []
+            for columns, known in _patterns(matrix[learned]):
+                features = torch.cat([self._of(view, learned[known]) for view in rows.learned])
+                targets = torch.from_numpy(matrix[np.ix_(learned[known], columns)]).repeat(copies, 1)
+                whole = None if weights is None else torch.from_numpy(np.tile(weights[known], copies))
+                solved = linear_heads.fit(features, targets, config.strengths, config.solver, scaling, whole)
+                parts.append((columns, solved))
+            heads.append(_side_by_side(parts))
+            scores.append(heads[-1].logits(self._of(rows.plain, judged)).numpy())
 
-        def heads_of(chosen: Sequence[int]) -> list[Heads]:
-            return [Heads(one.weight[[best]], one.bias[[best]]) for one, best in zip(found, chosen, strict=True)]
+        def heads_of(chosen: Sequence[np.ndarray]) -> list[Heads]:
+            return [head.only(best) for head, best in zip(heads, chosen, strict=True)]
 
-        return _Solved(logits, heads_of)
+        return _Solved(scores, heads_of)
 
     def _of(self, features: Features, rows: np.ndarray) -> torch.Tensor:
         return torch.cat([part.of(features, rows) for part in self.parts], dim=1)
@@ -335,8 +343,45 @@ def _folds(rows: Rows) -> range:
     return range(int(rows.fold.max()) + 1)
 
 
-def _row_weights(targets: torch.Tensor, classes: int, imbalance: str) -> torch.Tensor | None:
-    """Weights with which every class counts the same, where that is wanted."""
-    if imbalance not in ("weighted", "sampler"):
-        return None
-    return 1 / torch.bincount(targets, minlength=classes).clamp_min(1).float()[targets]
+def _patterns(matrix: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Columns that are known in the same rows, and these rows, of a matrix (N, W): mostly all columns in all rows."""
+    known = ~np.isnan(matrix)
+    if known.all():
+        return [(np.arange(matrix.shape[1]), np.arange(len(matrix)))]
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    return [(np.flatnonzero(which == k), np.flatnonzero(patterns[:, k])) for k in range(patterns.shape[1])]
+
+
+def _fit_known(
+    products: torch.Tensor,
+    rows: torch.Tensor,
+    targets: torch.Tensor,
+    strengths: Sequence[float],
+    weights: torch.Tensor | None,
+) -> Fit:
+    """`kernel_ridge.fit` with every column learned from the rows in which it is known."""
+    parts = []
+    for columns, known in _patterns(targets[rows].numpy()):
+        some = None if weights is None else weights[known]
+        parts.append((columns, kernel_ridge.fit(products, rows[known], targets[:, columns], strengths, some)))
+    return parts[0][1] if len(parts) == 1 else kernel_ridge.side_by_side(parts)
+
+
+def _side_by_side(parts: Sequence[tuple[np.ndarray, Heads]]) -> Heads:
+    """Heads of all columns from heads of some each."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([columns for columns, _ in parts]))
+    weight = torch.cat([head.weight for _, head in parts], dim=1)[:, order]
+    return Heads(weight, torch.cat([head.bias for _, head in parts], dim=1)[:, order])
+
+
+def _row_weights(rows: Rows, learned: np.ndarray, imbalance: str) -> np.ndarray | None:
+    """How much each row that is learned from counts, float32 (n,): its own weight, and every class the same."""
+    weights = None if rows.weights is None else rows.weights[learned].astype(np.float32)
+    if imbalance not in ("weighted", "sampler") or rows.targets.ndim > 1:
+        return weights
+    targets = rows.targets[learned]
+    counts = np.bincount(targets, minlength=rows.space.width) * len(rows.learned)
+    balanced = 1 / counts.clip(1).astype(np.float32)[targets]
+    return balanced if weights is None else weights * balanced

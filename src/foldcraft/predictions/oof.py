@@ -48,7 +48,7 @@ class OOF:
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """Class indices of the labels (N,)."""
+        """The truth: class indices (N,) of a single label, else as the target has it (N, ·)."""
         return self.competition.targets[self.rows]
 
     @property
@@ -57,9 +57,14 @@ class OOF:
         return self.competition.units[self.rows]
 
     @cached_property
+    def mean(self) -> np.ndarray:
+        """Predictions (N, K), the mean over the views."""
+        return self.competition.space.pooled(self.log_probs)
+
+    @cached_property
     def probabilities(self) -> np.ndarray:
-        """Normalised geometric mean over the views (N, K)."""
-        return np.exp(store.log_mean(self.log_probs))
+        """What a metric is given (N, K): probabilities, or values."""
+        return self.competition.space.scored(self.mean)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -69,7 +74,7 @@ class OOF:
     @cached_property
     def score(self) -> float:
         """In the competition's metric."""
-        return self.competition.metric(self.targets, self.probabilities)
+        return self.competition.score(self.mean, self.rows)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -147,5 +152,5 @@ def load_complete(config: Config, competition: Competition) -> tuple[dict[str, n
         if len(found.rows) < len(competition.train_ids):
             left_out.append(f"{folder.name} has folds that are not trained yet")
         else:
-            complete[folder.name] = store.log_mean(found.at(np.arange(len(competition.train_ids))).log_probs)
+            complete[folder.name] = found.at(np.arange(len(competition.train_ids))).mean
     return complete, left_out

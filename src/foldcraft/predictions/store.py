@@ -5,19 +5,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import log_softmax, logsumexp
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import parse_json, read_bytes, write_atomic
 from foldcraft.common.rows import positions
+from foldcraft.metrics import spaces
+from foldcraft.metrics.spaces import Space
 
 BASELINE = "baseline"
-COLUMN = "logp:"  # before the label, so that a class may be called "id"
+COLUMN = {"classes": "logp:", "labels": "odds:", "values": "value:"}  # before the name, as a class may be called "id"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Origin:
         weights: fingerprint of the model's weights.
         images: digest of all training images (OOF) or test images (test); "" where it was not noted. Experiments may
             look at different images of the same rows, the folds of one may not.
+        form, widths: of the predictions' space.
     """
 
     experiment: str
@@ -39,6 +42,18 @@ class Origin:
     folds: str
     weights: str
     images: str = ""
+    form: str = "classes"
+    widths: tuple[int, ...] = ()
+
+    @property
+    def space(self) -> Space:
+        """The form of the predictions."""
+        return spaces.of_form(self.form, self.classes, self.widths)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, but for what is said of other predictions than those of one label."""
+        apart = {} if self.form != "classes" or self.widths else {"form", "widths"}
+        return {key: value for key, value in asdict(self).items() if key not in apart}
 
     def is_like(self, other: "Origin") -> bool:
         """Is all that both note the same?"""
@@ -51,12 +66,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Log-probabilities of some rows, seen in some ways.
+    """Predictions of some rows, seen in some ways: log-probabilities, log-odds of labels, or values.
 
     Attributes:
         ids: (N,) text.
         views: names of the V views.
-        log_probs: float32 (V, N, K).
+        log_probs: float32 (V, N, K), in the origin's space.
         baseline: ids of the rows whose image could not be read; what stands there knows no image.
     """
 
@@ -86,30 +101,20 @@ class Predictions:
         Raises:
             FoldcraftError: a view has not been predicted.
         """
-        return log_mean(self.of_views(views))
-
-
-def log_frequencies(targets: np.ndarray, classes: int) -> np.ndarray:
-    """What is known of a row without its image (K,): how frequent the classes are; one that is absent, half a row."""
-    counts = np.bincount(targets, minlength=classes)
-    return np.log(np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum())
-
-
-def log_mean(log_probs: np.ndarray) -> np.ndarray:
-    """Mean of log-probabilities (M, ..., K) over M, normalised again: the geometric mean of the members."""
-    return log_softmax(log_probs.mean(0, dtype=np.float64), axis=-1)
+        return self.origin.space.pooled(self.of_views(views))
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Write `id`, `view` and one column of log-probabilities a class, with a checksum of all of it."""
+    """Write `id`, `view` and one column of predictions a class, label or value, with a checksum of all of it."""
     count = len(predictions.ids)
     columns = {
         "id": np.tile(predictions.ids, len(predictions.views)).tolist(),
         "view": np.repeat(predictions.views, count).tolist(),
     }
     flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
-    columns |= {f"{COLUMN}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
-    origin = json.dumps(asdict(predictions.origin) | ({BASELINE: predictions.baseline} if predictions.baseline else {}))
+    prefix = COLUMN[predictions.origin.form]
+    columns |= {f"{prefix}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
+    origin = json.dumps(predictions.origin.to_json() | ({BASELINE: predictions.baseline} if predictions.baseline else {}))
     metadata = {"foldcraft": origin, checksums.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
     table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
@@ -132,8 +137,9 @@ def read(path: Path) -> Predictions:
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         origin = parse_json(metadata["foldcraft"])
         baseline = tuple(map(str, origin.pop(BASELINE, ())))
-        origin = Origin(**{**origin, "classes": tuple(origin["classes"])})
-        flat = np.stack([table[f"{COLUMN}{name}"].to_numpy() for name in origin.classes], axis=1)
+        several = {key: tuple(origin[key]) for key in ("classes", "widths") if key in origin}
+        origin = Origin(**{**origin, **several})
+        flat = np.stack([table[f"{COLUMN[origin.form]}{name}"].to_numpy() for name in origin.classes], axis=1)
         if flat.dtype != np.float32 or not isinstance(origin.fold, int):
             raise ValueError("values of another type")
         all_ids, all_views = table["id"].to_pylist(), table["view"].to_pylist()
@@ -157,7 +163,7 @@ def check_same(a: Origin, b: Origin) -> None:
     Raises:
         FoldcraftError: classes, data or folds differ; both are named.
     """
-    for what in ("classes", "data", "folds"):
+    for what in ("classes", "form", "data", "folds"):
         if getattr(a, what) != getattr(b, what):
             raise FoldcraftError(
                 f"{a} and {b} were made for different {what}",
@@ -198,11 +204,7 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
     for part in parts[1:]:
         if not np.array_equal(parts[0].ids, part.ids):
             raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
-    log_probs = log_mean(np.stack([part.of_views(views) for part in parts]))
+    log_probs = parts[0].origin.space.pooled(np.stack([part.of_views(views) for part in parts]))
     baseline = tuple(dict.fromkeys(row for part in parts for row in part.baseline))
     return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1), baseline)
 
-
-def is_normalised(log_probs: np.ndarray) -> bool:
-    """Do the probabilities of every row sum to one, without NaN?"""
-    return bool(np.all(np.abs(logsumexp(log_probs, axis=-1)) < 1e-3))

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
-from scipy.special import softmax
 
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Callback
@@ -33,6 +32,7 @@ from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import DistillationTargets
+from foldcraft.metrics.spaces import Space
 from foldcraft.models import hardware
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
@@ -66,7 +66,7 @@ def predict_teachers(
     """
     wanted, data = experiment.config.distill, experiment.competition
     rows = experiment.folds.train_rows(fold)
-    train = test = np.empty((0, len(data.classes)), np.float32)
+    train = test = np.empty((0, data.space.width), np.float32)
     if wanted.share:
         train = _mean([_of_train(teacher, experiment, callback) for teacher in teachers], data.train_ids[rows])
     if wanted.pseudo:
@@ -112,7 +112,7 @@ def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
 
 def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:
     """The mean of the teachers in log space, for `ids` in their order, float32 (N, K)."""
-    return prediction_store.log_mean(np.stack([_in_order(part, ids) for part in parts])).astype(np.float32)
+    return parts[0].origin.space.pooled(np.stack([_in_order(part, ids) for part in parts])).astype(np.float32)
 
 
 def _in_order(found: Predictions, ids: np.ndarray) -> np.ndarray:
@@ -176,27 +176,25 @@ def distillation_targets(
     """
     wanted, data = experiment.config.distill, experiment.competition
     rows = experiment.folds.train_rows(fold)
-    targets = np.full((len(data.targets), len(data.classes)), np.nan, np.float32)
-    targets[rows] = np.eye(len(data.classes), dtype=np.float32)[data.targets[rows]]
+    targets = np.full((len(data.targets), data.space.width), np.nan, np.float32)
+    targets[rows] = data.space.matrix(data.targets[rows])
     if wanted.share:
-        targets[rows] = (1 - wanted.share) * targets[rows] + wanted.share * soften(answers.train, wanted)
-    chosen = _confident(answers.test, wanted, test.unreadable)
-    targets = np.concatenate([targets, soften(answers.test[chosen], wanted)])
+        said = data.space.as_targets(answers.train, wanted.temperature, wanted.hard)
+        known = ~np.isnan(targets[rows])  # what no label says of a row, the teachers say alone
+        targets[rows] = np.where(known, (1 - wanted.share) * targets[rows] + wanted.share * said, said)
+    chosen = _confident(data.space, answers.test, wanted, test.unreadable)
+    said = data.space.as_targets(answers.test[chosen], wanted.temperature, wanted.hard)
+    targets = np.concatenate([targets, said])
     return DistillationTargets(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
 
 
-def soften(log_probs: np.ndarray, wanted: DistillConfig) -> np.ndarray:
-    """Targets float32 (N, K) from the teachers' log-probabilities: hard, or at the config's temperature."""
-    if wanted.hard:
-        return np.eye(log_probs.shape[1], dtype=np.float32)[log_probs.argmax(1)]
-    return softmax(log_probs / np.float32(wanted.temperature), axis=1).astype(np.float32)
-
-
-def _confident(log_probs: np.ndarray, wanted: DistillConfig, unreadable: Collection[int]) -> np.ndarray:
+def _confident(
+    space: Space, predicted: np.ndarray, wanted: DistillConfig, unreadable: Collection[int]
+) -> np.ndarray:
     """Rows (M,) of the test images whose likeliest class has the wanted probability, before any temperature."""
-    if not len(log_probs):
+    if not len(predicted):
         return np.arange(0)
-    surest = np.exp(log_probs.max(1))
+    surest = space.sureness(predicted)
     surest[list(unreadable)] = -1  # nobody is sure of what nobody has seen
     chosen = np.flatnonzero(surest >= wanted.confidence)
     if not len(chosen):

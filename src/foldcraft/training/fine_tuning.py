@@ -1,7 +1,7 @@
 """A fold of a fine-tuning: the net, or as much of it as the mode says, trained from its closed-form head."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
 from foldcraft.data.loader import DistillationTargets, PlainImages
 from foldcraft.models import finetune, hardware
 from foldcraft.models.hardware import Hardware
-from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.inference import InferenceModel
 from foldcraft.training import distillation, initialization, lr_search, teachers, wise_ft
@@ -146,13 +146,14 @@ class Training:
             config=self.config,
             store=store,
             ids=experiment.competition.train_ids,
-            targets=experiment.competition.targets,
+            target=experiment.competition.target,
             train_rows=experiment.folds.train_rows(fold),
             valid_rows=experiment.folds.valid_rows(fold),
-            classes=len(experiment.competition.classes),
             metric=experiment.competition.metric,
             state_file=folder.checkpoint,
             history_file=folder.history,
+            weights=experiment.competition.weights,
+            score_weights=experiment.competition.score_weights,
         )
 
     def run(self, task: Task, model: torch.nn.Module, callback: Callback, state: dict[str, Any] | None) -> Fitted:
@@ -188,6 +189,7 @@ def _interpolated(
     after = {name: value.cpu() for name, value in fitted.weights.items()}
     images = PlainImages(start.train, experiment.config.images)
     views = tuple(experiment.config.tta.views)
-    member = InferenceModel(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views)
-    truth, units = experiment.competition.targets[rows], experiment.competition.units[rows]
-    return wise_ft.choose_point(before, after, start.model, member, rows, truth, units)
+    target, units = experiment.competition.target, experiment.competition.units[rows]
+    output = partial(predictions, of_outputs=target.predictions)
+    member = InferenceModel(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views, output)
+    return wise_ft.choose_point(before, after, start.model, member, rows, target.at(rows), units)

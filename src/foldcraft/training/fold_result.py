@@ -57,14 +57,12 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
     oof, test = _predictions(experiment, folder, outcome, views, callback)
     store.write(folder.oof, oof)
     store.write(folder.test, test)
-    truth = experiment.competition.targets[experiment.folds.valid_rows(folder.fold)]
-    probabilities = np.exp(oof.mean(views))
-    score = experiment.competition.metric(truth, probabilities)
+    score = experiment.competition.score(oof.mean(views), experiment.folds.valid_rows(folder.fold))
     manifest = _manifest(experiment, folder, outcome, score, oof.origin.weights)
     checksums.write_json(folder.manifest, manifest, indent=1)
     for needed_no_more in (folder.checkpoint, folder.answers):
         needed_no_more.unlink(missing_ok=True)
-    callback.fold_ended(manifest, truth, probabilities.argmax(1))
+    callback.fold_ended(manifest)
     return manifest
 
 

@@ -102,9 +102,9 @@ def build(experiment: Experiment, callback: Callback) -> InitialModel:
     Raises:
         FoldcraftError: all that `backbones.build` and `Experiment.open_images` raise.
     """
-    classes = len(experiment.competition.classes)
+    outputs = experiment.competition.target.outputs
     configs = [experiment.config, *(config_for(experiment.config, name) for name in experiment.config.probe_nets)]
-    nets = [SourceNet(*fresh_net(config, classes), config) for config in configs]
+    nets = [SourceNet(*fresh_net(config, outputs), config) for config in configs]
     first, *others = nets
     train, test = experiment.open_images([experiment.image_spec(first.blueprint)], callback)[0]
     if experiment.config.finetune.batchnorm == "adapted":
@@ -119,7 +119,7 @@ def config_for(config: Config, name: str) -> Config:
     return config.model_copy(update={"backbone": backbone})
 
 
-def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
+def fresh_net(config: Config, outputs: int) -> tuple[nn.Module, Blueprint]:
     """The net that the config names; what is random in it depends on the seed alone.
 
     Raises:
@@ -127,9 +127,9 @@ def fresh_net(config: Config, classes: int) -> tuple[nn.Module, Blueprint]:
     """
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     sizes = config.probe_sizes if config.is_probe else [config.images.size]
-    model, blueprint = backbones.build(config.backbone, classes, config.images.size, several_sizes=len(sizes) > 1)
+    model, blueprint = backbones.build(config.backbone, outputs, config.images.size, several_sizes=len(sizes) > 1)
     for size in sizes:
-        backbones.check_forward(model, classes, size)
+        backbones.check_forward(model, outputs, size)
     return model, blueprint
 
 
@@ -188,9 +188,10 @@ def solve_probe(
             stages_of([net.stages for net in seen.nets], seen.parts),
             [found[view] for view in learned],
             found["identity"],
-            experiment.competition.targets,
+            experiment.competition.target.learned,
             experiment.folds.fold,
-            len(experiment.competition.classes),
+            experiment.competition.target.learned_space,
+            weights=experiment.competition.weights,
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
         _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)

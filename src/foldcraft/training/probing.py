@@ -22,7 +22,8 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
     solved = initialization.solve_probe(experiment, start, config.probe, callback, config.train.imbalance)
     head = solved.folds[folder.fold]
     pool = FeaturePool([net.model for net in start.nets], start.parts)
-    net = ProbeNet(pool, solved.stages, len(experiment.competition.classes))
+    target = experiment.competition.target
+    net = ProbeNet(pool, solved.stages, target.outputs)
     net.set_head(head.head)
     train, test = initialization.features_of(experiment, start, callback)
     held_out = experiment.folds.valid_rows(folder.fold)
@@ -41,7 +42,7 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
         images=start.test,
         epochs=0,
         seconds=time.perf_counter() - began,
-        oof=solved.predict(folder.fold, [[part[held_out] for part in view] for view in train]),
-        test=solved.predict(folder.fold, test),
+        oof=target.predictions(solved.outputs(folder.fold, [[part[held_out] for part in view] for view in train])).numpy(),
+        test=target.predictions(solved.outputs(folder.fold, test)).numpy(),
         about={"probe": {"strength": head.strength, "stages": solved.stages}},
     )

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,13 @@ from foldcraft.data.loader import (
     train_loader,
 )
 from foldcraft.data.mixup import mix_of
-from foldcraft.metrics.calibration import log_loss
+from foldcraft.data.targets.target import Target
 from foldcraft.metrics.scores import Metric
 from foldcraft.models import checkpoint, finetune
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware, cores, tune
 from foldcraft.models.inputs import Inputs, forward
-from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.models.weight_averaging import averaged, measure_statistics
 from foldcraft.training.distributed import Processes
 from foldcraft.training.losses import check_has_dropout, rdrop_loss, training_loss
@@ -63,7 +64,9 @@ class Task:
 
     Attributes:
         identity: digest of everything that the result depends on; a state of another identity is refused.
-        targets: class indices (N,), those that the rows are judged by.
+        target: what is learned, and what the rows are judged by.
+        weights: how much each row counts in training (N,); left out: all alike.
+        score_weights: the same in the score.
         distilled: what is learned from teachers; left out: from the labels alone.
     """
 
@@ -71,14 +74,27 @@ class Task:
     config: Config
     store: ImageStore
     ids: np.ndarray
-    targets: np.ndarray
+    target: Target
     train_rows: np.ndarray
     valid_rows: np.ndarray
-    classes: int
     metric: Metric
     state_file: Path
     history_file: Path
     distilled: DistillationTargets | None = None
+    weights: np.ndarray | None = None
+    score_weights: np.ndarray | None = None
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """What the net learns: class indices (N,) of one label, else a matrix float32 (N, W)."""
+        learned, space = self.target.learned, self.target.learned_space
+        return learned if learned.ndim == 1 else space.matrix(learned)
+
+    def score(self, predicted: np.ndarray) -> float:
+        """In the metric, of predictions (n, W) of the validation rows."""
+        rows = self.valid_rows
+        weights = None if self.score_weights is None else self.score_weights[rows]
+        return self.metric(self.target.truth[rows], self.target.space.scored(predicted), weights)
 
     @property
     def learned_ids(self) -> np.ndarray:
@@ -118,10 +134,12 @@ class Trainer:
         self.processes = processes
         self.plan = plan(len(task.train_rows), config.train, config.optim, config.augment)
         self.prepare = Preparation.of(blueprint, hardware)
-        self.mix = mix_of(config.augment, task.classes, config.seed)
+        self.mix = mix_of(config.augment, task.target.outputs, config.seed)
         self.fabric = _fabric(hardware, processes)
-        counts = np.bincount(task.targets[task.train_rows], minlength=task.classes)
-        self.loss = training_loss(config.train.imbalance, config.regularize.label_smoothing, counts, hardware.device)
+        learned, smoothing = task.target.learned[task.train_rows], config.regularize.label_smoothing
+        space, device = task.target.learned_space, hardware.device
+        self.loss = training_loss(space, learned, config.train.imbalance, smoothing, device)
+        self.weights = None if task.weights is None else torch.from_numpy(task.weights.astype(np.float32)).to(device)
 
         model = hardware.place(model)
         self.swa = averaged(model) if config.optim.swa else None
@@ -134,7 +152,7 @@ class Trainer:
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.bare_model = model
 
-        balance = task.targets[task.train_rows] if config.train.imbalance == "sampler" else None
+        balance = task.target.strata[task.train_rows] if config.train.imbalance == "sampler" else None
         self.batches = EpochBatches(
             task.train_rows, self.plan.batch, config.seed, processes.rank, processes.world, balance, task.distilled
         )
@@ -221,9 +239,10 @@ class Trainer:
         """One optimizer step; its loss, left on the device."""
         images = self.prepare(batch.images)
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
+        weights = None if self.weights is None else self._weights_of(batch.rows)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
-            images, targets = self.mix(images, targets, step)
-        loss = self._backward(Inputs(images), targets)
+            images, targets, weights = self.mix(images, targets, weights, step)
+        loss = self._backward(Inputs(images), targets, weights)
         if self.config.optim.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.optim.clip, error_if_nonfinite=False
@@ -235,24 +254,31 @@ class Trainer:
             self.ema.update(self.bare_model, step=step + 1)
         return loss
 
-    def _backward(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
+    def _weights_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """How much the rows of a batch count (B,); pseudo-labelled ones count 1."""
+        rows = rows.to(self.weights.device)
+        known = rows < len(self.weights)
+        return torch.where(known, self.weights[rows.clamp_max(len(self.weights) - 1)], torch.ones_like(rows).float())
+
+    def _backward(self, inputs: Inputs, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """Gradients of the mean loss, in as many parts as the config asks for."""
         parts = min(self.config.train.accumulate, len(inputs))
         total = torch.zeros((), device=self.hardware.device)
-        chunks = list(zip(inputs.split(parts), targets.tensor_split(parts), strict=True))
-        for number, (some, some_targets) in enumerate(chunks, start=1):
+        of_parts = [None] * parts if weights is None else weights.tensor_split(parts)
+        chunks = list(zip(inputs.split(parts), targets.tensor_split(parts), of_parts, strict=True))
+        for number, (some, some_targets, some_weights) in enumerate(chunks, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(chunks)):
-                loss = self._loss(some, some_targets) * (len(some) / len(inputs))
+                loss = self._loss(some, some_targets, some_weights) * (len(some) / len(inputs))
                 self.fabric.backward(loss)
             total += loss.detach()
         return total
 
-    def _loss(self, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(self, inputs: Inputs, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         rdrop = self.config.regularize.rdrop
         if not rdrop:
-            return self.loss(forward(self.model, inputs), targets)
+            return self.loss(forward(self.model, inputs), targets, weights)
         # Both draws in one pass, so that BatchNorm sees the images, and several processes meet, once.
-        return rdrop_loss(self.loss, forward(self.model, inputs.twice()), targets, rdrop)
+        return rdrop_loss(self.loss, forward(self.model, inputs.twice()), targets, rdrop, weights)
 
     def _average(self) -> None:
         """Take the weights of the epoch that has ended into SWA's mean, when its time has come."""
@@ -270,17 +296,14 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
-        model = self._predictor().eval()
-        truth = self.task.targets[self.task.valid_rows]
+        model, target = self._predictor().eval(), self.task.target
         parts = [
-            log_probabilities(model, Inputs(self.prepare(self._plain(rows))), self.hardware)
+            predictions(model, Inputs(self.prepare(self._plain(rows))), self.hardware, target.predictions)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
-        log_probs = torch.cat(parts).cpu().numpy()
-        return {
-            "valid_loss": log_loss(log_probs, truth),
-            "score": self.task.metric(truth, np.exp(log_probs)),
-        }
+        predicted = torch.cat(parts).cpu().numpy()
+        loss = target.space.loss(predicted, target.truth[self.task.valid_rows])
+        return {"valid_loss": loss, "score": self.task.score(predicted)}
 
     def _predictor(self) -> nn.Module:
         if self.swa and self.epoch > self.plan.first_averaged_epoch:

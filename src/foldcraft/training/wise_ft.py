@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.metrics.calibration import calibrated, log_loss
+from foldcraft.data.targets.target import Target
 from foldcraft.predictions.inference import InferenceModel, predict
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the end
@@ -48,7 +48,7 @@ def choose_point(
     model: nn.Module,
     member: InferenceModel,
     rows: np.ndarray,
-    truth: np.ndarray,
+    target: Target,
     units: np.ndarray,
 ) -> Interpolated:
     """Try `POINTS` on the held-out rows.
@@ -56,15 +56,16 @@ def choose_point(
     Args:
         model: a plain net that takes the weights.
         member: how its images are seen; its model is replaced.
-        rows: held-out rows (N,), with their class indices `truth` and the groups `units` they belong to.
+        rows: held-out rows (N,), with their `target` and the groups `units` they belong to.
     """
     predicted = np.stack([_predict(between(start, end, share), model, member, rows) for share in POINTS])
     half = np.array([seed_from("half", str(unit)) % 2 for unit in units])
     oof = np.empty_like(predicted[0])
     for side in (0, 1):
         judges = half != side if (half != side).any() else half == side
-        oof[:, half == side] = predicted[_best(predicted[:, :, judges], truth[judges]), :, half == side].swapaxes(0, 1)
-    losses = _losses(predicted, truth)
+        best = int(np.argmin(_losses(predicted[:, :, judges], target.at(judges))))
+        oof[:, half == side] = predicted[best, :, half == side].swapaxes(0, 1)
+    losses = _losses(predicted, target)
     best = int(np.argmin(losses))
     share = POINTS[best]
     return Interpolated(between(start, end, share), share, oof, dict(zip(POINTS, losses, strict=True)))
@@ -77,10 +78,7 @@ def _predict(weights: State, model: nn.Module, member: InferenceModel, rows: np.
     return predict([replace(member, model=placed)], rows)[0]
 
 
-def _best(predicted: np.ndarray, truth: np.ndarray) -> int:
-    return int(np.argmin(_losses(predicted, truth)))
-
-
-def _losses(predicted: np.ndarray, truth: np.ndarray) -> Sequence[float]:
-    """Log-loss of each point's mean over the views, (P, V, N, K), after its own temperature."""
-    return [log_loss(calibrated(point.mean(0), truth), truth) for point in predicted]
+def _losses(predicted: np.ndarray, target: Target) -> Sequence[float]:
+    """The loss of each point's mean over the views, (P, V, N, K), after its own temperature."""
+    space, truth = target.space, target.truth
+    return [space.loss(space.calibrated(point.mean(0), truth), truth) for point in predicted]

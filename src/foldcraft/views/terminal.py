@@ -167,7 +167,7 @@ class Terminal(Callback):
         to_come = self._epochs - row["epoch"]
         return f"  {duration(row['seconds'] / row['epoch'] * to_come)} left" if to_come else ""
 
-    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
+    def fold_ended(self, manifest: dict[str, Any]) -> None:
         self.close()
         self.note(
             f"fold {self._fold}: done, {manifest['metric']} {manifest['score']:.4f} "
@@ -322,6 +322,6 @@ class CallbackList(Callback):
         for member in self.members:
             member.epoch_ended(row)
 
-    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
+    def fold_ended(self, manifest: dict[str, Any]) -> None:
         for member in self.members:
-            member.fold_ended(manifest, truth, predicted)
+            member.fold_ended(manifest)

@@ -54,7 +54,7 @@ class Tracker(Callback):
     def epoch_ended(self, row: dict[str, float]) -> None:
         self._send({"do": "epoch", "row": row})
 
-    def fold_ended(self, manifest: dict[str, Any], truth: np.ndarray, predicted: np.ndarray) -> None:
+    def fold_ended(self, manifest: dict[str, Any]) -> None:
         self._send({"do": "ended", "fold": self.fold})
 
     def submitted(

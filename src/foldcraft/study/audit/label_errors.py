@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from foldcraft.data.targets import Classes
+from foldcraft.data.targets.classes import Classes
 from foldcraft.metrics.confident_learning import confident_classes
 from foldcraft.study.audit.finding import Finding, ImageRef
 

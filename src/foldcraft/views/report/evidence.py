@@ -16,7 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
-from foldcraft.data.targets import Classes
+from foldcraft.data.targets.classes import Classes
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.nested import BlendCandidate

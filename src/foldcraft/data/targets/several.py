@@ -1,0 +1,135 @@
+"""More than one number a row: labels that are each there or not, labels that are each scored, votes, values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import side_by_side
+from foldcraft.data.targets.target import Target, text_of
+from foldcraft.metrics.spaces import ClassSpace, LabelSpace, ValueSpace
+
+BINS = 10  # of values, in which folds get equal shares
+FEWEST = 5  # rows of a bin
+
+
+@dataclass(frozen=True)
+class MultiLabel(Target):
+    """Labels, each there or not; truth is 0, 1 or NaN (N, L).
+
+    Attributes:
+        separator: between the labels of one cell, where they are written in one column; "" where each has a column.
+    """
+
+    kind: ClassVar[str] = "multilabel"
+    separator: str = ""
+
+    @classmethod
+    def of(cls, columns: tuple[str, ...], names: tuple[str, ...], truth: np.ndarray, separator: str) -> MultiLabel:
+        """From 0, 1, NaN (N, L)."""
+        return cls(columns, LabelSpace(names), truth, separator)
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """The labels (N, L); what is not known counts as not there."""
+        return np.nan_to_num(self.truth).astype(np.int64)
+
+    def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
+        """Lists of labels in one column, or 0 and 1 a column."""
+        said = predicted > 0
+        if not self.separator:
+            return {name: said[:, k].astype(int).astype(str).tolist() for k, name in enumerate(self.space.names)}
+        names = np.array(self.space.names)
+        return {self.columns[0]: [self.separator.join(names[row].tolist()) for row in said]}
+
+
+@dataclass(frozen=True)
+class Soft(Target):
+    """A distribution over classes, from votes; truth is (N, K), rows sum to one."""
+
+    kind: ClassVar[str] = "soft"
+
+    @classmethod
+    def of(cls, columns: tuple[str, ...], truth: np.ndarray) -> Soft:
+        """From distributions (N, K)."""
+        return cls(columns, ClassSpace(columns), truth)
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """The class with the most votes (N,)."""
+        return self.truth.argmax(1)
+
+    def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
+        return {name: text_of(np.exp(predicted[:, k])) for k, name in enumerate(self.columns)}
+
+
+@dataclass(frozen=True)
+class Regression(Target):
+    """Values; truth is (N, T), NaN where not known.
+
+    Attributes:
+        low, high: between which answers lie.
+    """
+
+    kind: ClassVar[str] = "regression"
+    low: float = -np.inf
+    high: float = np.inf
+
+    @classmethod
+    def of(cls, columns: tuple[str, ...], truth: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Regression:
+        """From values (N, T)."""
+        return cls(columns, ValueSpace.of(columns, truth), truth, low, high)
+
+    @property
+    def identity(self) -> list[object]:
+        space = self.space
+        return [*super().identity, space.centre.tolist(), space.scale.tolist()]
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """Bins of about equally many rows (N,), by the mean of the columns in units of their scale."""
+        units = np.nan_to_num((self.truth - self.space.centre) / self.space.scale)
+        mean = units.mean(1)
+        bins = max(1, min(BINS, len(mean) // FEWEST))
+        cuts = np.unique(np.quantile(mean, np.linspace(0, 1, bins + 1)[1:-1]))
+        return np.searchsorted(cuts, mean, side="right")
+
+    def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
+        clipped = np.clip(predicted, self.low, self.high)
+        return {name: text_of(clipped[:, k]) for k, name in enumerate(self.columns)}
+
+
+@dataclass(frozen=True)
+class MultiOutput(Target):
+    """Several labels, each scored; truth is class indices (N, H), -1 where not known.
+
+    Attributes:
+        head_classes: of each column.
+    """
+
+    kind: ClassVar[str] = "multioutput"
+    head_classes: tuple[Classes, ...] = ()
+
+    @classmethod
+    def of(cls, columns: tuple[str, ...], classes: tuple[Classes, ...], truth: np.ndarray) -> MultiOutput:
+        """From class indices (N, H)."""
+        return cls(columns, side_by_side(columns, classes), truth, classes)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return self.columns
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """All classes of all labels (N, W) as 0 and 1."""
+        return np.nan_to_num(self.space.matrix(self.truth)).astype(np.int64)
+
+    def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
+        parts = zip(self.columns, self.space.slices, self.head_classes, strict=True)
+        # of each label the likeliest class
+        return {name: classes.decode(predicted[:, own].argmax(1)) for name, own, classes in parts}

@@ -1,0 +1,107 @@
+"""What is predicted: the truth of the training rows, and all that depends on its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from foldcraft.data.targets.classes import Classes
+from foldcraft.metrics.spaces import Space
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of target.
+
+    Attributes:
+        columns: of the training table that it is read from.
+        space: the form of stored predictions.
+        truth: of the training rows, as `space` has it (N,) or (N, ·).
+    """
+
+    kind: ClassVar[str]
+    columns: tuple[str, ...]
+    space: Space
+    truth: np.ndarray
+
+    @property
+    def classes(self) -> Classes:
+        """Names of the columns of stored predictions; of a single label its classes."""
+        return Classes(self.space.names)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What a mean of scores is taken over by the metric: classes, labels, columns."""
+        return self.space.names
+
+    @property
+    def learned_space(self) -> Space:
+        """The form of what nets and probes put out, where it is another than that of stored predictions."""
+        return self.space
+
+    @property
+    def learned(self) -> np.ndarray:
+        """The truth in `learned_space`."""
+        return self.truth
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs that a net has."""
+        return self.learned_space.width
+
+    def from_learned(self, predicted: np.ndarray) -> np.ndarray:
+        """Stored predictions (..., W) from predictions in `learned_space`."""
+        return predicted
+
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Stored predictions (..., W) from what a net puts out (..., outputs)."""
+        return self.learned_space.of_outputs(outputs)
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """What folds should hold in equal shares: a number a row (N,), or several of 0 and 1 (N, L)."""
+        return self.truth
+
+    @property
+    def written(self) -> list[str]:
+        """The truth of each row as text; the fingerprint of the data is made from it."""
+        cells = self.truth.reshape(len(self.truth), -1).tolist()
+        return [" ".join(f"{cell:.12g}" for cell in row) for row in cells]
+
+    @property
+    def identity(self) -> list[object]:
+        """What training depends on beside the truth; of a single label nothing."""
+        return [self.kind, list(self.space.names)]
+
+    def baseline(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """What is known of a row without its image (W,), from some training rows or all."""
+        return self.space.baseline(self.truth if rows is None else self.truth[rows])
+
+    def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
+        """Answers in words or numbers, by column, from predictions (M, W) after the decision rule."""
+        raise NotImplementedError
+
+    def at(self, rows: np.ndarray) -> Target:
+        """The same for some training rows."""
+        return replace(self, truth=self.truth[rows])
+
+    def with_truth(self, truth: np.ndarray) -> Target:
+        """The same with another truth."""
+        return replace(self, truth=truth)
+
+
+def rarest_value(strata: np.ndarray) -> int:
+    """How many rows the rarest stratum has."""
+    return int(np.bincount(strata)[np.unique(strata)].min())
+
+
+def text_of(values: Sequence[float]) -> list[str]:
+    """Numbers as a submission has them."""
+    return [f"{value:.8g}" for value in values]
