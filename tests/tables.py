@@ -5,7 +5,14 @@ import pandas as pd
 
 from foldcraft.data.competition import Competition
 from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics import scores
+from foldcraft.metrics.spaces import ClassSpace
+
+
+def class_space(count: int) -> ClassSpace:
+    """Predictions of one label with so many classes."""
+    return ClassSpace(tuple(f"class{k}" for k in range(count)))
 
 
 def competition(labels: list[str], groups: list[str] | None = None, ids: list[str] | None = None) -> Competition:
@@ -15,9 +22,8 @@ def competition(labels: list[str], groups: list[str] | None = None, ids: list[st
     return Competition(
         name="little",
         metric=scores.get("accuracy"),
-        classes=classes,
+        target=SingleLabel.of("label", classes, classes.encode(labels)),
         train_ids=np.array(ids),
-        targets=classes.encode(labels),
         groups=np.array(groups) if groups else None,
         train_paths=(),
         test_ids=np.array([], dtype=str),

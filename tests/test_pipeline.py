@@ -58,7 +58,7 @@ def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
     folds = pd.read_csv("folds/shapes.csv", skiprows=1, dtype={"id": str})
     assert set(oof.ids) == set(folds["id"][folds["fold"] == 1])
     assert (oof.views, test.views) == (("identity", "hflip"),) * 2
-    assert prediction_store.is_normalised(oof.log_probs)
+    assert oof.origin.space.is_valid(oof.log_probs)
     assert len(test.ids) == 12
     manifest = json.loads((fold / "manifest.json").read_text())
     assert {"config", "data", "folds", "pretrained", "model"} <= set(manifest["fingerprints"])

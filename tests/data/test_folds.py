@@ -24,7 +24,7 @@ TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" 
 def in_order(data: Competition, order: np.ndarray) -> Competition:
     """The same rows as another train.csv might list them."""
     groups = None if data.groups is None else data.groups[order]
-    return replace(data, train_ids=data.train_ids[order], targets=data.targets[order], groups=groups)
+    return replace(data, train_ids=data.train_ids[order], target=data.target.at(order), groups=groups)
 
 
 @st.composite
@@ -297,7 +297,7 @@ def test_an_edited_file_is_refused(frozen: tuple[Path, Competition], edit: Calla
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: replace(data, targets=1 - data.targets), "other labels or groups"),
+        (lambda data: replace(data, target=data.target.with_truth(1 - data.targets)), "other labels or groups"),
         (lambda data: replace(data, groups=np.array(["g", "h"] * 6)), "other labels or groups"),
         (lambda data: in_order(data, np.arange(11)), "0 ids are new, 1 are gone"),
         (lambda data: competition(["x", "y"] * 7), "2 ids are new, 0 are gone"),

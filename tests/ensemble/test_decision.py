@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from tables import class_space
 
 from foldcraft.ensemble import decision_rules
 from foldcraft.ensemble.decision_rules import Argmax, ClassBias, MinExpectedCost, PriorAdjustment, Threshold
 from foldcraft.metrics.scores import get
 
 MACRO_F1 = get("macro_f1")
+SPACES = {count: class_space(count) for count in (2, 3, 4, 5)}
 
 
 def rows(count: int, prior: list[float], signal: float = 1.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +28,7 @@ def own(count: int) -> np.ndarray:
 
 def test_rare_classes_are_predicted_more_often_for_macro_f1() -> None:
     log_probs, truth = rows(1000, [0.86, 0.1, 0.04])
-    rule = decision_rules.fit(log_probs, truth, own(1000), MACRO_F1)
+    rule = decision_rules.fit(log_probs, truth, own(1000), MACRO_F1, SPACES[log_probs.shape[1]])
     assert isinstance(rule, PriorAdjustment)
     assert 0.1 <= rule.tau <= 1
     fresh, answers = rows(20_000, [0.86, 0.1, 0.04], seed=1)
@@ -41,7 +43,7 @@ def test_equal_classes_are_left_alone() -> None:
     for seed in range(5):
         log_probs, truth = rows(300, [1 / 3] * 3, seed=seed)
         truth[:3] = [0, 1, 2]
-        rule = decision_rules.fit(log_probs, truth, own(300), MACRO_F1)
+        rule = decision_rules.fit(log_probs, truth, own(300), MACRO_F1, SPACES[log_probs.shape[1]])
         assert (rule.apply(log_probs).argmax(1) == log_probs.argmax(1)).mean() > 0.97
 
 
@@ -50,7 +52,7 @@ def test_few_rows_are_moved_less_than_the_best_of_them_would_have_it() -> None:
     strongest = []
     for seed in range(10):
         log_probs, truth = rows(120, [0.8, 0.15, 0.05], seed=seed)
-        rule = decision_rules.fit(log_probs, truth, own(120), MACRO_F1)
+        rule = decision_rules.fit(log_probs, truth, own(120), MACRO_F1, SPACES[log_probs.shape[1]])
         tau = getattr(rule, "tau", 0.0)
         prior = np.log(np.bincount(truth, minlength=3) / 120)
         scores = [MACRO_F1(truth, np.exp(log_probs - t * prior)) for t in decision_rules.STRENGTHS]
@@ -60,26 +62,28 @@ def test_few_rows_are_moved_less_than_the_best_of_them_would_have_it() -> None:
 
 def test_a_bias_a_class_needs_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs, truth = rows(900, [0.6, 0.3, 0.1])
-    assert isinstance(decision_rules.fit(log_probs, truth, own(900), MACRO_F1), PriorAdjustment)
+    assert isinstance(
+        decision_rules.fit(log_probs, truth, own(900), MACRO_F1, SPACES[log_probs.shape[1]]), PriorAdjustment
+    )
     monkeypatch.setattr(decision_rules, "ENOUGH_UNITS", 50)
     crooked = log_probs + np.array([0, 1.0, 0])  # a bias that no power of the prior mends
-    rule = decision_rules.fit(crooked, truth, own(900), MACRO_F1)
+    rule = decision_rules.fit(crooked, truth, own(900), MACRO_F1, SPACES[crooked.shape[1]])
     assert type(rule) is ClassBias
     assert rule.shift[1] < min(rule.shift[0], rule.shift[2]) - 0.3
     fresh, answers = rows(20_000, [0.6, 0.3, 0.1], seed=1)
     fresh = fresh + np.array([0, 1.0, 0])
     assert MACRO_F1(answers, np.exp(rule.apply(fresh))) > MACRO_F1(answers, np.exp(fresh)) + 0.01
     pairs = np.repeat(np.arange(20), 45).astype(str)
-    assert isinstance(decision_rules.fit(log_probs, truth, pairs, MACRO_F1), PriorAdjustment), (
-        "twenty groups, not 900 rows"
-    )
+    assert isinstance(
+        decision_rules.fit(log_probs, truth, pairs, MACRO_F1, SPACES[log_probs.shape[1]]), PriorAdjustment
+    ), "twenty groups, not 900 rows"
 
 
 def test_the_threshold_of_binary_f1_lies_below_a_half() -> None:
     """At the best of them it is half of the best F1 (arXiv 1402.1892)."""
     log_probs, truth = rows(4000, [0.8, 0.2], signal=1.0)
     f1 = get("f1")
-    rule = decision_rules.fit(log_probs, truth, own(4000), f1)
+    rule = decision_rules.fit(log_probs, truth, own(4000), f1, SPACES[log_probs.shape[1]])
     assert isinstance(rule, Threshold)
     fresh, answers = rows(50_000, [0.8, 0.2], signal=1.0, seed=1)
     reached = f1(answers, np.exp(rule.apply(fresh)))
@@ -92,21 +96,26 @@ def test_the_threshold_of_binary_f1_lies_below_a_half() -> None:
 def test_kappa_takes_the_class_of_least_expected_distance() -> None:
     unsure = np.log([[0.45, 0.1, 0.45], [0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
     assert MinExpectedCost().apply(unsure).argmax(1).tolist() == [1, 1, 0]
-    assert isinstance(decision_rules.fit(unsure, np.array([0, 1, 2]), own(3), get("qwk")), MinExpectedCost)
+    assert isinstance(
+        decision_rules.fit(unsure, np.array([0, 1, 2]), own(3), get("qwk"), SPACES[unsure.shape[1]]),
+        MinExpectedCost,
+    )
 
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss", "roc_auc", "weighted_f1"])
 def test_other_metrics_take_the_likeliest_class(name: str) -> None:
     log_probs, truth = rows(200, [0.8, 0.15, 0.05])
-    assert isinstance(decision_rules.fit(log_probs, truth, own(200), get(name)), Argmax)
+    assert isinstance(decision_rules.fit(log_probs, truth, own(200), get(name), SPACES[log_probs.shape[1]]), Argmax)
 
 
 def test_order_of_rows_and_classes_makes_no_difference() -> None:
     log_probs, truth = rows(500, [0.7, 0.2, 0.1])
     order, classes = np.random.default_rng(0).permutation(500), np.array([2, 0, 1])
-    rule = decision_rules.fit(log_probs, truth, own(500), MACRO_F1)
+    rule = decision_rules.fit(log_probs, truth, own(500), MACRO_F1, SPACES[log_probs.shape[1]])
     moved = log_probs[order][:, classes]
-    other = decision_rules.fit(moved, np.argsort(classes)[truth[order]], own(500)[order], MACRO_F1)
+    other = decision_rules.fit(
+        moved, np.argsort(classes)[truth[order]], own(500)[order], MACRO_F1, SPACES[moved.shape[1]]
+    )
     np.testing.assert_allclose(other.apply(moved), rule.apply(log_probs)[order][:, classes])
 
 

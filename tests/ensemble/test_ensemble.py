@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from tables import class_space
 
 from foldcraft.ensemble.methods import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.metrics.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.scores import get
 
 ROWS, CLASSES = 240, 3
+SPACE = class_space(CLASSES)
 TRUTH = np.random.default_rng(0).integers(0, CLASSES, ROWS)
 UNITS = np.array([f"unit{row // 2}" for row in range(ROWS)])
 WAYS = [Best(), Mean(), RankMean(), Greedy(), Stacking()]
@@ -30,7 +32,7 @@ NOISE = member(0, seed=9)
 
 
 def fitted(way: Method, members: list[np.ndarray]) -> tuple[Combination, np.ndarray]:
-    found = way.fit(members, TRUTH, UNITS)
+    found = way.fit(members, TRUTH, UNITS, SPACE)
     return found, found.apply(members)
 
 
@@ -74,7 +76,8 @@ def test_members_that_err_differently_are_surer_together() -> None:
 def test_the_stacker_is_held_to_the_mean_by_few_rows() -> None:
     few = slice(0, 24)
     loose, held = (
-        way.fit([one[few] for one in THREE], TRUTH[few], UNITS[few]).shares for way in (Stacking(0), Stacking(1e6))
+        way.fit([one[few] for one in THREE], TRUTH[few], UNITS[few], SPACE).shares
+        for way in (Stacking(0), Stacking(1e6))
     )
     assert max(abs(share - 1 / 3) for share in held) < 0.01 < max(abs(share - 1 / 3) for share in loose)
 
@@ -89,7 +92,7 @@ def test_order_of_rows_members_and_classes_makes_no_difference(data: st.DataObje
     truth = np.argsort(classes)[TRUTH[rows]]
     for way in WAYS:
         found, blend = fitted(way, THREE)
-        other = way.fit(moved, truth, UNITS[rows])
+        other = way.fit(moved, truth, UNITS[rows], SPACE)
         np.testing.assert_allclose([other.shares[order.index(k)] for k in range(3)], found.shares, atol=1e-4)
         np.testing.assert_allclose(other.apply(moved), blend[rows][:, classes], atol=1e-4)
 
@@ -119,8 +122,8 @@ def test_members_are_weighed_by_units_not_by_rows() -> None:
     lucky[:60] = log_softmax([3.0, 0, 0])
     one_photo = np.array(["photo"] * 60 + [f"u{k}" for k in range(80)])
     others = member(2, seed=4, rows=140, truth=truth)
-    assert Mean().fit([lucky, others], truth, one_photo).shares[0] == 0
-    assert Mean().fit([lucky, others], truth, np.arange(140).astype(str)).shares[0] > 0
+    assert Mean().fit([lucky, others], truth, one_photo, SPACE).shares[0] == 0
+    assert Mean().fit([lucky, others], truth, np.arange(140).astype(str), SPACE).shares[0] > 0
 
 
 def test_rank_mean_looks_at_order_alone() -> None:
@@ -131,9 +134,9 @@ def test_rank_mean_looks_at_order_alone() -> None:
     warped = log_softmax(np.stack([-odds[0], np.where(odds[0] > 0, odds[0] ** 3, odds[0])], 1), axis=1)
     way = RankMean()
     auc = get("roc_auc")
-    found = way.fit(both, truth, UNITS)
+    found = way.fit(both, truth, UNITS, SPACE)
     blend = found.apply(both)
-    other = way.fit([warped, both[1]], truth, UNITS).apply([warped, both[1]])
+    other = way.fit([warped, both[1]], truth, UNITS, SPACE).apply([warped, both[1]])
     np.testing.assert_allclose(other, blend, atol=1e-9)
     assert auc(truth, np.exp(blend)) > max(auc(truth, np.exp(one)) for one in both)
     np.testing.assert_allclose(found.apply([one[:7] for one in both]), blend[:7], err_msg="rows do not sway each other")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from tables import class_space
 
 from foldcraft.ensemble import nested, tta_selection
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
@@ -11,10 +12,11 @@ from foldcraft.metrics.scores import get
 
 ROWS, CLASSES, FOLDS = 300, 3, 5
 RNG = np.random.default_rng(0)
+SPACE = class_space(CLASSES)
 TARGETS = RNG.integers(0, CLASSES, ROWS)
 UNITS = np.array([f"u{row // 3}" for row in range(ROWS)])
 FOLD = (np.arange(ROWS) // 3) % FOLDS
-TRUTH = Labels(TARGETS, FOLD, UNITS, get("macro_f1"))
+TRUTH = Labels(TARGETS, FOLD, UNITS, get("macro_f1"), SPACE)
 
 
 def seen(signal: float, seed: int, targets: np.ndarray = TARGETS) -> np.ndarray:
@@ -36,7 +38,7 @@ def test_a_fold_is_judged_by_what_was_fitted_on_the_others() -> None:
     moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
     members = [STRONG, MIDDLE, WEAK]
     honest = judge(members, TRUTH)
-    lied_to = judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric))
+    lied_to = judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric, SPACE))
     for a, b in zip(honest.candidates, lied_to.candidates, strict=True):
         np.testing.assert_array_equal(a.nested[FOLD == 0], b.nested[FOLD == 0])
     assert any(
@@ -60,7 +62,7 @@ def test_the_nested_score_is_below_the_optimistic_one_where_much_is_chosen() -> 
 def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_name: str) -> None:
     """Labels hang on a handful of rows, so they are not what ways are compared by."""
     wanted = get(judge_name)
-    selection = judge([STRONG, MIDDLE, WEAK], Labels(TARGETS, FOLD, UNITS, get(metric)))
+    selection = judge([STRONG, MIDDLE, WEAK], Labels(TARGETS, FOLD, UNITS, get(metric), SPACE))
     assert "beats" in selection.words[0]
     worth = {
         one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.candidates if not one.is_ruled
@@ -91,14 +93,14 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     for fold in range(FOLDS):
         own = fold == FOLD
         assert any(np.array_equal(seen_even.chosen.nested[own], one.nested[own]) for one in ruled)
-    plain = judge([STRONG], Labels(TARGETS, FOLD, UNITS, get("accuracy")))
+    plain = judge([STRONG], Labels(TARGETS, FOLD, UNITS, get("accuracy"), SPACE))
     assert plain.chosen.plan.rule.name == "argmax"
     assert plain.chosen.name == "best single", "a rule that does nothing is not named"
     rng = np.random.default_rng(1)
     prior = [0.88, 0.08, 0.04]
     targets = rng.choice(3, 1500, p=prior)
     log_probs = log_softmax(seen(1.3, 5, targets) + np.log(prior), axis=1)
-    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric, SPACE)
     uneven = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
@@ -120,7 +122,7 @@ def test_a_rule_that_is_really_worse_is_not_used() -> None:
     chances = np.full((rows, 5), 0.005)
     chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
     log_probs = log_softmax(np.log(chances), axis=1)
-    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"))
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"), SPACE)
     selection = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert selection.chosen.plan.rule.name == "argmax"
     assert selection.chosen.name == "best single"
@@ -134,7 +136,7 @@ def test_a_blend_that_is_really_worse_is_not_used() -> None:
     rng, rows = np.random.default_rng(0), 600
     targets = rng.integers(0, CLASSES, rows)
     often, seldom = (np.where(rng.random(rows) < share, high, -0.1) for share, high in ((0.75, 0.3), (0.6, 5.0)))
-    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"), SPACE)
 
     class First(Best):
         name, member = "first", 0
@@ -161,7 +163,7 @@ def test_views_that_are_really_worse_are_not_used() -> None:
     targets = rng.integers(0, CLASSES, rows)
     as_it_is = drawn(targets, np.full(rows, 0.3), 0.3)
     other = drawn(targets, np.where(rng.random(rows) < 0.7, -0.4, 5.0), 0.3)
-    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"))
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("accuracy"), SPACE)
     selection = judge([BlendMember("one", ("identity", "hflip"), np.stack([as_it_is, other]))], truth)
     value, error = selection.views_gain[0]
     assert value < -2 * error
@@ -175,7 +177,7 @@ def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
     rng = np.random.default_rng(2)
     prior = [0.85, 0.1, 0.05]
     targets = rng.choice(3, 1500, p=prior)
-    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric)
+    truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric, SPACE)
     members = [
         BlendMember(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
         for k in range(4)
@@ -191,7 +193,7 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
     moved = TARGETS.copy()
     moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
     members = [member(f"m{k}", 0.7, 80 + k) for k in range(5)]
-    honest, lied_to = judge(members, TRUTH), judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric))
+    honest, lied_to = judge(members, TRUTH), judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric, SPACE))
     np.testing.assert_array_equal(honest.chosen.nested[FOLD == 0], lied_to.chosen.nested[FOLD == 0])
     for fold in range(FOLDS):
         own = fold == FOLD
@@ -201,14 +203,14 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
 def test_views_are_chosen_on_the_log_loss_and_identity_keeps_half() -> None:
     plain, other, broken = seen(1.0, 21), seen(1.0, 22), seen(0.0, 23)
     views = ("hflip", "identity", "vflip")
-    weights = tta_selection.choose_views(views, np.stack([other, plain, broken]), TARGETS)
+    weights = tta_selection.choose_views(views, np.stack([other, plain, broken]), TARGETS, SPACE)
     assert weights == (0.5, 0.5, 0)
     many = np.stack([plain, *(seen(1.0, 30 + k) for k in range(6))])
-    weights = tta_selection.choose_views(("identity", *"abcdef"), many, TARGETS)
+    weights = tta_selection.choose_views(("identity", *"abcdef"), many, TARGETS, SPACE)
     assert weights[0] == 0.5
     assert sum(weight > 0 for weight in weights) == tta_selection.MOST
     assert sum(weights) == pytest.approx(1)
-    assert tta_selection.choose_views(("identity",), plain[None], TARGETS) == (1.0,)
+    assert tta_selection.choose_views(("identity",), plain[None], TARGETS, SPACE) == (1.0,)
 
 
 def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
@@ -225,7 +227,7 @@ def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
 def test_the_average_of_views_is_a_geometric_mean() -> None:
     three = np.stack([seen(1.0, 51), seen(1.0, 52), seen(1.0, 53)])
     product = np.exp(0.5 * three[0] + 0.5 * three[2])
-    found = tta_selection.average(three, (0.5, 0, 0.5))
+    found = tta_selection.average(three, (0.5, 0, 0.5), SPACE)
     np.testing.assert_allclose(np.exp(found), product / product.sum(1, keepdims=True))
 
 

@@ -266,7 +266,19 @@ def test_every_metric_has_a_second_way() -> None:
     assert {(entry.name, entry.kinds[0]) for entry in catalogue.ENTRIES} - there == {
         (name, "single")
         for name in (
-            "macro_f1 weighted_f1 f1 accuracy balanced_accuracy qwk log_loss roc_auc mcc cohen_kappa ordinal_mae".split()
+            [
+                "macro_f1",
+                "weighted_f1",
+                "f1",
+                "accuracy",
+                "balanced_accuracy",
+                "qwk",
+                "log_loss",
+                "roc_auc",
+                "mcc",
+                "cohen_kappa",
+                "ordinal_mae",
+            ]
         )
     }
 

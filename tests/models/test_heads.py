@@ -25,6 +25,10 @@ def data(rows: int, width: int = sum(WIDTHS), seed: int = 0) -> tuple[torch.Tens
     return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(targets)
 
 
+def onehot(targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(targets).float()
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
     return softmax(logits, axis=1)
 
@@ -36,7 +40,7 @@ def test_heads_are_those_of_scikit_learn(solver: str, rows: int, widths: tuple[i
     features, targets = data(rows, sum(widths))
     counts = torch.rand(rows, generator=torch.Generator().manual_seed(0)) + 0.2 if weighted else None
     scaling = Scaling.of(features, widths, SHARES)
-    found = linear_heads.fit(features, targets, CLASSES, STRENGTHS, solver, scaling, counts).logits(features).numpy()
+    found = linear_heads.fit(features, onehot(targets), STRENGTHS, solver, scaling, counts).logits(features).numpy()
 
     scaled, classes = scaling(features).double().numpy(), targets.numpy()
     counts = (counts / counts.mean()).double().numpy() if weighted else None
@@ -64,12 +68,12 @@ def test_a_row_has_squared_length_one_and_each_stage_its_share() -> None:
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
 def test_constant_features_count_for_nothing(solver: str) -> None:
     features, targets = data(60)
-    fitted = linear_heads.fit(features, targets, CLASSES, [1e-3], solver, Scaling.of(features, WIDTHS, SHARES))
+    fitted = linear_heads.fit(features, onehot(targets), [1e-3], solver, Scaling.of(features, WIDTHS, SHARES))
     assert fitted.weight[..., [0, -1]].abs().max() == 0
     assert fitted.weight.isfinite().all()
 
     nothing = torch.full((60, 4), 2.0)
-    fitted = linear_heads.fit(nothing, targets, CLASSES, [1e-3], solver, Scaling.of(nothing, (4,), (1.0,)))
+    fitted = linear_heads.fit(nothing, onehot(targets), [1e-3], solver, Scaling.of(nothing, (4,), (1.0,)))
     shares = torch.bincount(targets) / 60
     guessed = fitted.logits(nothing)[0, 0]
     np.testing.assert_allclose(guessed if solver == "ridge" else guessed.softmax(0), shares, atol=1e-3)
@@ -81,9 +85,9 @@ def test_a_weight_of_two_is_a_row_that_comes_twice(solver: str) -> None:
     scaling = Scaling.of(features, WIDTHS, SHARES)
     twice = torch.ones(60)
     twice[:20] = 2
-    weighted = linear_heads.fit(features, targets, CLASSES, [1e-2], solver, scaling, twice)
+    weighted = linear_heads.fit(features, onehot(targets), [1e-2], solver, scaling, twice)
     doubled = torch.cat([torch.arange(20), torch.arange(60)])
-    repeated = linear_heads.fit(features[doubled], targets[doubled], CLASSES, [1e-2], solver, scaling)
+    repeated = linear_heads.fit(features[doubled], onehot(targets[doubled]), [1e-2], solver, scaling)
     np.testing.assert_allclose(weighted.logits(features), repeated.logits(features), atol=1e-3)
 
 
@@ -94,7 +98,7 @@ def test_features_of_which_most_say_the_same_have_heads_too() -> None:
     features[:, ::2] = 0
     targets = torch.from_numpy((features.sum(1) > 0).astype(np.int64))
     given = torch.from_numpy(features)
-    found = linear_heads.fit(given, targets, 2, [1e-4], "ridge", Scaling.of(given, [832], [1.0])).logits(given)[0]
+    found = linear_heads.fit(given, onehot(targets), [1e-4], "ridge", Scaling.of(given, [832], [1.0])).logits(given)[0]
     assert (found.argmax(1) == targets).float().mean() > 0.9
 
 
@@ -102,7 +106,7 @@ def test_features_of_which_most_say_the_same_have_heads_too() -> None:
 def test_next_to_no_regularisation_is_no_regularisation(width: int) -> None:
     features, targets = data(100, width)
     scaling = Scaling.of(features, [width], [1.0])
-    found = linear_heads.fit(features, targets, CLASSES, [1e-15], "ridge", scaling).logits(features)[0].numpy()
+    found = linear_heads.fit(features, onehot(targets), [1e-15], "ridge", scaling).logits(features)[0].numpy()
     scaled = np.c_[np.ones(100), scaling(features).double()]
     expected = scaled @ np.linalg.lstsq(scaled, np.eye(CLASSES)[targets], rcond=1e-9)[0]
     np.testing.assert_allclose(found, expected, atol=2e-3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
+from tables import class_space
 
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
@@ -24,7 +25,7 @@ def data(rows: int = 90, apart: float = 1.0, shares: tuple[float, ...] | None = 
     width = sum(stage.width for stage in STAGES)
     centres = rng.normal(0, apart, (CLASSES, width))
     features = (rng.normal(0, 1, (rows, width)) + centres[targets]).astype(np.float16)
-    return Rows(STAGES, [features], features, targets, np.arange(rows) % FOLDS, CLASSES)
+    return Rows(STAGES, [features], features, targets, np.arange(rows) % FOLDS, class_space(CLASSES))
 
 
 def direction(solved: Probe, fold: int) -> torch.Tensor:
@@ -71,7 +72,7 @@ def test_copies_of_an_image_stay_in_its_fold() -> None:
         marks,
         rng.integers(0, CLASSES, count),
         np.arange(count) % FOLDS,
-        CLASSES,
+        class_space(CLASSES),
     )
     solved = linear_probe.solve(rows, ProbeConfig(strengths=[1e-3]))
     assert np.mean(solved.log_probs.argmax(1) == rows.targets) < 0.6
@@ -83,7 +84,7 @@ def test_copies_of_an_image_stay_in_its_fold() -> None:
 
 
 def solved_logits(rows: Rows, fold: int) -> np.ndarray:
-    return linear_probe.solve(rows, ProbeConfig(strengths=[1e-3])).predict(fold, [rows.plain])[0]
+    return linear_probe.solve(rows, ProbeConfig(strengths=[1e-3])).outputs(fold, [rows.plain])[0].numpy()
 
 
 def test_every_copy_keeps_the_label_of_its_image() -> None:
@@ -128,7 +129,7 @@ def test_what_is_kept_of_each_row_is_the_prediction_of_its_folds_head() -> None:
     assert solved.stages == ["early"]
     assert solved.columns.tolist() == list(range(12))
     for fold in range(FOLDS):
-        predicted = solved.predict(fold, [rows.plain, rows.plain])
+        predicted = solved.outputs(fold, [rows.plain, rows.plain]).log_softmax(2).numpy()
         assert predicted.shape == (2, len(rows.targets), CLASSES)
         np.testing.assert_allclose(predicted[1][rows.fold == fold], solved.log_probs[rows.fold == fold], atol=1e-5)
         np.testing.assert_allclose(np.exp(predicted).sum(2), 1, atol=1e-5)

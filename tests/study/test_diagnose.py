@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIG
+from tables import class_space
 from torch import nn
 
 from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
+from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.scores import get
 from foldcraft.models import batchnorm_shift
 from foldcraft.models.inputs import Inputs
@@ -100,7 +101,7 @@ def test_the_log_loss_of_two_is_compared_by_groups() -> None:
     truth, units = rng.integers(0, 2, 4000), np.repeat(np.arange(1000), 4)
     b = np.log(np.full((4000, 2), 0.5))
     noise = np.repeat(rng.normal(0, 0.1, 1000), 4)[:, None]
-    value, error = gain_in_log_loss(truth, b + 0.01 + noise, b, units)
+    value, error = gain_in_loss(class_space(2), truth, b + 0.01 + noise, b, units)
     assert value == pytest.approx(0.01 + noise.mean())
     assert error == pytest.approx(0.1 / 1000**0.5, rel=0.1), "whole groups differ, not rows"
 

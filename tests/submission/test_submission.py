@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics import scores
 from foldcraft.submission import build
 
@@ -24,9 +25,8 @@ def competition(sample: pd.DataFrame, metric: str = "accuracy", classes: tuple[s
     return Competition(
         name="shapes",
         metric=scores.get(metric),
-        classes=Classes(classes),
+        target=SingleLabel.of("label", Classes(classes), np.array([], dtype=np.int64)),
         train_ids=nothing,
-        targets=np.array([], dtype=np.int64),
         groups=None,
         train_paths=(),
         test_ids=np.array(sorted(TEST)),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import Outcome, real_data, real_weights
 from sklearn.linear_model import Ridge
+from tables import class_space
 from torch import nn
 
 from foldcraft.common import config_file
@@ -23,7 +25,7 @@ from foldcraft.data.loader import PlainImages
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
-from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
@@ -351,6 +353,9 @@ class Seen(nn.Module):
         return self.linear(images.flatten(1))
 
 
+LOG_PROBS = partial(predictions, of_outputs=class_space(3).of_outputs)
+
+
 @pytest.fixture
 def ends() -> tuple[InferenceModel, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Twenty noise images as a net sees them, and two states of the net."""
@@ -360,7 +365,8 @@ def ends() -> tuple[InferenceModel, dict[str, torch.Tensor], dict[str, torch.Ten
     one, other = Seen(), Seen()
     here = Hardware("cpu", "32-true", "contiguous", "")
     preparation = Preparation((0.5,) * 3, (0.1,) * 3, "cpu", "contiguous")
-    member = InferenceModel(one, preparation, here, PlainImages(store, ImagesConfig(size=8)), ("identity", "hflip"))
+    images = PlainImages(store, ImagesConfig(size=8))
+    member = InferenceModel(one, preparation, here, images, ("identity", "hflip"), LOG_PROBS)
     return member, one.state_dict(), {**other.state_dict(), "steps": torch.tensor(9)}
 
 
@@ -369,7 +375,7 @@ def predicted(member: InferenceModel, weights: dict[str, torch.Tensor]) -> np.nd
     net = Seen()
     net.load_state_dict(weights)
     images = member.preparation(member.images.at(range(20)))
-    views = [log_probabilities(net, Inputs(seen), member.hardware) for seen in (images, images.flip(3))]
+    views = [member.output(net, Inputs(seen), member.hardware) for seen in (images, images.flip(3))]
     return torch.stack(views).numpy()
 
 

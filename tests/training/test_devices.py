@@ -23,6 +23,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import loader
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import Batch, TrainImages
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics.scores import METRICS
 from foldcraft.models import finetune, hardware, preprocessing
 from foldcraft.models.backbones import Blueprint
@@ -231,8 +233,9 @@ def fake_gpu_trainer(
     config = Config.model_validate({**settings, "images": {"size": 32}, **sections})
     rows = np.arange(16)
     store = ImageStore(np.zeros((16, 32, 32, 3), np.uint8), Path("pixels.npy"))
+    target = SingleLabel.of("label", Classes(("0", "1", "2")), rows % 3)
     task = trainer_module.Task(
-        "x", config, store, rows.astype(str), rows % 3, rows, rows, 3, METRICS["accuracy"], Path("a"), Path("b")
+        "x", config, store, rows.astype(str), target, rows, rows, METRICS["accuracy"], Path("a"), Path("b")
     )
     blueprint = Blueprint("timm", "test", {}, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "none")
     gpu = Hardware("cuda", "32-true", "channels_last", "")

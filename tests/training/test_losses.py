@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+from tables import class_space
 from torch.nn import functional as F
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.training.losses import TrainingLoss, check_has_dropout, rdrop_loss, training_loss
+from foldcraft.training.losses import ClassLoss, TrainingLoss, check_has_dropout, rdrop_loss, training_loss
 
 WAYS = ["none", "weighted", "sampler", "focal", "logit_adjusted"]
 COUNTS = np.array([60, 30, 10])
 
 
 def loss(imbalance: str, counts: np.ndarray = COUNTS, smoothing: float = 0.0) -> TrainingLoss:
-    return training_loss(imbalance, smoothing, counts, "cpu")
+    return training_loss(
+        class_space(len(counts)), np.repeat(np.arange(len(counts)), counts), imbalance, smoothing, "cpu"
+    )
 
 
 def batch(size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,8 +44,8 @@ def test_balanced_classes_are_cross_entropy(imbalance: str, smoothing: float) ->
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_focal_loss_without_focus_is_cross_entropy(smoothing: float) -> None:
     logits, targets = batch()
-    unfocused = TrainingLoss(smoothing, weights=torch.ones(3), focus=0.0)  # weights, to go the long way
-    nearly = TrainingLoss(smoothing, focus=1e-6)
+    unfocused = ClassLoss(smoothing, weights=torch.ones(3), focus=0.0)  # weights, to go the long way
+    nearly = ClassLoss(smoothing, focus=1e-6)
     wanted = F.cross_entropy(logits, targets, label_smoothing=smoothing)
     torch.testing.assert_close(unfocused(logits, targets), wanted)
     torch.testing.assert_close(nearly(logits, targets), wanted, rtol=1e-4, atol=0)

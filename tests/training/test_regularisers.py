@@ -19,6 +19,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import EpochBatches
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics import scores
 from foldcraft.models import backbones
 from foldcraft.models.hardware import Hardware
@@ -44,10 +46,9 @@ def trainer(shapes: Path) -> Callable[..., Trainer]:
             config=config,
             store=ImageStore(np.load("noise.npy", mmap_mode="r"), Path("noise.npy")),
             ids=rows.astype(str),
-            targets=rows % 3 if targets is None else targets,
+            target=SingleLabel.of("label", Classes(("0", "1", "2")), rows % 3 if targets is None else targets),
             train_rows=rows[:-6],
             valid_rows=rows[-6:],
-            classes=3,
             metric=scores.get("accuracy"),
             state_file=Path("last.ckpt"),
             history_file=Path("history.csv"),

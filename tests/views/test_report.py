@@ -332,7 +332,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
             )
             files.write_atomic(member.folder(fold).manifest, json.dumps({"score": 0.5, "epochs": 30, "seconds": 100}))
             files.write_atomic(member.folder(fold).config, settings.to_yaml())
-    truth = Labels(targets, split.fold, data.units, data.metric)
+    truth = Labels(targets, split.fold, data.units, data.metric, data.space)
     answers = [draw_answers(rng, targets, classes) for _ in members]
     for member, said in zip(members, answers, strict=True):
         for fold in range(3):

@@ -83,6 +83,12 @@ class Competition:
         weights = None if self.score_weights is None else self.score_weights[rows]
         return self.metric(self.targets[rows], self.space.scored(predicted), weights)
 
+    @property
+    def learned_identity(self) -> list[object]:
+        """What a training depends on beside ids, labels and groups; of one label a row nothing."""
+        weights = [] if self.weights is None else [fingerprint.of_bytes(np.ascontiguousarray(self.weights).tobytes())]
+        return [*self.target.identity, *weights]
+
     @cached_property
     def test_fingerprint(self) -> str:
         """Digest of the test ids."""
@@ -379,7 +385,9 @@ def _weights(table: pd.DataFrame, names: CompetitionConfig, path: Path) -> np.nd
     if (wrong := ~np.isfinite(weights) | (weights < 0)).any():
         row = int(np.flatnonzero(wrong)[0])
         cell = shorten(table[names.weight].iloc[row], 40)
-        what = f"column {names.weight!r} is not a number from 0 on in {int(wrong.sum())} lines, first {row + 2}: {cell!r}"
+        what = (
+            f"column {names.weight!r} is not a number from 0 on in {int(wrong.sum())} lines, first {row + 2}: {cell!r}"
+        )
         raise FoldcraftError(what, path, "mend the cells, or leave competition.weight out")
     if not weights.any():
         raise FoldcraftError(f"column {names.weight!r} is 0 in all lines", path, "leave competition.weight out")

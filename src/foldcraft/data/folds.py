@@ -129,10 +129,10 @@ def _in_order(folds: Folds, competition: Competition) -> Folds:
 
 
 def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
-    """Rows, groups and rows of each class (lines) in every fold and in all (columns)."""
-    columns = {}
+    """Rows, groups and rows of each class, or means of values, (lines) in every fold and in all (columns)."""
+    columns, target = {}, competition.target
     for fold in [*range(folds.count), None]:
         rows = folds.valid_rows(fold) if fold is not None else np.arange(len(folds.fold))
-        counts = np.bincount(competition.targets[rows], minlength=len(competition.classes))
-        columns["all" if fold is None else f"fold {fold}"] = [len(rows), len(set(competition.units[rows])), *counts]
-    return pd.DataFrame(columns, index=["rows", "groups", *competition.classes.names])
+        own = target.totals(rows)
+        columns["all" if fold is None else f"fold {fold}"] = [len(rows), len(set(competition.units[rows])), *own]
+    return pd.DataFrame(columns, index=["rows", "groups", *target.of_totals])

@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from foldcraft.common import fingerprint
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import label_sets
 from foldcraft.data.competition import Competition, joined_groups
 from foldcraft.data.folds import Folds
 
@@ -38,30 +39,40 @@ def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | No
     if groups is None and config.scheme == "stratified_group":
         raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
     _check_counts(competition, config.count, groups)
-    scheme = _scheme(competition, config, groups is not None)
-    fold = np.full(len(competition.targets), -1)
-    with warnings.catch_warnings():  # rare classes are told by `balance`
-        warnings.simplefilter("ignore", UserWarning)
-        splitter = SPLITTERS[scheme, groups is not None]
-        parts = splitter(n_splits=config.count, shuffle=True, random_state=config.seed).split(
-            competition.targets, competition.targets, groups
-        )
-        for number, (_, rows) in enumerate(parts):
-            fold[rows] = number
+    strata = competition.target.strata
+    scheme = _scheme(strata, config, groups is not None)
+    if strata.ndim > 1 and scheme != "plain":
+        units = competition.train_ids if groups is None else groups
+        fold = label_sets.iterative_folds(strata, units, config.count, config.seed)
+    else:
+        fold = _split(strata if strata.ndim == 1 else strata[:, 0], groups, scheme, config)
     if groups is not None:
-        fold = _none_empty(fold, groups, competition.targets, config.count)
+        fold = _none_empty(fold, groups, strata, config.count)
     digest = fingerprint.of_rows(zip(clusters.index, clusters, strict=True)) if merged else ""
     return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint, digest)
 
 
-def _scheme(competition: Competition, config: FoldsConfig, grouped: bool) -> str:
+def _split(strata: np.ndarray, groups: np.ndarray | None, scheme: str, config: FoldsConfig) -> np.ndarray:
+    """The fold of each row (N,), by one stratum a row (N,)."""
+    fold = np.full(len(strata), -1)
+    with warnings.catch_warnings():  # rare classes are told by `balance`
+        warnings.simplefilter("ignore", UserWarning)
+        splitter = SPLITTERS[scheme, groups is not None]
+        made = splitter(n_splits=config.count, shuffle=True, random_state=config.seed)
+        for number, (_, rows) in enumerate(made.split(strata, strata, groups)):
+            fold[rows] = number
+    return fold
+
+
+def _scheme(strata: np.ndarray, config: FoldsConfig, grouped: bool) -> str:
     """What the scheme means for these rows; where every class has fewer rows than folds nothing can be stratified."""
-    if config.scheme == "plain" or np.bincount(competition.targets).max() < config.count:
+    most = strata.sum(0).max() if strata.ndim > 1 else np.bincount(strata).max()
+    if config.scheme == "plain" or most < config.count:
         return "plain"
     return "stratified_group" if grouped else "stratified"
 
 
-def _none_empty(fold: np.ndarray, groups: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+def _none_empty(fold: np.ndarray, groups: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
     """The folds (N,) without an empty one, which `StratifiedGroupKFold` may leave where there are few groups.
 
     Each empty fold gets a group of the fold with the most groups: the one that leaves classes spread most evenly.
@@ -69,8 +80,11 @@ def _none_empty(fold: np.ndarray, groups: np.ndarray, targets: np.ndarray, count
     names, group = np.unique(groups, return_inverse=True)
     of_group = np.zeros(len(names), dtype=fold.dtype)
     of_group[group] = fold
-    rows = np.zeros((len(names), targets.max() + 1))
-    np.add.at(rows, (group, targets), 1)
+    rows = np.zeros((len(names), strata.shape[1] if strata.ndim > 1 else strata.max() + 1))
+    if strata.ndim > 1:
+        np.add.at(rows, group, strata)
+    else:
+        np.add.at(rows, (group, strata), 1)
     for empty in np.setdiff1d(np.arange(count), of_group):
         fullest = np.bincount(of_group, minlength=count).argmax()
 

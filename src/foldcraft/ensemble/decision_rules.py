@@ -232,9 +232,7 @@ def _biases(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric:
     return ClassBias(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Argmax()
 
 
-def _head_rules(
-    log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace
-) -> Rule:
+def _head_rules(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace) -> Rule:
     if metric.name not in ("macro_f1", "macro_recall"):
         return Argmax()
     own = get("macro_f1" if metric.name == "macro_f1" else "balanced_accuracy")
@@ -245,9 +243,7 @@ def _head_rules(
     return Argmax() if all(isinstance(rule, Argmax) for rule in rules) else HeadRules(tuple(space.slices), tuple(rules))
 
 
-def _label_thresholds(
-    log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space
-) -> Rule:
+def _label_thresholds(log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
     """A threshold a label where the metric is a mean over labels, else one for all."""
     if metric.name == "macro_f1":
         cuts = [_label_cut(odds, label, units) for odds, label in zip(log_odds.T, truth.T, strict=True)]

@@ -157,7 +157,9 @@ class _Judge:
 
     def blended(self, folds: Sequence[int]) -> np.ndarray:
         """The mean of what all members predict."""
-        return self.space.pooled(np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all]))
+        return self.space.pooled(
+            np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all])
+        )
 
     def best(self, seen: Sequence[int]) -> Chosen:
         """The experiment with the least log-loss on those folds."""

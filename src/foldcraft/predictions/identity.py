@@ -29,6 +29,7 @@ class Identity:
         folds: of which row is in which fold.
         classes: their names, in order.
         by_alphabet: that order is the one that all older folds were trained in.
+        target: of its kind, heads and row weights, where it is more than one label a row, each counting alike.
     """
 
     config: Config = field(repr=False)
@@ -38,6 +39,7 @@ class Identity:
     folds: str
     classes: tuple[str, ...]
     by_alphabet: bool
+    target: tuple[Any, ...] = ()
     _teachers: dict[int, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -45,7 +47,8 @@ class Identity:
         """That of an experiment with these settings on these data; `soup` is what it is the mean of, if it is one."""
         names, by_alphabet = data.classes.names, data.classes.are_by_alphabet
         digest = config.training_fingerprint(soup)
-        return cls(config, digest, data.fingerprint, data.test_fingerprint, folds.fingerprint, names, by_alphabet)
+        made_for = (data.fingerprint, data.test_fingerprint, folds.fingerprint)
+        return cls(config, digest, *made_for, names, by_alphabet, tuple(data.learned_identity))
 
     def teachers(self, fold: int) -> dict[str, str]:
         """Fingerprint of each teacher's model of that fold, by name; what was found first stays, until all is done.
@@ -66,6 +69,8 @@ class Identity:
         parts: list[Any] = [self.settings, self.data, self.folds, fold]
         if not self.by_alphabet:
             parts.append(list(self.classes))
+        if self.target:
+            parts.append(list(self.target))
         taught = self.teachers(fold)
         return fingerprint.of_values([*parts, taught] if taught else parts)
 

@@ -114,7 +114,9 @@ def write(path: Path, predictions: Predictions) -> None:
     flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
     prefix = COLUMN[predictions.origin.form]
     columns |= {f"{prefix}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
-    origin = json.dumps(predictions.origin.to_json() | ({BASELINE: predictions.baseline} if predictions.baseline else {}))
+    origin = json.dumps(
+        predictions.origin.to_json() | ({BASELINE: predictions.baseline} if predictions.baseline else {})
+    )
     metadata = {"foldcraft": origin, checksums.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
     table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
@@ -207,4 +209,3 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
     log_probs = parts[0].origin.space.pooled(np.stack([part.of_views(views) for part in parts]))
     baseline = tuple(dict.fromkeys(row for part in parts for row in part.baseline))
     return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1), baseline)
-

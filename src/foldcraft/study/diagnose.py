@@ -16,8 +16,8 @@ from foldcraft.common.config import ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
 from foldcraft.data.loader import PlainImages
-from foldcraft.metrics import calibration
-from foldcraft.metrics.gain import Gain, gain_in_log_loss, gain_in_score
+from foldcraft.data.targets.target import Target
+from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
@@ -27,7 +27,6 @@ from foldcraft.predictions import linear_probe
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, load_or_compute
 from foldcraft.predictions.linear_probe import Prepared, Probe, Rows
-from foldcraft.predictions.store import log_mean
 from foldcraft.training import initialization
 from foldcraft.training.initialization import SourceNet
 
@@ -144,8 +143,8 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         metric=data.metric.name,
         rows=len(data.targets),
         groups=len(set(data.units.tolist())),
-        images_per_class=_per_class(data.targets, np.arange(len(data.targets)), data.classes.names),
-        groups_per_class=_per_class(data.targets, data.units, data.classes.names),
+        images_per_class=_per_class(data.target, np.arange(len(data.targets))),
+        groups_per_class=_per_class(data.target, data.units),
         nets=[best, *ranked[1:]],
         pool=chosen,
         pool_scores=pool_scores,
@@ -157,15 +156,18 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     )
 
 
-def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    return {name: len(set(units[targets == k].tolist())) for k, name in enumerate(names)}
+def _per_class(target: Target, units: np.ndarray) -> dict[str, int]:
+    """How many units have a class or label, or a value that is known."""
+    matrix = target.space.matrix(target.truth)
+    there = ~np.isnan(matrix) if target.space.form == "values" else matrix > 0
+    return {name: len(set(units[own].tolist())) for name, own in zip(target.space.names, there.T, strict=True)}
 
 
 def _source(experiment: Experiment) -> SourceNet:
     """The net of a config, as a linear probe takes its features."""
     mode = experiment.config.finetune.model_copy(update={"mode": "linear_probe"})
     config = experiment.config.model_copy(update={"finetune": mode})
-    return SourceNet(*initialization.fresh_net(config, len(experiment.competition.classes)), config)
+    return SourceNet(*initialization.fresh_net(config, experiment.competition.target.outputs), config)
 
 
 class _Table:
@@ -173,8 +175,8 @@ class _Table:
 
     def __init__(self, experiments: Sequence[Experiment], callback: Callback) -> None:
         self.experiment, self.callback = experiments[0], callback
-        self.truth, self.fold = self.experiment.competition.targets, self.experiment.folds.fold
-        self.units, self.metric = self.experiment.competition.units, self.experiment.competition.metric
+        self.data, self.fold = self.experiment.competition, self.experiment.folds.fold
+        self.target, self.units, self.strata = self.data.target, self.data.units, self.data.target.strata
         self.sources = sources = [_source(experiment) for experiment in experiments]
         self.sizes = sources[0].config.probe_sizes
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
@@ -190,32 +192,40 @@ class _Table:
 
     def rows(self, k: int, usable: np.ndarray | None = None) -> Rows:
         """What a probe on the features of one backbone learns from."""
-        features, classes = self.plain[k], len(self.experiment.competition.classes)
-        return Rows(self.nets[k].stages, [features], features, self.truth, self.fold, classes, usable)
+        features, target = self.plain[k], self.target
+        learned = (target.learned, self.fold, target.learned_space)
+        return Rows(self.nets[k].stages, [features], features, *learned, usable, self.data.weights)
 
     def solve(
         self, k: int, usable: np.ndarray | None = None, prepared: Prepared | None = None, **settings: object
-    ) -> Probe:
-        """A solved probe on the features of one backbone."""
-        return linear_probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
+    ) -> np.ndarray:
+        """Out-of-fold predictions (N, W) of a probe on the features of one backbone."""
+        solved = linear_probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
+        return self.target.from_learned(solved.log_probs)
 
-    def score(self, log_probs: np.ndarray) -> float:
-        return self.metric(self.truth, np.exp(log_probs))
+    def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
+        """In the metric, of predictions (N, W) of all rows or of some."""
+        return self.data.score(predicted, rows)
 
-    def better(self, a: np.ndarray, b: np.ndarray) -> Gain:
-        return gain_in_score(self.metric, self.truth, np.exp(a), np.exp(b), self.units)
+    def better(self, a: np.ndarray, b: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Gain:
+        """How much better predictions (N, W) of all rows, or of some, score."""
+        scored, weights = self.data.space.scored, self.data.score_weights
+        own = None if weights is None else weights[rows]
+        judged = (scored(a), scored(b), self.units[rows])
+        return gain_in_score(self.data.metric, self.data.targets[rows], *judged, row_weights=own)
 
     def net_score(self, k: int) -> NetScore:
         net, rows = self.nets[k], self.rows(k)
         with self.callback.progress(f"probes on {net.name}", 3) as advance:
             prepared = linear_probe.prepare(rows, ProbeConfig())
-            every = self.solve(k, prepared=prepared).log_probs
+            every = self.solve(k, prepared=prepared)
             advance(1)
-            last = self.solve(k, stages="last").log_probs
+            last = self.solve(k, stages="last")
             advance(1)
-            neighbours = neighbour_log_probs(prepared.products_of(rows), self.truth, self.fold)
+            neighbours = neighbour_predictions(prepared.products_of(rows), self.target, self.fold)
             advance(1)
-        low, high = bootstrap_interval(self.metric, self.truth, np.exp(every), self.units, repeats=200)
+        judged = (self.data.metric, self.data.targets, self.data.space.scored(every), self.units)
+        low, high = bootstrap_interval(*judged, repeats=200, row_weights=self.data.score_weights)
         return NetScore(
             name=net.name,
             score=self.score(every),
@@ -236,7 +246,7 @@ class _Table:
         with self.callback.progress(f"each stage of {self.nets[k].name}", len(names)) as advance:
             scores = {}
             for name in names:
-                scores[name] = self.score(self.solve(k, stages=[name], strengths=STAGE_STRENGTHS).log_probs)
+                scores[name] = self.score(self.solve(k, stages=[name], strengths=STAGE_STRENGTHS))
                 advance(1)
         return scores
 
@@ -253,8 +263,8 @@ class _Table:
         halves = []
         prepared = linear_probe.prepare(self.rows(k), ProbeConfig())
         for share in SHARES[:-1]:
-            for kept in draws(self.units, self.truth, self.fold, share):
-                log_probs = self.solve(k, kept, prepared).log_probs
+            for kept in draws(self.units, self.strata, self.fold, share):
+                log_probs = self.solve(k, kept, prepared)
                 scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
         scores[1.0] = [self.score(full)]
@@ -274,14 +284,15 @@ class _Table:
         """What views do to the probe of one backbone, and what averaging in the mirror image gains in log-loss."""
         kept = self._some_rows()
         plain = self.plain[k][kept]
-        before = self._seen_also(k, kept, [plain]).log_probs
+        before = self.target.from_learned(self._seen_also(k, kept, [plain]).log_probs)
         effects: dict[str, ViewEffect] = {}
         for view, features in self._looks(k, kept, VIEWS):
             effects[view] = self._effect(k, view, kept, features, before)
             if view == "hflip":
                 mean = np.mean([plain, features], axis=0, dtype=np.float32).astype(np.float16)
-                both = self._seen_also(k, kept, [mean]).log_probs
-                mirror = gain_in_log_loss(self.truth[kept], both, before, self.units[kept])
+                both = self.target.from_learned(self._seen_also(k, kept, [mean]).log_probs)
+                truth, units = self.data.targets[kept], self.units[kept]
+                mirror = gain_in_loss(self.data.space, truth, both, before, units)
         if effects["hflip"].keeps_label and effects["vflip"].keeps_label:
             for view, features in self._looks(k, kept, TURNS):
                 effects[view] = self._effect(k, view, kept, features, before)
@@ -294,72 +305,77 @@ class _Table:
 
     def _some_rows(self) -> np.ndarray:
         """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
-        share = MOST_FOR_VIEWS / len(self.truth)
-        if share >= 1:
-            return np.ones(len(self.truth), bool)
-        return next(draws(self.units, self.truth, self.fold, share), np.ones(len(self.truth), bool))
+        share, every = MOST_FOR_VIEWS / len(self.fold), np.ones(len(self.fold), bool)
+        return every if share >= 1 else next(draws(self.units, self.strata, self.fold, share), every)
 
     def _seen_also(self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray]) -> Probe:
         """A probe on some rows; plain ones come first in what is learned."""
-        classes = len(self.experiment.competition.classes)
         fold = np.unique(self.fold[kept], return_inverse=True)[1]
-        rows = Rows(self.nets[k].stages, learned, learned[0], self.truth[kept], fold, classes)
+        target = self.target.at(kept)
+        rows = Rows(self.nets[k].stages, learned, learned[0], target.learned, fold, target.learned_space)
         return linear_probe.solve(rows, ProbeConfig())
 
     def _effect(self, k: int, view: str, kept: np.ndarray, features: np.ndarray, before: np.ndarray) -> ViewEffect:
-        truth, units = self.truth[kept], self.units[kept]
-
-        def better(a: np.ndarray, b: np.ndarray) -> Gain:
-            return gain_in_score(self.metric, truth, np.exp(a), np.exp(b), units)
-
+        rows = np.flatnonzero(kept)
         solved = self._seen_also(k, kept, [self.plain[k][kept], features])
-        judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1])
-        plain, looked_at = better(solved.log_probs, before), better(judged, solved.log_probs)
+        on_plain = self.target.from_learned(solved.log_probs)
+        judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1], self.target)
+        plain, looked_at = self.better(on_plain, before, rows), self.better(judged, on_plain, rows)
         keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
-        return ViewEffect(view, plain, self.metric(truth, np.exp(judged)), keeps)
+        return ViewEffect(view, plain, self.score(judged, rows), keeps)
 
 
-def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Log-probabilities (N, K) of every row by the head of its own fold."""
-    parts = {k: solved.predict(k, [features[fold == k]])[0] for k in range(len(solved.folds))}
+def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray, target: Target) -> np.ndarray:
+    """Predictions (N, W) of every row by the head of its own fold."""
+    outputs = {k: solved.outputs(k, [features[fold == k]])[0] for k in range(len(solved.folds))}
+    parts = {k: target.predictions(one).numpy() for k, one in outputs.items()}
     log_probs = np.empty((len(fold), parts[0].shape[1]), np.float32)
     for k, part in parts.items():
         log_probs[fold == k] = part
     return log_probs
 
 
-def draws(units: np.ndarray, targets: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
+def draws(units: np.ndarray, strata: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
     """Masks (N,) of a share of the groups, three where so many are found that leave every fold rows to learn from."""
-    tried = (some_groups(units, targets, share, seed) for seed in range(TRIES))
+    tried = (some_groups(units, strata, share, seed) for seed in range(TRIES))
     usable = (kept for kept in tried if all(kept[fold != k].any() for k in np.unique(fold)))
     return itertools.islice(usable, REPEATS)
 
 
-def some_groups(units: np.ndarray, targets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A mask (N,) of the rows of a share of the groups; the same share of each class's groups, one at the least."""
+def some_groups(units: np.ndarray, strata: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A mask (N,) of the rows of a share of the groups; the same share of each class's groups, one at the least.
+
+    Args:
+        strata: of each row (N,), or several of 0 and 1 (N, L), of which the sets are strata.
+    """
     chosen: set[str] = set()
-    for label in np.unique(targets):
-        there = np.unique(units[targets == label])
+    stratum = np.unique(strata, axis=0, return_inverse=True)[1].ravel()
+    for label in np.unique(stratum):
+        there = np.unique(units[stratum == label])
         drawn = sorted(there.tolist(), key=lambda unit: seed_from("share", seed, str(unit)))
         chosen |= set(drawn[: max(1, round(share * len(drawn)))])
     return np.isin(units, list(chosen))
 
 
-def neighbour_log_probs(products: np.ndarray, targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Log of the smoothed share of each class among the ten nearest rows of the other folds, by cosine (N, K).
+def neighbour_predictions(products: np.ndarray, target: Target, fold: np.ndarray) -> np.ndarray:
+    """Predictions (N, W) from the ten nearest rows of the other folds, by cosine: smoothed shares, or mean values.
 
     Args:
         products: of standardised rows with each other (N, N).
     """
     length = np.sqrt(products.diagonal().clip(1e-12))
     cosine = torch.from_numpy(products / length / length[:, None])
-    votes = np.zeros((len(targets), int(targets.max()) + 1))
+    space, matrix = target.space, np.nan_to_num(target.space.matrix(target.truth))
+    votes, count = np.zeros(matrix.shape), 0.0
     for k in range(fold.max() + 1):
         valid, train = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         near = cosine[np.ix_(valid, train)].topk(min(NEIGHBOURS, len(train)), dim=1).indices.numpy()
         for column in range(near.shape[1]):
-            votes[valid, targets[train[near[:, column]]]] += 1 - column * 1e-3  # the nearer wins a draw
-    return np.log((votes + 0.1) / (votes + 0.1).sum(1, keepdims=True))
+            votes[valid] += matrix[train[near[:, column]]] * (1 - column * 1e-3)  # the nearer wins a draw
+        count = sum(1 - column * 1e-3 for column in range(near.shape[1]))
+    if space.form == "values":
+        return votes / count * space.scale + space.centre
+    return space.of_shares((votes + 0.1) / (count + 0.1 * (matrix.shape[1] if space.form == "classes" else 2)))
 
 
 def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[float]]:
@@ -367,14 +383,15 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
 
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """
-    calibrated = {net.name: calibration.calibrated(net.log_probs, table.truth) for net in ranked}
+    space, truth = table.data.space, table.data.targets
+    calibrated = {net.name: space.calibrated(net.log_probs, truth) for net in ranked}
     chosen: list[str] = []
     scores: list[float] = []
     best = np.inf
     while len(chosen) < len(calibrated):
         left = [name for name in calibrated if name not in chosen]
-        blends = {name: log_mean(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
-        losses = {name: calibration.log_loss(blend, table.truth) for name, blend in blends.items()}
+        blends = {name: space.pooled(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
+        losses = {name: space.loss(blend, truth) for name, blend in blends.items()}
         name = min(losses, key=lambda one: losses[one])
         if losses[name] >= best and len(chosen) >= FEWEST:
             break

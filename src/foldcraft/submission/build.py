@@ -18,7 +18,6 @@ from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.predictions.store import is_normalised
 from foldcraft.submission import ledger, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
@@ -40,7 +39,7 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     """
     sample, key = competition.sample, competition.id_column
     _check_rows(sample[key].tolist(), ids.tolist())
-    if not is_normalised(log_probs):
+    if not competition.space.is_valid(log_probs):
         raise FoldcraftError("predictions hold NaN or do not sum to one", "submission")
     ordered = log_probs[positions(ids, sample[key].to_numpy())]
     answers = [column for column in sample.columns if column != key]

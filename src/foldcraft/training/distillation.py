@@ -188,9 +188,7 @@ def distillation_targets(
     return DistillationTargets(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
 
 
-def _confident(
-    space: Space, predicted: np.ndarray, wanted: DistillConfig, unreadable: Collection[int]
-) -> np.ndarray:
+def _confident(space: Space, predicted: np.ndarray, wanted: DistillConfig, unreadable: Collection[int]) -> np.ndarray:
     """Rows (M,) of the test images whose likeliest class has the wanted probability, before any temperature."""
     if not len(predicted):
         return np.arange(0)

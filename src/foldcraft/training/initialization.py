@@ -180,7 +180,8 @@ def solve_probe(
     views = list(dict.fromkeys([*learned, "identity", *(experiment.config.tta.views if is_whole else [])]))
     wanted = seen.wanted("train", start.train, views)
     key = [str(item.file(seen.folder)) for item in wanted]
-    key += [experiment.competition.fingerprint, experiment.folds.fingerprint, settings.model_dump(), imbalance]
+    data = experiment.competition
+    key += [data.fingerprint, data.learned_identity, experiment.folds.fingerprint, settings.model_dump(), imbalance]
     digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
         found = dict(zip(views, seen.of("train", start.train, views), strict=True))

@@ -144,9 +144,7 @@ class ValueLoss(TrainingLoss):
         raise NotImplementedError("values have no divergence; settings that ask for it are refused before")
 
 
-def training_loss(
-    space: Space, truth: np.ndarray, imbalance: str, label_smoothing: float, device: str
-) -> TrainingLoss:
+def training_loss(space: Space, truth: np.ndarray, imbalance: str, label_smoothing: float, device: str) -> TrainingLoss:
     """The loss that the settings of these names ask for.
 
     Args:

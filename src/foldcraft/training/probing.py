@@ -27,6 +27,7 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
     net.set_head(head.head)
     train, test = initialization.features_of(experiment, start, callback)
     held_out = experiment.folds.valid_rows(folder.fold)
+    own = [[part[held_out] for part in view] for view in train]
     return Outcome(
         weights=net.state_dict(),
         blueprint=replace(
@@ -42,7 +43,7 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
         images=start.test,
         epochs=0,
         seconds=time.perf_counter() - began,
-        oof=target.predictions(solved.outputs(folder.fold, [[part[held_out] for part in view] for view in train])).numpy(),
+        oof=target.predictions(solved.outputs(folder.fold, own)).numpy(),
         test=target.predictions(solved.outputs(folder.fold, test)).numpy(),
         about={"probe": {"strength": head.strength, "stages": solved.stages}},
     )

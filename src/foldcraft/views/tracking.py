@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, experiment_folder

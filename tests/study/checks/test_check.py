@@ -206,7 +206,7 @@ def labels_shuffled(patch: pytest.MonkeyPatch) -> None:
 
     def careless(settings: config.Config, *more: object) -> competition.Competition:
         data = read(settings, *more)
-        return replace(data, targets=np.random.default_rng(0).permutation(data.targets))
+        return replace(data, target=data.target.with_truth(np.random.default_rng(0).permutation(data.targets)))
 
     patch.setattr(competition, "read", careless)
 

@@ -256,7 +256,8 @@ def _numbers(cells: pd.Series, name: str, path: Path) -> np.ndarray:
 
 def _bad_cells(cells: pd.Series, wrong: np.ndarray, name: str, path: Path, wanted: str) -> FoldcraftError:
     row = int(np.flatnonzero(wrong)[0])
-    what = f"{int(wrong.sum())} cells of column {name!r} are not {wanted}; line {row + 2}: {shorten(cells.iloc[row], 40)!r}"
+    where = f"line {row + 2}: {shorten(cells.iloc[row], 40)!r}"
+    what = f"{int(wrong.sum())} cells of column {name!r} are not {wanted}; {where}"
     return FoldcraftError(what, path, "mend the cells or the settings of competition.target")
 
 

@@ -86,6 +86,15 @@ class Regression(Target):
         return cls(columns, ValueSpace.of(columns, truth), truth, low, high)
 
     @property
+    def of_totals(self) -> list[str]:
+        """What `totals` are of."""
+        return [f"{name}, mean" for name in self.columns]
+
+    def totals(self, rows: np.ndarray) -> list[object]:
+        """The mean of each column in some rows."""
+        return [f"{mean:.4g}" for mean in np.nanmean(self.truth[rows], axis=0)]
+
+    @property
     def identity(self) -> list[object]:
         space = self.space
         return [*super().identity, space.centre.tolist(), space.scale.tolist()]

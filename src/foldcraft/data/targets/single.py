@@ -141,9 +141,7 @@ class WithAuxiliary(Target):
     more: np.ndarray
 
     @classmethod
-    def of(
-        cls, main: Target, names: tuple[str, ...], classes: tuple[Classes, ...], more: np.ndarray
-    ) -> WithAuxiliary:
+    def of(cls, main: Target, names: tuple[str, ...], classes: tuple[Classes, ...], more: np.ndarray) -> WithAuxiliary:
         """Add columns to a target."""
         return cls(main.columns, main.space, main.truth, main, names, classes, more)
 

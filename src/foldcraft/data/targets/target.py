@@ -70,6 +70,15 @@ class Target:
         return self.truth
 
     @property
+    def of_totals(self) -> list[str]:
+        """What `totals` are of."""
+        return list(self.space.names)
+
+    def totals(self, rows: np.ndarray) -> list[object]:
+        """How much of each class or label some rows have."""
+        return np.nan_to_num(self.space.matrix(self.truth[rows])).sum(0).astype(np.int64).tolist()
+
+    @property
     def written(self) -> list[str]:
         """The truth of each row as text; the fingerprint of the data is made from it."""
         cells = self.truth.reshape(len(self.truth), -1).tolist()
@@ -95,11 +104,6 @@ class Target:
     def with_truth(self, truth: np.ndarray) -> Target:
         """The same with another truth."""
         return replace(self, truth=truth)
-
-
-def rarest_value(strata: np.ndarray) -> int:
-    """How many rows the rarest stratum has."""
-    return int(np.bincount(strata)[np.unique(strata)].min())
 
 
 def text_of(values: Sequence[float]) -> list[str]:

@@ -18,7 +18,6 @@ from foldcraft.predictions import linear_probe, oof
 from foldcraft.predictions.experiment import Experiment, scaled, with_scale
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.feature_cache import load_or_compute as gather_features
-from foldcraft.predictions.store import log_mean
 from foldcraft.study.audit import (
     duplicate_issues,
     file_issues,
@@ -180,12 +179,11 @@ def _subjects(found: Audit, seen: Seen) -> None:
 
 
 def probe_log_probs(seen: Seen) -> np.ndarray:
-    """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, K)."""
-    data, every = seen.experiment.competition, seen.train
-    rows = linear_probe.Rows(
-        seen.net.stages, [every], every, data.targets, seen.experiment.folds.fold, len(data.classes)
-    )
-    return linear_probe.solve(rows, ProbeConfig()).log_probs
+    """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, W)."""
+    target, every = seen.experiment.competition.target, seen.train
+    learned = (target.learned, seen.experiment.folds.fold, target.learned_space)
+    rows = linear_probe.Rows(seen.net.stages, [every], every, *learned)
+    return target.from_learned(linear_probe.solve(rows, ProbeConfig()).log_probs)
 
 
 def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Callback) -> None:
@@ -198,7 +196,7 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
     finished, left_out = oof.load_complete(config, data)
     found.skipped += [f"predictions: {reason}" for reason in left_out]
     if finished:
-        log_probs = log_mean(np.stack(list(finished.values())))
+        log_probs = data.space.pooled(np.stack(list(finished.values())))
         judge = f"the predictions of {', '.join(finished)}"
     elif seen:
         callback.say("no finished experiment yet: labels are judged by a probe on frozen features")

@@ -8,7 +8,6 @@ import torchvision.models as tv
 from timm.data import resolve_data_config
 from torch import nn
 
-from foldcraft.metrics.calibration import log_loss
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
 from foldcraft.predictions.inference import InferenceModel, predict, sweep
@@ -25,8 +24,9 @@ def repeatable(subject: Subject) -> CheckResult:
     """Asked twice, the saved net says the same, bit for bit."""
     rows = subject.some_rows(SOME)
     first, second = (predict([subject.saved], rows)[0] for _ in range(2))
-    apart = float(np.abs(np.exp(first) - np.exp(second)).max())
-    number = f"probabilities differ by {apart:.2g} between two times (wanted: 0)"
+    scored = subject.competition.space.scored
+    apart = float(np.abs(scored(first) - scored(second)).max())
+    number = f"predictions differ by {apart:.2g} between two times (wanted: 0)"
     hint = "put the net into evaluation mode (model.eval()) where it is loaded"
     return verdict(np.array_equal(first, second), number, hint, apart=apart)
 
@@ -48,7 +48,7 @@ def judged_alike(subject: Subject) -> CheckResult:
     """The saved file predicts what training validated."""
     short = subject.short_run
     truth = subject.competition.targets[subject.experiment.folds.valid_rows(0)]
-    again = log_loss(short.predicted.log_probs[0], truth)
+    again = subject.competition.space.loss(short.predicted.log_probs[0], truth)
     apart = abs(again - short.validated)
     bound = LOSS_APART[short.model.hardware.precision] if subject.trains else 0.02
     number = f"loss {short.validated:.5f} in training, {again:.5f} from the saved file (wanted: within {bound:g})"

@@ -4,7 +4,6 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.models import finetune
@@ -12,6 +11,7 @@ from foldcraft.models.backbones import head_names
 from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.result import CheckResult, noted, verdict
 from foldcraft.study.checks.subject import Subject
+from foldcraft.training.losses import TrainingLoss, training_loss
 
 FEW_IMAGES = 4
 ON_SIMPLEX = 5e-3  # how far from one a row of probabilities may add up to, in 16 bits too
@@ -47,15 +47,18 @@ def logits(subject: Subject) -> CheckResult:
 def leaks(subject: Subject) -> CheckResult:
     """The loss of one image does not depend on another image of the batch."""
     images = _prepared(subject)
-    targets = torch.from_numpy(subject.competition.targets[subject.some_rows(FEW_IMAGES)]).to(images.device)
-    when = {"when judged": _leak(_saved(subject), images, targets)}
+    target, rows = subject.competition.target, subject.some_rows(FEW_IMAGES)
+    truth = target.learned[rows]
+    targets = torch.from_numpy(truth if truth.ndim == 1 else target.learned_space.matrix(truth)).to(images.device)
+    loss = training_loss(target.learned_space, truth, "none", 0.0, str(images.device))
+    when = {"when judged": _leak(_saved(subject), images, targets, loss)}
     why = ""
     if subject.trains:
         trainer = subject.trainer(subject.as_is, machine={"workers": 0})
         net = trainer.bare_model
-        when["of the net that is trained, when judged"] = _leak(net.eval(), images, targets)
+        when["of the net that is trained, when judged"] = _leak(net.eval(), images, targets, loss)
         finetune.train_mode(net, trainer.config.finetune)
-        learned = _leak(net, images, targets)
+        learned = _leak(net, images, targets, loss)
         if any(isinstance(module, _BatchNorm) and module.training for module in net.modules()):
             why = f"; {learned:.1g} in training, by BatchNorm's statistics, as finetune.batchnorm=train wants"
         else:
@@ -66,13 +69,13 @@ def leaks(subject: Subject) -> CheckResult:
     return verdict(when[worst] <= LEAK, number, hint, **{name.replace(" ", "_"): value for name, value in when.items()})
 
 
-def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> float:
+def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor, loss: TrainingLoss) -> float:
     """The largest gradient that one image's loss has in other images, over the largest in its own."""
     torch.manual_seed(0)
     seen = images.clone().requires_grad_()
     one = len(images) // 2
-    loss = F.cross_entropy(forward(net, Inputs(seen))[one : one + 1], targets[one : one + 1])
-    (gradient,) = torch.autograd.grad(loss, seen)
+    own_loss = loss(forward(net, Inputs(seen))[one : one + 1], targets[one : one + 1])
+    (gradient,) = torch.autograd.grad(own_loss, seen)
     size = gradient.abs().flatten(1).amax(1)
     own = float(size[one])
     others = float(torch.cat([size[:one], size[one + 1 :]]).max())

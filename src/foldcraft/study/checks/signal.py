@@ -55,7 +55,8 @@ def features(subject: Subject) -> Features:
 
 def _solve(subject: Subject, learned: list[np.ndarray], targets: np.ndarray) -> Probe:
     net, split = features(subject).net, subject.experiment.folds
-    rows = Rows(net.stages, learned, learned[0], targets, split.fold, len(subject.competition.classes))
+    target = subject.competition.target.with_truth(targets)
+    rows = Rows(net.stages, learned, learned[0], target.learned, split.fold, target.learned_space)
     return linear_probe.solve(rows, ProbeConfig())
 
 
@@ -133,7 +134,9 @@ def labels_survive(subject: Subject) -> CheckResult:
     truth, found = subject.competition.targets, features(subject)
     solved = _solve(subject, [found.plain, found.draws[0]], truth)
     plain = solved.log_probs.argmax(1) == truth
-    drawn = each_fold(solved, found.draws[1], subject.experiment.folds.fold).argmax(1) == truth
+    drawn = (
+        each_fold(solved, found.draws[1], subject.experiment.folds.fold, subject.competition.target).argmax(1) == truth
+    )
     chance = np.bincount(truth).max() / len(truth)
     if plain.mean() <= chance + SURE * (chance * (1 - chance) / len(truth)) ** 0.5:
         return not_applicable("a probe knows plain images no better than by guessing, so nothing can be lost")

@@ -15,7 +15,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
-from foldcraft.metrics.calibration import log_loss
+from foldcraft.data.targets.target import Target
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
@@ -155,7 +155,7 @@ class Subject:
     def some_rows(self, count: int) -> np.ndarray:
         """Training rows of the fold, all classes alike as far as they go."""
         rows = self.experiment.folds.train_rows(FOLD)
-        order = _spread(self.competition.targets[rows], share_alike=True)
+        order = _spread(_stratum(self.competition.target)[rows], share_alike=True)
         return np.sort(rows[order[:count]])
 
     @cached_property
@@ -202,7 +202,7 @@ class Subject:
         views = tuple(self.experiment.config.tta.views[:1])
         known = store.read(FoldFolder.of(self.experiment.config, FOLD).oof).of_views(views)[0]
         truth = self.competition.targets[self.experiment.folds.valid_rows(FOLD)]
-        return ShortRun(*self._read_again(views), log_loss(known, truth), [], frozenset())
+        return ShortRun(*self._read_again(views), self.competition.space.loss(known, truth), [], frozenset())
 
     def _read_again(self, views: tuple[str, ...]) -> tuple[FoldModel, Predictions]:
         """The saved model as inference has it, and what it says of its fold's rows."""
@@ -245,12 +245,14 @@ def _settled(config: Config, folder: Path) -> Config:
 def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     """The experiment on `most` of its training rows, each class and fold in its share, and a few test rows."""
     data, split = experiment.competition, experiment.folds
-    order = _spread(data.targets * split.count + split.fold, share_alike=False)
+    order = _spread(_stratum(data.target) * split.count + split.fold, share_alike=False)
     rows = np.sort(order[:most])
     fewer = replace(
         data,
         train_ids=data.train_ids[rows],
-        targets=data.targets[rows],
+        target=data.target.at(rows),
+        weights=None if data.weights is None else data.weights[rows],
+        score_weights=None if data.score_weights is None else data.score_weights[rows],
         groups=None if data.groups is None else data.groups[rows],
         train_paths=tuple(data.train_paths[row] for row in rows),
         test_ids=data.test_ids[:TEST_ROWS],
@@ -260,6 +262,12 @@ def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     return Experiment(
         config, fewer, Folds(fewer.train_ids, fold, split.count, split.scheme, split.seed, fewer.fingerprint)
     )
+
+
+def _stratum(target: Target) -> np.ndarray:
+    """One number a row (N,): the class, the bin of values, or the set of labels."""
+    strata = target.strata
+    return strata if strata.ndim == 1 else np.unique(strata, axis=0, return_inverse=True)[1].ravel()
 
 
 def _spread(cells: np.ndarray, share_alike: bool) -> np.ndarray:

@@ -39,7 +39,7 @@ def first_loss(subject: Subject) -> CheckResult:
     )
     finetune.train_mode(trainer.bare_model, trainer.config.finetune)
     measured, guessed = [], []
-    counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.classes)
+    counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.target.outputs)
     with torch.no_grad():
         for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
             logits = forward(trainer.model, Inputs(trainer.prepare(batch.images)))
