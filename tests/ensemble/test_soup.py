@@ -184,7 +184,9 @@ def invented(candidates: SoupCandidates, strength: dict[tuple[int, ...], float])
 def with_labels(candidates: SoupCandidates, targets: np.ndarray) -> SoupCandidates:
     """The candidates with other labels and the same predictions."""
     first = candidates.members[0]
-    experiment = replace(first.experiment, competition=replace(first.experiment.competition, targets=targets))
+    data = first.experiment.competition
+    relabelled = replace(data, target=data.target.with_truth(targets))
+    experiment = replace(first.experiment, competition=relabelled)
     return replace(candidates, members=(replace(first, experiment=experiment), *candidates.members[1:]))
 
 
