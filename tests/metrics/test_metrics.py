@@ -17,10 +17,38 @@ from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import METRICS
 
 
-def kappa(truth: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
+def kappa(
+    truth: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    weights: np.ndarray | None = None,
+    cost: str | None = "quadratic",
+) -> float:
     if np.array_equal(truth, labels):
         return 1.0  # where there is one class only, scikit-learn divides zero by zero
-    return sk.cohen_kappa_score(truth, labels, labels=range(classes), weights="quadratic", sample_weight=weights)
+    return sk.cohen_kappa_score(truth, labels, labels=range(classes), weights=cost, sample_weight=weights)
+
+
+def host_partial_auc(truth: np.ndarray, probabilities: np.ndarray, min_tpr: float = 0.8) -> float:
+    """As ISIC 2024 had it: classes and scores turned round, the curve cut at a false positive rate of 1 - min_tpr."""
+    fpr, tpr, _ = sk.roc_curve(1 - truth, -probabilities[:, 1])
+    stop = np.searchsorted(fpr, 1 - min_tpr, "right")
+    last = np.interp(1 - min_tpr, fpr[stop - 1 : stop + 1], tpr[stop - 1 : stop + 1])
+    return sk.auc(np.append(fpr[:stop], 1 - min_tpr), np.append(tpr[:stop], last))
+
+
+def host_weighted_log_loss(truth: np.ndarray, probabilities: np.ndarray, weights: dict[int, float]) -> float:
+    """As PLAsTiCC had it: each class's mean, times its weight, over the sum of the weights."""
+    met = [k for k in range(probabilities.shape[1]) if (truth == k).any()]
+    losses = [-np.log(probabilities[truth == k, k]).mean() for k in met]
+    return np.average(losses, weights=[weights.get(k, 1) for k in met])
+
+
+def host_pf1(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """As RSNA 2022 had it: from probabilistic precision and recall."""
+    found, wrong = probabilities[truth == 1, 1].sum(), probabilities[truth == 0, 1].sum()
+    precision, recall = found / (found + wrong), found / max((truth == 1).sum(), 1)
+    return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
 
 LABEL_REFERENCES = {
@@ -34,6 +62,12 @@ LABEL_REFERENCES = {
     "accuracy": lambda truth, said, k, w=None: sk.accuracy_score(truth, said, sample_weight=w),
     "balanced_accuracy": lambda truth, said, k, w=None: sk.balanced_accuracy_score(truth, said, sample_weight=w),
     "qwk": kappa,
+    "cohen_kappa": lambda truth, said, k, w=None: kappa(truth, said, k, w, cost=None),
+    "mcc": lambda truth, said, k, w=None: sk.matthews_corrcoef(truth, said, sample_weight=w),
+    "macro_recall": lambda truth, said, k, w=None: sk.recall_score(
+        truth, said, average="macro", sample_weight=w, zero_division=0
+    ),
+    "ordinal_mae": lambda truth, said, k, w=None: sk.mean_absolute_error(truth, said, sample_weight=w),
 }
 REFERENCES = {
     name: lambda truth, p, reference=reference: reference(truth, p.argmax(1), p.shape[1])
@@ -41,6 +75,9 @@ REFERENCES = {
 } | {
     "log_loss": lambda truth, p: sk.log_loss(truth, p, labels=range(p.shape[1])),
     "roc_auc": lambda truth, p: sk.roc_auc_score(truth, p if p.shape[1] > 2 else p[:, 1], multi_class="ovr"),
+    "partial_auc": host_partial_auc,
+    "weighted_log_loss": lambda truth, p: host_weighted_log_loss(truth, p, {}),
+    "pf1": host_pf1,
 }
 
 
@@ -225,7 +262,7 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
     order = np.random.default_rng(9).permutation(90)
     given_order = bootstrap_scores(score_functions.get(name), truth, [probabilities], groups, repeats=40)
     other = bootstrap_scores(score_functions.get(name), truth[order], [probabilities[order]], groups[order], repeats=40)
-    if name == "log_loss":  # sums of fractions are rounded
+    if name in ("log_loss", "weighted_log_loss", "pf1"):  # sums of fractions are rounded
         assert other == pytest.approx(given_order, rel=1e-12)
     else:
         assert np.array_equal(other, given_order)

@@ -224,8 +224,8 @@ class RankMean(Method):
 
     @classmethod
     def suits(cls, metric: Metric) -> bool:
-        """For the area under the curve alone."""
-        return metric.name == "roc_auc"
+        """For the areas under a curve."""
+        return metric.by_order
 
     def combine(self, found: Calibrated) -> Combination:
         known, _ = found.rows()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.metric import Metric
 
 CELLS = 2**18  # numbers in the largest array of a chunk of draws: fits into a cache
 
@@ -17,36 +17,49 @@ def bootstrap_scores(
     groups: np.ndarray,
     repeats: int = 500,
     seed: int = 0,
+    row_weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Scores (P, repeats) of several predictions on the same draws of whole groups with replacement.
 
     Rows of one group (photos of one person) are not independent, so a bootstrap over rows would be too sure of itself.
-    Draws depend on the groups' names and the seed only, not on the order of the rows.
+    Draws depend on the groups' names and the seed only, not on the order of the rows. One that holds nothing to be
+    scored (no row in which a label is known) has the score of all rows.
 
     Args:
-        truth: class indices (N,).
-        predicted: probabilities (N, K) of each of the P.
+        truth, predicted: as the metric takes them; `predicted` of each of the P.
         groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
+        row_weights: how much each row counts (N,); left out: all alike.
     """
     if metric.of_confusion:
-        drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed)
-        return np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
-    groups, unit = np.unique(groups, return_inverse=True)
-    return np.concatenate(
-        [
-            [metric.of_weights(truth, probabilities, counts[unit]) for probabilities in predicted]
-            for counts in _draws(len(groups), repeats, seed, CELLS // len(truth))
-        ],
-        axis=1,
-    )
+        drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed, row_weights)
+        scores = np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
+    else:
+        groups, unit = np.unique(groups, return_inverse=True)
+        weight = 1.0 if row_weights is None else row_weights[:, None]
+        scores = np.concatenate(
+            [
+                [metric.of_weights(truth, each, counts[unit] * weight) for each in predicted]
+                for counts in _draws(len(groups), repeats, seed, CELLS // len(truth))
+            ],
+            axis=1,
+        )
+    for drawn, each in zip(scores, predicted, strict=True):
+        if np.isnan(drawn).any():
+            drawn[np.isnan(drawn)] = metric(truth, each, row_weights)
+    return scores
 
 
 def bootstrap_confusions(
-    truth: np.ndarray, predicted: Sequence[np.ndarray], groups: np.ndarray, repeats: int = 500, seed: int = 0
+    truth: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    groups: np.ndarray,
+    repeats: int = 500,
+    seed: int = 0,
+    row_weights: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """The confusion matrices behind `bootstrap_scores`, (P, R, K, K) at a time; all R sum to `repeats`."""
     labels = [probabilities.argmax(1) for probabilities in predicted]
-    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed)
+    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed, row_weights)
 
 
 def bootstrap_labels(
@@ -56,11 +69,13 @@ def bootstrap_labels(
     groups: np.ndarray,
     repeats: int = 500,
     seed: int = 0,
+    row_weights: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """`bootstrap_confusions` of class indices (N,) instead of probabilities."""
     groups, unit = np.unique(groups, return_inverse=True)
+    ones = np.ones(len(truth)) if row_weights is None else np.asarray(row_weights, np.float64)
     by_unit = [
-        csr_array((np.ones(len(truth)), (truth * classes + said, unit)), shape=(classes**2, len(groups)))
+        csr_array((ones, (truth * classes + said, unit)), shape=(classes**2, len(groups)))
         for said in labels  # equal places are summed
     ]
     for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(labels) * classes**2)):

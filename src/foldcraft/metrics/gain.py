@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foldcraft.metrics.bootstrap import bootstrap_scores
-from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.metric import Metric
 
 REALLY = 2.0  # standard errors above which a difference is taken for more than chance
 HARDLY = 0.01  # what is below it, with all its uncertainty, is hardly worth the trouble
@@ -51,16 +51,19 @@ def gain_in_score(
     groups: np.ndarray,
     repeats: int = 200,
     seed: int = 0,
+    row_weights: np.ndarray | None = None,
 ) -> Gain:
     """How much better `a` is than `b`, whatever the metric's direction; the error by a bootstrap over whole groups.
 
     Args:
-        truth: class indices (N,).
-        a, b: probabilities (N, K) of two models.
+        truth: as the metric takes it.
+        a, b: what two models predict.
         groups: of the rows (N,).
+        row_weights: how much each row counts (N,); left out: all alike.
     """
-    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed)
-    return Gain(metric.sign * (metric(truth, a) - metric(truth, b)), float(np.std(drawn[0] - drawn[1])))
+    drawn = bootstrap_scores(metric, truth, [a, b], groups, repeats, seed, row_weights)
+    better = metric.sign * (metric(truth, a, row_weights) - metric(truth, b, row_weights))
+    return Gain(better, float(np.std(drawn[0] - drawn[1])))
 
 
 def gain_in_log_loss(truth: np.ndarray, a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> Gain:

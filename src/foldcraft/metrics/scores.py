@@ -1,163 +1,169 @@
-"""Metrics that know their direction and what they want to be given."""
+"""A competition's metric by its name and options: the door to all metrics."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
+from foldcraft.metrics.catalogue import ENTRIES, KINDS, REQUIRED, Entry, known, of_kind
+from foldcraft.metrics.class_scores import class_scores, confusion
+from foldcraft.metrics.metric import Metric
+
+__all__ = ["METRICS", "Metric", "class_scores", "confusion", "get", "known"]
+
+PLACE = "competition.metric"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A score of class probabilities (N, K) against class indices (N,).
-
-    `greater_is_better` is the one place where the direction is written. A metric has one of two forms, each of which
-    scores many weightings of the rows at once:
-
-    Attributes:
-        of_confusion: of labels: from counts (..., K, K), truth by prediction, perhaps fractional, to scores (...).
-        of_weights: of probabilities: from truth (N,), probabilities (N, K) and weights of rows (N, R) to scores (R,).
-        classes: number of classes it is made for; None: any.
-        bounds: the lowest and the highest score that there is.
-    """
-
-    name: str
-    greater_is_better: bool
-    of_confusion: Callable[[np.ndarray], np.ndarray] | None = None
-    of_weights: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
-    classes: int | None = None
-    bounds: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def wants(self) -> Literal["labels", "probabilities"]:
-        """What the competition takes."""
-        return "labels" if self.of_confusion else "probabilities"
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, else -1."""
-        return 1 if self.greater_is_better else -1
-
-    def __call__(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
-        """The score; labels are taken by argmax where the metric wants labels."""
-        if self.of_confusion:
-            return float(self.of_confusion(confusion(truth, probabilities)))
-        return float(self.of_weights(truth, probabilities, np.ones((len(truth), 1)))[0])
-
-    def better(self, a: float, b: float) -> bool:
-        """Is score `a` better than score `b`?"""
-        return a > b if self.greater_is_better else a < b
-
-
-def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How often each class (row) was taken for each (column) by argmax, (K, K)."""
-    classes = probabilities.shape[1]
-    cells = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes**2)
-    return cells.reshape(classes, classes)
-
-
-def class_scores(counts: np.ndarray, unseen: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of each class, (..., K) each, from counts (..., K, K); 0 where a class is not met.
+def get(
+    spec: str | Mapping[str, Any], kind: str = "single", names: Sequence[str] = (), widths: Sequence[int] = ()
+) -> Metric:
+    """The metric that a competition names.
 
     Args:
-        unseen: so many more errors of each class, (..., K), as rows that it is given or as rows that it lacks.
+        spec: its name, or a mapping of its name and options, as {name: map_at_k, k: 5}.
+        kind: of the target, one of `KINDS`.
+        names: of the classes, labels, columns or heads, which `weights` may name.
+        widths: of several labels that are scored (multioutput): how many classes each has.
+
+    Raises:
+        FoldcraftError: there is none of that name for this kind of target, or its options are wrong.
     """
-    hits, true, said = _margins(counts)
-    return _ratio(hits, said + unseen), _ratio(hits, true + unseen), _ratio(2 * hits, true + said + unseen)
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is no kind of target: {KINDS}")
+    name, options = _parts(spec)
+    entry = _entry(name, kind)
+    if not options and kind in ("single", "ordinal") and name in METRICS:
+        metric = METRICS[name]
+    else:
+        metric = _made(entry, _checked(entry, options, names), names, widths)
+    if names and kind in ("single", "ordinal") and metric.classes not in (None, len(names)):
+        few = f"{name} is made for {metric.classes} classes, there are {len(names)}"
+        raise FoldcraftError(few, PLACE, "macro_f1 and weighted_f1 are means over all classes")
+    return metric
 
 
-def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each class (..., K): rows rightly given it, rows that are of it, rows given it."""
-    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+def _parts(spec: object) -> tuple[str, dict[str, Any]]:
+    """The name and the options."""
+    given = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise FoldcraftError(
+            f"{shorten(str(spec), 60)!r} names no metric", PLACE, "write a name, or {name: map_at_k, k: 5}"
+        )
+    return given["name"], {str(key): value for key, value in given.items() if key != "name"}
 
 
-def _ratio(over: np.ndarray, under: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """`over / under`, and `empty` where nothing is divided by nothing."""
-    return np.divide(over, under, out=np.full(np.shape(under), empty), where=under != 0)
+def _entry(name: str, kind: str) -> Entry:
+    suitable = of_kind(kind)
+    if name in suitable:
+        return suitable[name]
+    if known(name) is None:
+        raise FoldcraftError(f"unknown metric {shorten(name, 60)!r}", PLACE, suggest(name, list(suitable)))
+    kinds = [each for entry in ENTRIES if entry.name == name for each in entry.kinds]
+    what = f"{name} scores targets of the kind {' or '.join(kinds)}, and this one is {kind}"
+    raise FoldcraftError(what, PLACE, f"for {kind}: {listing(list(suitable), 12)}")
 
 
-def _macro_f1(counts: np.ndarray) -> np.ndarray:
-    """Over the classes that are met in truth or prediction."""
-    hits, true, said = _margins(counts)
-    return _ratio(_ratio(2 * hits, true + said).sum(-1), (true + said > 0).sum(-1))
+def _checked(entry: Entry, options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The options that are given, once they are what the metric takes."""
+    takes = entry.options or {}
+    for key in options:
+        if key not in takes:
+            hint = suggest(key, list(takes)) if takes else "it takes none"
+            raise FoldcraftError(f"{entry.name} has no option {shorten(key, 60)!r}", PLACE, hint)
+    for key, default in takes.items():
+        if default is REQUIRED and key not in options:
+            example = f"write {{name: {entry.name}, {key}: 5}}"
+            raise FoldcraftError(f"{entry.name} needs the option {key!r}", PLACE, example)
+    for key, value in options.items():
+        if key == "weights":
+            _check_weights(value, names)
+        elif not _RULES[key][0](value):
+            what = f"{key} of {entry.name} is {_RULES[key][1]}, not {shorten(repr(value), 60)}"
+            raise FoldcraftError(what, PLACE, f"write {{name: {entry.name}, {key}: {_RULES[key][2]}}}")
+    return dict(options)
 
 
-def _weighted_f1(counts: np.ndarray) -> np.ndarray:
-    hits, true, said = _margins(counts)
-    return _ratio((_ratio(2 * hits, true + said) * true).sum(-1), true.sum(-1))
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """Of the second of two classes."""
-    if counts.shape[-1] != 2:
-        raise ValueError(f"f1 is made for 2 classes, not {counts.shape[-1]}")
-    return class_scores(counts)[2][..., 1]
-
-
-def _accuracy(counts: np.ndarray) -> np.ndarray:
-    hits, true, _ = _margins(counts)
-    return _ratio(hits.sum(-1), true.sum(-1))
-
-
-def _balanced_accuracy(counts: np.ndarray) -> np.ndarray:
-    """Over the classes that are met in truth."""
-    hits, true, _ = _margins(counts)
-    return _ratio(_ratio(hits, true).sum(-1), (true > 0).sum(-1))
-
-
-def _qwk(counts: np.ndarray) -> np.ndarray:
-    """Cohen's kappa with squared distances between class indices; 1 where all is of one class and said to be."""
-    _, true, said = _margins(counts)
-    place = np.arange(counts.shape[-1])
-    distance = (place[:, None] - place) ** 2
-    met = (counts * distance).sum((-2, -1)) * true.sum(-1)
-    by_chance = np.einsum("...i,ij,...j->...", true, distance, said)
-    return 1 - _ratio(met, by_chance)
-
-
-def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    picked = probabilities[np.arange(len(truth)), truth]
-    return -np.log(np.clip(picked, 1e-15, 1.0)) @ weights / weights.sum(0)
-
-
-def _roc_auc(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean one-vs-rest area over the classes that have both kinds of rows; 0.5 where none has."""
-    areas, asked = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-    for k, score in enumerate(probabilities.T):
-        order = np.argsort(score)
-        level = np.flatnonzero(np.diff(score[order], prepend=np.nan))  # equal scores are one step of the curve
-        own = np.where((truth[order] == k)[:, None], weights[order], 0)
-        inside = np.add.reduceat(own, level)
-        outside = np.add.reduceat(weights[order] - own, level)
-        pairs = inside.sum(0) * outside.sum(0)
-        areas += _ratio((inside * (outside.cumsum(0) - outside / 2)).sum(0), pairs)
-        asked += pairs > 0
-    return _ratio(areas, asked, empty=0.5)
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("macro_f1", True, _macro_f1),
-        Metric("weighted_f1", True, _weighted_f1),
-        Metric("f1", True, _f1, classes=2),
-        Metric("accuracy", True, _accuracy),
-        Metric("balanced_accuracy", True, _balanced_accuracy),
-        Metric("qwk", True, _qwk, bounds=(-1.0, 1.0)),
-        Metric("log_loss", False, of_weights=_log_loss, bounds=(0.0, np.inf)),
-        Metric("roc_auc", True, of_weights=_roc_auc),
-    )
+# What an option may be: the test, in words, and an example.
+_RULES = {
+    "k": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+        "a whole number from 1 on",
+        5,
+    ),
+    "min_tpr": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1", 0.8),
+    "pooled": (lambda value: isinstance(value, bool), "true or false", "true"),
+    "zero_division": (lambda value: _is_number(value) and value in (0, 1), "0 or 1", 1),
 }
 
 
-def get(name: str) -> Metric:
-    """The metric of that name.
+def _check_weights(weights: object, names: Sequence[str]) -> None:
+    place = f"{PLACE}: weights"
+    if not isinstance(weights, Mapping):
+        raise FoldcraftError(f"{shorten(repr(weights), 60)} are no weights", place, "write {a: 0.5, b: 2}")
+    for key, value in weights.items():
+        if str(key) not in names:
+            hint = suggest(str(key), list(names)) if names else "there is nothing here that could be weighted"
+            raise FoldcraftError(f"{shorten(str(key), 60)!r} is not there", place, hint)
+        if not _is_number(value) or value < 0:
+            what = f"the weight of {shorten(str(key), 60)!r} is {shorten(repr(value), 60)}"
+            raise FoldcraftError(what, place, "it must be a number from 0 on")
+    if weights and not _importance(weights, names).any():
+        raise FoldcraftError(f"{counted(len(names), 'weight')}, and all are 0", place, "let one be above 0")
 
-    Raises:
-        FoldcraftError: there is none.
-    """
-    if name not in METRICS:
-        raise FoldcraftError(f"unknown metric {name!r}", "competition.metric", suggest(name, list(METRICS)))
-    return METRICS[name]
+
+def _importance(weights: Mapping[Any, float], names: Sequence[str]) -> np.ndarray:
+    """The weight of each name, 1 where it is not named."""
+    given = {str(key): float(value) for key, value in weights.items()}
+    return np.array([given.get(name, 1.0) for name in names])
+
+
+def _made(entry: Entry, options: Mapping[str, Any], names: Sequence[str], widths: Sequence[int]) -> Metric:
+    """The metric with its options bound."""
+    chosen = {key: value for key, value in (entry.options or {}).items() if value is not None} | dict(options)
+    weights = chosen.pop("weights", None)
+    if weights:
+        chosen["importance"] = _importance(weights, names)
+    if "multioutput" in entry.kinds:
+        if not widths:
+            raise ValueError("several labels that are scored need the widths of their heads")
+        chosen["widths"] = tuple(widths)
+    score = partial(entry.score, **chosen) if chosen else entry.score
+    highest = round(1 - chosen["min_tpr"], 12) if "min_tpr" in chosen else entry.bounds[1]
+    return Metric(
+        name=entry.name,
+        greater_is_better=entry.greater_is_better,
+        kinds=entry.kinds,
+        wants=entry.wants,
+        of_confusion=score if entry.of_confusion else None,
+        of_weights=None if entry.of_confusion else score,
+        classes=entry.classes,
+        bounds=(entry.bounds[0], highest),
+        by_order=entry.by_order,
+        options=_in_words(options),
+    )
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
+    """As `k 5, weights of a 0.5, b 2`."""
+    words = []
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            value = listing([f"{name} {weight:g}" for name, weight in value.items()])
+            key = f"{key} of"
+        words.append(f"{key} {str(value).lower() if isinstance(value, bool) else value}")
+    return ", ".join(words)
+
+
+# Those of one label a row that need no option.
+METRICS = {
+    entry.name: _made(entry, {}, (), ())
+    for entry in of_kind("single").values()
+    if REQUIRED not in (entry.options or {}).values()
+}

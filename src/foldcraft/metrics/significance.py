@@ -8,8 +8,9 @@ from scipy.special import ndtri
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics.bootstrap import bootstrap_confusions, bootstrap_scores
+from foldcraft.metrics.class_scores import class_scores, confusion
 from foldcraft.metrics.intervals import unseen_errors
-from foldcraft.metrics.scores import Metric, class_scores, confusion
+from foldcraft.metrics.metric import Metric
 
 REPEATS = 2000
 LEVEL = 0.95
@@ -56,7 +57,7 @@ class Difference:
         chance: share of the draws in which it is better, equal ones counted half.
         bound: one-sided 95 % lower bound, corrected for how many were tried.
         folds_better: number of folds in which its score is better.
-        apart: rows with another answer than the baseline's; None where the metric wants probabilities.
+        apart: rows with another answer than the baseline's; None where an answer is not one label.
         baseline_right, right: how many of these the baseline and it get right.
     """
 
@@ -265,7 +266,7 @@ def _folds_better(answers: ScoredRows, k: int) -> int:
 
 def _discord(answers: ScoredRows, k: int) -> dict[str, int | None]:
     """Rows that the two answer differently, and who is right there."""
-    if answers.metric.wants != "labels":
+    if not answers.metric.of_confusion:
         return {"apart": None, "baseline_right": 0, "right": 0}
     ours, theirs = answers.predicted[0].argmax(1), answers.predicted[k].argmax(1)
     apart = ours != theirs

@@ -281,7 +281,7 @@ def _numbers(judged: significance.RankingTest, k: int) -> dict[str, float]:
 
 def _draws(experiment: Experiment, experiments: int) -> int:
     """As many as `compare` makes, unless the metric has to sort all probabilities for each."""
-    if experiment.competition.metric.name != "roc_auc":
+    if not experiment.competition.metric.by_order:
         return REPEATS
     numbers = experiments * len(experiment.competition.train_ids) * len(experiment.competition.classes.names)
     return int(np.clip(PATIENCE / max(1, numbers), FEWEST, REPEATS))

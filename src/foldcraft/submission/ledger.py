@@ -14,7 +14,7 @@ import pandas as pd
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import check_readable, locked, write_atomic
-from foldcraft.metrics.scores import METRICS
+from foldcraft.metrics.scores import known
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
 # rows that it is judged on; `content` is the checksum of the submission.
@@ -278,7 +278,8 @@ def _number(board: str, score: str, metric: str) -> str:
         value = math.nan
     if not math.isfinite(value):
         raise FoldcraftError(f"{score!r} is not a number", f"--score {board}", f"for instance {board}=0.812")
-    lowest, highest = METRICS[metric].bounds if metric in METRICS else (-math.inf, math.inf)
+    judge = known(metric)
+    lowest, highest = judge.bounds if judge else (-math.inf, math.inf)
     if not lowest <= value <= highest:
         raise FoldcraftError(f"{metric} cannot be {score}", f"--score {board}", f"it is from {lowest:g} to {highest:g}")
     return score.strip()

@@ -23,7 +23,7 @@ from foldcraft.metrics.scores import METRICS, Metric
 MOST = 5  # submissions that one is compared with: the best by their own out-of-fold score
 HALF = 0.5
 LEAST, ERRORS = 0.2, 3  # where no score says what to expect: doubt begins below 0.2, and at three standard errors
-MACRO = ("macro_f1", "balanced_accuracy")  # by chance they are one over the number of classes
+MACRO = ("macro_f1", "balanced_accuracy", "macro_recall")  # by chance they are one over the number of classes
 
 
 @dataclass(frozen=True)
