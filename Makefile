@@ -4,7 +4,7 @@
 # make test-slow  faults, kills, browsers, several processes, real data
 # make fuzz     ten thousand odd files and settings
 # make nightly  the long forms of the tests that draw faults and odd files
-# make reference   rewrite what is generated from the settings
+# make reference   rewrite what is generated from the settings and the metrics
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -122,7 +122,7 @@ def test_a_rule_that_is_really_worse_is_not_used() -> None:
     chances = np.full((rows, 5), 0.005)
     chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
     log_probs = log_softmax(np.log(chances), axis=1)
-    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"), SPACE)
+    truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"), class_space(5))
     selection = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert selection.chosen.plan.rule.name == "argmax"
     assert selection.chosen.name == "best single"

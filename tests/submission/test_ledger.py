@@ -259,6 +259,17 @@ def test_a_score_that_cannot_be_is_refused(entered: Path, command: Command, word
     assert (entered / "ledger.csv").read_bytes() == before
 
 
+def test_metrics_of_other_targets_have_their_direction_and_bounds(tmp_path: Path) -> None:
+    build.write(frame(), tmp_path, "counted", entry(metric="rmse"))
+    build.write(frame("dot"), tmp_path, "explained", entry(metric="r2"))
+    ledger.fill(tmp_path, "counted", {"public": "12.5"})
+    ledger.fill(tmp_path, "explained", {"public": "-0.3"})
+    with pytest.raises(FoldcraftError, match=r"r2 cannot be 1\.5; it is from -inf to 1"):
+        ledger.fill(tmp_path, "explained", {"public": "1.5"})
+    found = {one.metric: one.greater_is_better for one in leaderboard.read(tmp_path, in_ledger(tmp_path))}
+    assert found == {"rmse": False, "r2": True}
+
+
 # Shuffled rows
 
 

@@ -161,7 +161,7 @@ ENTRIES = (
         SOFT,
         "probabilities",
         class_scores.kl,
-        "mean Kullback-Leibler divergence of the truth from what is predicted",
+        "mean Kullback-Leibler divergence from the prediction to the truth, KL(truth, prediction)",
         used_in="HMS Harmful Brain Activity 2024",
     ),
     _loss("log_loss", SOFT, "probabilities", class_scores.soft_log_loss, "mean cross-entropy"),

@@ -12,7 +12,7 @@ from foldcraft.metrics.catalogue import ENTRIES, KINDS, REQUIRED, Entry, known, 
 from foldcraft.metrics.class_scores import class_scores, confusion
 from foldcraft.metrics.metric import Metric
 
-__all__ = ["METRICS", "Metric", "class_scores", "confusion", "get", "known"]
+__all__ = ["METRICS", "Metric", "class_scores", "confusion", "get"]
 
 PLACE = "competition.metric"
 

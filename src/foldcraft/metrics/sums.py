@@ -8,7 +8,7 @@ LEAST = 1e-15  # a probability of which a logarithm is taken, as hosts clip it
 def ratio(over: np.ndarray, under: np.ndarray, empty: float = 0.0) -> np.ndarray:
     """`over / under`, and `empty` where nothing is divided by nothing."""
     shape = np.broadcast_shapes(np.shape(over), np.shape(under))
-    return np.divide(over, under, out=np.full(shape, empty), where=np.not_equal(under, 0))
+    return np.divide(over, under, out=np.full(shape, float(empty)), where=np.not_equal(under, 0))
 
 
 def mean_over(

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import pearsonr, spearmanr
 
 from foldcraft.common.errors import listing
-from foldcraft.metrics.scores import known
+from foldcraft.metrics import catalogue
 from foldcraft.submission import shuffle_check
 from foldcraft.submission.ledger import BOARDS
 from foldcraft.submission.shuffle_check import ShuffleWarning
@@ -81,7 +81,7 @@ class LeaderboardHistory:
     @property
     def greater_is_better(self) -> bool:
         """The direction of the metric; more is better where it is not known."""
-        metric = known(self.metric)
+        metric = catalogue.known(self.metric)
         return metric.greater_is_better if metric else True
 
     @property

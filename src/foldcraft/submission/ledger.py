@@ -14,7 +14,7 @@ import pandas as pd
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import check_readable, locked, write_atomic
-from foldcraft.metrics.scores import known
+from foldcraft.metrics import catalogue
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
 # rows that it is judged on; `content` is the checksum of the submission.
@@ -278,7 +278,7 @@ def _number(board: str, score: str, metric: str) -> str:
         value = math.nan
     if not math.isfinite(value):
         raise FoldcraftError(f"{score!r} is not a number", f"--score {board}", f"for instance {board}=0.812")
-    judge = known(metric)
+    judge = catalogue.known(metric)
     lowest, highest = judge.bounds if judge else (-math.inf, math.inf)
     if not lowest <= value <= highest:
         raise FoldcraftError(f"{metric} cannot be {score}", f"--score {board}", f"it is from {lowest:g} to {highest:g}")
