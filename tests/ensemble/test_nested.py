@@ -5,7 +5,8 @@ import pytest
 from scipy.special import log_softmax
 from tables import class_space
 
-from foldcraft.ensemble import nested, tta_selection
+from foldcraft.ensemble import decision_rules, nested, tta_selection
+from foldcraft.ensemble.decision_rules import MinExpectedCost
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
 from foldcraft.ensemble.nested import BlendMember, Labels, judge
 from foldcraft.metrics.scores import get
@@ -114,8 +115,9 @@ def drawn(targets: np.ndarray, margin: np.ndarray, noise: float) -> np.ndarray:
     return log_softmax(evidence, axis=1)
 
 
-def test_a_rule_that_is_really_worse_is_not_used() -> None:
+def test_a_rule_that_is_really_worse_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grades at both ends only: the class of least expected distance lies between, where no row is."""
+    monkeypatch.setattr(decision_rules, "_cut_points", lambda *_: MinExpectedCost())
     rng, rows = np.random.default_rng(0), 1500
     sure, targets = rng.uniform(0.5, 0.8, rows), rng.choice([0, 4], rows)
     said = np.where(rng.random(rows) < sure, targets, 4 - targets)
