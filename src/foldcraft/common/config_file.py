@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from foldcraft.common import checksums, config_checks, config_mistakes, config_renames, safe_yaml
+from foldcraft.common import checksums, config_checks, config_mistakes, config_renames, notices, safe_yaml
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.common.files import check_readable
@@ -42,7 +42,7 @@ def load_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Confi
     reader = _Reader()
     configs = [reader.load(Path(os.path.expanduser(path)), overrides) for path in paths]
     if reader.old_keys:
-        config_renames.warn(config_renames.told(reader.old_keys))
+        notices.tell_once(config_renames.told(reader.old_keys))
     return configs
 
 

@@ -33,11 +33,9 @@ def split(seen: Evidence) -> PageSection:
     """Who is in which fold."""
     experiment = seen.members[0].experiment
     table = folds.balance(experiment.folds, experiment.competition)
-    grouped = experiment.competition.groups is not None
     rows = [
-        [Cell("images" if name == "rows" else str(name)), *(number(int(count), ",d") for count in row)]
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-        if grouped or name != "groups"
+        [Cell(str(name)), *(number(int(count), ",d") for count in row)]
+        for name, row in zip(["images", *table.index[1:]], table.to_numpy(), strict=True)
     ]
     scheme = {
         "stratified": "each fold has the same share of every class",
