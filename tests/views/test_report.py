@@ -60,16 +60,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     seldom = text.replace("epochs: 2", "epochs: 2, validate_every: 2")
     Path(CONFIGS[1]).write_text(seldom.replace("test_resnet", "test_vit").replace("size: 16", "size: 32"))
     studies = {
-        "audit/summary.json": [
-            {
-                "name": "duplicates",
-                "severity": "warning",
-                "count": 2,
-                "sentence": f"two of a kind {NASTY}",
-                "ids": ["001.png"],
-            },
-            {"name": "leaks", "severity": "serious", "count": 1, "sentence": "one leak", "ids": [], "csv": "leaks.csv"},
-        ],
+        "audit/summary.json": {
+            "findings": [
+                {
+                    "name": "duplicates",
+                    "severity": "warning",
+                    "count": 2,
+                    "sentence": f"two of a kind {NASTY}",
+                    "ids": ["001.png"],
+                },
+                {
+                    "name": "train_test_copies",
+                    "severity": "warning",
+                    "sentence": "9 pictures of the test set",
+                },
+                {
+                    "name": "leaks",
+                    "severity": "serious",
+                    "count": 1,
+                    "sentence": "one leak",
+                    "ids": [],
+                    "csv": "leaks.csv",
+                },
+            ],
+            "not_looked_at": [f"predictions: {name} has folds that are not trained yet" for name in ("vit", "other")],
+        },
         "check/tiny.json": {
             "sound": False,
             "checks": {
@@ -93,6 +108,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     steps = [
         ("split", ["--config", CONFIGS[0]]),
         *(("train", ["--config", each, "--fold", "all"]) for each in CONFIGS),
+        ("train", ["--config", CONFIGS[0], "--fold", "0", "train.epochs=1", "experiment=other"]),
         ("infer", ["--config", *CONFIGS]),
         ("infer", ["--score", "shapes_tiny_vit", "public=0.125"]),
         ("report", ["--config", *CONFIGS]),
@@ -165,6 +181,13 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     assert '<dd class="value">0.125</dd>' in said, "the leaderboard's word"
     for words in ("one leak", "two of a kind", "first loss is that of guessing", "there is little data", "some_net"):
         assert words in said, words
+    short = said.split('id="headline"')[1].split("</section")[0]
+    assert "mean less than it says: one leak, 9 pictures of the test set." in short
+    assert '<a href="#audit">See Audit</a>' in short
+    assert "two of a kind" not in short, "a warning that says nothing of the score"
+    assert "other has folds that are not trained yet" in said
+    assert "vit has folds that are not trained yet" not in said, "it was finished after the audit"
+    assert "Other experiments are finished now than at the audit" in said
     keys = {"headline", "split", "audit", "training", "blend", "views", "classes", "confusions", "calibration"}
     keys |= {"mistakes", "diagnosis", "checks", "leaderboard", "board", "nets", "files"}
     assert keys <= Links(html).ids

@@ -9,6 +9,7 @@ from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
 from foldcraft.submission import leaderboard as leaderboards
 from foldcraft.views.report import charts
+from foldcraft.views.report import data as data_section
 from foldcraft.views.report.blocks import (
     Block,
     Cell,
@@ -64,7 +65,10 @@ def headline(seen: Evidence) -> PageSection:
         "the score is what a new test set of the same kind should give, within the interval."
     )
     return PageSection(
-        "headline", "In short", "", [StatTiles(tiles), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)]
+        "headline",
+        "In short",
+        "",
+        [StatTiles(tiles), *data_section.doubts(seen), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)],
     )
 
 
