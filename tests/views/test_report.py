@@ -307,6 +307,39 @@ def test_nothing_is_wider_than_a_phone(home: Path, browser: Browser) -> None:
     tab.context.close()
 
 
+def test_long_names_are_cut_in_the_middle_and_stay_apart() -> None:
+    names = ["short", "constructor", "x" * 40 + "a", "x" * 40 + "b", "y" * 9 + "1" + "z" * 9, "y" * 9 + "2" + "z" * 9]
+    called = charts.shortened(names, 12)
+    assert list(called.values()) == [
+        "short", "constructor", "xxxxxx…xxxxa", "xxxxxx…xxxxb", "yyyyyyy… (1)", "yyyyyyy… (2)",
+    ]  # fmt: skip
+    assert list(charts.shortened(names[:2], 12).values()) == names[:2]
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_no_label_of_a_chart_is_clipped(tmp_path: Path, browser: Browser, width: int) -> None:
+    names = [f"incorrectly worn, female, between thirty and sixty years ({k})" for k in range(4)]
+    shown = [{"name": name, "value": 0.8, "low": 0.7, "high": 0.9} for name in names]
+    sure = [{"who": n, "sure": s, "right": s, "low": s, "high": s, "images": 9} for n in names for s in (0.5, 0.9)]
+    beside = [charts.intervals(shown, "F1"), charts.matrix(np.eye(4), names, "same")]
+    below = [charts.confusion(np.eye(4, dtype=int), names), charts.reliability(sure)]
+    side, *others = blocks.Side([blocks.Chart("c", "", s) for s in beside]), *(blocks.Chart("c", "", s) for s in below)
+    file = tmp_path / "long.html"
+    file.write_text(page.render("t", "s", [blocks.PageSection("headline", "h", "", [side, *others])], "command"))
+    tab = browser.open(file, width)
+    clipped = """each => [...each.querySelectorAll("text")].filter(text => {
+        const [own, all] = [text.getBoundingClientRect(), each.getBoundingClientRect()];
+        return own.left < all.left - 1 || own.right > all.right + 1 || own.top < all.top - 1;
+    }).map(text => text.textContent)"""
+    drawn = tab.locator(".plot svg").all()
+    assert [svg.evaluate(clipped) for svg in drawn] == [[]] * 4
+    assert {title for svg in drawn for title in svg.locator("title").all_text_contents()} == set(names)
+    if width == 1100:
+        assert tab.evaluate("[...document.querySelectorAll('.plot')].every(p => p.scrollWidth <= p.clientWidth)")
+    assert browser.said == []
+    tab.context.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(home: Path, browser: Browser, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")

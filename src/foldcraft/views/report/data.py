@@ -103,9 +103,7 @@ def _not_looked_at(seen: Evidence) -> Iterator[Block]:
         unfinished = oof.load_complete(experiment.config, experiment.competition)[1]
         now = [reason for reason in reasons if not reason.startswith(about) or reason.removeprefix(about) in unfinished]
         if now != reasons:
-            words = (
-                "Other experiments are finished now than at the audit; `python src/audit.py` again looks at them."
-            )
+            words = "Other experiments are finished now than at the audit; `python src/audit.py` again looks at them."
             yield Words(words, "note")
         reasons = now
     yield from (Words(f"Not looked at: {reason}", "note") for reason in reasons)

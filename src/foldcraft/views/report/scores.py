@@ -31,6 +31,7 @@ from foldcraft.views.report.blocks import (
 from foldcraft.views.report.evidence import Evidence
 
 NOTHING = 1e-9  # differences below are rounding
+MOST_BESIDE = 4  # members whose matrix has room beside another chart
 MOST_VIEWS = 40  # rows of the table of views
 
 
@@ -217,7 +218,8 @@ def blend(seen: Evidence) -> PageSection:
     ]
     if len(seen.members) > 1:
         blocks.insert(2, _together(seen))
-        blocks[1:3] = [Side(blocks[1:3])]
+        if len(seen.members) <= MOST_BESIDE:
+            blocks[1:3] = [Side(blocks[1:3])]
     question = "How much does each experiment count, and is the blend better than its best member?"
     return PageSection("blend", "Blend", question, blocks)
 
