@@ -117,6 +117,7 @@ def test_both_things_to_show_are_shown_where_none_is_named(shapes: Path, command
         ("infer --soup --method mean", "--method: is a way to blend"),
         ("infer --ledger --soup", "--soup: is not for the ledger"),
         ("infer --ledger optim.lr=1", "--ledger: takes neither a config nor settings"),
+        ("demo --config a.yaml", "--config: the demo has its own configs"),
         ("compare --watch --tried 3", "--tried: needs a baseline"),
     ],
 )
