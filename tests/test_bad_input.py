@@ -100,7 +100,7 @@ def test_no_such_config(workplace: Path, command: Command, name: str):
 @pytest.mark.parametrize(
     ("word", "named"),
     [
-        ("train.epoch=3", ("command line: train.epoch=3: unknown key", "did you mean 'train.epochs'")),
+        ("train.epoch=3", ("command line: train.epoch: unknown key", "did you mean 'train.epochs'")),
         ("lr=0.1", ("'lr'", "did you mean 'optim.lr'")),
         ("optim.lr=-1", ("command line: optim.lr=-1: must be greater than 0 or auto, is -1",)),
         ("images.resize=stretch", ("must be squash, pad or crop, is 'stretch'",)),

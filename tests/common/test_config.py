@@ -188,10 +188,29 @@ def test_a_mistake_in_a_word_of_the_command_line_is_told_plainly(tmp_path: Path,
     with pytest.raises(FoldcraftError) as error:
         load(write(tmp_path / "a.yaml", LEAST), ["seed=1", word])
     said = str(error.value)
-    assert said.startswith(f"command line: {word[:60]}"), said
+    named = word.partition("=")[0] if "unknown key" in told or "{" in word else word[:60]
+    assert said.startswith(f"command line: {named}"), said
     assert told in said
     assert not re.search("input|valid |string|integer|dictionary|boolean", said.removeprefix(f"command line: {word}"))
     assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("tta.views.x=1", "command line: does not fit what is there already: tta.views is a list, and is given as a"),
+        ("train=[1]", "command line: does not fit what is there already: train is a section, and is given as a list"),
+        ("optim.lr=[", "command line: the value of 'optim.lr=[' cannot be read; close brackets and quotes"),
+    ],
+)
+def test_a_word_that_fits_nothing_is_told(tmp_path: Path, word: str, told: str):
+    text = LEAST + "train: {epochs: 3}\ntta: {views: [identity]}\n"
+    with pytest.raises(FoldcraftError, match=f"^{re.escape(told)}"):
+        load(write(tmp_path / "a.yaml", text), [word])
+    if word.startswith("tta"):
+        leaf = write(tmp_path / "leaf.yaml", "extends: a.yaml\ntta: {views: {x: 1}}\n")
+        with pytest.raises(FoldcraftError, match=r"leaf\.yaml: does not fit .* tta\.views is a list"):
+            load(leaf)
 
 
 def test_a_mistake_is_laid_to_the_file_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,27 +62,24 @@ class _Reader:
     old_keys: dict[object, list[str]] = field(default_factory=dict)
 
     def load(self, path: Path, overrides: Sequence[str]) -> Config:
-        settings = self.read(path, ())
-        try:
-            settings = OmegaConf.merge(settings, self.renewed(_read_overrides(overrides), COMMAND_LINE))
-            values = OmegaConf.to_container(settings)
-        except (OmegaConfBaseException, RecursionError) as error:
-            where = COMMAND_LINE if overrides else path
-            raise FoldcraftError(shorten(str(error).partition("\n")[0], 200), where) from None
+        own, given = self.read(path, ()), self.renewed(_read_overrides(overrides), COMMAND_LINE)
+        values = OmegaConf.to_container(_merged(own, given, COMMAND_LINE))
         values.setdefault("experiment", path.stem)
         try:
             made = Config.model_validate(values).settled()
         except ValidationError as error:
-            raise config_mistakes.told(error, values, lambda key: self.place_of(key, path, overrides)) from None
+            raise config_mistakes.told(error, values, partial(self.place_of, path, overrides)) from None
         config_checks.check(made)
         return made
 
-    def place_of(self, key: str, path: Path, overrides: Sequence[str]) -> str:
+    def place_of(self, path: Path, overrides: Sequence[str], key: str, with_value: bool) -> str:
         """The word of the command line that gave a key, or the file that did: `path`, or one that it extends."""
         for word in reversed(overrides):
             given = config_renames.current(word.partition("=")[0])
             if f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}."):
-                return f"{COMMAND_LINE}: {shorten(word, LONGEST_OVERRIDE)}"
+                is_safe = with_value and (given == key or "{" not in word)  # a section may hold a secret beside the key
+                shown = word if is_safe else word.partition("=")[0]
+                return f"{COMMAND_LINE}: {shorten(shown, LONGEST_OVERRIDE)}"
         return str(self._file_of(key, Path(os.path.realpath(path))) or path)
 
     def _file_of(self, key: str, place: Path) -> Path | None:
@@ -111,13 +109,10 @@ class _Reader:
         merged = OmegaConf.create({})
         files = [path.parent / os.path.expanduser(str(parent)) for parent in parents]
         for file in files:
-            merged = OmegaConf.merge(merged, self.read(file, seen))
+            merged = _merged(merged, self.read(file, seen), file)
         places = [Path(os.path.realpath(file)) for file in files]
         self.own[seen[-1]] = (path, OmegaConf.to_container(own), places)
-        try:
-            return OmegaConf.merge(merged, own)
-        except (OmegaConfBaseException, RecursionError) as error:
-            raise FoldcraftError(f"does not fit what it extends: {error}", path) from None
+        return _merged(merged, own, path)
 
     def renewed(self, settings: DictConfig, where: object, quiet: bool = False) -> DictConfig:
         """The settings under the names that their keys have now."""
@@ -127,6 +122,31 @@ class _Reader:
         if used and not quiet:
             self.old_keys[where] = used
         return OmegaConf.create(values)
+
+
+def _merged(first: DictConfig, second: DictConfig, where: object) -> DictConfig:
+    """Settings with those that win over them.
+
+    Raises:
+        FoldcraftError: a key is a list in one of them and a section in the other, or they are nested too deep.
+    """
+    try:
+        return OmegaConf.merge(first, second)
+    except (OmegaConfBaseException, RecursionError, TypeError) as error:
+        kinds = (OmegaConf.to_container(first), OmegaConf.to_container(second))
+        said = _clash(*kinds) or shorten(str(error).partition("\n")[0], 200)
+        raise FoldcraftError(f"does not fit what is there already: {said}", where) from None
+
+
+def _clash(first: object, second: object, key: str = "") -> str:
+    """Which key is a list on one side, and a section on the other."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        both = (name for name in second if name in first)
+        inner = (_clash(first[name], second[name], f"{key}.{name}".lstrip(".")) for name in both)
+        return next(filter(None, inner), "")
+    kinds = {list: "a list", dict: "a section"}
+    one, other = kinds.get(type(first)), kinds.get(type(second))
+    return f"{key} is {one}, and is given as {other}" if one and other and one != other else ""
 
 
 def _is_in(key: str, values: object) -> bool:
@@ -177,8 +197,11 @@ def _read_overrides(overrides: Sequence[str]) -> DictConfig:
         safe_yaml.check_characters(key, COMMAND_LINE)
         try:
             safe_yaml.check(value, COMMAND_LINE)
-        except YAMLError as error:
-            raise FoldcraftError(f"{override!r} cannot be read: {error}", COMMAND_LINE) from None
+        except YAMLError:
+            hint = "close brackets and quotes, as in tta.views=[identity,hflip]"
+            raise FoldcraftError(
+                f"the value of {shorten(override, 100)!r} cannot be read", COMMAND_LINE, hint
+            ) from None
     try:
         return OmegaConf.from_dotlist(list(overrides))
     except Exception as error:

@@ -39,19 +39,23 @@ MUST = {
 }
 
 
-def told(error: ValidationError, values: Any, place_of: Callable[[str], str]) -> FoldcraftError:
+def told(error: ValidationError, values: Any, place_of: Callable[[str, bool], str]) -> FoldcraftError:
     """All mistakes that validation has found, or the first of them and how many more there are.
 
     Args:
         values: what was validated.
-        place_of: where a dotted key was given.
+        place_of: where a dotted key was given; with its value only if True, for that of an unknown key may be a secret.
     """
     found: dict[tuple[str, ...], list[Problem]] = {}
     for problem in error.errors():
         found.setdefault(_key(problem, values), []).append(problem)
     # Of a value that may be several things, the mistake within one of them says more than that it is not the others.
     deepest = {key for key in found if not any(other != key and other[: len(key)] == key for other in found)}
-    lines = [(place_of(".".join(key)), _line(key, problems)) for key, problems in found.items() if key in deepest]
+    lines = []
+    for key, problems in found.items():
+        if key in deepest:
+            is_known = all(problem["type"] != "extra_forbidden" for problem in problems)
+            lines.append((place_of(".".join(key), is_known), _line(key, problems)))
     return _joined(list(dict.fromkeys((place, line(place)) for place, line in lines)))
 
 
