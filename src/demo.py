@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft.common.config_file import load_all
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ What next, with images of your own:
 
 def main(arguments: Sequence[str]) -> int:
     args = cli.parser(__doc__).parse_intermixed_args(arguments)
+    if args.config:
+        raise FoldcraftError("the demo has its own configs", "--config", "leave it out; key=value words may stay")
     words = args.overrides
     if not any(word.startswith("tracking.wandb=") for word in words):
         words = [*words, "tracking.wandb=off"]

@@ -69,7 +69,7 @@ def warnings(made: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[
             f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
             "(earlier runs will not blend with new ones)"
         )
-    rare = balance.iloc[2:]
+    rare = balance.iloc[-len(data.classes) :]
     absent = rare[(rare == 0).any(axis=1)]
     lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
     if lines:

@@ -111,6 +111,8 @@ def side_by_side(args: argparse.Namespace, experiment: Experiment, chosen: Seque
     codes = {fold: said[str(fold)] for fold in chosen}
     trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in chosen if not codes[fold]}
     if trained:
+        for words in dict.fromkeys("{chosen} ({why})".format(**one["hardware"]) for one in trained.values()):
+            terminal.note(f"{experiment.config.experiment} on {words}")  # which the tasks leave to be said once
         show(experiment, trained, terminal)
     for fold, code in codes.items():
         if code < 0:

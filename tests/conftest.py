@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from foldcraft.common import notices
 from foldcraft.views import cli
 
 ROOT = Path(__file__).parents[1]
@@ -184,6 +185,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         words = [str(argument) for argument in arguments]
         monkeypatch.setattr(sys, "argv", [f"src/{name}.py", *words])
         capfd.readouterr()
+        notices.tell_once.cache_clear()  # a command of its own has told nothing yet
         with pytest.raises(SystemExit) as end:
             cli.run(importlib.import_module(name).main)
         captured = capfd.readouterr()

@@ -100,11 +100,11 @@ def test_no_such_config(workplace: Path, command: Command, name: str):
 @pytest.mark.parametrize(
     ("word", "named"),
     [
-        ("train.epoch=3", ("'train.epoch'", "did you mean 'train.epochs'", "tiny.yaml")),
+        ("train.epoch=3", ("command line: train.epoch: unknown key", "did you mean 'train.epochs'")),
         ("lr=0.1", ("'lr'", "did you mean 'optim.lr'")),
-        ("optim.lr=-1", ("optim.lr = -1", "greater than 0")),
-        ("images.resize=stretch", ("images.resize = 'stretch'", "'squash'", "'pad'")),
-        ("folds.count=one", ("folds.count = 'one'", "integer")),
+        ("optim.lr=-1", ("command line: optim.lr=-1: must be greater than 0 or auto, is -1",)),
+        ("images.resize=stretch", ("must be squash, pad or crop, is 'stretch'",)),
+        ("folds.count=one", ("command line: folds.count=one: must be a whole number, is 'one'",)),
         ("train=5", ("train",)),
         ("experiment=../up", ("experiment",)),
         ("optim.lr", ("'optim.lr'", "key=value")),

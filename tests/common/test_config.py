@@ -130,17 +130,100 @@ def test_every_mistake_is_told_at_once(tmp_path: Path):
     path = write(tmp_path / "a.yaml", "train: {epochs: 0}\noptim: {lr: fast}\nfolds: {count: 1}\nbackbone: {name: x}\n")
     with pytest.raises(FoldcraftError) as error:
         load(path)
-    for key in ("train.epochs = 0", "optim.lr = 'fast'", "folds.count = 1", "'competition' is missing"):
-        assert key in str(error.value)
+    assert str(error.value) == (
+        f"{path}: 'competition' is missing | folds.count must be 2 or more, is 1 | train.epochs must be 1 or more or "
+        "auto, is 0 | optim.lr must be a number or auto, is 'fast'"
+    )
 
 
 def test_of_many_mistakes_the_first_are_told(tmp_path: Path):
     path = write(tmp_path / "a.yaml", LEAST + "augment: {transforms: [" + ", ".join(["{a: [x]}"] * 50) + "]}\n")
     with pytest.raises(FoldcraftError) as error:
         load(path)
-    assert "augment.transforms.0" in str(error.value)
-    assert "90 more" in str(error.value)
-    assert len(str(error.value)) < 2000
+    assert "augment.transforms.0.a must be a mapping, as {a: 1}, is ['x'] | augment.transforms.1.a" in str(error.value)
+    assert re.search(r" \| and 4\d more$", str(error.value))
+    assert len(str(error.value)) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("train.epochs=three", "must be a whole number or auto, is 'three'"),
+        ("train.batch=three", "must be a whole number, is 'three'"),
+        ("train.batch=2.5", "must be a whole number, is 2.5"),
+        ("train.batch=null", "must be a whole number, is empty"),
+        ("images.cache_size={a: 1}", "must be a whole number, is {'a': 1}"),
+        ("optim.lr=abc", "must be a number or auto, is 'abc'"),
+        ("optim.lr=-1", "must be greater than 0 or auto, is -1"),
+        ("optim.min_lr=.inf", "must be a finite number, is inf"),
+        ("train.accumulate=2000", "must be 1024 or less, is 2000"),
+        ("seed=9999999999", "must be less than 4294967296, is 9999999999"),
+        ("optim.ema=ja", "must be true or false, is 'ja'"),
+        ("folds.merge_duplicates=3", "must be auto or true or false, is 3"),
+        ("images.resize=croop", "must be squash, pad or crop, is 'croop'; did you mean 'crop'?"),
+        ("images.resize=stretch", "must be squash, pad or crop, is 'stretch'"),
+        ("tracking.wandb=true", "must be auto, online, offline or off, is true"),
+        ("tta.views=hflip", "must be a list, as [a, b], is 'hflip'"),
+        ("tta.views=[]", "must be a list of 1 or more, is []"),
+        ("tta.views=[a,a]", "cannot be ['a', 'a']: named more than once: a"),
+        ("tta.views=[identity,1]", "tta.views.1 must be text, is 1; put quotes around it"),
+        ("probe.sizes=[32,3]", "probe.sizes.1 must be 8 or more, is 3"),
+        ("probe.stages=[1]", "probe.stages.0 must be text, is 1; put quotes around it"),
+        ("probe.stages=3", "must be auto, all, coarse or last or a list, as [a, b], is 3"),
+        ("augment.transforms=[5]", "augment.transforms.0 must be a mapping, as {a: 1} or text, is 5"),
+        ("augment.transforms=[{Flip: 5}]", "augment.transforms.0.Flip must be a mapping, as {a: 1}, is 5"),
+        ("probe.stage_weights={float: x}", "probe.stage_weights.float must be a number, is 'x'"),
+        ("probe.stage_weights=[1]", "must be a mapping, as {a: 1}, is [1]"),
+        ("competition.name=2024", "must be text, is 2024; put quotes around it"),
+        ("competition.order=[null]", "put quotes around no, yes, on, off, true, false and null"),
+        ("experiment=../up", "must be letters, digits, '.', '_' and '-', the first a letter or digit, is '../up'"),
+        (f"experiment={'x' * 101}", "must be text of 100 characters or fewer, is 'xxx"),
+        ("runs=5", "must be a path, is 5"),
+        ("train=5", "must be a section of 'key: value' lines, is 5"),
+        ("backbone.nmae=x", "unknown key 'backbone.nmae', did you mean 'backbone.name'?"),
+        ("train.lr=abc", "optim.lr must be a number or auto, is 'abc'"),
+    ],
+)
+def test_a_mistake_in_a_word_of_the_command_line_is_told_plainly(tmp_path: Path, word: str, told: str):
+    with pytest.raises(FoldcraftError) as error:
+        load(write(tmp_path / "a.yaml", LEAST), ["seed=1", word])
+    said = str(error.value)
+    named = word.partition("=")[0] if "unknown key" in told or "{" in word else word[:60]
+    assert said.startswith(f"command line: {named}"), said
+    assert told in said
+    assert not re.search("input|valid |string|integer|dictionary|boolean", said.removeprefix(f"command line: {word}"))
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("tta.views.x=1", "command line: does not fit what is there already: tta.views is a list, and is given as a"),
+        ("train=[1]", "command line: does not fit what is there already: train is a section, and is given as a list"),
+        ("optim.lr=[", "command line: the value of 'optim.lr=[' cannot be read; close brackets and quotes"),
+    ],
+)
+def test_a_word_that_fits_nothing_is_told(tmp_path: Path, word: str, told: str):
+    text = LEAST + "train: {epochs: 3}\ntta: {views: [identity]}\n"
+    with pytest.raises(FoldcraftError, match=f"^{re.escape(told)}"):
+        load(write(tmp_path / "a.yaml", text), [word])
+    if word.startswith("tta"):
+        leaf = write(tmp_path / "leaf.yaml", "extends: a.yaml\ntta: {views: {x: 1}}\n")
+        with pytest.raises(FoldcraftError, match=r"leaf\.yaml: does not fit .* tta\.views is a list"):
+            load(leaf)
+
+
+def test_a_mistake_is_laid_to_the_file_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("root.yaml"), LEAST + "train: {epochs: three, batch: 8}\n")
+    leaf = write(Path("leaf.yaml"), "extends: root.yaml\ntrain: {batch: x}\n")
+    with pytest.raises(FoldcraftError) as error:
+        load(leaf, ["optim.lr=abc"])
+    assert str(error.value) == (
+        "root.yaml: train.epochs must be a whole number or auto, is 'three' | "
+        "leaf.yaml: train.batch must be a whole number, is 'x' | "
+        "command line: optim.lr=abc: must be a number or auto, is 'abc'"
+    )
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import CONFIG
 
-from foldcraft.common import checksums, config_file, config_renames, executor
+from foldcraft.common import checksums, config_file, config_renames, executor, notices
 from foldcraft.common.config_reference import describe
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
@@ -37,9 +37,9 @@ OLD = CONFIG.replace("machine: {", "train: {epochs: 2, batch: 8, ").replace("tra
 @pytest.fixture(autouse=True)
 def untold() -> Iterator[None]:
     """No warning has been told yet."""
-    config_renames.warn.cache_clear()
+    notices.tell_once.cache_clear()
     yield
-    config_renames.warn.cache_clear()
+    notices.tell_once.cache_clear()
 
 
 @pytest.fixture

@@ -60,11 +60,35 @@ def test_hardware_is_measured_told_and_kept(shapes: Path, command, monkeypatch: 
     kept = Path("runs/shapes/measured/hardware.json").read_text()
     second = command("train", "--config", shapes, "--fold", "1", *auto)
 
-    assert "(measured 32-true contiguous" in first.out
+    assert " images/s, " in first.out.split("measured on ")[1].split("\n")[0]
     assert first.out.split("measured on ")[1].split("\n")[0] == second.out.split("measured on ")[1].split("\n")[0]
     assert Path("runs/shapes/measured/hardware.json").read_text() == kept
     (chosen,) = checksums.read_json(Path("runs/shapes/measured/hardware.json")).values()
     assert len(chosen["rates"]) + len(chosen["left_out"]) == 4
+
+
+def test_the_choice_is_told_in_plain_words() -> None:
+    def why(chosen: str, rates: dict[str, float], **left_out: str) -> str:
+        precision, layout = chosen.split()
+        return Hardware("cpu", precision, layout, "here", rates, left_out).why()
+
+    layouts = {"32-true contiguous": 31.2, "32-true channels_last": 34.4}
+    assert why("32-true channels_last", layouts, bf16="not in this processor") == (
+        "channels_last: 34 images/s, contiguous 31; bf16: not in this processor"
+    )
+    assert why("32-true contiguous", layouts | {"bf16-mixed contiguous": 20.0}) == (
+        "32-true contiguous: 31 images/s, 32-true channels_last 34, bf16-mixed contiguous 20; "
+        "the plainest within 10 % of the fastest"
+    )
+    assert why("32-true contiguous", {}) == "as the config says"
+
+
+def test_the_choice_is_explained_once_a_command(shapes: Path, command) -> None:
+    words = ("--config", shapes, "--fold", "0,1", "train.epochs=1")
+    done = command("train", *words)
+    assert (done.out.count("tiny on cpu 32-true contiguous"), done.out.count("as the config says")) == (2, 1), done
+    beside = command("train", *words, "--jobs", "2", "experiment=beside")
+    assert (beside.out.count("beside on cpu"), beside.out.count("as the config says")) == (3, 1), beside
 
 
 def test_a_choice_that_was_kept_before_reasons_were_is_still_read(tmp_path: Path) -> None:

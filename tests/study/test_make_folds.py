@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from conftest import Outcome
 
 from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import folds, splitting
+from foldcraft.data import competition, folds, splitting
 from foldcraft.study import make_folds
 from foldcraft.study.audit.finding import Finding
 
@@ -43,6 +44,51 @@ def test_train_makes_missing_folds_and_says_so_in_a_line(shapes: Path, as_split_
     again = command("train", "--config", shapes, "--fold", "0", "--quiet", "train.epochs=1", "folds.seed=3")
     assert (again.code, "no folds yet" in again.out) == (0, False)
     assert FOLDS.read_text() == as_split_makes_them, "folds that are there are never made again"
+
+
+UNLIKE = (
+    "warning: folds/shapes.csv is used as it is, not as the config says: folds.count=10 (it has 3), folds.seed=7 "
+    "(it has 0), folds.scheme=plain (it has stratified); for new folds delete it and run `python src/split.py`, then "
+    "train again what was trained on the old ones"
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["split", "train --fold 0,1 --quiet", "infer", "compare", "check --only first_loss", "audit", "report"]
+)
+def test_folds_that_the_config_wants_otherwise_are_told_once(
+    shapes: Path, as_split_makes_them: str, command: Command, caplog: pytest.LogCaptureFixture, name: str
+):
+    FOLDS.write_text(as_split_makes_them)
+    word, *more = name.split()
+    words = ("--config", shapes, *more, "train.epochs=1", "tta.views=[identity]")
+    if word in ("infer", "report", "compare"):
+        assert command("train", "--fold", "all", *words).code == 0
+    assert caplog.messages == []
+    done = command(word, *words, "folds.count=10", "folds.seed=7", "folds.scheme=plain")
+    assert (done.code, caplog.messages) == (0, [UNLIKE]), done
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("folds: {count: 3, seed: 0, scheme: stratified}", []),
+        ("seed: 3", []),  # the count of the defaults was never asked for
+        ("folds: {merge_duplicates: true}", ["folds.merge_duplicates=true (it was made without)"]),
+        ("folds: {scheme: stratified_group}", ["folds.scheme=stratified_group (it has stratified)"]),
+    ],
+)
+def test_only_what_a_config_says_itself_is_held_against_the_folds(shapes: Path, settings: str, told: list[str]):
+    config = config_file.load(shapes)
+    make_folds.ensure(config, print)
+    data = competition.read(config)
+    other = Path("configs/other.yaml")
+    other.write_text(shapes.read_text().replace("folds: {count: 3}", settings))
+    made = folds.read(FOLDS, data)
+    assert list(folds.unlike(made, config_file.load(other), data)) == told
+    merged = replace(made, duplicates="abc")
+    asked = config_file.load(other, ["folds.merge_duplicates=false"])
+    assert list(folds.unlike(merged, asked, data))[-1] == "folds.merge_duplicates=false (it keeps copies together)"
 
 
 def test_folds_of_other_labels_are_refused_as_before(shapes: Path, as_split_makes_them: str, command: Command):

@@ -39,6 +39,35 @@ def test_an_option_that_means_nothing_is_refused() -> None:
         cli.refuse(args(not_behind=True), ("not-behind",), "why")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train -fold 0", "unknown option '-fold'; did you mean '--fold'? (see --help)"),
+        ("train --folds=0", "unknown option '--folds'; did you mean '--fold'? (see --help)"),
+        ("train --optim.lr=0.1", "unknown option '--optim.lr'; settings are written without dashes: optim.lr=0.1"),
+        ("train --train.epochs 3", "unknown option '--train.epochs'; settings are written without dashes: "),
+        (
+            "train --learning-rate 0.1",
+            "unknown option '--learning-rate'; settings are written without dashes: did",
+        ),
+        ("split -x", "unknown option '-x'; known: --help, --quiet, --debug, --config (see --help)"),
+        ("train --jobs two", "--jobs must be a whole number, is 'two'; see --help"),
+        ("train --jobs", "--jobs needs a word behind it; see --help"),
+        ("split --config", "--config needs one or more words behind it; see --help"),
+        ("sweep", "--space is missing; see --help"),
+        ("compare --sort best", "--sort is 'best', and must be one of 'score', 'cost', 'name', 'time'; see --help"),
+        ("audit --strict=yes", "--strict takes no word, and has 'yes'; see --help"),
+        ("compare --t 3", "--t may be --tried, --top; see --help"),
+        ("infer --ledgr", "unknown option '--ledgr'; did you mean '--ledger'? (see --help)"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line(workplace: Path, command: Command, words: str, told: str) -> None:
+    done = command(*words.split())
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done
+    assert done.err.startswith(f"error: command line: {told}"), done.err
+    assert len(done.err) < 300
+
+
 OLD = {  # what is said on stderr, with which words, and by which command the same is done
     "board": ("compare.py", ["--fold", "7"], "compare", "no fold 7"),
     "ledger": ("infer.py --ledger", [], "infer --ledger", "no submission yet"),
@@ -88,6 +117,7 @@ def test_both_things_to_show_are_shown_where_none_is_named(shapes: Path, command
         ("infer --soup --method mean", "--method: is a way to blend"),
         ("infer --ledger --soup", "--soup: is not for the ledger"),
         ("infer --ledger optim.lr=1", "--ledger: takes neither a config nor settings"),
+        ("demo --config a.yaml", "--config: the demo has its own configs"),
         ("compare --watch --tried 3", "--tried: needs a baseline"),
     ],
 )

@@ -60,16 +60,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     seldom = text.replace("epochs: 2", "epochs: 2, validate_every: 2")
     Path(CONFIGS[1]).write_text(seldom.replace("test_resnet", "test_vit").replace("size: 16", "size: 32"))
     studies = {
-        "audit/summary.json": [
-            {
-                "name": "duplicates",
-                "severity": "warning",
-                "count": 2,
-                "sentence": f"two of a kind {NASTY}",
-                "ids": ["001.png"],
-            },
-            {"name": "leaks", "severity": "serious", "count": 1, "sentence": "one leak", "ids": [], "csv": "leaks.csv"},
-        ],
+        "audit/summary.json": {
+            "findings": [
+                {
+                    "name": "duplicates",
+                    "severity": "warning",
+                    "count": 2,
+                    "sentence": f"two of a kind {NASTY}",
+                    "ids": ["001.png"],
+                },
+                {
+                    "name": "train_test_copies",
+                    "severity": "warning",
+                    "sentence": "9 pictures of the test set",
+                },
+                {
+                    "name": "leaks",
+                    "severity": "serious",
+                    "count": 1,
+                    "sentence": "one leak",
+                    "ids": [],
+                    "csv": "leaks.csv",
+                },
+            ],
+            "not_looked_at": [f"predictions: {name} has folds that are not trained yet" for name in ("vit", "other")],
+        },
         "check/tiny.json": {
             "sound": False,
             "checks": {
@@ -93,6 +108,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     steps = [
         ("split", ["--config", CONFIGS[0]]),
         *(("train", ["--config", each, "--fold", "all"]) for each in CONFIGS),
+        ("train", ["--config", CONFIGS[0], "--fold", "0", "train.epochs=1", "experiment=other"]),
         ("infer", ["--config", *CONFIGS]),
         ("infer", ["--score", "shapes_tiny_vit", "public=0.125"]),
         ("report", ["--config", *CONFIGS]),
@@ -165,6 +181,13 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
     assert '<dd class="value">0.125</dd>' in said, "the leaderboard's word"
     for words in ("one leak", "two of a kind", "first loss is that of guessing", "there is little data", "some_net"):
         assert words in said, words
+    short = said.split('id="headline"')[1].split("</section")[0]
+    assert "mean less than it says: one leak, 9 pictures of the test set." in short
+    assert '<a href="#audit">See Audit</a>' in short
+    assert "two of a kind" not in short, "a warning that says nothing of the score"
+    assert "other has folds that are not trained yet" in said
+    assert "vit has folds that are not trained yet" not in said, "it was finished after the audit"
+    assert "Other experiments are finished now than at the audit" in said
     keys = {"headline", "split", "audit", "training", "blend", "views", "classes", "confusions", "calibration"}
     keys |= {"mistakes", "diagnosis", "checks", "leaderboard", "board", "nets", "files"}
     assert keys <= Links(html).ids
@@ -281,6 +304,39 @@ def test_nothing_is_wider_than_a_phone(home: Path, browser: Browser) -> None:
     tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
 
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.context.close()
+
+
+def test_long_names_are_cut_in_the_middle_and_stay_apart() -> None:
+    names = ["short", "constructor", "x" * 40 + "a", "x" * 40 + "b", "y" * 9 + "1" + "z" * 9, "y" * 9 + "2" + "z" * 9]
+    called = charts.shortened(names, 12)
+    assert list(called.values()) == [
+        "short", "constructor", "xxxxxx…xxxxa", "xxxxxx…xxxxb", "yyyyyyy… (1)", "yyyyyyy… (2)",
+    ]  # fmt: skip
+    assert list(charts.shortened(names[:2], 12).values()) == names[:2]
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_no_label_of_a_chart_is_clipped(tmp_path: Path, browser: Browser, width: int) -> None:
+    names = [f"incorrectly worn, female, between thirty and sixty years ({k})" for k in range(4)]
+    shown = [{"name": name, "value": 0.8, "low": 0.7, "high": 0.9} for name in names]
+    sure = [{"who": n, "sure": s, "right": s, "low": s, "high": s, "images": 9} for n in names for s in (0.5, 0.9)]
+    beside = [charts.intervals(shown, "F1"), charts.matrix(np.eye(4), names, "same")]
+    below = [charts.confusion(np.eye(4, dtype=int), names), charts.reliability(sure)]
+    side, *others = blocks.Side([blocks.Chart("c", "", s) for s in beside]), *(blocks.Chart("c", "", s) for s in below)
+    file = tmp_path / "long.html"
+    file.write_text(page.render("t", "s", [blocks.PageSection("headline", "h", "", [side, *others])], "command"))
+    tab = browser.open(file, width)
+    clipped = """each => [...each.querySelectorAll("text")].filter(text => {
+        const [own, all] = [text.getBoundingClientRect(), each.getBoundingClientRect()];
+        return own.left < all.left - 1 || own.right > all.right + 1 || own.top < all.top - 1;
+    }).map(text => text.textContent)"""
+    drawn = tab.locator(".plot svg").all()
+    assert [svg.evaluate(clipped) for svg in drawn] == [[]] * 4
+    assert {title for svg in drawn for title in svg.locator("title").all_text_contents()} == set(names)
+    if width == 1100:
+        assert tab.evaluate("[...document.querySelectorAll('.plot')].every(p => p.scrollWidth <= p.clientWidth)")
+    assert browser.said == []
     tab.context.close()
 
 

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,14 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from foldcraft.common import checksums, config_checks, config_renames, safe_yaml
+from foldcraft.common import checksums, config_checks, config_mistakes, config_renames, notices, safe_yaml
 from foldcraft.common.config import Config
-from foldcraft.common.config_reference import describe
-from foldcraft.common.errors import FoldcraftError, shorten, suggest
+from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.common.files import check_readable
 
 GENERATIONS = 20  # of files that extend each other
-MOST_TOLD = 10  # mistakes of a config, in one line
+COMMAND_LINE = "command line"
+LONGEST_OVERRIDE = 60  # characters of a word of the command line that a message shows
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -42,7 +43,7 @@ def load_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[Confi
     reader = _Reader()
     configs = [reader.load(Path(os.path.expanduser(path)), overrides) for path in paths]
     if reader.old_keys:
-        config_renames.warn(config_renames.told(reader.old_keys))
+        notices.tell_once(config_renames.told(reader.old_keys))
     return configs
 
 
@@ -52,25 +53,40 @@ class _Reader:
 
     Attributes:
         known: what has been read, with all that it extends.
+        own: what each file says itself, by the path that it was named by, and the files that it extends.
         old_keys: keys that were given under an old name, by file or "command line".
     """
 
     known: dict[Path, DictConfig] = field(default_factory=dict)
+    own: dict[Path, tuple[Path, object, list[Path]]] = field(default_factory=dict)
     old_keys: dict[object, list[str]] = field(default_factory=dict)
 
     def load(self, path: Path, overrides: Sequence[str]) -> Config:
-        try:
-            settings = OmegaConf.merge(self.read(path, ()), self.renewed(_read_overrides(overrides), "command line"))
-            values = OmegaConf.to_container(settings)
-        except (OmegaConfBaseException, RecursionError) as error:
-            raise FoldcraftError(str(error), path) from None
+        own, given = self.read(path, ()), self.renewed(_read_overrides(overrides), COMMAND_LINE)
+        values = OmegaConf.to_container(_merged(own, given, COMMAND_LINE))
         values.setdefault("experiment", path.stem)
         try:
             made = Config.model_validate(values).settled()
         except ValidationError as error:
-            raise FoldcraftError(_explain(error), where=path) from None
+            raise config_mistakes.told(error, values, partial(self.place_of, path, overrides)) from None
         config_checks.check(made)
         return made
+
+    def place_of(self, path: Path, overrides: Sequence[str], key: str, with_value: bool) -> str:
+        """The word of the command line that gave a key, or the file that did: `path`, or one that it extends."""
+        for word in reversed(overrides):
+            given = config_renames.current(word.partition("=")[0])
+            if f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}."):
+                is_safe = with_value and (given == key or "{" not in word)  # a section may hold a secret beside the key
+                shown = word if is_safe else word.partition("=")[0]
+                return f"{COMMAND_LINE}: {shorten(shown, LONGEST_OVERRIDE)}"
+        return str(self._file_of(key, Path(os.path.realpath(path))) or path)
+
+    def _file_of(self, key: str, place: Path) -> Path | None:
+        named, own, parents = self.own[place]
+        if _is_in(key, own):
+            return named
+        return next((file for parent in reversed(parents) if (file := self._file_of(key, parent))), None)
 
     def read(self, path: Path, seen: tuple[Path, ...]) -> DictConfig:
         """A file with all that it extends; `seen` are those that extend it."""
@@ -91,12 +107,12 @@ class _Reader:
             raise FoldcraftError("'extends' is neither a path nor a list of paths", path)
         own = self.renewed(own, path, quiet=was_written)
         merged = OmegaConf.create({})
-        for parent in parents:
-            merged = OmegaConf.merge(merged, self.read(path.parent / os.path.expanduser(str(parent)), seen))
-        try:
-            return OmegaConf.merge(merged, own)
-        except (OmegaConfBaseException, RecursionError) as error:
-            raise FoldcraftError(f"does not fit what it extends: {error}", path) from None
+        files = [path.parent / os.path.expanduser(str(parent)) for parent in parents]
+        for file in files:
+            merged = _merged(merged, self.read(file, seen), file)
+        places = [Path(os.path.realpath(file)) for file in files]
+        self.own[seen[-1]] = (path, OmegaConf.to_container(own), places)
+        return _merged(merged, own, path)
 
     def renewed(self, settings: DictConfig, where: object, quiet: bool = False) -> DictConfig:
         """The settings under the names that their keys have now."""
@@ -106,6 +122,45 @@ class _Reader:
         if used and not quiet:
             self.old_keys[where] = used
         return OmegaConf.create(values)
+
+
+def _merged(first: DictConfig, second: DictConfig, where: object) -> DictConfig:
+    """Settings with those that win over them.
+
+    Raises:
+        FoldcraftError: a key is a list in one of them and a section in the other, or they are nested too deep.
+    """
+    try:
+        return OmegaConf.merge(first, second)
+    except (OmegaConfBaseException, RecursionError, TypeError) as error:
+        kinds = (OmegaConf.to_container(first), OmegaConf.to_container(second))
+        said = _clash(*kinds) or shorten(str(error).partition("\n")[0], 200)
+        raise FoldcraftError(f"does not fit what is there already: {said}", where) from None
+
+
+def _clash(first: object, second: object, key: str = "") -> str:
+    """Which key is a list on one side, and a section on the other."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        both = (name for name in second if name in first)
+        inner = (_clash(first[name], second[name], f"{key}.{name}".lstrip(".")) for name in both)
+        return next(filter(None, inner), "")
+    kinds = {list: "a list", dict: "a section"}
+    one, other = kinds.get(type(first)), kinds.get(type(second))
+    return f"{key} is {one}, and is given as {other}" if one and other and one != other else ""
+
+
+def _is_in(key: str, values: object) -> bool:
+    """Is something said under a dotted key?"""
+    for part in key.split("."):
+        if isinstance(values, list) and part.isdigit():
+            return True
+        if not isinstance(values, dict):
+            return False
+        found = {str(name): value for name, value in values.items()}
+        if part not in found:
+            return False
+        values = found[part]
+    return True
 
 
 def _read_mapping(path: Path) -> tuple[DictConfig, bool]:
@@ -138,58 +193,16 @@ def _read_overrides(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise FoldcraftError(f"{override!r} is not key=value", "command line", "for instance optim.lr=0.0005")
-        safe_yaml.check_characters(key, "command line")
+            raise FoldcraftError(f"{override!r} is not key=value", COMMAND_LINE, "for instance optim.lr=0.0005")
+        safe_yaml.check_characters(key, COMMAND_LINE)
         try:
-            safe_yaml.check(value, "command line")
-        except YAMLError as error:
-            raise FoldcraftError(f"{override!r} cannot be read: {error}", "command line") from None
+            safe_yaml.check(value, COMMAND_LINE)
+        except YAMLError:
+            hint = "close brackets and quotes, as in tta.views=[identity,hflip]"
+            raise FoldcraftError(
+                f"the value of {shorten(override, 100)!r} cannot be read", COMMAND_LINE, hint
+            ) from None
     try:
         return OmegaConf.from_dotlist(list(overrides))
     except Exception as error:
-        raise FoldcraftError(f"cannot be read: {error}", "command line") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """All mistakes that validation has found, or the first of them."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if not _is_union_tag(part))
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}, {_suggest_key(key)}")
-        elif problem["type"] == "missing":
-            lines.append(f"{key!r} is missing")
-        else:
-            lines.append(f"{key} = {_shown(problem['input'])}: {problem['msg'].lower()}")
-    told = list(dict.fromkeys(lines))
-    more = f" | and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
-    return " | ".join(told[:MOST_TOLD]) + more
-
-
-def _shown(value: object) -> str:
-    try:
-        return shorten(repr(value), 200)
-    except ValueError:  # a whole number of thousands of digits
-        return "a huge number"
-
-
-def _is_union_tag(part: object) -> bool:
-    """Pydantic adds the branch of a union it tried ('constrained-float', "literal['auto']") to the place."""
-    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "constrained-float"})
-
-
-# What other tools call them.
-ALIASES = {"learning_rate": "lr", "batch_size": "batch", "image_size": "size", "img_size": "size", "n_splits": "count"}
-
-
-def _suggest_key(key: str) -> str:
-    known = [name for name, *_ in describe()]
-    sections = list(dict.fromkeys(name.rpartition(".")[0] for name in known if "." in name))
-    leaf = key.split(".")[-1]
-    same_leaf = [name for name in known if name.split(".")[-1] == ALIASES.get(leaf, leaf)]
-    if same_leaf:
-        return f"did you mean {same_leaf[0]!r}?"
-    section = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = suggest(key, known if "." in key else [*sections, *known])
-    return close if close.startswith("did") else suggest(key, siblings or known)
+        raise FoldcraftError(f"cannot be read: {error}", COMMAND_LINE) from None

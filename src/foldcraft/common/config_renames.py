@@ -5,13 +5,9 @@ digested under the oldest names, so that a fold that was trained under them stil
 """
 
 import copy
-import logging
-import os
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from foldcraft.common import executor
 from foldcraft.common.errors import FoldcraftError
 
 # Old name -> the name it has now, of a key or of a whole section. A further rename is one line more. A key that is
@@ -108,13 +104,6 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     for new, old in _OLDEST.items():
         _move(made, new, old)
     return made
-
-
-@cache
-def warn(text: str) -> None:
-    """Tell it once: on one process of those that torchrun starts, and before tasks start, not in each."""
-    if os.environ.get("RANK", "0") == "0" and executor.IS_TASK not in os.environ:
-        logging.getLogger(__name__).warning(text)
 
 
 def told(used: Mapping[object, Sequence[str]]) -> str:

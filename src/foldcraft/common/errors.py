@@ -39,7 +39,7 @@ def shorten(text: str, most: int) -> str:
 def suggest(word: str, known: Sequence[str]) -> str:
     """A 'did you mean' for `word`, or what is known; of many the closest to it, and how many more there are."""
     close = closest(word, known)[:1]
-    if close and _likeness(word, close[0]) >= CLOSE:
+    if close and likeness(word, close[0]) >= CLOSE:
         return f"did you mean {shorten(close[0], LONGEST_WORD)!r}?"
     names = closest(word, known) if len(known) > MOST_KNOWN else known
     return f"known: {listing([shorten(name, LONGEST_KNOWN) for name in names], MOST_KNOWN)}"
@@ -47,10 +47,10 @@ def suggest(word: str, known: Sequence[str]) -> str:
 
 def closest(word: str, known: Sequence[str]) -> list[str]:
     """All names, those that are most like `word` first."""
-    return sorted(known, key=lambda name: -_likeness(word, name))
+    return sorted(known, key=lambda name: -likeness(word, name))
 
 
-def _likeness(a: str, b: str) -> float:
+def likeness(a: str, b: str) -> float:
     """From 0 to 1; capitals do not matter."""
     return SequenceMatcher(None, a.casefold()[:LONGEST_WORD], b.casefold()[:LONGEST_WORD]).ratio()
 

@@ -1,16 +1,27 @@
 """Frozen folds: made once, written to a file that belongs in git, checked whenever they are read."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from foldcraft.common import checksums, fingerprint
+from foldcraft.common import checksums, fingerprint, notices
+from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_readable, parse_json, write_atomic
+from foldcraft.common.paths import duplicates_file
 from foldcraft.data.competition import Competition
+
+# What the header may say of folds that were made by a scheme.
+MADE_BY = {
+    "auto": ("stratified", "stratified_group"),
+    "stratified": ("stratified", "stratified_group"),
+    "stratified_group": ("stratified_group",),
+    "plain": ("plain",),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,41 @@ def write(folds: Folds, path: Path) -> None:
     write_atomic(path, f"# {json.dumps(header)}\n{table}")
 
 
+def read_for(config: Config, competition: Competition) -> Folds:
+    """As `read`; what the config asks for and the frozen folds are not is told, once a command.
+
+    Raises:
+        FoldcraftError: as `read`.
+    """
+    made = read(config.folds_file, competition)
+    if differences := list(unlike(made, config, competition)):
+        notices.tell_once(
+            f"warning: {config.folds_file} is used as it is, not as the config says: {', '.join(differences)}; for new "
+            "folds delete it and run `python src/split.py`, then train again what was trained on the old ones"
+        )
+    return made
+
+
+def unlike(made: Folds, config: Config, competition: Competition) -> Iterator[str]:
+    """What the config says itself of the folds, and they are not; what is left to the defaults asks for nothing."""
+    wanted, said = config.folds, config.folds.model_fields_set
+    for key in ("count", "seed"):
+        if key in said and getattr(wanted, key) != getattr(made, key):
+            yield f"folds.{key}={getattr(wanted, key)} (it has {getattr(made, key)})"
+    too_rare = np.bincount(competition.targets).max() < made.count  # then nothing can be stratified
+    if "scheme" in said and made.scheme not in (MADE_BY["plain"] if too_rare else MADE_BY[wanted.scheme]):
+        yield f"folds.scheme={wanted.scheme} (it has {made.scheme})"
+    if wanted.merge_duplicates is False and made.duplicates:
+        yield "folds.merge_duplicates=false (it keeps copies together)"
+    if wanted.merge_duplicates is True and not made.duplicates and _may_have_copies(duplicates_file(config)):
+        yield "folds.merge_duplicates=true (it was made without)"
+
+
+def _may_have_copies(audited: Path) -> bool:
+    """Whether the audit found copies within the training rows, or there was none."""
+    return not audited.is_file() or "train-train" in audited.read_text(encoding="utf-8", errors="replace")
+
+
 def read(path: Path, competition: Competition) -> Folds:
     """Read frozen folds and make sure that they are what was frozen, for these data.
 
@@ -129,10 +175,10 @@ def _in_order(folds: Folds, competition: Competition) -> Folds:
 
 
 def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
-    """Rows, groups and rows of each class, or means of values, (lines) in every fold and in all (columns)."""
-    columns, target = {}, competition.target
+    """Rows, groups where there are any, and rows of each class or means of values (lines), in every fold and in all."""
+    columns, target, grouped = {}, competition.target, competition.groups is not None
     for fold in [*range(folds.count), None]:
         rows = folds.valid_rows(fold) if fold is not None else np.arange(len(folds.fold))
-        own = target.totals(rows)
-        columns["all" if fold is None else f"fold {fold}"] = [len(rows), len(set(competition.units[rows])), *own]
-    return pd.DataFrame(columns, index=["rows", "groups", *target.of_totals])
+        groups = [len(set(competition.units[rows]))] if grouped else []
+        columns["all" if fold is None else f"fold {fold}"] = [len(rows), *groups, *target.totals(rows)]
+    return pd.DataFrame(columns, index=["rows", *(["groups"] if grouped else []), *target.of_totals])

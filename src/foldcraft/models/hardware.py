@@ -51,10 +51,20 @@ class Hardware:
         return f"{self.device} {self.precision} {self.memory_format}"
 
     def why(self) -> str:
-        """The measurement in one line, and what was left out of it."""
-        rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in self.rates.items())
+        """What was chosen, what else was measured, and what was left out, in one line."""
         reasons = [f"{name}: {reason}" for name, reason in self.left_out.items()]
-        return "; ".join([f"measured {rates}" if rates else "as the config says", *reasons])
+        return "; ".join([self._measured() if self.rates else "as the config says", *reasons])
+
+    def _measured(self) -> str:
+        own, names = _name(self), [name.split() for name in self.rates]
+        differ = [place for place in (0, 1) if len({name[place] for name in names}) > 1] or [0, 1]
+        called = {name: " ".join(name.split()[place] for place in differ) for name in self.rates}
+        others = sorted((name for name in self.rates if name != own), key=lambda name: -self.rates[name])
+        said = [f"{called[name]} {self.rates[name]:.0f}" for name in others]
+        if own in self.rates:
+            said.insert(0, f"{called[own]}: {self.rates[own]:.0f} images/s")
+        plain = own in self.rates and max(self.rates.values()) > self.rates[own]
+        return ", ".join(said) + ("; the plainest within 10 % of the fastest" if plain else "")
 
     @property
     def torch_memory_format(self) -> torch.memory_format:

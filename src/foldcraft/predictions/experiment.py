@@ -53,11 +53,12 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS) -> Experiment:
+    def open(cls, config: Config, images_of: Sequence[str] = competition.PARTS, is_record: bool = False) -> Experiment:
         """Read competition and folds.
 
         Args:
             images_of: parts whose images must be there; those of others are asked for when they are opened.
+            is_record: the config is what a run was made with, and asks for nothing now.
 
         Raises:
             FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
@@ -66,7 +67,7 @@ class Experiment:
             for name in names:
                 tta.steps(name, where)
         data = competition.read(config, images_of)
-        made = folds.read(config.folds_file, data)
+        made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
         settled, words = with_scale(config, data)
         return cls(settled, data, made, (*data.notes, *data.image_notes, *words))
 

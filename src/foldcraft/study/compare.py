@@ -44,7 +44,10 @@ def open_runs(places: Sequence[str], overrides: Sequence[str]) -> list[Run]:
     configs = [_settings(Path(place), overrides) for place in places]
     _check_alike(places, configs)
     members = [
-        FinishedExperiment(Experiment.open(each, images_of=()), Path(place) if os.path.isdir(place) else None)
+        FinishedExperiment(
+            Experiment.open(each, images_of=(), is_record=os.path.isdir(place)),
+            Path(place) if os.path.isdir(place) else None,
+        )
         for place, each in zip(places, configs, strict=True)
     ]
     homes = [member.home.resolve() for member in members]

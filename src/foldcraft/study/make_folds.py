@@ -88,7 +88,7 @@ def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[
         copies: cluster by id of images that stay in one fold.
 
     Raises:
-        FoldcraftError: what `folds.read` and `splitting.make` raise; the folder cannot be written to.
+        FoldcraftError: what `folds.read_for` and `splitting.make` raise; the folder cannot be written to.
     """
     path = config.folds_file
     if not path.exists():
@@ -99,7 +99,7 @@ def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[
                 made = splitting.make(data, config.folds, copies)
                 folds.write(made, path)
                 return made, True
-    return folds.read(path, data), False
+    return folds.read_for(config, data), False
 
 
 def _is_led() -> bool:

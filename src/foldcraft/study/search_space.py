@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from foldcraft.common import config_renames
+from foldcraft.common import config_renames, notices
 from foldcraft.common.errors import FoldcraftError, suggest
 
 METHODS = ("grid", "random", "bayes")
@@ -125,7 +125,7 @@ def _renewed(names: Sequence[str], path: Path) -> list[str]:
             f"{twice[0]} is called {config_renames.current(twice[0])} now, and both are given", path, f"drop {twice[0]}"
         )
     if old:
-        config_renames.warn(config_renames.told({path: old}))
+        notices.tell_once(config_renames.told({path: old}))
     return now
 
 

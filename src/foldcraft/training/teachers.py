@@ -58,7 +58,7 @@ def _open(experiment: Experiment, fold: int, name: str) -> Teacher:
     _check_data(experiment, folder)
     entry = lineage.entry_of(name, folder)
     lineage.check_ancestors(student, name, entry)
-    theirs = Experiment.open(_settings_of(experiment.config, name, folder))
+    theirs = Experiment.open(_settings_of(experiment.config, name, folder), is_record=True)
     _check_files(theirs, folder, entry["model"])
     if entry["model"] != experiment.identity.teachers(fold)[name]:
         raise FoldcraftError("was trained again just now", folder.path, "run the same command again")

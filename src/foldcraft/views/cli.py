@@ -3,14 +3,15 @@
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from foldcraft.common import allocator, child_processes, config_file, output_streams
+from foldcraft.common import allocator, child_processes, config_file, config_mistakes, output_streams
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError, shorten
+from foldcraft.common.errors import FoldcraftError, shorten, suggest
 from foldcraft.common.files import cannot_write
 
 if TYPE_CHECKING:
@@ -25,9 +26,50 @@ DISK_TROUBLE = {
 }
 
 
+# What argparse says of options, and what is said here.
+USAGE = (
+    (r"argument (\S+): invalid int value: (.*)", "{0} must be a whole number, is {1}"),
+    (r"argument (\S+): invalid float value: (.*)", "{0} must be a number, is {1}"),
+    (r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", "{0} is {1}, and must be one of {2}"),
+    (r"argument (\S+): expected at least one argument", "{0} needs one or more words behind it"),
+    (r"argument (\S+): expected .*", "{0} needs a word behind it"),
+    (r"argument (\S+): ignored explicit argument (.*)", "{0} takes no word, and has {1}"),
+    (r"ambiguous option: (\S+) could match (.*)", "{0} may be {1}"),
+    (r"the following arguments are required: (.*)", "{0} is missing"),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """One that tells a mistake as all others are told, in a line."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            name, _, value = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")
+            raise FoldcraftError(f"unknown option {shorten(name, 60)!r}", "command line", self._meant(name, value))
+        said = next((words.format(*found) for pattern, words in USAGE if (found := _parts(pattern, message))), message)
+        raise FoldcraftError(shorten(said, 200), "command line", "see --help")
+
+    def _meant(self, name: str, value: str) -> str:
+        """The option that an unknown one is a slip of; or that it is a setting, which has no dashes."""
+        key = name.lstrip("-").replace("-", "_")
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        close, setting = suggest(name, options), config_mistakes.suggest_key(key)
+        if close.startswith("known") and setting.startswith("did you mean"):
+            known = setting == f"did you mean {key!r}?"
+            word = f"{key}={shorten(value, 60) or 'VALUE'}" if known else f"{setting} (see --help)"
+            return f"settings are written without dashes: {word}"
+        return f"{close} (see --help)"
+
+
+def _parts(pattern: str, message: str) -> list[str] | None:
+    """What stands in the places of a pattern; None where the message is another."""
+    found = re.fullmatch(pattern, message, re.DOTALL)
+    return [shorten(part, 100) for part in found.groups()] if found else None
+
+
 def bare_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with --quiet and --debug, for a command that needs no config."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quiet", action="store_true", help="show results and errors only")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made

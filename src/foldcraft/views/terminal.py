@@ -1,5 +1,6 @@
 """What a person at the terminal sees: bars where there is a terminal, plain lines where there is none."""
 
+import os
 import sys
 import textwrap
 import time
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tim
 from rich.table import Column, Table
 from rich.text import Text
 
-from foldcraft.common import output_streams
+from foldcraft.common import executor, output_streams
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import counted, printable
@@ -57,6 +58,7 @@ class Terminal(Callback):
         self._training: TaskID | None = None
         self._fold, self._epochs = 0, 0
         self._weights = ""
+        self._explained: set[str] = set()  # what was said to compute on what, and why
 
     def say(self, text: str) -> None:
         shown = "\n".join(map(printable, text.split("\n")))
@@ -126,7 +128,10 @@ class Terminal(Callback):
         if (weights := about.get("weights")) and weights != self._weights:  # said once, not with every fold
             self.note(weights)
             self._weights = weights
-        self.note(f"fold {self._fold}: {config.experiment} on {about['hardware']} ({about['why']})")
+        on = f"{config.experiment} on {about['hardware']}"
+        why = f" ({about['why']})" if executor.IS_TASK not in os.environ and on not in self._explained else ""
+        self._explained.add(on)
+        self.note(f"fold {self._fold}: {on}{why}")
 
     def started(self, epochs: int, images: int, epochs_done: int) -> None:
         self._epochs = epochs

@@ -137,7 +137,7 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, callback: Callback
 def _folds(config: Config, data: Competition) -> tuple[Folds, bool]:
     """The frozen folds where they fit, and True; else such as they would be, which are written nowhere, and False."""
     try:
-        return folds.read(config.folds_file, data), True
+        return folds.read_for(config, data), True
     except FoldcraftError:
         pass
     try:

@@ -7,11 +7,16 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph; `tone` is "plain", "note" or "warning"."""
+    """A paragraph; `tone` is "plain", "note" or "warning".
+
+    Attributes:
+        see: title and key of a section of the page that says more.
+    """
 
     kind: ClassVar[str] = "words"
     text: str
     tone: str = "plain"
+    see: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 They name no colour: `ink`, `paper`, `muted`, `good` and `bad` are parameters that the page sets for light and for dark.
 """
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +16,38 @@ STEP = 20  # pixels a row of a chart with names
 MOST_CLASSES = 60  # of a matrix
 STRONG = 0.72  # share of a colour, from which text on it takes the colour of paper
 TEXTS = 16  # classes, up to which a matrix has numbers in its cells
+ROW_NAME, CELL_NAME, LEGEND_NAME = 30, 20, 34  # characters of a name beside a row, a matrix, and in a legend
 Spec = dict[str, Any]
 
 
-def _spec(chart: alt.TopLevelMixin) -> Spec:
-    """The specification alone; its data stay in it, and its version too."""
-    return chart.to_dict()
+def _spec(chart: alt.TopLevelMixin, called: Mapping[str, str] | None = None) -> Spec:
+    """The specification alone; its data stay in it, and its version too.
+
+    Args:
+        called: what names are shortened to; the page shows them whole when one points at them.
+    """
+    spec, short = chart.to_dict(), called or {}
+    names = {text: name for name, text in short.items() if text != name}
+    return spec | {"usermeta": {"names": names}} if names else spec
+
+
+def shortened(names: Sequence[str], most: int) -> dict[str, str]:
+    """Names of so many characters at the most by the whole ones: what is left out is in the middle, none is alike."""
+    tail = (most - 1) // 2
+    called = {name: name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}" for name in names}
+    for text, count in Counter(called.values()).items():
+        alike = [name for name in called if called[name] == text] if count > 1 else []
+        for number, name in enumerate(alike, start=1):
+            called[name] = f"{name[: most - 5]}… ({number})"
+    return called
+
+
+def _labels(called: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of an axis or a legend by which names are shown as they are called."""
+    shown = {"labelLimit": 0}  # Vega's own limit cuts the end off, which is where names differ
+    if any(name != text for name, text in called.items()):
+        shown["labelExpr"] = f"({json.dumps(called)})[datum.label]"
+    return shown
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
@@ -53,7 +81,8 @@ def curves(rows: Sequence[Mapping[str, Any]], title: str, dashed: bool = False) 
 def intervals(rows: Sequence[Mapping[str, Any]], title: str, hint: str = "") -> Spec:
     """A point with its interval a row, from `name`, `value`, `low`, `high`, in the order given."""
     order = [row["name"] for row in rows]
-    name = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=190))
+    called = shortened(order, ROW_NAME)
+    name = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(**_labels(called)))
     tips = ["name:N", *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("value", "low", "high"))]
     base = alt.Chart(_data(rows)).encode(y=name, tooltip=tips + ([f"{hint}:Q"] if hint else []))
     scale = alt.Scale(zero=False, nice=True)
@@ -61,7 +90,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], title: str, hint: str = "") -> 
         x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=alt.value(MUTED)
     )
     point = base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("value:Q", scale=scale))
-    return _spec((whisker + point).properties(width="container", height=STEP * len(rows)))
+    return _spec((whisker + point).properties(width="container", height=STEP * len(rows)), called)
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Spec:
@@ -83,10 +112,10 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Spec:
         if counts[i, j] or i == j or len(names) <= TEXTS
     ]
     side = 44 if len(names) <= 6 else 34 if len(names) <= TEXTS else 15
-    axis = {"sort": list(names), "title": None}
+    called = shortened(names, CELL_NAME)
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("answer:N", **{**axis, "title": "answer"}, axis=alt.Axis(orient="top", labelAngle=-60, labelLimit=110)),
-        y=alt.Y("label:N", **{**axis, "title": "label"}, axis=alt.Axis(labelLimit=110)),
+        x=alt.X("answer:N", sort=list(names), axis=alt.Axis(orient="top", labelAngle=-90, **_labels(called))),
+        y=alt.Y("label:N", sort=list(names), axis=alt.Axis(**_labels(called))),
         tooltip=["label:N", "answer:N", "images:Q", alt.Tooltip("share:Q", format=".1%", title="share of the label")],
     )
 
@@ -103,19 +132,20 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Spec:
         said = base.transform_filter("datum.images > 0").mark_text(fontSize=12).encode(text="images:Q", color=ink)
         layers.append(said)
     chart = alt.layer(*layers).resolve_scale(color="independent")
-    return _spec(chart.properties(width=alt.Step(side), height=alt.Step(side)))
+    return _spec(chart.properties(width=alt.Step(side), height=alt.Step(side)), called)
 
 
 def matrix(values: np.ndarray, names: Sequence[str], title: str) -> Spec:
     """Numbers from -1 to 1 (P, P) between things of the same names; an empty cell where one is NaN."""
+    called = shortened(names, CELL_NAME)
     rows = [
         {"a": names[i], "b": names[j], "value": None if np.isnan(values[i, j]) else round(float(values[i, j]), 3)}
         for i in range(len(names))
         for j in range(len(names))
     ]
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("b:N", sort=list(names), title=None, axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=140)),
-        y=alt.Y("a:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=140)),
+        x=alt.X("b:N", sort=list(names), title=None, axis=alt.Axis(orient="top", labelAngle=-90, **_labels(called))),
+        y=alt.Y("a:N", sort=list(names), title=None, axis=alt.Axis(**_labels(called))),
         tooltip=["a:N", "b:N", alt.Tooltip("value:Q", title=title)],
     )
     scale = alt.Scale(domain=[0, 1], range=[PAPER, GOOD], interpolate="rgb", clamp=True)
@@ -123,7 +153,7 @@ def matrix(values: np.ndarray, names: Sequence[str], title: str) -> Spec:
     ink = alt.condition(f"datum.value > {STRONG}", alt.value(PAPER), alt.value(INK))
     known = base.transform_filter("isValid(datum.value)")
     text = known.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=ink)
-    return _spec((cells + text).properties(width=alt.Step(52), height=alt.Step(36)))
+    return _spec((cells + text).properties(width=alt.Step(52), height=alt.Step(36)), called)
 
 
 def reliability(rows: Sequence[Mapping[str, Any]]) -> Spec:
@@ -138,7 +168,8 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Spec:
         .encode(x=alt.X("x:Q", scale=across), y=alt.Y("y:Q", scale=up), color=alt.value(MUTED))
     )
     tips = ["who:N", "images:Q", *(alt.Tooltip(f"{key}:Q", format=".1%") for key in ("sure", "right", "low", "high"))]
-    who = alt.Legend(orient="top", columns=1, labelLimit=320, symbolOpacity=1)
+    called = shortened([row["who"] for row in rows], LEGEND_NAME)
+    who = alt.Legend(orient="top", columns=1, symbolOpacity=1, **_labels(called))
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("sure:Q", title="how sure (mean probability of the answer)", scale=across, axis=axis),
         color=alt.Color("who:N", title=None, legend=who, sort=list(dict.fromkeys(row["who"] for row in rows))),
@@ -147,7 +178,7 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Spec:
     right = alt.Y("right:Q", title="how often right", scale=up, axis=axis)
     line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y=right)
     whisker = base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", scale=up), y2="high:Q")
-    return _spec((ideal + whisker + line).properties(width="container", height=300))
+    return _spec((ideal + whisker + line).properties(width="container", height=300), called)
 
 
 def growth(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from foldcraft.common.errors import counted
+from foldcraft.common.errors import counted, listing
 from foldcraft.data import folds
+from foldcraft.predictions import oof
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
     Block,
@@ -27,17 +28,18 @@ from foldcraft.views.report.evidence import Evidence, read_json
 
 SEVERITIES = ("serious", "warning", "info")  # worst first
 MOST_IDS = 100  # of a finding
+MOST_DOUBTS = 3  # findings beside the score
+# Findings that make an out-of-fold score too good, however few images they are about.
+TOO_GOOD = ("train_test_copies", "copies_apart", "hidden_groups")
 
 
 def split(seen: Evidence) -> PageSection:
     """Who is in which fold."""
     experiment = seen.members[0].experiment
     table = folds.balance(experiment.folds, experiment.competition)
-    grouped = experiment.competition.groups is not None
     rows = [
-        [Cell("images" if name == "rows" else str(name)), *(number(int(count), ",d") for count in row)]
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-        if grouped or name != "groups"
+        [Cell(str(name)), *(number(int(count), ",d") for count in row)]
+        for name, row in zip(["images", *table.index[1:]], table.to_numpy(), strict=True)
     ]
     scheme = {
         "stratified": "each fold has the same share of every class",
@@ -67,17 +69,14 @@ def split(seen: Evidence) -> PageSection:
 def audit(seen: Evidence) -> PageSection:
     """What is wrong with the data."""
     question = "Is the data sound: duplicates, leaks, corrupt files, shift between training and test?"
-    found = read_json(seen.study("audit") / "summary.json")
-    if found is None:
+    if seen.audited is None:
         text = (
             "The data have not been audited. `python src/audit.py` with the same --config does it; then make this"
             " page again."
         )
         return PageSection("audit", "Audit", question, [Words(text, "note")])
-    findings = found if isinstance(found, list) else found.get("findings", [])
-    findings = sorted((one for one in findings if isinstance(one, dict)), key=_urgency)
-    skipped = found.get("not_looked_at", []) if isinstance(found, dict) else []
-    blocks: list[Block] = [Words(f"Not looked at: {reason}", "note") for reason in skipped]
+    findings = sorted(seen.audited["findings"], key=_urgency)
+    blocks: list[Block] = list(_not_looked_at(seen))
     if not findings:
         return PageSection(
             "audit", "Audit", question, [Words("The audit found nothing to complain of.", "note"), *blocks]
@@ -94,6 +93,38 @@ def audit(seen: Evidence) -> PageSection:
                 )
             )
     return PageSection("audit", "Audit", question, blocks)
+
+
+def _not_looked_at(seen: Evidence) -> Iterator[Block]:
+    """What the audit left out, but for experiments that have been finished since."""
+    experiment, about = seen.members[0].experiment, "predictions: "
+    reasons = seen.audited["not_looked_at"] if seen.audited else []
+    if any(reason.startswith(about) for reason in reasons):
+        unfinished = oof.load_complete(experiment.config, experiment.competition)[1]
+        now = [reason for reason in reasons if not reason.startswith(about) or reason.removeprefix(about) in unfinished]
+        if now != reasons:
+            words = "Other experiments are finished now than at the audit; `python src/audit.py` again looks at them."
+            yield Words(words, "note")
+        reasons = now
+    yield from (Words(f"Not looked at: {reason}", "note") for reason in reasons)
+
+
+def doubts(seen: Evidence) -> Iterator[Block]:
+    """A warning beside the score where the audit found that it may not mean what it says."""
+    experiment = seen.members[0].experiment
+    mended = {
+        "hidden_groups": experiment.competition.groups is not None,
+        "copies_apart": experiment.folds.duplicates != "",
+    }
+    found = [one for one in (seen.audited or {"findings": []})["findings"] if not mended.get(str(one.get("name")))]
+    told = [
+        str(one.get("sentence", one.get("name", "")))
+        for one in sorted(found, key=_urgency)
+        if one.get("severity") == "serious" or (one.get("severity") == "warning" and one.get("name") in TOO_GOOD)
+    ]
+    if told:
+        words = f"The audit found what may make the score mean less than it says: {listing(told, MOST_DOUBTS)}."
+        yield Words(words, "warning", ("Audit", "audit"))
 
 
 def _urgency(finding: dict[str, Any]) -> int:

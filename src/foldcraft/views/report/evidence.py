@@ -128,6 +128,16 @@ class Evidence:
         found = leaderboard.read(self.submissions, rows[rows["competition"] == name])
         return next((one for one in found if one.metric == self.metric), None)
 
+    @cached_property
+    def audited(self) -> dict[str, Any] | None:
+        """What the audit left: `findings`, and `not_looked_at`; None where there was none."""
+        found = read_json(self.study("audit") / "summary.json")
+        if found is None:
+            return None
+        about = found if isinstance(found, dict) else {"findings": found}
+        findings = [one for one in about.get("findings", []) if isinstance(one, dict)]
+        return {"findings": findings, "not_looked_at": about.get("not_looked_at", [])}
+
     def link(self, path: Path) -> str:
         """A path as the page links to it."""
         return quote(Path(os.path.relpath(path, self.page.parent)).as_posix())

@@ -28,10 +28,23 @@ async function drawCharts() {
   for (const figure of document.querySelectorAll("figure.chart")) {
     if (mine !== drawing) return;
     const spec = JSON.parse(figure.querySelector("script").textContent);
-    await vegaEmbed(figure.querySelector(".plot"), { ...spec, params: [...(spec.params ?? []), ...params] }, options);
+    const plot = figure.querySelector(".plot");
+    await vegaEmbed(plot, { ...spec, params: [...(spec.params ?? []), ...params] }, options);
+    nameInFull(plot, spec.usermeta?.names ?? {});
     await new Promise((done) => setTimeout(done));
   }
   document.documentElement.dataset.drawn = String(mine);
+}
+
+// Names that a chart has no room for are shown whole to whoever points at them.
+function nameInFull(plot, names) {
+  for (const text of plot.querySelectorAll("svg text")) {
+    if (!Object.hasOwn(names, text.textContent)) continue;
+    const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = names[text.textContent];
+    text.append(title);
+    text.style.pointerEvents = "all";
+  }
 }
 
 // Tables: a click on a heading sorts, words in the box filter.

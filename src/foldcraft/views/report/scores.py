@@ -9,6 +9,7 @@ from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
 from foldcraft.submission import leaderboard as leaderboards
 from foldcraft.views.report import charts
+from foldcraft.views.report import data as data_section
 from foldcraft.views.report.blocks import (
     Block,
     Cell,
@@ -30,6 +31,7 @@ from foldcraft.views.report.blocks import (
 from foldcraft.views.report.evidence import Evidence
 
 NOTHING = 1e-9  # differences below are rounding
+MOST_BESIDE = 4  # members whose matrix has room beside another chart
 MOST_VIEWS = 40  # rows of the table of views
 
 
@@ -64,7 +66,10 @@ def headline(seen: Evidence) -> PageSection:
         "the score is what a new test set of the same kind should give, within the interval."
     )
     return PageSection(
-        "headline", "In short", "", [StatTiles(tiles), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)]
+        "headline",
+        "In short",
+        "",
+        [StatTiles(tiles), *data_section.doubts(seen), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)],
     )
 
 
@@ -213,7 +218,8 @@ def blend(seen: Evidence) -> PageSection:
     ]
     if len(seen.members) > 1:
         blocks.insert(2, _together(seen))
-        blocks[1:3] = [Side(blocks[1:3])]
+        if len(seen.members) <= MOST_BESIDE:
+            blocks[1:3] = [Side(blocks[1:3])]
     question = "How much does each experiment count, and is the blend better than its best member?"
     return PageSection("blend", "Blend", question, blocks)
 
