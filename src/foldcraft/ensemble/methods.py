@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
+from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS, at_temperature, fit_temperature
 from foldcraft.metrics.scores import Metric
@@ -313,3 +314,14 @@ class Stacking(Method):
 
 # Those that can be asked for, simplest first.
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, Mean, RankMean, Greedy, Stacking)}
+
+
+def named(name: str) -> Method:
+    """The blending method of that name.
+
+    Raises:
+        FoldcraftError: there is none.
+    """
+    if name not in METHODS:
+        raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
+    return METHODS[name]()

@@ -258,6 +258,18 @@ def _tried(trial: FrozenTrial) -> Trial:
     )
 
 
+def ranked(trials: Sequence[Trial], space: Space) -> list[Trial]:
+    """The best first; then those that were left, then those that failed."""
+    sign = 1 if space.maximize else -1
+
+    def place(trial: Trial) -> tuple[bool, bool, float]:
+        mean = sum(trial.scores) / len(trial.scores) if trial.scores else 0.0
+        value = trial.oof if trial.oof is not None and space.score == "oof" else mean
+        return bool(trial.reason), trial.oof is None, -sign * value
+
+    return sorted(trials, key=place)
+
+
 def words_of_caution(tried: Sequence[Trial], best: Trial, config: Config) -> Iterator[str]:
     """What the best of many tries is worth."""
     whole = np.array([one.scores for one in tried if one.oof is not None])

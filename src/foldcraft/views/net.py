@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from foldcraft.common.config import Config
 from foldcraft.common.errors import listing
+from foldcraft.common.files import write_atomic
 from foldcraft.models import backbones, finetune, summary
 from foldcraft.models.summary import Group, ModelSummary, Part
 from foldcraft.training import initialization
@@ -24,6 +26,21 @@ def look(config: Config, classes: int) -> ModelSummary:
         optim = config.optim.model_copy(update={"lr": peak_lr(config)})
         optimizer = finetune.create_optimizer(model, config.finetune, optim, blueprint.weights != "none")
     return summary.summarize(model, optimizer, backbones.head_names(model), size)
+
+
+def show(config: Config, classes: Sequence[str], depth: int | None, file: Path | None, terminal: Terminal) -> None:
+    """Look at the net, and tell of it.
+
+    Args:
+        depth: levels of modules that are shown; 0: all; None: as an outline.
+        file: where all of it is written as JSON.
+    """
+    seen = look(config, len(classes))
+    if file:
+        write_atomic(file, as_json(seen, config, classes))
+    tell(seen, config, depth, terminal)
+    if file:
+        terminal.say(f"wrote {file}")
 
 
 def as_json(seen: ModelSummary, config: Config, classes: Sequence[str]) -> str:
