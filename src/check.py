@@ -48,7 +48,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     looks.add_argument("--draws", type=int, help=f"augmentations: draws of each image (default {DRAWS})")
     looks.add_argument("--out", help="augmentations: the PNG; left out: preview.png in the experiment's run folder")
-    looks.add_argument("--depth", type=int, help="net: levels of modules; 0: all; left out: stages and their blocks")
+    looks.add_argument("--depth", type=int, help="net: levels of modules; 0: all; left out: what fits on a screen")
     looks.add_argument("--json", metavar="FILE", help="net: write all of it, every level, as JSON")
     return parser
 

@@ -5,27 +5,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from foldcraft.common.config import Config
 from foldcraft.common.errors import listing
 from foldcraft.common.files import write_atomic
 from foldcraft.models import backbones, finetune, summary
+from foldcraft.models.backbones import Blueprint
 from foldcraft.models.summary import Group, ModelSummary, Part
 from foldcraft.training import initialization
 from foldcraft.views.terminal import Terminal
 
+MOST_PARTS, MOST_GROUPS = 24, 6  # rows of tables that fit on a screen together, with what is said beside them
 STAND_IN_LR = 1e-3  # for `optim.lr: auto`, which is found out when training begins
 
 
 def look(config: Config, classes: int) -> ModelSummary:
     """The summary of the net that training begins with."""
-    size = config.images.size
-    model, blueprint = initialization.fresh_net(config, classes)
+    return look_into(*initialization.fresh_net(config, classes), config, peak_lr(config))
+
+
+def look_into(model: nn.Module, blueprint: Blueprint, config: Config, lr: float | None) -> ModelSummary:
+    """The summary of a net, made ready to be trained as the config says.
+
+    Args:
+        lr: of the head, at its peak; None: it is not known, and no learning rates are told.
+    """
     finetune.prepare(model, config.finetune)
     optimizer = None
-    if config.finetune.mode != "linear_probe":
-        optim = config.optim.model_copy(update={"lr": peak_lr(config)})
+    if config.finetune.mode != "linear_probe" and lr is not None:
+        optim = config.optim.model_copy(update={"lr": lr})
         optimizer = finetune.create_optimizer(model, config.finetune, optim, blueprint.weights != "none")
-    return summary.summarize(model, optimizer, backbones.head_names(model), size)
+    return summary.summarize(model, optimizer, backbones.head_names(model), config.images.size)
 
 
 def show(config: Config, classes: Sequence[str], depth: int | None, file: Path | None, terminal: Terminal) -> None:
@@ -58,11 +69,17 @@ def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Termin
     """Print what the net is, its modules, how to read them, its parameter groups, and what is wrong with it."""
     for line in heading(seen, config):
         terminal.say(line)
-    modules_table(seen.parts, depth, terminal)
+    shown = shown_parts(seen.parts, depth)
+    modules_table(shown, terminal)
     for line in legend(config):
         terminal.say(line)
+    if len(shown) < len(seen.parts):
+        deepest = max(part.depth for part in seen.parts)
+        terminal.say(
+            f"{len(seen.parts) - len(shown)} modules inside of these: --depth N, up to {deepest}; all: --depth 0"
+        )
     if seen.groups:
-        groups_table(seen.groups, terminal)
+        groups_table([[group] for group in seen.groups] if depth is not None else _together(seen.groups), terminal)
     if seen.without_gradient:
         terminal.say(f"warning: to be trained, but the loss does not reach {listing(seen.without_gradient, 5)}")
 
@@ -98,18 +115,22 @@ def folded(stages: Sequence[str]) -> Iterator[str]:
         yield f"{stage} ({' … '.join(dict.fromkeys((held[0], held[-1])))})" if held else stage
 
 
-def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) -> None:
-    shown = list(summary.outline(parts) if depth is None else parts)
-    if depth:
-        shown = [part for part in parts if part.depth <= depth]
+def shown_parts(parts: Sequence[Part], depth: int | None) -> list[Part]:
+    """Modules down to a depth; 0: all; None: an outline that fits on a screen."""
+    if depth is None:
+        return summary.outline(parts, MOST_PARTS)
+    return [part for part in parts if not depth or part.depth <= depth]
+
+
+def modules_table(shown: Sequence[Part], terminal: Terminal) -> None:
     width = max(len(label(part)) for part in shown)
     rows = [
         (
             f"{label(part):{width}}  {part.kind}",
-            "×".join(map(str, part.output or ())),
+            shape(part),
             f"{part.parameters:,}" if part.parameters else "",
             trained(part),
-            "–".join(dict.fromkeys(map(short, (part.lr[0], part.lr[-1])))) if part.lr else "",
+            span(part.lr),
             part.flaw or ("" if part.gradient is None else f"{part.gradient:.2g}"),
         )
         for part in shown
@@ -119,6 +140,16 @@ def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) 
 
 def label(part: Part) -> str:
     return "  " * max(0, part.depth - 1) + (part.name or "(all)")
+
+
+def shape(part: Part) -> str:
+    """What its last call gave; empty where there was none."""
+    return "×".join(map(str, part.output or ()))
+
+
+def span(values: Sequence[float]) -> str:
+    """From the least to the largest of rising numbers; one where they are the same, nothing where there are none."""
+    return "–".join(dict.fromkeys(map(short, (*values[:1], *values[-1:]))))
 
 
 def trained(part: Part) -> str:
@@ -133,10 +164,29 @@ def short(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def groups_table(groups: Sequence[Group], terminal: Terminal) -> None:
+def _together(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    """Groups of each row: one, or, where there are many, all that differ in the learning rate of their layer alone."""
+    if len(groups) <= MOST_GROUPS:
+        return [[group] for group in groups]
+    decays = dict.fromkeys(group.weight_decay for group in groups)
+    return [[group for group in groups if group.weight_decay == decay] for decay in decays]
+
+
+def groups_table(rows: Sequence[Sequence[Group]], terminal: Terminal) -> None:
+    """What the optimizer treats alike.
+
+    Args:
+        rows: groups that are shown together.
+    """
     columns = ("parameter groups, by their first tensor", "tensors", "parameters", "learning rate", "weight decay")
-    rows = [
-        (group.names[0], len(group.names), f"{group.parameters:,}", short(group.lr), f"{group.weight_decay:g}")
-        for group in groups
+    cells = [
+        (
+            " … ".join(dict.fromkeys((groups[0].names[0], groups[-1].names[0]))),
+            sum(len(group.names) for group in groups),
+            f"{sum(group.parameters for group in groups):,}",
+            span(sorted(group.lr for group in groups)),
+            f"{groups[0].weight_decay:g}",
+        )
+        for groups in rows
     ]
-    terminal.table("what the optimizer treats alike", columns, rows)
+    terminal.table("what the optimizer treats alike", columns, cells)
