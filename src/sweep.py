@@ -4,6 +4,7 @@ The space is a W&B sweep's YAML; the engine is local and needs no network. Run a
 
   python src/sweep.py --config configs/masks/probe.yaml --space configs/sweeps/probe.yaml
   python src/sweep.py --config C --space S --trials 40 train.epochs=5
+  python src/sweep.py --config C --space S --jobs 2          # two trials at a time
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--trials", type=int, help="how many in all; left out: the space's run_cap, a whole grid, or 20"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="trials whose folds run side by side (default 1)")
     args = parser.parse_intermixed_args(arguments)
+    if args.jobs < 1:
+        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
     if args.trials is not None and args.trials < 1:
         raise FoldcraftError(f"{args.trials} is not a number of trials", "--trials", "use 1 or more")
 
@@ -41,12 +45,17 @@ def main(arguments: Sequence[str]) -> int:
     space, experiment = search_space.read(args.space), make_folds.open_experiment(load([]), terminal.say)
 
     from foldcraft.study.sweep import Sweep, ranked, words_of_caution
+    from foldcraft.study.trial_folds import TrainSideBySide
     from foldcraft.views.sweep import show
     from foldcraft.views.tracking import Tracker, tracked
 
     sweep = Sweep(load, space, experiment, terminal)
     is_told = sweep.base.tracking.wandb != "off"
     tracker = Tracker(sweep.folder / sweep.name, tags=[sweep.name]) if is_told else None
+    if args.jobs > 1:
+        options = ["--trial", "--tag", sweep.name, *(["--quiet"] if args.quiet else [])]
+        command = [str(Path(__file__).with_name("train.py")), *options, "--config", str(file), *words]
+        sweep.train, sweep.jobs = TrainSideBySide(command, args.jobs), args.jobs
     with tracked(terminal, tracker) as sweep.callback:
         trials = ranked(sweep.run(args.trials), sweep.space)
     show(sweep, trials, terminal)

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
     parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
     parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
+    parser.add_argument("--tag", help=argparse.SUPPRESS)  # of the runs in W&B; a sweep gives its name
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "fold")
     configs = cli.load_configs(args)
@@ -71,7 +72,7 @@ def one_after_another(
             train_fold(experiment, fold, processes, Callback())
         return 0
     terminal = cli.terminal(args)
-    with tracked(terminal, tracker_of(experiment.config)) as callback:
+    with tracked(terminal, tracker_of(experiment.config, [args.tag] if args.tag else [])) as callback:
         manifests = {fold: train_fold(experiment, fold, processes, callback) for fold in folds}
     show_trained(experiment, manifests, terminal)
     return 0
@@ -89,6 +90,7 @@ def side_by_side(args: argparse.Namespace, experiment: Experiment, folds: Sequen
     terminal = cli.terminal(args)
     _, words = cli.words_of(args)
     options = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
+    options += ["--tag", args.tag] if args.tag else []
     options += ["--config", config] if config else []
     tasks = [Task(str(fold), [__file__, *options, *words, "--fold", str(fold)]) for fold in folds]
     exit_codes = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
