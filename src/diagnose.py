@@ -9,11 +9,18 @@ runs/<competition>/diagnose/diagnosis.json, and a config for each advised experi
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
+
+if TYPE_CHECKING:
+    from foldcraft.predictions.experiment import Experiment
+    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,8 +33,12 @@ def main(arguments: Sequence[str]) -> int:
         help="more backbones than those in the weights folder and in installed packages",
     )
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
+    parser.add_argument("--jobs", type=int, default=1, help="backbones that are looked at side by side (default 1)")
+    parser.add_argument("--gather", metavar="NAME", help=argparse.SUPPRESS)  # a task of --jobs: features of this net
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "backbones")
+    if args.jobs < 1:
+        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
     config = cli.load_config(args)
 
     from foldcraft.study import make_folds
@@ -38,15 +49,18 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.models import backbones
     from foldcraft.study import advice_files, diagnose
     from foldcraft.study.advice import advise
-    from foldcraft.training import initialization
     from foldcraft.views import diagnosis
 
+    def with_net(name: str) -> Experiment:
+        return replace(experiment, config=diagnose.config_for(experiment.config, name))
+
+    if args.gather:
+        diagnose.gather(with_net(args.gather), terminal)
+        return 0
     names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *args.backbones]))
-    experiments = [
-        experiment,
-        *(replace(experiment, config=initialization.config_for(experiment.config, name)) for name in names[1:]),
-    ]
-    measurements = diagnose.measure(experiments, terminal)
+    if args.jobs > 1 and len(names) > 1:
+        gather_side_by_side(args, names, terminal)
+    measurements = diagnose.measure(list(map(with_net, names)), terminal)
     advice = advise(measurements, config)
     file = advice_files.write_diagnosis(measurements, advice, config)
     try:
@@ -58,6 +72,19 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(line)
     terminal.say(f"all numbers: {file}")
     return 0
+
+
+def gather_side_by_side(args: argparse.Namespace, names: Sequence[str], terminal: Terminal) -> None:
+    """Put the features of each net on disk by a command of its own; what fails there is told where it is missed."""
+    import torch
+
+    from foldcraft.common import executor
+    from foldcraft.common.executor import SideBySide, Task
+
+    files, words = cli.words_of(args)
+    options = [*(["--quiet"] if args.quiet else []), *(["--config", *files] if files else [])]
+    tasks = [Task(name, [__file__, *words, *options, "--gather", name]) for name in names]
+    executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import ProbeConfig
+from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
 from foldcraft.data.loader import PlainImages
@@ -135,7 +135,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     scores = [table.net_score(k) for k in range(len(experiments))]
     order = sorted(range(len(experiments)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
     ranked = [scores[k] for k in order]
-    chosen, pool_scores = _pool(table, ranked)
+    pool, pool_scores = _pool(table, ranked)
     best = replace(ranked[0], stages=table.stages(order[0]))
     callback.note("learning curve")
     curve, more_data = table.curve(order[0], best.log_probs)
@@ -147,7 +147,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         images_per_class=_per_class(data.targets, np.arange(len(data.targets)), data.classes.names),
         groups_per_class=_per_class(data.targets, data.units, data.classes.names),
         nets=[best, *ranked[1:]],
-        pool=chosen,
+        pool=pool,
         pool_scores=pool_scores,
         sizes=table.sizes,
         mirror=mirror,
@@ -155,6 +155,16 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         more_data=more_data,
         views=views,
     )
+
+
+def config_for(config: Config, name: str) -> Config:
+    """The config with a backbone of that name, as its weights come; as it is where that is its own."""
+    return config if name == config.backbone.name else initialization.config_for(config, name)
+
+
+def gather(experiment: Experiment, callback: Callback) -> None:
+    """Compute what `measure` needs of a net in any case: its features of the plain images, which are kept on disk."""
+    _Table([experiment], callback)
 
 
 def _per_class(targets: np.ndarray, units: np.ndarray, names: Sequence[str]) -> dict[str, int]:
@@ -178,15 +188,15 @@ class _Table:
         self.sources = sources = [_source(experiment) for experiment in experiments]
         self.sizes = sources[0].config.probe_sizes
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
-        seen = [
+        probes = [
             replace(experiment, config=source.config) for experiment, source in zip(experiments, sources, strict=True)
         ]
-        specs = [experiment.image_spec(source.blueprint) for experiment, source in zip(seen, sources, strict=True)]
-        self.stores = [train for train, _ in seen[0].open_images(specs, callback)]
-        wanted = [
+        specs = [experiment.image_spec(source.blueprint) for experiment, source in zip(probes, sources, strict=True)]
+        self.stores = [train for train, _ in probes[0].open_images(specs, callback)]
+        requests = [
             FeatureRequest(net, "train", store, "identity") for net, store in zip(self.nets, self.stores, strict=True)
         ]
-        self.plain = load_or_compute(wanted, features_folder(self.experiment.config), callback)
+        self.plain = load_or_compute(requests, features_folder(self.experiment.config), callback)
 
     def rows(self, k: int, usable: np.ndarray | None = None) -> Rows:
         """What a probe on the features of one backbone learns from."""
