@@ -268,7 +268,7 @@ class _Table:
                 scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
         scores[1.0] = [self.score(full)]
-        means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
+        means = {share: (float(np.mean(values)), float(np.std(values))) for share, values in scores.items()}
         return means, self._mean_gap(full, halves)
 
     def _mean_gap(self, full: np.ndarray, others: Sequence[np.ndarray]) -> Gain:
@@ -299,8 +299,10 @@ class _Table:
 
     def _looks(self, k: int, kept: np.ndarray, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         only = None if kept.all() else np.flatnonzero(kept)
-        wanted = [FeatureRequest(self.nets[k], "train", self.stores[k], view, only) for view in views]
-        return zip(views, load_or_compute(wanted, features_folder(self.experiment.config), self.callback), strict=True)
+        requests = [FeatureRequest(self.nets[k], "train", self.stores[k], view, only) for view in views]
+        return zip(
+            views, load_or_compute(requests, features_folder(self.experiment.config), self.callback), strict=True
+        )
 
     def _some_rows(self) -> np.ndarray:
         """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
@@ -340,19 +342,19 @@ def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray) -> np.ndarr
 
 def draws(units: np.ndarray, targets: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
     """Masks (N,) of a share of the groups, three where so many are found that leave every fold rows to learn from."""
-    tried = (some_groups(units, targets, share, seed) for seed in range(TRIES))
-    usable = (kept for kept in tried if all(kept[fold != k].any() for k in np.unique(fold)))
+    masks = (some_groups(units, targets, share, seed) for seed in range(TRIES))
+    usable = (kept for kept in masks if all(kept[fold != k].any() for k in np.unique(fold)))
     return itertools.islice(usable, REPEATS)
 
 
 def some_groups(units: np.ndarray, targets: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A mask (N,) of the rows of a share of the groups; the same share of each class's groups, one at the least."""
-    chosen: set[str] = set()
+    units_kept: set[str] = set()
     for label in np.unique(targets):
         there = np.unique(units[targets == label])
         drawn = sorted(there.tolist(), key=lambda unit: seed_from("share", seed, str(unit)))
-        chosen |= set(drawn[: max(1, round(share * len(drawn)))])
-    return np.isin(units, list(chosen))
+        units_kept |= set(drawn[: max(1, round(share * len(drawn)))])
+    return np.isin(units, list(units_kept))
 
 
 def neighbour_log_probs(products: np.ndarray, targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -378,17 +380,17 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """
     calibrated = {net.name: calibration.calibrated(net.log_probs, table.truth) for net in ranked}
-    chosen: list[str] = []
+    pool: list[str] = []
     scores: list[float] = []
     best = np.inf
-    while len(chosen) < len(calibrated):
-        left = [name for name in calibrated if name not in chosen]
-        blends = {name: log_mean(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
+    while len(pool) < len(calibrated):
+        left = [name for name in calibrated if name not in pool]
+        blends = {name: log_mean(np.stack([calibrated[one] for one in [*pool, name]])) for name in left}
         losses = {name: calibration.log_loss(blend, table.truth) for name, blend in blends.items()}
         name = min(losses, key=lambda one: losses[one])
-        if losses[name] >= best and len(chosen) >= FEWEST:
+        if losses[name] >= best and len(pool) >= FEWEST:
             break
         best = min(best, losses[name])
-        chosen.append(name)
+        pool.append(name)
         scores.append(table.score(blends[name]))
-    return chosen, scores
+    return pool, scores

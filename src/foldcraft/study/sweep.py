@@ -33,14 +33,14 @@ class Trial:
     """What became of a trial.
 
     Attributes:
-        chosen: the settings that were tried, by name.
+        settings: the settings that were tried, by name.
         scores: of its finished folds, fold 0 first.
         oof: score over all rows; None while folds are missing.
         reason: why it failed; "" where it did not.
     """
 
     experiment: str
-    chosen: dict[str, Any]
+    settings: dict[str, Any]
     scores: list[float]
     seconds: float
     oof: float | None = None
@@ -112,12 +112,14 @@ class Sweep:
 
     def _check_parameters(self) -> None:
         """See that each parameter is a setting, and that it changes what is trained."""
-        first = {one.name: one.examples[0] for one in self.space.parameters}
-        for one in self.space.parameters:
-            configs = [self.load(search_space.words({**first, one.name: text})) for text in one.examples]
+        first = {parameter.name: parameter.examples[0] for parameter in self.space.parameters}
+        for parameter in self.space.parameters:
+            configs = [self.load(search_space.words({**first, parameter.name: text})) for text in parameter.examples]
             if len(configs) == 2 and configs[0].training_fingerprint() == configs[1].training_fingerprint():
                 raise FoldcraftError(
-                    "changes nothing in the training of a fold", f"sweep {self.space.name}: {one.name}", "leave it out"
+                    "changes nothing in the training of a fold",
+                    f"sweep {self.space.name}: {parameter.name}",
+                    "leave it out",
                 )
 
     def run(self, trials: int | None) -> list[Trial]:
@@ -181,7 +183,7 @@ class Sweep:
             )
         except optuna.exceptions.StorageInternalError as error:
             raise cannot_write(file, OSError(str(error))) from None
-        space = (self.space.method, self.space.score, [repr(_stored(one)) for one in self.space.parameters])
+        space = (self.space.method, self.space.score, [repr(_stored(parameter)) for parameter in self.space.parameters])
         data = (self.experiment.competition.fingerprint, self.experiment.folds.fingerprint)
         now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
         if study.user_attrs.get("identity", now) != now:
@@ -209,7 +211,7 @@ class Sweep:
         seed = seed_from(self.base.seed, "sweep", number) % 2**32
         bayes = self.space.method == "bayes"
         study.sampler = (optuna.samplers.TPESampler if bayes else optuna.samplers.RandomSampler)(seed=seed)
-        return study.ask({_stored(one).name: _distribution(one) for one in self.space.parameters})
+        return study.ask({_stored(parameter).name: _distribution(parameter) for parameter in self.space.parameters})
 
     def _begin(self, trial: optuna.Trial, number: int) -> "_Running":
         """The trial as an experiment, whose folds are to be trained.
@@ -217,7 +219,7 @@ class Sweep:
         Raises:
             FoldcraftError: its settings, or the experiment, are not sound.
         """
-        words = search_space.words(_chosen(trial))
+        words = search_space.words(_settings_of(trial))
         self.callback.say(f"trial {number}: {' '.join(words)}")
         config = self.load(words).as_trial()
         trial.set_user_attr("experiment", config.experiment)
@@ -275,22 +277,22 @@ class Sweep:
         return 1 / int(np.bincount(self.experiment.folds.fold).min())
 
 
-def _stored(one: Parameter) -> Parameter:
+def _stored(parameter: Parameter) -> Parameter:
     """The parameter under the oldest name of its setting, as studies keep it, so that a rename ends no sweep."""
-    return replace(one, name=config_renames.oldest(one.name))
+    return replace(parameter, name=config_renames.oldest(parameter.name))
 
 
-def _chosen(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+def _settings_of(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
     """What a trial tries, under the names that the settings have now."""
     return {config_renames.current(name): value for name, value in trial.params.items()}
 
 
-def _distribution(one: Parameter) -> BaseDistribution:
-    if one.values:
-        return CategoricalDistribution(one.values)
-    if one.whole:
-        return IntDistribution(int(one.low), int(one.high))
-    return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.values:
+        return CategoricalDistribution(parameter.values)
+    if parameter.whole:
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -309,7 +311,7 @@ def _trial_of(trial: FrozenTrial) -> Trial:
     interval = known.get("interval")
     return Trial(
         experiment=known.get("experiment", ""),
-        chosen=_chosen(trial),
+        settings=_settings_of(trial),
         scores=known.get("scores", []),
         seconds=known.get("seconds", 0.0),
         oof=known.get("oof"),

@@ -46,18 +46,18 @@ def show(config: Config, classes: Sequence[str], depth: int | None, file: Path |
         depth: levels of modules that are shown; 0: all; None: as an outline.
         file: where all of it is written as JSON.
     """
-    seen = look(config, len(classes))
+    anatomy = look(config, len(classes))
     if file:
-        write_atomic(file, as_json(seen, config, classes))
-    tell(seen, config, depth, terminal)
+        write_atomic(file, as_json(anatomy, config, classes))
+    tell(anatomy, config, depth, terminal)
     if file:
         terminal.say(f"wrote {file}")
 
 
-def as_json(seen: ModelSummary, config: Config, classes: Sequence[str]) -> str:
+def as_json(anatomy: ModelSummary, config: Config, classes: Sequence[str]) -> str:
     """All of it, every level."""
     about = {"experiment": config.experiment, "settings": config.training_settings(), "classes": classes}
-    return json.dumps({**about, "peak_lr": peak_lr(config), **asdict(seen)}, indent=1, allow_nan=False)
+    return json.dumps({**about, "peak_lr": peak_lr(config), **asdict(anatomy)}, indent=1, allow_nan=False)
 
 
 def peak_lr(config: Config) -> float:
@@ -65,32 +65,35 @@ def peak_lr(config: Config) -> float:
     return STAND_IN_LR if config.optim.lr == "auto" else config.optim.lr
 
 
-def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
+def tell(anatomy: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
     """Print what the net is, its modules, how to read them, its parameter groups, and what is wrong with it."""
-    for line in heading(seen, config):
+    for line in heading(anatomy, config):
         terminal.say(line)
-    shown = shown_parts(seen.parts, depth)
+    shown = shown_parts(anatomy.parts, depth)
     modules_table(shown, terminal)
     for line in legend(config):
         terminal.say(line)
-    if len(shown) < len(seen.parts):
-        deepest = max(part.depth for part in seen.parts)
+    if len(shown) < len(anatomy.parts):
+        deepest = max(part.depth for part in anatomy.parts)
         terminal.say(
-            f"{len(seen.parts) - len(shown)} modules inside of these: --depth N, up to {deepest}; all: --depth 0"
+            f"{len(anatomy.parts) - len(shown)} modules inside of these: --depth N, up to {deepest}; all: --depth 0"
         )
-    if seen.groups:
-        groups_table([[group] for group in seen.groups] if depth is not None else _together(seen.groups), terminal)
-    if seen.without_gradient:
-        terminal.say(f"warning: to be trained, but the loss does not reach {listing(seen.without_gradient, 5)}")
+    if anatomy.groups:
+        groups_table(
+            [[group] for group in anatomy.groups] if depth is not None else _together(anatomy.groups), terminal
+        )
+    if anatomy.without_gradient:
+        terminal.say(f"warning: to be trained, but the loss does not reach {listing(anatomy.without_gradient, 5)}")
 
 
-def heading(seen: ModelSummary, config: Config) -> Iterator[str]:
+def heading(anatomy: ModelSummary, config: Config) -> Iterator[str]:
     net, size, mode = config.backbone, config.images.size, config.finetune.mode
+    count = anatomy.input[0]
     yield f"{config.experiment}: {net.name} ({net.source}, weights: {net.weights}), finetune.mode: {mode}"
-    yield f"input       {size} × {size} px, 3 channels; {seen.input[0]} images of noise went through the net and back"
-    yield f"parameters  {seen.parameters:,}, of them trainable {seen.trainable:,}; {seen.megabytes:.1f} MB"
-    yield f"classifier  {', '.join(seen.classifier)}"
-    yield f"stages      {', '.join(folded(seen.stages))}: names for finetune.freeze_until"
+    yield f"input       {size} × {size} px, 3 channels; {count} images of noise went through the net and back"
+    yield f"parameters  {anatomy.parameters:,}, of them trainable {anatomy.trainable:,}; {anatomy.megabytes:.1f} MB"
+    yield f"classifier  {', '.join(anatomy.classifier)}"
+    yield f"stages      {', '.join(folded(anatomy.stages))}: names for finetune.freeze_until"
 
 
 def legend(config: Config) -> Iterator[str]:

@@ -27,7 +27,7 @@ def show(sweep: Sweep, trials: Sequence[Trial], terminal: Terminal) -> None:
 
 
 def _row(trial: Trial, best: Trial) -> tuple[object, ...]:
-    settings = [json.loads(value) if isinstance(value, str) else f"{value:.4g}" for value in trial.chosen.values()]
+    settings = [json.loads(value) if isinstance(value, str) else f"{value:.4g}" for value in trial.settings.values()]
     scores = np.array(trial.scores)
     spread = f" ± {scores.std(ddof=1):.4f}" if len(scores) > 1 else ""
     apart = scores - np.array(best.scores)[: len(scores)] if best.scores else scores
