@@ -18,18 +18,15 @@ trained how fast, whether gradients reach all of it. Nothing is checked then.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, suggest
-from foldcraft.common.files import write_atomic
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
-    from foldcraft.study.checks.run import Line, Report
     from foldcraft.views.terminal import Terminal
 
 FAILED = 1
@@ -37,27 +34,27 @@ IMAGES, ROWS, DRAWS = 400, 8, 8
 OF_CHECKS, OF_AUGMENTATIONS, OF_NET = ("profile", "only"), ("draws", "out"), ("depth", "json")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = cli.parser(__doc__)
-    made.add_argument(
+def command_line() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
         "--images", type=int, help=f"training images to look at (default {IMAGES}); rows of the sheet (default {ROWS})"
     )
-    checks = made.add_argument_group("checks")
+    checks = parser.add_argument_group("checks")
     checks.add_argument("--profile", action="store_true", help="watch some steps with torch.profiler; writes a trace")
     checks.add_argument("--only", nargs="+", metavar="CHECK", help="carry out these checks alone")
-    looks = made.add_argument_group("looking")
+    looks = parser.add_argument_group("looking")
     looks.add_argument(
         "--show", nargs="*", metavar="WHAT", help=f"{' or '.join(SHOWN)}, and no check; without a word: both"
     )
     looks.add_argument("--draws", type=int, help=f"augmentations: draws of each image (default {DRAWS})")
     looks.add_argument("--out", help="augmentations: the PNG; left out: preview.png in the experiment's run folder")
-    looks.add_argument("--depth", type=int, help="net: levels of modules; 0: all; left out: stages and their blocks")
+    looks.add_argument("--depth", type=int, help="net: levels of modules; 0: all; left out: what fits on a screen")
     looks.add_argument("--json", metavar="FILE", help="net: write all of it, every level, as JSON")
-    return made
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    args = parser().parse_intermixed_args(arguments)
+    args = command_line().parse_intermixed_args(arguments)
     cli.give_back_settings(args, "only", "show")
     if args.images is not None and args.images < 1:
         raise FoldcraftError(f"{args.images} is not a number of images", "--images")
@@ -76,65 +73,32 @@ def check(args: argparse.Namespace) -> int:
     only = titles.named(args.only or [])
     opened = opening.read(config)
 
-    from foldcraft.common.paths import check_file
-    from foldcraft.study.checks.run import examine
+    from foldcraft.study.checks import run
+    from foldcraft.views import checks
 
-    terminal, file = cli.terminal(args), check_file(config)
-    trace = file.with_name(f"{file.stem}-trace.json") if args.profile else None
-    width = max(map(len, titles.TITLES.values()))
-    report = examine(opened, terminal, args.images or IMAGES, only, trace, lambda line: tell(line, width, terminal))
-    write_atomic(file, json.dumps({"experiment": config.experiment, **report.as_values()}, indent=1))
-    show_time(report, terminal)
+    terminal, trace = cli.terminal(args), run.trace_file(config) if args.profile else None
+    report = run.examine(opened, terminal, args.images or IMAGES, only, trace, lambda line: checks.tell(line, terminal))
+    file = run.write(report, config)
+    checks.show_time(report, terminal)
     if trace:
         terminal.say(f"trace: {trace} (open it at ui.perfetto.dev or chrome://tracing)")
-    terminal.say(f"{summary(report)}; all numbers: {file}")
+    terminal.say(f"{checks.summary(report)}; all numbers: {file}")
     return 0 if report.sound else FAILED
-
-
-def tell(line: Line, width: int, terminal: Terminal) -> None:
-    """One line as soon as it is known, and how to mend it."""
-    found = line.finding
-    terminal.say(f"{found.status:5} {line.title:{width}}  {found.number}")
-    if found.hint:
-        terminal.say(f"{'':5} {'':{width}}  -> {found.hint}")
-
-
-def show_time(report: Report, terminal: Terminal) -> None:
-    """Where the time of a step goes."""
-    if report.timetable is None:
-        return
-    rows = [
-        (name, f"{milliseconds:.2f}", "" if share is None else f"{share:.0%}")
-        for name, milliseconds, share in report.timetable.rows()
-    ]
-    terminal.table(f"a step of {report.timetable.batch} images", ["part", "ms an image", "of a step"], rows)
-    if report.timetable.operators:
-        rows = [(name, f"{share:.1%}") for name, share in report.timetable.operators]
-        terminal.table("costliest operators", ["operator", "of the time"], rows)
-
-
-def summary(report: Report) -> str:
-    """How many lines say what."""
-    states = [line.finding.status for line in report.lines]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return (
-        f"{counts}, on {report.images} images in {report.seconds:.0f} s ({report.cpu_seconds:.0f} s of one processor)"
-    )
 
 
 def show(args: argparse.Namespace) -> int:
     """Show what was asked for, or all there is to show."""
     if unknown := [word for word in args.show if word not in SHOWN]:
         raise FoldcraftError(f"cannot show {unknown[0]!r}", "--show", suggest(unknown[0], list(SHOWN)))
-    wanted = args.show or list(SHOWN)
+    subjects = args.show or list(SHOWN)
     cli.refuse(args, OF_CHECKS, "is of the checks, which --show leaves out")
     for what, options in (("augmentations", OF_AUGMENTATIONS), ("net", OF_NET)):
-        if what not in wanted:
+        if what not in subjects:
             cli.refuse(args, options, f"goes with --show {what}")
     if args.depth is not None and args.depth < 0:
         raise FoldcraftError(f"{args.depth} is not a number of levels", "--depth", "use 1 or more, or 0 for all")
     config, terminal = cli.load_config(args), cli.terminal(args)
-    for what in dict.fromkeys(wanted):
+    for what in dict.fromkeys(subjects):
         SHOWN[what](args, config, terminal)
     return 0
 
@@ -145,17 +109,10 @@ def show_augmentations(args: argparse.Namespace, config: Config, terminal: Termi
 
     experiment = make_folds.open_to_look(config)
 
-    from foldcraft.common.paths import experiment_folder
-    from foldcraft.data import contact_sheet
     from foldcraft.views import preview
 
-    out = Path(args.out) if args.out else experiment_folder(config) / "preview.png"
     draws = DRAWS if args.draws is None else args.draws
-    drawn = preview.draw(experiment, args.images or ROWS, draws, terminal)
-    contact_sheet.save(drawn.sheet, out)
-    terminal.say(f"wrote {out}: left as inference sees it, then {draws} draws of {config.experiment}'s augmentation")
-    steps = [[number, step, f"{chance:.0%}"] for number, (step, chance) in enumerate(drawn.steps, start=1)]
-    terminal.table("what augmentation does to an image", ["", "step", "chance"], steps)
+    preview.show(experiment, args.images or ROWS, draws, Path(args.out) if args.out else None, terminal)
 
 
 def show_net(args: argparse.Namespace, config: Config, terminal: Terminal) -> None:
@@ -166,12 +123,7 @@ def show_net(args: argparse.Namespace, config: Config, terminal: Terminal) -> No
 
     from foldcraft.views import net
 
-    seen = net.look(config, len(classes))
-    if args.json:
-        write_atomic(Path(args.json), net.as_json(seen, config, classes))
-    net.tell(seen, config, args.depth, terminal)
-    if args.json:
-        terminal.say(f"wrote {args.json}")
+    net.show(config, classes, args.depth, Path(args.json) if args.json else None, terminal)
 
 
 SHOWN: dict[str, Callable[[argparse.Namespace, Config, Terminal], None]] = {

@@ -50,7 +50,6 @@ def main(arguments: Sequence[str]) -> int:
         words = [*words, "tracking.wandb=off"]
     configs = load_all([Path(PROBE), Path(FINETUNE)], words)
 
-    import infer
     import report
     import split
     import train
@@ -67,8 +66,11 @@ def main(arguments: Sequence[str]) -> int:
         announce(terminal, step, command.__name__, [*named, *words])
         if code := command.main([*quiet, "--config", *named, *words]):
             return code
+
+    from foldcraft.views.submission import submit
+
     announce(terminal, "infer", "infer", [PROBE, FINETUNE, *words])
-    submission, combined = infer.submit(open_finished(configs), None, terminal)
+    submission, combined = submit(open_finished(configs), None, terminal)
     announce(terminal, "report", "report", [PROBE, FINETUNE, *words])
     if is_current(page := page_of(configs[0]), submission, configs):
         terminal.say(f"{page} is there and current")

@@ -21,41 +21,34 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foldcraft.common import config_file
-from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
-
-if TYPE_CHECKING:
-    from foldcraft.ensemble.blend import Combined
-    from foldcraft.ensemble.methods import Method
-    from foldcraft.predictions.finished import FinishedExperiment
-    from foldcraft.views.terminal import Terminal
 
 OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = cli.parser(__doc__, several_configs=True)
-    made.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
-    made.add_argument(
+def command_line() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__, several_configs=True)
+    parser.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
+    parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
-    of_ledger = made.add_argument_group("the ledger")
+    of_ledger = parser.add_argument_group("the ledger")
     of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")
     of_ledger.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
     of_ledger.add_argument("--score", metavar="FILE", help="enter the scores of a submission: public=…, private=…")
     of_ledger.add_argument("--take", nargs="+", metavar="FILE", help="take the rows of these submissions as they are")
-    of_soup = made.add_argument_group("soups")
+    of_soup = parser.add_argument_group("soups")
     of_soup.add_argument("--soup", action="store_true", help="average the weights of experiments in place of blending")
     of_soup.add_argument("--seeds", metavar="0,1,2", help="members with these seeds, where one config is named")
     of_soup.add_argument("--keep", action="store_true", help="write the better soup though the gain is not real")
-    return made
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    args = parser().parse_intermixed_args(arguments)
+    args = command_line().parse_intermixed_args(arguments)
     if args.ledger or args.score is not None:
         cli.refuse(args, ("method", "soup", *OF_SOUP), "is not for the ledger")
         return enter_score(args) if args.score is not None else show_ledger(args)
@@ -72,44 +65,15 @@ def main(arguments: Sequence[str]) -> int:
     if args.name is not None:
         check_file_name(args.name)
     members = open_finished(configs)
-    submit(members, args.name, cli.terminal(args), methods_named(args.method))
+
+    from foldcraft.ensemble import methods
+
+    chosen = None if args.method is None else [methods.named(args.method)]
+
+    from foldcraft.views import submission
+
+    submission.submit(members, args.name, cli.terminal(args), chosen)
     return 0
-
-
-def methods_named(name: str | None) -> list[Method] | None:
-    """The one blending method of that name; None where none is asked for.
-
-    Raises:
-        FoldcraftError: there is none of that name.
-    """
-    from foldcraft.ensemble.methods import METHODS
-
-    if name is None:
-        return None
-    if name not in METHODS:
-        raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
-    return [METHODS[name]()]
-
-
-def submit(
-    members: Sequence[FinishedExperiment], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
-) -> tuple[Path, Combined]:
-    """Write the submission and show all there is to say of it; where it is and what it is made of."""
-    from foldcraft.submission import build, ledger
-    from foldcraft.views import blend, tracking
-
-    made = build.submit(members, name, terminal, methods)
-    path, is_new, doubt = made.written
-    blend.show(made.combined, terminal)
-    if meaning := build.meaning(members[0].experiment.competition):
-        terminal.say(meaning)
-    verb = "wrote" if is_new else "the same as"
-    terminal.say(f"{verb} {path}: {made.rows} rows, checked; see {ledger.path_in(ledger.SUBMISSIONS)}")
-    if doubt:
-        terminal.say(f"warning: {doubt}")
-    if is_new and (warning := tracking.track_submission(members, path, made.entry)):
-        terminal.say(warning)
-    return path, made.combined
 
 
 def enter_score(args: argparse.Namespace) -> int:
@@ -142,12 +106,10 @@ def show_ledger(args: argparse.Namespace) -> int:
     rows = ledger.submissions(ledger.SUBMISSIONS, args.competition)
 
     from foldcraft.submission import leaderboard
-    from foldcraft.views import leaderboard as shown
+    from foldcraft.views.leaderboard import show
 
     for part in leaderboard.read(ledger.SUBMISSIONS, rows):
-        shown.show(part, terminal)
-        for line in leaderboard.findings(part):
-            terminal.say(line)
+        show(part, terminal)
     if args.competition is None:
         ledger.read(ledger.path_in(ledger.SUBMISSIONS))  # a row that has changed is not shown, and is told now
     return 0
@@ -164,24 +126,24 @@ def make_soup(args: argparse.Namespace, command: str) -> int:
     configs = soup_ingredients.with_seeds(cli.load_configs(args), args.seeds)
     names, overrides = cli.words_of(args)
     first, name = Path(names[0] if names else cli.DEFAULT_CONFIG), args.name or "soup"
-    to_be = config_file.load(first, [*overrides, f"experiment={name}"])
+    soup_config = config_file.load(first, [*overrides, f"experiment={name}"])
     target = first.with_name(f"{name}.yaml")
     soup_ingredients.check_target(target)
-    soup_ingredients.check_free(to_be)
-    gathered = soup_ingredients.find_ingredients(configs)
+    soup_ingredients.check_free(soup_config)
+    ingredients = soup_ingredients.find_ingredients(configs)
 
     from foldcraft.ensemble import model_soup, soup_selection
     from foldcraft.views import soup
 
     terminal = cli.terminal(args)
-    candidates = model_soup.open_candidates(gathered, terminal)
+    candidates = model_soup.open_candidates(ingredients, terminal)
     soup.warn_of_gaps(candidates, terminal)
-    compared = soup_selection.compare_soups(candidates)
-    is_worth_it = compared.soup is not None and (compared.soup.is_real_gain or args.keep)
+    comparison = soup_selection.compare_soups(candidates)
+    is_worth_it = comparison.soup is not None and (comparison.soup.is_real_gain or args.keep)
     if is_worth_it:
-        soup_selection.save(candidates, compared, target, command)
-    soup.show(candidates, compared, terminal)
-    terminal.say(soup.outcome(compared, name, target if is_worth_it else None))
+        soup_selection.save(candidates, comparison, target, command)
+    soup.show(candidates, comparison, terminal)
+    terminal.say(soup.outcome(comparison, name, target if is_worth_it else None))
     return 0
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
@@ -24,7 +24,6 @@ KILLED = 128  # and the signal's number: what a shell says of a process that was
 if TYPE_CHECKING:
     from foldcraft.predictions.experiment import Experiment
     from foldcraft.training.distributed import Processes
-    from foldcraft.views.terminal import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
     parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
     parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
+    parser.add_argument("--tag", help=argparse.SUPPRESS)  # of the runs in W&B; a sweep gives its name
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "fold")
     configs = cli.load_configs(args)
@@ -41,79 +41,65 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.study import make_folds
 
     terminal = cli.terminal(args)
-    wanted = [config.as_trial() if args.trial else config for config in configs]
-    experiments = [make_folds.open_experiment(config, terminal.say) for config in wanted]
+    configs = [config.as_trial() if args.trial else config for config in configs]
+    experiments = [make_folds.open_experiment(config, terminal.say) for config in configs]
     folds = [cli.parse_folds(args.fold or "all", experiment.folds.count) for experiment in experiments]
-    named = cli.words_of(args)[0] or [None]
-    return max(train(args, *one) for one in zip(experiments, folds, named, strict=True))
+    files = cli.words_of(args)[0] or [None]
+    return max(train(args, *each) for each in zip(experiments, folds, files, strict=True))
 
 
-def train(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], named: str | None) -> int:
-    """Train folds of one experiment, whose config was given by that name."""
-    if args.jobs > 1 and len(chosen) > 1:
-        return side_by_side(args, experiment, chosen, named)
+def train(args: argparse.Namespace, experiment: Experiment, folds: Sequence[int], config: str | None) -> int:
+    """Train folds of one experiment, whose config is that file, or the default one."""
+    if args.jobs > 1 and len(folds) > 1:
+        return side_by_side(args, experiment, folds, config)
 
     from foldcraft.training import distributed
 
-    return one_after_another(args, experiment, chosen, distributed.join())
+    return one_after_another(args, experiment, folds, distributed.join())
 
 
 def one_after_another(
-    args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], together: Processes
+    args: argparse.Namespace, experiment: Experiment, folds: Sequence[int], processes: Processes
 ) -> int:
     """Train the folds in this process (and those that torchrun started beside it)."""
     from foldcraft.common.callbacks import Callback
     from foldcraft.training.fold import train_fold
+    from foldcraft.views.folds import show_trained
     from foldcraft.views.tracking import tracked, tracker_of
 
-    if not together.is_first:
-        for fold in chosen:
-            train_fold(experiment, fold, together, Callback())
+    if not processes.is_first:
+        for fold in folds:
+            train_fold(experiment, fold, processes, Callback())
         return 0
     terminal = cli.terminal(args)
-    with tracked(terminal, tracker_of(experiment.config)) as callback:
-        manifests = {fold: train_fold(experiment, fold, together, callback) for fold in chosen}
-    show(experiment, manifests, terminal)
+    with tracked(terminal, tracker_of(experiment.config, [args.tag] if args.tag else [])) as callback:
+        manifests = {fold: train_fold(experiment, fold, processes, callback) for fold in folds}
+    show_trained(experiment, manifests, terminal)
     return 0
 
 
-def show(experiment: Experiment, manifests: dict[int, dict[str, Any]], terminal: Terminal) -> None:
-    """The folds, and what they come to."""
-    from statistics import fmean, stdev
-
-    from foldcraft.views.terminal import duration
-
-    scores, seconds = ([one[key] for one in manifests.values()] for key in ("score", "seconds"))
-    rows = [
-        (f"fold {fold}", f"{one['score']:.4f}", one["epochs"], duration(one["seconds"]))
-        for fold, one in manifests.items()
-    ]
-    if len(scores) > 1:
-        rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
-        rows.append(("in all", "", sum(one["epochs"] for one in manifests.values()), duration(sum(seconds))))
-    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.name, "epochs", "time"), rows)
-
-
-def side_by_side(args: argparse.Namespace, experiment: Experiment, chosen: Sequence[int], config: str | None) -> int:
+def side_by_side(args: argparse.Namespace, experiment: Experiment, folds: Sequence[int], config: str | None) -> int:
     """Train each fold by a command of its own, several at a time."""
     import torch
 
     from foldcraft.common import executor
     from foldcraft.common.executor import SideBySide, Task
     from foldcraft.common.paths import FoldFolder
+    from foldcraft.views.folds import show_trained
 
     terminal = cli.terminal(args)
     _, words = cli.words_of(args)
-    named = ["--config", config] if config else []
-    more = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
-    tasks = [Task(str(fold), [__file__, *more, *named, *words, "--fold", str(fold)]) for fold in chosen]
-    said = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
-    codes = {fold: said[str(fold)] for fold in chosen}
-    trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in chosen if not codes[fold]}
+    options = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
+    options += ["--tag", args.tag] if args.tag else []
+    options += ["--config", config] if config else []
+    tasks = [Task(str(fold), [__file__, *options, *words, "--fold", str(fold)]) for fold in folds]
+    exit_codes = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
+    codes = {fold: exit_codes[str(fold)] for fold in folds}
+    trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in folds if not codes[fold]}
     if trained:
         for words in dict.fromkeys("{chosen} ({why})".format(**one["hardware"]) for one in trained.values()):
             terminal.note(f"{experiment.config.experiment} on {words}")  # which the tasks leave to be said once
-        show(experiment, trained, terminal)
+        show_trained(experiment, trained, terminal)
     for fold, code in codes.items():
         if code < 0:
             terminal.say(f"warning: fold {fold} was killed by signal {-code}; the machine's memory may be full")

@@ -1,15 +1,21 @@
 """The nested score: a fold has no say in what it is judged by, the simpler way stays unless it is beaten."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 from tables import class_space
 
 from foldcraft.ensemble import decision_rules, nested, tta_selection
+from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.decision_rules import MinExpectedCost
 from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
-from foldcraft.ensemble.nested import BlendMember, Labels, judge
+from foldcraft.ensemble.nested import BlendMember, BlendSelection, Labels, judge
 from foldcraft.metrics.scores import get
+from foldcraft.views import blend
+from foldcraft.views.terminal import Terminal
 
 ROWS, CLASSES, FOLDS = 300, 3, 5
 RNG = np.random.default_rng(0)
@@ -243,3 +249,37 @@ def test_ways_follow_the_metric() -> None:
     names = [way.name for way in nested.methods_for(get("macro_f1"))]
     assert names == ["best single", "mean", "greedy", "stacking"]
     assert [way.name for way in nested.methods_for(get("roc_auc"))] == [*names[:2], "rank mean", *names[2:]]
+
+
+class Table(Terminal):
+    """A terminal that keeps the rows of its tables and what it says."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, ...]] = []
+        self.lines: list[str] = []
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self.rows += [tuple(map(str, row)) for row in rows]
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def shown(selection: BlendSelection) -> Table:
+    terminal = Table()
+    blend.show(Combined(np.arange(ROWS), TRUTH, [("identity",)] * 3, selection, np.empty((0, CLASSES))), terminal)
+    return terminal
+
+
+def test_what_is_used_is_a_row_of_its_own_name() -> None:
+    """The same method once more, where the choice of it is judged as well; once only where that changes nothing."""
+    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Mean(), Stacking()])
+    stacking = next(one for one in selection.candidates if one.name == "stacking")
+    other = replace(selection, chosen=replace(stacking, nested=STRONG.log_probs[0], score=selection.members[0].score))
+    apart, alike = shown(other), shown(replace(selection, chosen=stacking))
+    assert (
+        [row[0] for row in apart.rows].count("stacking") == [row[0] for row in apart.rows].count("used: stacking") == 1
+    )
+    assert "not always stacking" in apart.lines[0]
+    names = [row[0] for row in alike.rows]
+    assert ("stacking" in names, names[-1], "not always" in alike.lines[0]) == (False, "used: stacking", False)

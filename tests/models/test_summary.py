@@ -165,6 +165,19 @@ def test_depth_is_a_number_of_levels(shapes: Path, command) -> None:
     assert "layer1.0.bn1 " in command("check", "--show", "net", "--config", shapes, "--depth", 0).out
 
 
+def test_a_net_of_many_blocks_fits_on_a_screen(shapes: Path, command) -> None:
+    words = ["--config", shapes, "--show", "net", "backbone.name=tf_efficientnet_lite0", "finetune.layer_decay=0.8"]
+    screen = command("check", *words).out
+    assert len(screen.splitlines()) <= 40
+    assert line(screen, "blocks.1")[1] == "Sequential"
+    assert "blocks.1.0 " not in screen.partition("modules\n")[2]
+    assert "258 modules inside of these: --depth N, up to 5" in screen
+    assert line(screen, "bn1.weight")[2:] == ["classifier.bias", "99", "42,019", "2.3e-5–1.0e-3", "0"]
+    deeper = command("check", *words, "--depth", 3).out
+    assert line(deeper, "blocks.1.0")[1] == "InvertedResidual"
+    assert line(deeper, "bn1.weight")[1:] == ["2", "64", "2.3e-5", "0"], "a row a group"
+
+
 @pytest.mark.parametrize(
     ("argument", "told"),
     [

@@ -245,3 +245,27 @@ def test_the_command_measures_writes_configs_and_they_train(
     assert refused.code == 2
     assert "probe_test_resnet.yaml" in refused.err
     assert advised.read_text() == "extends: mine.yaml\n"
+
+
+@pytest.mark.slow
+def test_nets_looked_at_side_by_side_measure_the_same(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOLDCRAFT_WEIGHTS", raising=False)
+    words = ["--config", shapes, "backbone.weights=none", "--backbones", "test_byobnet"]
+    alone = command("diagnose", *words)
+    numbers = Path("runs/shapes/diagnose/diagnosis.json").read_text()
+    Path("runs").rename("alone")
+
+    beside = command("diagnose", *words, "--jobs", 2)
+
+    assert (alone.code, beside.code) == (0, 0), alone.err + beside.err
+    assert Path("runs/shapes/diagnose/diagnosis.json").read_text() == numbers
+    assert len(json.loads(numbers)["nets"]) > 1
+    assert "[test_byobnet] train features of 1 backbones in 1 views: 48" in beside.out
+    own = [line for line in beside.out.splitlines() if line.startswith("train features")]
+    assert own[:1] == ["train features of 1 backbones in 3 views: 48"], "of the best net; the plain ones lie there"
+
+
+def test_no_number_of_jobs_is_told(shapes: Path, command) -> None:
+    assert command("diagnose", "--config", shapes, "--jobs", 0).err.startswith(
+        "error: --jobs: 0 is not a number of jobs"
+    )

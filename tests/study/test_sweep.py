@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 
 from foldcraft.common.config_renames import oldest
-from foldcraft.study import racing, search_space, sweep
+from foldcraft.study import racing, search_space, trial_folds
 from foldcraft.training import fold as fold_training
 
 PROBE = ["finetune.mode=linear_probe"]
@@ -43,7 +43,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
         manifest = train(experiment, fold, *others)
         return {**manifest, "score": given[f"{experiment.config.probe.solver} {experiment.config.probe.stages}"][fold]}
 
-    monkeypatch.setattr(sweep, "train_fold", told)
+    monkeypatch.setattr(trial_folds, "train_fold", told)
     return given
 
 
@@ -66,7 +66,7 @@ def test_a_sweep_is_interrupted_and_goes_on(
         return train(experiment, fold, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train_fold", killed)
+        patch.setattr(trial_folds, "train_fold", killed)
         assert command("sweep", *words).code == 130
     second = command("sweep", *words)
     third = command("sweep", *words)
@@ -110,6 +110,32 @@ def test_a_trial_that_cannot_win_is_left(shapes: Path, space: Path, command, sco
     assert lost["scores"] == [0.50, 0.31]
     assert not Path(f"runs/shapes/{lost['experiment']}/fold2").exists()
     assert "left after fold 1: -0.3950 against" in done.out
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_are_those_of_one_after_the_other(shapes: Path, space: Path, command) -> None:
+    """Four trials, one of which fails: the same experiments with the same scores, and one that fails ends no other."""
+    space.write_text("{name: try, method: grid, parameters: {probe.stages: {values: [all, [nowhere], last, [head]]}}}")
+    Path("folds/shapes.csv").unlink()
+    words = ["--config", shapes, "--space", space, *PROBE, "folds.count=2"]
+
+    alone = command("sweep", *words)
+    outcomes = {json.dumps(trial.params): (trial.state.name, trial.user_attrs) for trial in tried()}
+    Path("runs").rename("alone")
+    beside = command("sweep", *words, "--jobs", 2)
+
+    assert (alone.code, beside.code) == (0, 0), beside.err
+    assert "[trial 0] fold 0: done" in beside.out
+    assert beside.out.count("trial failed") == alone.out.count("trial failed") == 1
+    for trial in tried():
+        state, known = outcomes[json.dumps(trial.params)]
+        seconds = {"seconds": trial.user_attrs.get("seconds")} if "seconds" in known else {}
+        assert (trial.state.name, trial.user_attrs) == (state, {**known, **seconds})
+    assert [trial.state.name for trial in tried()].count("COMPLETE") == 3
+    assert {path.name for path in Path("runs/shapes").glob("tiny-*")} == {
+        path.name for path in Path("alone/shapes").glob("tiny-*")
+    }
+    assert command("sweep", *words, "--jobs", 0).err.startswith("error: --jobs: 0 is not a number of jobs")
 
 
 def test_races_are_paired_and_rarely_lost_by_winners() -> None:

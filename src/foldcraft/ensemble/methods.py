@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.optimize import minimize
 
+from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS
 from foldcraft.metrics.scores import Metric
@@ -323,3 +324,14 @@ class Stacking(Method):
 
 # Those that can be asked for, simplest first.
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, Mean, RankMean, Greedy, Stacking)}
+
+
+def named(name: str) -> Method:
+    """The blending method of that name.
+
+    Raises:
+        FoldcraftError: there is none.
+    """
+    if name not in METHODS:
+        raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
+    return METHODS[name]()

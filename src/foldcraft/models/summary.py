@@ -202,13 +202,24 @@ def _count(values: Iterator[torch.Tensor] | Sequence[torch.Tensor]) -> int:
     return sum(value.numel() for value in values)
 
 
-def outline(parts: Sequence[Part]) -> Iterator[Part]:
-    """Two levels, and what plain containers on them hold; small parts without parameters are left out."""
+def outline(parts: Sequence[Part], most: int | None = None) -> list[Part]:
+    """Stages and their blocks; only the stages, or only what holds them, where that would be too many parts.
+
+    Args:
+        most: parts that fit; None: any number does.
+    """
+    ways = ((LEVELS, True), (LEVELS, False), (1, False))  # the most first
+    outlines = [list(_outline(parts, *way)) for way in ways]
+    return next((shown for shown in outlines if most is None or len(shown) <= most), outlines[-1])
+
+
+def _outline(parts: Sequence[Part], levels: int, opens: bool) -> Iterator[Part]:
+    """So many levels; with `opens` what plain containers on them hold; no small parts without parameters."""
     opened = set()
     for part in parts:
-        if part.depth > LEVELS and part.name.rpartition(".")[0] not in opened:
+        if part.depth > levels and part.name.rpartition(".")[0] not in opened:
             continue
-        if part.kind in CONTAINERS:
+        if opens and part.kind in CONTAINERS:
             opened.add(part.name)
         if part.parameters or (part.depth < LEVELS and part.kind != "Identity"):
             yield part

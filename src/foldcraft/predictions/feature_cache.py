@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +138,8 @@ def frozen_features(features: nn.Module, inputs: Inputs, _: Hardware) -> torch.T
 def load_or_compute(wanted: Sequence[FeatureRequest], folder: Path, callback: Callback) -> list[np.ndarray]:
     """Features float16 (N, D) for each wish, as read-only maps of files in `folder`.
 
-    What is not there, or damaged, is computed. Every row is checked: features are read as a whole anyway.
+    What is not there, or damaged, is computed, by one process a net at a time. Every row is checked: features are read
+    as a whole anyway.
 
     Raises:
         FoldcraftError: a file cannot be read or written.
@@ -146,8 +148,10 @@ def load_or_compute(wanted: Sequence[FeatureRequest], folder: Path, callback: Ca
     found = {file: _read(file, item) for file, item in files.items()}
     parts = {file: (files[file].part, files[file].rows.tobytes()) for file, rows in found.items() if rows is None}
     for part in dict.fromkeys(parts.values()):
-        with locked(folder / f"{part[0]}.lock"):
-            mine = [file for file in parts if parts[file] == part]
+        mine = [file for file in parts if parts[file] == part]
+        with ExitStack() as locks:
+            for name in sorted({f"{part[0]}-{files[file].net.name}.lock" for file in mine}):  # in one order by all
+                locks.enter_context(locked(folder / name))
             found |= {file: _read(file, files[file], callback) for file in mine}
             missing = {file: files[file] for file in mine if found[file] is None}
             _compute(missing, part[0], callback)

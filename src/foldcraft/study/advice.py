@@ -59,30 +59,30 @@ class Advice:
     tried: list[Advised]
 
 
-def advise(found: Diagnosis, config: Config) -> Advice:
+def advise(diagnosis: Diagnosis, config: Config) -> Advice:
     """The advice for a competition, with configs for `config`'s data, images and TTA."""
-    amount, likeness = _amount(found), _likeness(found)
-    keeps = [effect.view for effect in found.views if effect.keeps_label]
-    breaks = [effect.view for effect in found.views if not effect.keeps_label]
+    amount, likeness = _amount(diagnosis), _likeness(diagnosis)
+    keeps = [effect.view for effect in diagnosis.views if effect.keeps_label]
+    breaks = [effect.view for effect in diagnosis.views if not effect.keeps_label]
     forbidden = [view for view in keeps if _is_forbidden(view, config)]
-    wanted = [effect.view for effect in found.views if effect.plain.value >= 0 or effect.view == "hflip"]
-    used = [view for view in keeps if view in wanted and view not in forbidden]
-    reasons = [_about_amount(found, amount), _about_likeness(found, likeness), _about_both(amount, likeness)]
+    helpful = [effect.view for effect in diagnosis.views if effect.plain.value >= 0 or effect.view == "hflip"]
+    used = [view for view in keeps if view in helpful and view not in forbidden]
+    reasons = [_about_amount(diagnosis, amount), _about_likeness(diagnosis, likeness), _about_both(amount, likeness)]
     if forbidden:
         views = ", ".join(forbidden)
         reasons.append(f"{views}: left out as in the config, though the probe could not see that the label is lost")
-    reasons.append(_about_pool(found, _mirrored(found, used)))
-    pool = _probes(found, config, used)
-    score = f"the blend of probes scores {found.pool_scores[-1]:.4f}"
-    if found.metric != "log_loss" and found.pool_scores[-1] >= NOTHING_TO_GAIN:
+    reasons.append(_about_pool(diagnosis, _mirrored(diagnosis, used)))
+    pool = _probes(diagnosis, config, used)
+    score = f"the blend of probes scores {diagnosis.pool_scores[-1]:.4f}"
+    if diagnosis.metric != "log_loss" and diagnosis.pool_scores[-1] >= NOTHING_TO_GAIN:
         reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
         return Advice(amount, likeness, reasons, keeps, breaks, pool, [])
-    nets = _finetuned(found)
+    nets = _finetuned(diagnosis)
     names = " and ".join(net.name for net in nets)
     reasons.append(
         f"{score}: {names}, fine-tuned, may do better or worse; its first fold tells at a fifth of the price"
     )
-    return Advice(amount, likeness, reasons, keeps, breaks, pool, [_full(found, config, net, used) for net in nets])
+    return Advice(amount, likeness, reasons, keeps, breaks, pool, [_full(diagnosis, config, net, used) for net in nets])
 
 
 def _is_forbidden(view: str, config: Config) -> bool:
@@ -90,33 +90,33 @@ def _is_forbidden(view: str, config: Config) -> bool:
     return view in config.augment.model_fields_set and not getattr(config.augment, view)
 
 
-def _finetuned(found: Diagnosis) -> list[NetScore]:
+def _finetuned(diagnosis: Diagnosis) -> list[NetScore]:
     """The nets that are worth the time of fine-tuning: the best transformer, or two CNNs where there is none.
 
     Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
     it was the worst. A second net costs as much again (docs/experiments.md).
     """
-    return [net for net in found.nets if net.transformer][:1] or found.nets[:2]
+    return [net for net in diagnosis.nets if net.transformer][:1] or diagnosis.nets[:2]
 
 
-def _amount(found: Diagnosis) -> Amount:
-    if found.more_data.is_real:
+def _amount(diagnosis: Diagnosis) -> Amount:
+    if diagnosis.more_data.is_real:
         return "little"
-    return "enough" if found.more_data.is_small else "cannot tell"
+    return "enough" if diagnosis.more_data.is_small else "cannot tell"
 
 
-def _likeness(found: Diagnosis) -> Likeness:
-    if found.best.gap.is_real:
+def _likeness(diagnosis: Diagnosis) -> Likeness:
+    if diagnosis.best.gap.is_real:
         return "dissimilar"
-    return "similar" if found.best.gap.is_small else "cannot tell"
+    return "similar" if diagnosis.best.gap.is_small else "cannot tell"
 
 
 def _signed(value: float, error: float) -> str:
     return f"{value:+.4f} ± {error:.4f}"
 
 
-def _about_amount(found: Diagnosis, amount: Amount) -> str:
-    gap = _signed(found.more_data.value, found.more_data.error)
+def _about_amount(diagnosis: Diagnosis, amount: Amount) -> str:
+    gap = _signed(diagnosis.more_data.value, diagnosis.more_data.error)
     meaning = {
         "little": "more data would still help: there is little",
         "enough": "more data would hardly help: there is enough for a probe",
@@ -125,14 +125,14 @@ def _about_amount(found: Diagnosis, amount: Amount) -> str:
     return f"the second half of the groups adds {gap}: {meaning[amount]}"
 
 
-def _about_likeness(found: Diagnosis, likeness: Likeness) -> str:
-    gap = _signed(found.best.gap.value, found.best.gap.error)
+def _about_likeness(diagnosis: Diagnosis, likeness: Likeness) -> str:
+    gap = _signed(diagnosis.best.gap.value, diagnosis.best.gap.error)
     meaning = {
         "dissimilar": "what the last layer has thrown away counts here: unlike ImageNet",
         "similar": "the last layer knows all that counts here: like ImageNet",
         "cannot tell": "these data cannot tell how unlike ImageNet they are",
     }
-    return f"all blocks of {found.best.name} beat its last layer by {gap}: {meaning[likeness]}"
+    return f"all blocks of {diagnosis.best.name} beat its last layer by {gap}: {meaning[likeness]}"
 
 
 def _about_both(amount: Amount, likeness: Likeness) -> str:
@@ -143,49 +143,49 @@ def _about_both(amount: Amount, likeness: Likeness) -> str:
     return f"{size}, {kind}: {USUAL_ADVICE[amount, likeness]}"
 
 
-def _mirrored(found: Diagnosis, used: list[str]) -> bool:
+def _mirrored(diagnosis: Diagnosis, used: list[str]) -> bool:
     """Are features averaged with those of the mirror image?"""
-    return "hflip" in used and found.mirror is not None and found.mirror.value > 0
+    return "hflip" in used and diagnosis.mirror is not None and diagnosis.mirror.value > 0
 
 
-def _about_pool(found: Diagnosis, mirror: bool) -> str:
-    seen = " and ".join(f"{size} px" for size in found.sizes)
+def _about_pool(diagnosis: Diagnosis, mirror: bool) -> str:
+    seen = " and ".join(f"{size} px" for size in diagnosis.sizes)
     gain = (
-        f" (takes {_signed(found.mirror.value, found.mirror.error)} off the log-loss)"
-        if mirror and found.mirror
+        f" (takes {_signed(diagnosis.mirror.value, diagnosis.mirror.error)} off the log-loss)"
+        if mirror and diagnosis.mirror
         else ""
     )
     words = f", with the mirror image{gain}" if mirror else ""
-    return f"the pool: every block of {', '.join(found.pool)} at {seen}{words}; a head each, and one over all"
+    return f"the pool: every block of {', '.join(diagnosis.pool)} at {seen}{words}; a head each, and one over all"
 
 
-def _probes(found: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
+def _probes(diagnosis: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
     """A probe on each net of the pool, and one on all of them."""
-    singles = [_probe(found, config, [name], used) for name in found.pool]
-    return singles if len(found.pool) < 2 else [*singles, _probe(found, config, found.pool, used)]
+    singles = [_probe(diagnosis, config, [name], used) for name in diagnosis.pool]
+    return singles if len(diagnosis.pool) < 2 else [*singles, _probe(diagnosis, config, diagnosis.pool, used)]
 
 
-def _probe(found: Diagnosis, config: Config, names: list[str], used: list[str]) -> Advised:
+def _probe(diagnosis: Diagnosis, config: Config, names: list[str], used: list[str]) -> Advised:
     """A probe that learns from augmented copies, and looks at an image once: turns and zooms add time and no score."""
     first, *others = names
-    net = next(net for net in found.nets if net.name == first)
-    place = found.pool.index(first)
-    before = f"{found.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
-    alone = f"at {found.sizes[0]} px OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})"
+    net = next(net for net in diagnosis.nets if net.name == first)
+    place = diagnosis.pool.index(first)
+    before = f"{diagnosis.pool_scores[place - 1]:.4f} without it" if place else "the first of the blend"
+    alone = f"at {diagnosis.sizes[0]} px OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})"
     why = {
-        "backbone": f"{alone}; the blend {found.pool_scores[place]:.4f}, {before}",
+        "backbone": f"{alone}; the blend {diagnosis.pool_scores[place]:.4f}, {before}",
         "probe": f"all blocks over the last layer: {_signed(net.gap.value, net.gap.error)}",
     }
     if others:
         why = {"probe": "one head over all nets of the pool, beside their own: docs/experiments.md"}
     sections = {
-        **_common(found, config, used, [], why),
+        **_common(diagnosis, config, used, [], why),
         "backbone": {"name": first},
         "finetune": {"mode": "linear_probe"},
         "probe": {
             **({"nets": others} if others else {}),
-            **({"sizes": found.sizes} if len(found.sizes) > 1 else {}),
-            "mirror": _mirrored(found, used),
+            **({"sizes": diagnosis.sizes} if len(diagnosis.sizes) > 1 else {}),
+            "mirror": _mirrored(diagnosis, used),
             "views": ["identity"],
         },
     }
@@ -193,23 +193,23 @@ def _probe(found: Diagnosis, config: Config, names: list[str], used: list[str]) 
     return Advised(POOL if others else f"probe_{first}", _text(sections, why))
 
 
-def _full(found: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
+def _full(diagnosis: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
     """Fine-tuning of the whole net: a transformer's from a new head, a CNN's from the solved one (LP-FT).
 
     So each did best where both were tried (docs/experiments.md). No choice hangs on what is seen on the way, so the
     held-out images are looked at once, at the end: a look takes as long as a tenth of an epoch.
     """
-    rows = found.rows * (config.folds.count - 1) // config.folds.count
+    rows = diagnosis.rows * (config.folds.count - 1) // config.folds.count
     epochs = full_epochs(rows, BATCH)
     kind, head = ("transformer", "random") if net.transformer else ("CNN", "probe")
     why = {
         "backbone": f"the {kind} with the best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})",
         "finetune": f"the whole net, from a {'new' if head == 'random' else 'solved'} head: docs/experiments.md; "
-        f"the learning curve adds {_signed(found.more_data.value, found.more_data.error)}",
+        f"the learning curve adds {_signed(diagnosis.more_data.value, diagnosis.more_data.error)}",
         "train": f"at least {FULL_STEPS} steps on {rows} images, about the fewest that paid; validated at the end",
     }
     sections = {
-        **_common(found, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
+        **_common(diagnosis, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
         "backbone": {"name": net.name},
         "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
         "train": {"epochs": epochs, "batch": BATCH, "validate_every": epochs},
@@ -223,7 +223,7 @@ def _flips(used: list[str]) -> list[str]:
 
 
 def _common(
-    found: Diagnosis, config: Config, used: list[str], seen: list[str], why: dict[str, str]
+    diagnosis: Diagnosis, config: Config, used: list[str], seen: list[str], why: dict[str, str]
 ) -> dict[str, object]:
     """Sections that all advised experiments share; `why` gets their reasons.
 
@@ -236,7 +236,7 @@ def _common(
         "vflip": 0.5 if "vflip" in used else 0.0,
         "rot90": 0.5 if {"rot90", "hflip", "vflip"} <= set(used) else 0.0,
     }
-    effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in found.views]
+    effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in diagnosis.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
     why["tta"] = "views that keep the label; src/infer.py predicts what is added here, and finds what each counts"
     return {

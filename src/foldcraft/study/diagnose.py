@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.config import ProbeConfig
+from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
 from foldcraft.data.loader import PlainImages
@@ -134,7 +134,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     scores = [table.net_score(k) for k in range(len(experiments))]
     order = sorted(range(len(experiments)), key=lambda k: scores[k].score, reverse=data.metric.greater_is_better)
     ranked = [scores[k] for k in order]
-    chosen, pool_scores = _pool(table, ranked)
+    pool, pool_scores = _pool(table, ranked)
     best = replace(ranked[0], stages=table.stages(order[0]))
     callback.note("learning curve")
     curve, more_data = table.curve(order[0], best.log_probs)
@@ -146,7 +146,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         images_per_class=_per_class(data.target, np.arange(len(data.targets))),
         groups_per_class=_per_class(data.target, data.units),
         nets=[best, *ranked[1:]],
-        pool=chosen,
+        pool=pool,
         pool_scores=pool_scores,
         sizes=table.sizes,
         mirror=mirror,
@@ -154,6 +154,16 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         more_data=more_data,
         views=views,
     )
+
+
+def config_for(config: Config, name: str) -> Config:
+    """The config with a backbone of that name, as its weights come; as it is where that is its own."""
+    return config if name == config.backbone.name else initialization.config_for(config, name)
+
+
+def gather(experiment: Experiment, callback: Callback) -> None:
+    """Compute what `measure` needs of a net in any case: its features of the plain images, which are kept on disk."""
+    _Table([experiment], callback)
 
 
 def _per_class(target: Target, units: np.ndarray) -> dict[str, int]:
@@ -180,15 +190,15 @@ class _Table:
         self.sources = sources = [_source(experiment) for experiment in experiments]
         self.sizes = sources[0].config.probe_sizes
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
-        seen = [
+        probes = [
             replace(experiment, config=source.config) for experiment, source in zip(experiments, sources, strict=True)
         ]
-        specs = [experiment.image_spec(source.blueprint) for experiment, source in zip(seen, sources, strict=True)]
-        self.stores = [train for train, _ in seen[0].open_images(specs, callback)]
-        wanted = [
+        specs = [experiment.image_spec(source.blueprint) for experiment, source in zip(probes, sources, strict=True)]
+        self.stores = [train for train, _ in probes[0].open_images(specs, callback)]
+        requests = [
             FeatureRequest(net, "train", store, "identity") for net, store in zip(self.nets, self.stores, strict=True)
         ]
-        self.plain = load_or_compute(wanted, features_folder(self.experiment.config), callback)
+        self.plain = load_or_compute(requests, features_folder(self.experiment.config), callback)
 
     def rows(self, k: int, usable: np.ndarray | None = None) -> Rows:
         """What a probe on the features of one backbone learns from."""
@@ -268,7 +278,7 @@ class _Table:
                 scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
         scores[1.0] = [self.score(full)]
-        means = {share: (float(np.mean(found)), float(np.std(found))) for share, found in scores.items()}
+        means = {share: (float(np.mean(values)), float(np.std(values))) for share, values in scores.items()}
         return means, self._mean_gap(full, halves)
 
     def _mean_gap(self, full: np.ndarray, others: Sequence[np.ndarray]) -> Gain:
@@ -300,8 +310,10 @@ class _Table:
 
     def _looks(self, k: int, kept: np.ndarray, views: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         only = None if kept.all() else np.flatnonzero(kept)
-        wanted = [FeatureRequest(self.nets[k], "train", self.stores[k], view, only) for view in views]
-        return zip(views, load_or_compute(wanted, features_folder(self.experiment.config), self.callback), strict=True)
+        requests = [FeatureRequest(self.nets[k], "train", self.stores[k], view, only) for view in views]
+        return zip(
+            views, load_or_compute(requests, features_folder(self.experiment.config), self.callback), strict=True
+        )
 
     def _some_rows(self) -> np.ndarray:
         """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
@@ -337,8 +349,8 @@ def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray, target: Tar
 
 def draws(units: np.ndarray, strata: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
     """Masks (N,) of a share of the groups, three where so many are found that leave every fold rows to learn from."""
-    tried = (some_groups(units, strata, share, seed) for seed in range(TRIES))
-    usable = (kept for kept in tried if all(kept[fold != k].any() for k in np.unique(fold)))
+    masks = (some_groups(units, strata, share, seed) for seed in range(TRIES))
+    usable = (kept for kept in masks if all(kept[fold != k].any() for k in np.unique(fold)))
     return itertools.islice(usable, REPEATS)
 
 
@@ -348,13 +360,13 @@ def some_groups(units: np.ndarray, strata: np.ndarray, share: float, seed: int) 
     Args:
         strata: of each row (N,), or several of 0 and 1 (N, L), of which the sets are strata.
     """
-    chosen: set[str] = set()
+    units_kept: set[str] = set()
     stratum = np.unique(strata, axis=0, return_inverse=True)[1].ravel()
     for label in np.unique(stratum):
         there = np.unique(units[stratum == label])
         drawn = sorted(there.tolist(), key=lambda unit: seed_from("share", seed, str(unit)))
-        chosen |= set(drawn[: max(1, round(share * len(drawn)))])
-    return np.isin(units, list(chosen))
+        units_kept |= set(drawn[: max(1, round(share * len(drawn)))])
+    return np.isin(units, list(units_kept))
 
 
 def neighbour_predictions(products: np.ndarray, target: Target, fold: np.ndarray) -> np.ndarray:
@@ -385,17 +397,17 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
     """
     space, truth = table.data.space, table.data.targets
     calibrated = {net.name: space.calibrated(net.log_probs, truth) for net in ranked}
-    chosen: list[str] = []
+    pool: list[str] = []
     scores: list[float] = []
     best = np.inf
-    while len(chosen) < len(calibrated):
-        left = [name for name in calibrated if name not in chosen]
-        blends = {name: space.pooled(np.stack([calibrated[one] for one in [*chosen, name]])) for name in left}
+    while len(pool) < len(calibrated):
+        left = [name for name in calibrated if name not in pool]
+        blends = {name: space.pooled(np.stack([calibrated[one] for one in [*pool, name]])) for name in left}
         losses = {name: space.loss(blend, truth) for name, blend in blends.items()}
         name = min(losses, key=lambda one: losses[one])
-        if losses[name] >= best and len(chosen) >= FEWEST:
+        if losses[name] >= best and len(pool) >= FEWEST:
             break
         best = min(best, losses[name])
-        chosen.append(name)
+        pool.append(name)
         scores.append(table.score(blends[name]))
-    return chosen, scores
+    return pool, scores

@@ -1,13 +1,12 @@
 """A sweep: each trial is an experiment, a set of folds; one that cannot win any more is left after a few of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,11 +19,9 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import oof
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.oof import OOF
 from foldcraft.study import racing, search_space
 from foldcraft.study.search_space import Parameter, Space
-from foldcraft.training.distributed import Processes
-from foldcraft.training.fold import train_fold
+from foldcraft.study.trial_folds import Outcome, Train, TrialFold, train_here
 
 TRIALS = 20  # where the space does not say how many
 IN_A_ROW = 3  # trials that fail, after which it is no trial's fault
@@ -36,19 +33,42 @@ class Trial:
     """What became of a trial.
 
     Attributes:
-        chosen: the settings that were tried, by name.
+        settings: the settings that were tried, by name.
         scores: of its finished folds, fold 0 first.
         oof: score over all rows; None while folds are missing.
         reason: why it failed; "" where it did not.
     """
 
     experiment: str
-    chosen: dict[str, Any]
+    settings: dict[str, Any]
     scores: list[float]
     seconds: float
     oof: float | None = None
     interval: tuple[float, float] | None = None
     reason: str = ""
+
+
+@dataclass
+class _Running:
+    """A trial whose folds are being trained.
+
+    Attributes:
+        number: how many were begun before it.
+        words: what it tries.
+        scores, seconds: of its finished folds, fold 0 first; of all of them.
+    """
+
+    trial: optuna.Trial
+    number: int
+    words: list[str]
+    experiment: Experiment
+    scores: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def next(self) -> TrialFold:
+        """The fold that is to be trained now."""
+        return TrialFold(f"trial {self.number}", self.words, self.experiment, len(self.scores))
 
 
 @dataclass
@@ -58,12 +78,16 @@ class Sweep:
     Args:
         load: the config with some more `key=value` words.
         experiment: the experiment without any.
+        train: trains a fold of each of some trials.
+        jobs: trials at a time.
     """
 
     load: Load
     space: Space
     experiment: Experiment
     callback: Callback
+    train: Train = train_here
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         self._check_parameters()
@@ -88,12 +112,14 @@ class Sweep:
 
     def _check_parameters(self) -> None:
         """See that each parameter is a setting, and that it changes what is trained."""
-        first = {one.name: one.examples[0] for one in self.space.parameters}
-        for one in self.space.parameters:
-            seen = [self.load(search_space.words({**first, one.name: text})) for text in one.examples]
-            if len(seen) == 2 and seen[0].training_fingerprint() == seen[1].training_fingerprint():
+        first = {parameter.name: parameter.examples[0] for parameter in self.space.parameters}
+        for parameter in self.space.parameters:
+            configs = [self.load(search_space.words({**first, parameter.name: text})) for text in parameter.examples]
+            if len(configs) == 2 and configs[0].training_fingerprint() == configs[1].training_fingerprint():
                 raise FoldcraftError(
-                    "changes nothing in the training of a fold", f"sweep {self.space.name}: {one.name}", "leave it out"
+                    "changes nothing in the training of a fold",
+                    f"sweep {self.space.name}: {parameter.name}",
+                    "leave it out",
                 )
 
     def run(self, trials: int | None) -> list[Trial]:
@@ -104,19 +130,46 @@ class Sweep:
                 trials in a row have failed.
         """
         everything = len(self.space.grid()) if self.space.method == "grid" else None
-        wanted = trials or self.space.trials or everything or TRIALS
-        wanted = min(wanted, everything or wanted)
+        count = trials or self.space.trials or everything or TRIALS
+        count = min(count, everything or count)
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / f".{self.name}.lock", wait=False, busy=f"another process runs sweep {self.name}"):
             study = self._open_study()
             self._take_up_interrupted(study)
-            failures = 0
-            while len(_finished(study)) < wanted:
-                failed = self._try(study, self._ask(study))
-                failures = failures + 1 if failed else 0
-                if failed and failures >= IN_A_ROW:
-                    raise failed
-            return [_tried(trial) for trial in _finished(study)]
+            self._try_all(study, count)
+            return [_trial_of(trial) for trial in _finished(study)]
+
+    def _try_all(self, study: optuna.Study, count: int) -> None:
+        """Train the trials, `jobs` at a time: a fold of each, then what their scores so far say.
+
+        All that is asked of the study and told to it comes from this thread.
+        """
+        running: list[_Running] = []
+        failures: list[FoldcraftError] = []  # since a trial last came to its end
+        while True:
+            while len(running) < self.jobs and len(failures) < IN_A_ROW:
+                number = len(_finished(study)) + len(running)
+                if number >= count:
+                    break
+                trial = self._ask(study, number)
+                try:
+                    running.append(self._begin(trial, number))
+                except FoldcraftError as error:
+                    failures.append(self._fail(study, trial, error))
+            if not running:
+                break
+            for each, outcome in zip(
+                list(running), self.train([each.next for each in running], self.callback), strict=True
+            ):
+                try:
+                    if not self._note(study, each, outcome):
+                        continue
+                    failures.clear()
+                except FoldcraftError as error:
+                    failures.append(self._fail(study, each.trial, error))
+                running.remove(each)
+        if len(failures) >= IN_A_ROW:
+            raise failures[-1]
 
     def _open_study(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -130,7 +183,7 @@ class Sweep:
             )
         except optuna.exceptions.StorageInternalError as error:
             raise cannot_write(file, OSError(str(error))) from None
-        space = (self.space.method, self.space.score, [repr(_stored(one)) for one in self.space.parameters])
+        space = (self.space.method, self.space.score, [repr(_stored(parameter)) for parameter in self.space.parameters])
         data = (self.experiment.competition.fingerprint, self.experiment.folds.fingerprint)
         now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
         if study.user_attrs.get("identity", now) != now:
@@ -148,89 +201,98 @@ class Sweep:
             study.enqueue_trial(trial.params)
             study.tell(trial.number, state=TrialState.FAIL)
 
-    def _ask(self, study: optuna.Study) -> optuna.Trial:
-        finished = _finished(study)
+    def _ask(self, study: optuna.Study, number: int) -> optuna.Trial:
+        """The next trial; so many have been begun before it."""
         if self.space.method == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
-            seen = [trial.params for trial in finished]
-            wanted = (
-                {config_renames.oldest(name): value for name, value in each.items()} for each in self.space.grid()
-            )
-            study.enqueue_trial(next(each for each in wanted if each not in seen))
+            begun = [trial.params for trial in (*_finished(study), *study.get_trials(states=(TrialState.RUNNING,)))]
+            grid = ({config_renames.oldest(name): value for name, value in each.items()} for each in self.space.grid())
+            study.enqueue_trial(next(each for each in grid if each not in begun))
         # Seeded anew for each trial, so that a sweep that was interrupted asks what an undisturbed one would ask.
-        seed = seed_from(self.base.seed, "sweep", len(finished)) % 2**32
+        seed = seed_from(self.base.seed, "sweep", number) % 2**32
         bayes = self.space.method == "bayes"
         study.sampler = (optuna.samplers.TPESampler if bayes else optuna.samplers.RandomSampler)(seed=seed)
-        return study.ask({_stored(one).name: _distribution(one) for one in self.space.parameters})
+        return study.ask({_stored(parameter).name: _distribution(parameter) for parameter in self.space.parameters})
 
-    def _try(self, study: optuna.Study, trial: optuna.Trial) -> FoldcraftError | None:
-        """Train the trial's folds until it is finished, or lost, or fails; then the error."""
-        words = search_space.words(_chosen(trial))
-        self.callback.say(f"trial {len(_finished(study))}: {' '.join(words)}")
-        try:
-            config = self.load(words).as_trial()
-            trial.set_user_attr("experiment", config.experiment)
-            oof = self._race(study, trial, Experiment.open(config))
-        except (FoldcraftError, torch.OutOfMemoryError) as error:
-            told = error if isinstance(error, FoldcraftError) else FoldcraftError("not enough memory", " ".join(words))
-            trial.set_user_attr("reason", str(told))
-            study.tell(trial, state=TrialState.FAIL)
-            self.callback.say(f"trial failed: {told}")
-            return told
-        if oof is None:
+    def _begin(self, trial: optuna.Trial, number: int) -> "_Running":
+        """The trial as an experiment, whose folds are to be trained.
+
+        Raises:
+            FoldcraftError: its settings, or the experiment, are not sound.
+        """
+        words = search_space.words(_settings_of(trial))
+        self.callback.say(f"trial {number}: {' '.join(words)}")
+        config = self.load(words).as_trial()
+        trial.set_user_attr("experiment", config.experiment)
+        return _Running(trial, number, words, Experiment.open(config))
+
+    def _fail(self, study: optuna.Study, trial: optuna.Trial, error: FoldcraftError) -> FoldcraftError:
+        trial.set_user_attr("reason", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        self.callback.say(f"trial failed: {error}")
+        return error
+
+    def _note(self, study: optuna.Study, running: "_Running", outcome: Outcome) -> bool:
+        """Take in what became of a trial's next fold; whether the trial has come to its end.
+
+        Raises:
+            FoldcraftError: it has failed.
+        """
+        if isinstance(outcome, FoldcraftError):
+            raise outcome
+        trial, experiment, scores = running.trial, running.experiment, running.scores
+        scores.append(outcome["score"])
+        running.seconds += outcome["seconds"]
+        trial.set_user_attr("scores", scores)
+        trial.set_user_attr("seconds", running.seconds)
+        trial.report(float(np.mean(scores)), len(scores) - 1)
+        if self._is_lost(_best(study), running):
             study.tell(trial, state=TrialState.PRUNED)
-            return None
-        trial.set_user_attr("oof", oof.score)
-        trial.set_user_attr("interval", oof.interval)
-        scores = trial.user_attrs["scores"]
-        study.tell(trial, oof.score if self.space.score == "oof" else float(np.mean(scores)))
-        return None
+            return True
+        if len(scores) < experiment.folds.count:
+            return False
+        files = [FoldFolder.of(experiment.config, fold).oof for fold in range(experiment.folds.count)]
+        rows = oof.load(files, experiment.config.tta.views, experiment.competition)
+        trial.set_user_attr("oof", rows.score)
+        trial.set_user_attr("interval", rows.interval)
+        study.tell(trial, rows.score if self.space.score == "oof" else float(np.mean(scores)))
+        return True
 
-    def _race(self, study: optuna.Study, trial: optuna.Trial, experiment: Experiment) -> OOF | None:
-        """Its out-of-fold predictions; None if it was left before the end."""
-        scores: list[float] = []
-        seconds, count = 0.0, experiment.folds.count
-        best = _best(study)
-        for fold in range(count):
-            manifest = train_fold(experiment, fold, Processes(), self.callback)
-            scores.append(manifest["score"])
-            seconds += manifest["seconds"]
-            trial.set_user_attr("scores", scores)
-            trial.set_user_attr("seconds", seconds)
-            trial.report(float(np.mean(scores)), fold)
-            if best is None:
-                continue
-            ahead = experiment.competition.metric.sign * (np.array(scores) - best.scores[: len(scores)])
-            if racing.is_lost(ahead, count, self._one_row()):
-                bound = racing.upper_bound(ahead, count, self._one_row())
-                self.callback.say(
-                    f"left after fold {fold}: {np.mean(ahead):+.4f} against {best.experiment} on the same folds, "
-                    f"and with 95 % no better than {bound:+.4f} after all {count}"
-                )
-                return None
-        files = [FoldFolder.of(experiment.config, fold).oof for fold in range(count)]
-        return oof.load(files, experiment.config.tta.views, experiment.competition)
+    def _is_lost(self, best: Trial | None, running: "_Running") -> bool:
+        """Whether a trial cannot win any more against the best that was finished; says so."""
+        scores, count = running.scores, running.experiment.folds.count
+        if best is None:
+            return False
+        ahead = running.experiment.competition.metric.sign * (np.array(scores) - best.scores[: len(scores)])
+        if not racing.is_lost(ahead, count, self._one_row()):
+            return False
+        bound = racing.upper_bound(ahead, count, self._one_row())
+        self.callback.say(
+            f"left after fold {len(scores) - 1}: {np.mean(ahead):+.4f} against {best.experiment} on the same folds, "
+            f"and with 95 % no better than {bound:+.4f} after all {count}"
+        )
+        return True
 
     def _one_row(self) -> float:
         """What one row makes of a fold's score, or about that: differences are known no finer."""
         return 1 / int(np.bincount(self.experiment.folds.fold).min())
 
 
-def _stored(one: Parameter) -> Parameter:
+def _stored(parameter: Parameter) -> Parameter:
     """The parameter under the oldest name of its setting, as studies keep it, so that a rename ends no sweep."""
-    return replace(one, name=config_renames.oldest(one.name))
+    return replace(parameter, name=config_renames.oldest(parameter.name))
 
 
-def _chosen(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+def _settings_of(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
     """What a trial tries, under the names that the settings have now."""
     return {config_renames.current(name): value for name, value in trial.params.items()}
 
 
-def _distribution(one: Parameter) -> BaseDistribution:
-    if one.values:
-        return CategoricalDistribution(one.values)
-    if one.whole:
-        return IntDistribution(int(one.low), int(one.high))
-    return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.values:
+        return CategoricalDistribution(parameter.values)
+    if parameter.whole:
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -241,15 +303,15 @@ def _finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def _best(study: optuna.Study) -> Trial | None:
     complete = study.get_trials(states=(TrialState.COMPLETE,))
-    return _tried(study.best_trial) if complete else None
+    return _trial_of(study.best_trial) if complete else None
 
 
-def _tried(trial: FrozenTrial) -> Trial:
+def _trial_of(trial: FrozenTrial) -> Trial:
     known = trial.user_attrs
     interval = known.get("interval")
     return Trial(
         experiment=known.get("experiment", ""),
-        chosen=_chosen(trial),
+        settings=_settings_of(trial),
         scores=known.get("scores", []),
         seconds=known.get("seconds", 0.0),
         oof=known.get("oof"),
@@ -258,17 +320,29 @@ def _tried(trial: FrozenTrial) -> Trial:
     )
 
 
-def words_of_caution(tried: Sequence[Trial], best: Trial, config: Config) -> Iterator[str]:
+def ranked(trials: Sequence[Trial], space: Space) -> list[Trial]:
+    """The best first; then those that were left, then those that failed."""
+    sign = 1 if space.maximize else -1
+
+    def place(trial: Trial) -> tuple[bool, bool, float]:
+        mean = sum(trial.scores) / len(trial.scores) if trial.scores else 0.0
+        value = trial.oof if trial.oof is not None and space.score == "oof" else mean
+        return bool(trial.reason), trial.oof is None, -sign * value
+
+    return sorted(trials, key=place)
+
+
+def words_of_caution(trials: Sequence[Trial], best: Trial, config: Config) -> Iterator[str]:
     """What the best of many tries is worth."""
-    whole = np.array([one.scores for one in tried if one.oof is not None])
+    whole = np.array([trial.scores for trial in trials if trial.oof is not None])
     if len(whole) > 1:
-        luck, factor = racing.spread_of_luck(whole), racing.best_of_equals(len(tried))
+        luck, factor = racing.spread_of_luck(whole), racing.best_of_equals(len(trials))
         yield (
-            f"the best of {len(tried)} tries looks better than it is: of that many equally good ones, luck with the "
+            f"the best of {len(trials)} tries looks better than it is: of that many equally good ones, luck with the "
             f"folds alone would put the best {luck * factor:.4f} ahead of their mean ({factor:.2f} × {luck:.4f})"
         )
     place = config.runs / config.competition.name
     yield (
         "is it better than what you have? "
-        f"python src/compare.py {place / 'BASELINE'} {place / best.experiment} --tried {len(tried)}"
+        f"python src/compare.py {place / 'BASELINE'} {place / best.experiment} --tried {len(trials)}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ def show(result: Combined, terminal: Terminal) -> None:
     columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
     shares = selection.chosen.plan.combination.shares
     rows = [_row(result, one, f"{share:.2f}") for one, share in zip(selection.members, shares, strict=True)]
-    rows += [_row(result, one, "") for one in selection.worth_showing]
-    rows.append(_row(result, selection.chosen, "used"))
+    used = selection.chosen
+    others = [_row(result, one, "") for one in selection.worth_showing]
+    rows += [row for row in others if row != _row(result, used, "")]
+    rows.append(_row(result, replace(used, name=f"used: {used.name}"), ""))
     terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in selection.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
+    if used.name in [row[0] for row in rows]:
+        terminal.say(f"used: each fold is judged by what the other folds choose, which is not always {used.name}")
     if len(result.folds) == 1:
         terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
     for reason in selection.words:

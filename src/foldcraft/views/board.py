@@ -48,47 +48,47 @@ class Selection:
         return table if self.top is None else table.head(self.top)
 
 
-def as_json(found: Ranking, selection: Selection) -> str:
+def as_json(ranking: Ranking, selection: Selection) -> str:
     """What is shown, with all digits."""
     about = {
-        "competition": found.competition,
-        "metric": found.metric.name,
-        "greater_is_better": found.metric.greater_is_better,
-        "folds": list(found.folds),
-        "rows": found.rows,
-        "groups": found.groups,
-        "draws": found.draws,
+        "competition": ranking.competition,
+        "metric": ranking.metric.name,
+        "greater_is_better": ranking.metric.greater_is_better,
+        "folds": list(ranking.folds),
+        "rows": ranking.rows,
+        "groups": ranking.groups,
+        "draws": ranking.draws,
     }
-    parts = [selection.of(found.of(state)) for state in ("ranked", "unfinished", "apart")]
-    rows = [row for part in parts for row in found.records(part)]
+    parts = [selection.of(ranking.of(state)) for state in ("ranked", "unfinished", "apart")]
+    rows = [row for part in parts for row in ranking.records(part)]
     return json.dumps({**about, "experiments": rows}, indent=1, default=lambda time: time.isoformat())
 
 
-def show(found: Ranking, selection: Selection, terminal: Terminal) -> None:
-    ranked, unfinished, apart = (found.of(state) for state in ("ranked", "unfinished", "apart"))
+def show(ranking: Ranking, selection: Selection, terminal: Terminal) -> None:
+    ranked, unfinished, apart = (ranking.of(state) for state in ("ranked", "unfinished", "apart"))
     if len(ranked):
-        show_ranked(found, selection.of(ranked), terminal)
+        show_ranked(ranking, selection.of(ranked), terminal)
         terminal.say(conclusion(ranked))
-        for line in legend(found, len(ranked)):
+        for line in legend(ranking, len(ranked)):
             terminal.note(line)
     if len(some := selection.of(unfinished)):
-        show_unfinished(found, some, terminal)
+        show_unfinished(ranking, some, terminal)
     if len(some := selection.of(apart)):
-        rows = [(row["experiment"], row["note"]) for row in found.records(some)]
+        rows = [(row["experiment"], row["note"]) for row in ranking.records(some)]
         terminal.table("cannot be compared", ("experiment", "why"), rows)
-    if hidden := len(found.table) - sum(len(selection.of(part)) for part in (ranked, unfinished, apart)):
-        terminal.note(f"{hidden} of {len(found.table)} experiments are not shown, but counted in every verdict")
+    if hidden := len(ranking.table) - sum(len(selection.of(part)) for part in (ranked, unfinished, apart)):
+        terminal.note(f"{hidden} of {len(ranking.table)} experiments are not shown, but counted in every verdict")
 
 
-def show_ranked(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
+def show_ranked(ranking: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
     if table.empty:
         return
-    grouped = f" of {found.groups} groups" if found.groups != found.rows else ""
-    direction = "more is better" if found.metric.greater_is_better else "less is better"
-    title = f"{found.competition}: OOF {found.metric.name} ({direction}), {found.rows} rows{grouped}"
-    title += f", fold {listing(found.folds)}"
+    grouped = f" of {ranking.groups} groups" if ranking.groups != ranking.rows else ""
+    direction = "more is better" if ranking.metric.greater_is_better else "less is better"
+    title = f"{ranking.competition}: OOF {ranking.metric.name} ({direction}), {ranking.rows} rows{grouped}"
+    title += f", fold {listing(ranking.folds)}"
     behind = table["note"].notna().any()  # ranked though folds are missing
-    columns = ("experiment", "rank", found.metric.name, "95 % interval", "to the best", "95 % interval", "verdict")
+    columns = ("experiment", "rank", ranking.metric.name, "95 % interval", "to the best", "95 % interval", "verdict")
     rows = [
         (
             row["experiment"],
@@ -98,15 +98,15 @@ def show_ranked(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None
             "" if row["rank"] == 1 else f"{row['difference']:+.4f}",
             "" if row["rank"] == 1 else f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
             row["verdict"],
-            *about(row, found),
+            *about(row, ranking),
             *([row["note"] or ""] if behind else []),
         )
-        for row in found.records(table)
+        for row in ranking.records(table)
     ]
     terminal.table(title, (*columns, *ABOUT, *(["how far"] if behind else [])), rows)
 
 
-def show_unfinished(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
+def show_unfinished(ranking: Ranking, table: pd.DataFrame, terminal: Terminal) -> None:
     """Judged on what they have, beside the best on the same rows."""
     rows = [
         (
@@ -114,21 +114,28 @@ def show_unfinished(found: Ranking, table: pd.DataFrame, terminal: Terminal) -> 
             "" if row["score"] is None else f"{row['score']:.4f}",
             "" if row["best_score"] is None else f"{row['best_score']:.4f}",
             "" if row["score"] is None else f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}",
-            *about(row, found),
+            *about(row, ranking),
             row["note"],
         )
-        for row in found.records(table)
+        for row in ranking.records(table)
     ]
-    columns = ("experiment", found.metric.name, "the best there", "95 % interval of the difference", *ABOUT, "how far")
+    columns = (
+        "experiment",
+        ranking.metric.name,
+        "the best there",
+        "95 % interval of the difference",
+        *ABOUT,
+        "how far",
+    )
     terminal.table("unfinished, on the folds they have", columns, rows)
 
 
-def about(row: dict[str, Any], found: Ranking) -> tuple[str, ...]:
+def about(row: dict[str, Any], ranking: Ranking) -> tuple[str, ...]:
     from foldcraft.views.terminal import duration
 
     time = "" if row["seconds"] is None else duration(row["seconds"])
     more = f" + {row['made_from']}" if row["made_from"] else ""
-    return f"{len(row['done'])} of {found.fold_count}", time + more, row["backbone"] or "", row["mode"] or ""
+    return f"{len(row['done'])} of {ranking.fold_count}", time + more, row["backbone"] or "", row["mode"] or ""
 
 
 def conclusion(ranked: pd.DataFrame) -> str:
@@ -142,12 +149,12 @@ def conclusion(ranked: pd.DataFrame) -> str:
     return f"{best} cannot be told from {listing(level, 5)}; take the cheapest, or blend them: python src/infer.py"
 
 
-def legend(found: Ranking, ranked: int) -> Iterator[str]:
+def legend(ranking: Ranking, ranked: int) -> Iterator[str]:
     """How the columns are to be read."""
-    kind = "groups" if found.groups != found.rows else "rows"
-    yield f"differences: each by itself, from {found.draws} draws of whole {kind}, all experiments on the same draws"
+    kind = "groups" if ranking.groups != ranking.rows else "rows"
+    yield f"differences: each by itself, from {ranking.draws} draws of whole {kind}, all experiments on the same draws"
     if ranked > 1:
         yield f"verdict: worse where that holds for all pairs of the {ranked} at once (max-T); one board in 20 errs"
     yield "time: of training, all finished folds together; + those that it learned from or is made of"
-    if found.groups < FEW:
-        yield f"warning: {found.groups} {kind} are few; intervals come out too narrow"
+    if ranking.groups < FEW:
+        yield f"warning: {ranking.groups} {kind} are few; intervals come out too narrow"

@@ -17,15 +17,15 @@ MOST_CLASSES = 20  # shown of each experiment
 FEW = 30  # groups; below, the intervals of simulations hold in 90 % of cases instead of 95 %
 
 
-def show(runs: Sequence[Run], answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+def show(runs: Sequence[Run], answers: ScoredRows, comparison: Comparison, terminal: Terminal) -> None:
     """All of it: what is compared, the differences, rows with other answers, and what became of each class."""
     for line in heading(runs, answers):
         terminal.say(line)
-    show_differences(answers, found, terminal)
-    for line in legend(found.strictness):
+    show_differences(answers, comparison, terminal)
+    for line in legend(comparison.strictness):
         terminal.note(line)
     if answers.metric.wants == "labels":
-        show_discord(answers, found, terminal)
+        show_discord(answers, comparison, terminal)
     for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):
         show_classes(answers.names[0], name, changes, terminal)
     terminal.say("intervals of classes stand each for itself: one in twenty misses")
@@ -48,11 +48,11 @@ def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
         yield f"warning: {groups} {'groups' if grouped else 'rows'} are few; intervals come out too narrow"
 
 
-def show_differences(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+def show_differences(answers: ScoredRows, comparison: Comparison, terminal: Terminal) -> None:
     folds = len(set(answers.fold.tolist()))
     columns = ("experiment", answers.metric.name, "difference", "95 % interval", "P(better)", "folds better")
     columns += ("std. error", "could show", "bound", "verdict")
-    rows = [(answers.names[0], f"{found.baseline:.4f}", *[""] * 7, "baseline")]
+    rows = [(answers.names[0], f"{comparison.baseline:.4f}", *[""] * 7, "baseline")]
     rows += [
         (
             other.name,
@@ -66,7 +66,7 @@ def show_differences(answers: ScoredRows, found: Comparison, terminal: Terminal)
             f"{other.bound:+.4f}",
             other.verdict,
         )
-        for other in found.others
+        for other in comparison.others
     ]
     terminal.table(f"against {answers.names[0]}; + is better", columns, rows)
 
@@ -80,12 +80,12 @@ def legend(strictness: Correction) -> Iterator[str]:
     yield "verdict: better where the bound is above zero, worse where the whole interval is below it"
 
 
-def show_discord(answers: ScoredRows, found: Comparison, terminal: Terminal) -> None:
+def show_discord(answers: ScoredRows, comparison: Comparison, terminal: Terminal) -> None:
     """Rows that two experiments answer differently, and who is right there."""
     baseline = answers.names[0]
     rows = [
         (other.name, other.apart, other.baseline_right, other.right, other.apart - other.baseline_right - other.right)
-        for other in found.others
+        for other in comparison.others
     ]
     columns = ("experiment", "rows", f"{baseline} is right", "it is right", "neither is")
     terminal.table(f"rows with another answer than {baseline}'s", columns, rows)
@@ -111,18 +111,18 @@ def show_classes(baseline: str, name: str, changes: Sequence[ClassChange], termi
     terminal.table(title, ["class", "rows", "precision", "recall", "F1", "F1 difference", "95 % interval"], rows)
 
 
-def reason(answers: ScoredRows, found: Comparison) -> str:
+def reason(answers: ScoredRows, comparison: Comparison) -> str:
     """Whether the best of the others is really better than the baseline, in one line."""
-    best = found.best
+    best = comparison.best
     word, where = ("accepted", "above") if best.is_real else ("not accepted", "not above")
-    scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {found.baseline:.4f}"
+    scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {comparison.baseline:.4f}"
     return (
         f"{word}: {answers.metric.name} of {scores}, "
-        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} zero ({found.strictness.rule})"
+        f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} zero ({comparison.strictness.rule})"
     )
 
 
-def behind_or_not(answers: ScoredRows, found: Comparison) -> str:
+def behind_or_not(answers: ScoredRows, comparison: Comparison) -> str:
     """The scores of the best of the others and of the baseline, in one line."""
-    best, folds = found.best, listing(sorted(set(answers.fold.tolist())))
-    return f"{best.name} {best.score:.4f}, {answers.names[0]} {found.baseline:.4f} on fold {folds}"
+    best, folds = comparison.best, listing(sorted(set(answers.fold.tolist())))
+    return f"{best.name} {best.score:.4f}, {answers.names[0]} {comparison.baseline:.4f} on fold {folds}"

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from foldcraft.submission.leaderboard import findings
+
 if TYPE_CHECKING:
     from foldcraft.submission.leaderboard import LeaderboardHistory
     from foldcraft.views.terminal import Terminal
 
 
 def show(part: LeaderboardHistory, terminal: Terminal) -> None:
-    """The table of one competition."""
+    """The table of one competition, and what it says of the OOF score."""
     columns = ("file", "time", "experiments", "OOF", "95 % interval", "public", "private", "")
     direction = "more is better" if part.greater_is_better else "less is better"
     terminal.table(
         f"{part.competition or 'competition not known'}: {part.metric} ({direction})", columns, list(lines(part))
     )
+    for line in findings(part):
+        terminal.say(line)
 
 
 def lines(part: LeaderboardHistory) -> Iterator[Sequence[str]]:

@@ -3,33 +3,61 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
 
 from foldcraft.common.config import Config
 from foldcraft.common.errors import listing
+from foldcraft.common.files import write_atomic
 from foldcraft.models import backbones, finetune, summary
+from foldcraft.models.backbones import Blueprint
 from foldcraft.models.summary import Group, ModelSummary, Part
 from foldcraft.training import initialization
 from foldcraft.views.terminal import Terminal
 
+MOST_PARTS, MOST_GROUPS = 24, 6  # rows of tables that fit on a screen together, with what is said beside them
 STAND_IN_LR = 1e-3  # for `optim.lr: auto`, which is found out when training begins
 
 
 def look(config: Config, classes: int) -> ModelSummary:
     """The summary of the net that training begins with."""
-    size = config.images.size
-    model, blueprint = initialization.fresh_net(config, classes)
+    return look_into(*initialization.fresh_net(config, classes), config, peak_lr(config))
+
+
+def look_into(model: nn.Module, blueprint: Blueprint, config: Config, lr: float | None) -> ModelSummary:
+    """The summary of a net, made ready to be trained as the config says.
+
+    Args:
+        lr: of the head, at its peak; None: it is not known, and no learning rates are told.
+    """
     finetune.prepare(model, config.finetune)
     optimizer = None
-    if config.finetune.mode != "linear_probe":
-        optim = config.optim.model_copy(update={"lr": peak_lr(config)})
+    if config.finetune.mode != "linear_probe" and lr is not None:
+        optim = config.optim.model_copy(update={"lr": lr})
         optimizer = finetune.create_optimizer(model, config.finetune, optim, blueprint.weights != "none")
-    return summary.summarize(model, optimizer, backbones.head_names(model), size)
+    return summary.summarize(model, optimizer, backbones.head_names(model), config.images.size)
 
 
-def as_json(seen: ModelSummary, config: Config, classes: Sequence[str]) -> str:
+def show(config: Config, classes: Sequence[str], depth: int | None, file: Path | None, terminal: Terminal) -> None:
+    """Look at the net, and tell of it.
+
+    Args:
+        depth: levels of modules that are shown; 0: all; None: as an outline.
+        file: where all of it is written as JSON.
+    """
+    anatomy = look(config, len(classes))
+    if file:
+        write_atomic(file, as_json(anatomy, config, classes))
+    tell(anatomy, config, depth, terminal)
+    if file:
+        terminal.say(f"wrote {file}")
+
+
+def as_json(anatomy: ModelSummary, config: Config, classes: Sequence[str]) -> str:
     """All of it, every level."""
     about = {"experiment": config.experiment, "settings": config.training_settings(), "classes": classes}
-    return json.dumps({**about, "peak_lr": peak_lr(config), **asdict(seen)}, indent=1, allow_nan=False)
+    return json.dumps({**about, "peak_lr": peak_lr(config), **asdict(anatomy)}, indent=1, allow_nan=False)
 
 
 def peak_lr(config: Config) -> float:
@@ -37,26 +65,35 @@ def peak_lr(config: Config) -> float:
     return STAND_IN_LR if config.optim.lr == "auto" else config.optim.lr
 
 
-def tell(seen: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
+def tell(anatomy: ModelSummary, config: Config, depth: int | None, terminal: Terminal) -> None:
     """Print what the net is, its modules, how to read them, its parameter groups, and what is wrong with it."""
-    for line in heading(seen, config):
+    for line in heading(anatomy, config):
         terminal.say(line)
-    modules_table(seen.parts, depth, terminal)
+    shown = shown_parts(anatomy.parts, depth)
+    modules_table(shown, terminal)
     for line in legend(config):
         terminal.say(line)
-    if seen.groups:
-        groups_table(seen.groups, terminal)
-    if seen.without_gradient:
-        terminal.say(f"warning: to be trained, but the loss does not reach {listing(seen.without_gradient, 5)}")
+    if len(shown) < len(anatomy.parts):
+        deepest = max(part.depth for part in anatomy.parts)
+        terminal.say(
+            f"{len(anatomy.parts) - len(shown)} modules inside of these: --depth N, up to {deepest}; all: --depth 0"
+        )
+    if anatomy.groups:
+        groups_table(
+            [[group] for group in anatomy.groups] if depth is not None else _together(anatomy.groups), terminal
+        )
+    if anatomy.without_gradient:
+        terminal.say(f"warning: to be trained, but the loss does not reach {listing(anatomy.without_gradient, 5)}")
 
 
-def heading(seen: ModelSummary, config: Config) -> Iterator[str]:
+def heading(anatomy: ModelSummary, config: Config) -> Iterator[str]:
     net, size, mode = config.backbone, config.images.size, config.finetune.mode
+    count = anatomy.input[0]
     yield f"{config.experiment}: {net.name} ({net.source}, weights: {net.weights}), finetune.mode: {mode}"
-    yield f"input       {size} × {size} px, 3 channels; {seen.input[0]} images of noise went through the net and back"
-    yield f"parameters  {seen.parameters:,}, of them trainable {seen.trainable:,}; {seen.megabytes:.1f} MB"
-    yield f"classifier  {', '.join(seen.classifier)}"
-    yield f"stages      {', '.join(folded(seen.stages))}: names for finetune.freeze_until"
+    yield f"input       {size} × {size} px, 3 channels; {count} images of noise went through the net and back"
+    yield f"parameters  {anatomy.parameters:,}, of them trainable {anatomy.trainable:,}; {anatomy.megabytes:.1f} MB"
+    yield f"classifier  {', '.join(anatomy.classifier)}"
+    yield f"stages      {', '.join(folded(anatomy.stages))}: names for finetune.freeze_until"
 
 
 def legend(config: Config) -> Iterator[str]:
@@ -81,18 +118,22 @@ def folded(stages: Sequence[str]) -> Iterator[str]:
         yield f"{stage} ({' … '.join(dict.fromkeys((held[0], held[-1])))})" if held else stage
 
 
-def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) -> None:
-    shown = list(summary.outline(parts) if depth is None else parts)
-    if depth:
-        shown = [part for part in parts if part.depth <= depth]
+def shown_parts(parts: Sequence[Part], depth: int | None) -> list[Part]:
+    """Modules down to a depth; 0: all; None: an outline that fits on a screen."""
+    if depth is None:
+        return summary.outline(parts, MOST_PARTS)
+    return [part for part in parts if not depth or part.depth <= depth]
+
+
+def modules_table(shown: Sequence[Part], terminal: Terminal) -> None:
     width = max(len(label(part)) for part in shown)
     rows = [
         (
             f"{label(part):{width}}  {part.kind}",
-            "×".join(map(str, part.output or ())),
+            shape(part),
             f"{part.parameters:,}" if part.parameters else "",
             trained(part),
-            "–".join(dict.fromkeys(map(short, (part.lr[0], part.lr[-1])))) if part.lr else "",
+            span(part.lr),
             part.flaw or ("" if part.gradient is None else f"{part.gradient:.2g}"),
         )
         for part in shown
@@ -102,6 +143,16 @@ def modules_table(parts: Sequence[Part], depth: int | None, terminal: Terminal) 
 
 def label(part: Part) -> str:
     return "  " * max(0, part.depth - 1) + (part.name or "(all)")
+
+
+def shape(part: Part) -> str:
+    """What its last call gave; empty where there was none."""
+    return "×".join(map(str, part.output or ()))
+
+
+def span(values: Sequence[float]) -> str:
+    """From the least to the largest of rising numbers; one where they are the same, nothing where there are none."""
+    return "–".join(dict.fromkeys(map(short, (*values[:1], *values[-1:]))))
 
 
 def trained(part: Part) -> str:
@@ -116,10 +167,29 @@ def short(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def groups_table(groups: Sequence[Group], terminal: Terminal) -> None:
+def _together(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    """Groups of each row: one, or, where there are many, all that differ in the learning rate of their layer alone."""
+    if len(groups) <= MOST_GROUPS:
+        return [[group] for group in groups]
+    decays = dict.fromkeys(group.weight_decay for group in groups)
+    return [[group for group in groups if group.weight_decay == decay] for decay in decays]
+
+
+def groups_table(rows: Sequence[Sequence[Group]], terminal: Terminal) -> None:
+    """What the optimizer treats alike.
+
+    Args:
+        rows: groups that are shown together.
+    """
     columns = ("parameter groups, by their first tensor", "tensors", "parameters", "learning rate", "weight decay")
-    rows = [
-        (group.names[0], len(group.names), f"{group.parameters:,}", short(group.lr), f"{group.weight_decay:g}")
-        for group in groups
+    cells = [
+        (
+            " … ".join(dict.fromkeys((groups[0].names[0], groups[-1].names[0]))),
+            sum(len(group.names) for group in groups),
+            f"{sum(group.parameters for group in groups):,}",
+            span(sorted(group.lr for group in groups)),
+            f"{groups[0].weight_decay:g}",
+        )
+        for groups in rows
     ]
-    terminal.table("what the optimizer treats alike", columns, rows)
+    terminal.table("what the optimizer treats alike", columns, cells)

@@ -1,7 +1,8 @@
-"""Contact sheets of what enters the net."""
+"""A contact sheet of what enters the net, and the steps of the augmentation as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.fingerprint import seed_from
+from foldcraft.common.paths import experiment_folder
 from foldcraft.data import contact_sheet
 from foldcraft.data.augment import Augment
 from foldcraft.data.contact_sheet import SheetTile, enlarged
@@ -18,6 +20,7 @@ from foldcraft.data.mixup import mix_of
 from foldcraft.models import backbones
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.experiment import Experiment
+from foldcraft.views.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,21 @@ class Preview:
 
     sheet: Image.Image
     steps: list[tuple[str, float]]
+
+
+def show(experiment: Experiment, images: int, draws: int, out: Path | None, terminal: Terminal) -> None:
+    """Write the contact sheet, and show the steps.
+
+    Args:
+        out: the PNG; None: preview.png in the experiment's run folder.
+    """
+    config = experiment.config
+    out = out or experiment_folder(config) / "preview.png"
+    preview = draw(experiment, images, draws, terminal)
+    contact_sheet.save(preview.sheet, out)
+    terminal.say(f"wrote {out}: left as inference sees it, then {draws} draws of {config.experiment}'s augmentation")
+    steps = [[number, step, f"{chance:.0%}"] for number, (step, chance) in enumerate(preview.steps, start=1)]
+    terminal.table("what augmentation does to an image", ["", "step", "chance"], steps)
 
 
 def draw(experiment: Experiment, images: int, draws: int, callback: Callback) -> Preview:

@@ -121,9 +121,9 @@ def _of(config: Config) -> dict[str, Any]:
     return {"config": config.model_dump(mode="json"), "pid": os.getpid()}
 
 
-def tracker_of(config: Config) -> Tracker | None:
+def tracker_of(config: Config, tags: Sequence[str] = ()) -> Tracker | None:
     """What tells W&B of an experiment; None where that is off."""
-    return Tracker(experiment_folder(config)) if config.tracking.wandb != "off" else None
+    return Tracker(experiment_folder(config), tags) if config.tracking.wandb != "off" else None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """All checks in their order, and what they say."""
 
+import json
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
@@ -8,7 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import write_atomic
+from foldcraft.common.paths import check_file
 from foldcraft.study.checks import folds, inference, network, signal, throughput, training
 from foldcraft.study.checks.opening import Opened
 from foldcraft.study.checks.profile import Timetable
@@ -119,6 +123,19 @@ def examine(
         table = throughput.timetable(subject) if subject.trains and (trace or "workers" in only) else None
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - computed
         return Report(lines, len(subject.competition.targets), seconds, cpu_seconds, table)
+
+
+def trace_file(config: Config) -> Path:
+    """Where a profiler's trace of an experiment's steps is kept."""
+    file = check_file(config)
+    return file.with_name(f"{file.stem}-trace.json")
+
+
+def write(report: Report, config: Config) -> Path:
+    """Write all findings; where they are."""
+    file = check_file(config)
+    write_atomic(file, json.dumps({"experiment": config.experiment, **report.as_values()}, indent=1))
+    return file
 
 
 def _carry_out(name: str, subject: Subject, before: list[Line]) -> Line:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from foldcraft.models import backbones, checkpoint, finetune, summary
+from foldcraft.models import backbones, checkpoint, summary
 from foldcraft.models.summary import Part
 from foldcraft.predictions.finished import FinishedExperiment
+from foldcraft.views import net
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
     Block,
@@ -109,12 +110,8 @@ def nets(seen: Evidence) -> PageSection:
 def _net(member: FinishedExperiment) -> list[Block]:
     config = member.experiment.config
     _, blueprint, _ = checkpoint.load_model(member.folder(member.done_folds[0]).model)
-    model = backbones.rebuild(blueprint)
-    finetune.prepare(model, config.finetune)
-    optimizer = None
-    if config.finetune.mode != "linear_probe" and config.optim.lr != "auto":
-        optimizer = finetune.create_optimizer(model, config.finetune, config.optim, blueprint.weights != "none")
-    seen = summary.summarize(model, optimizer, backbones.head_names(model), config.images.size)
+    lr = None if config.optim.lr == "auto" else config.optim.lr
+    seen = net.look_into(backbones.rebuild(blueprint), blueprint, config, lr)
     words = (
         f"{config.backbone.name} ({config.backbone.source}, weights: {config.backbone.weights}), {seen.input[-1]} px, "
         f"finetune.mode: {config.finetune.mode}; {seen.parameters:,} parameters, of them trainable {seen.trainable:,}, "
@@ -127,10 +124,8 @@ def _net(member: FinishedExperiment) -> list[Block]:
 
 
 def _part(part: Part) -> list[Cell]:
-    lr = "–".join(dict.fromkeys(f"{value:.1e}" for value in (part.lr[:1] + part.lr[-1:])))
-    shape = "×".join(map(str, part.output or ()))
     counts = (number(part.parameters, ",d"), number(part.trainable, ",d"))
-    return [*texts(part.name or "(all)", part.kind, shape), *counts, Cell(lr)]
+    return [*texts(part.name or "(all)", part.kind, net.shape(part)), *counts, Cell(net.span(part.lr))]
 
 
 def files(seen: Evidence) -> PageSection:

@@ -1,0 +1,67 @@
+"""Folds as tables: the classes and groups in each, and what each came to once it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from foldcraft.common.errors import listing
+from foldcraft.data import folds
+from foldcraft.views.terminal import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from foldcraft.data.competition import Competition
+    from foldcraft.data.folds import Folds
+    from foldcraft.predictions.experiment import Experiment
+    from foldcraft.views.terminal import Terminal
+
+
+def show_trained(experiment: Experiment, manifests: Mapping[int, dict[str, Any]], terminal: Terminal) -> None:
+    """The trained folds of an experiment, by number, and what they come to."""
+    scores, seconds = ([manifest[key] for manifest in manifests.values()] for key in ("score", "seconds"))
+    rows = [
+        (f"fold {fold}", f"{manifest['score']:.4f}", manifest["epochs"], duration(manifest["seconds"]))
+        for fold, manifest in manifests.items()
+    ]
+    if len(scores) > 1:
+        rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
+        rows.append(("in all", "", sum(manifest["epochs"] for manifest in manifests.values()), duration(sum(seconds))))
+    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.name, "epochs", "time"), rows)
+
+
+def show_split(split: Folds, data: Competition, terminal: Terminal) -> None:
+    """How many rows, groups and rows of each class each fold has, and what is wrong with that."""
+    table = folds.balance(split, data)
+    rows = [(name, *counts) for name, counts in zip(table.index, table.to_numpy(), strict=True)]
+    terminal.table(f"{data.name}: {split.count} folds, {split.scheme}, seed {split.seed}", ["", *table.columns], rows)
+    for line in warnings(split, data, table):
+        terminal.say(f"warning: {line}")
+
+
+def warnings(split: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[str]:
+    """What is wrong with folds that can be used all the same.
+
+    Args:
+        balance: of these folds.
+    """
+    if torn := folds.torn_groups(split, data):
+        yield (
+            f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
+            "(earlier runs will not blend with new ones)"
+        )
+    if data.space.form == "values":
+        return
+    rare = balance.iloc[-len(data.target.of_totals) :]
+    absent = rare[(rare == 0).any(axis=1)]
+    lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
+    if lines:
+        yield f"no row of class {listing(lines, 5)}"
+    whole = [name for name, counts in absent.iterrows() if (counts.iloc[:-1] == counts["all"]).any()]
+    if whole:
+        yield (
+            f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "
+            "on it never saw it; use fewer folds, or merge classes"
+        )

@@ -1,0 +1,34 @@
+"""A submission as it is made: the blend as tables, where the file is, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foldcraft.submission import build, ledger
+from foldcraft.views import blend, tracking
+
+if TYPE_CHECKING:
+    from foldcraft.ensemble.blend import Combined
+    from foldcraft.ensemble.methods import Method
+    from foldcraft.predictions.finished import FinishedExperiment
+    from foldcraft.views.terminal import Terminal
+
+
+def submit(
+    members: Sequence[FinishedExperiment], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
+) -> tuple[Path, Combined]:
+    """Write the submission and show all there is to say of it; where it is and what it is made of."""
+    submission = build.submit(members, name, terminal, methods)
+    path, is_new, doubt = submission.written
+    blend.show(submission.combined, terminal)
+    if meaning := build.meaning(members[0].experiment.competition):
+        terminal.say(meaning)
+    verb = "wrote" if is_new else "the same as"
+    terminal.say(f"{verb} {path}: {submission.rows} rows, checked; see {ledger.path_in(ledger.SUBMISSIONS)}")
+    if doubt:
+        terminal.say(f"warning: {doubt}")
+    if is_new and (warning := tracking.track_submission(members, path, submission.entry)):
+        terminal.say(warning)
+    return path, submission.combined
