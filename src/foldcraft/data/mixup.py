@@ -33,6 +33,7 @@ class Mix:
             share = self.mixup._mix_batch(images)
         finally:
             np.random.set_state(state)
+        # class indices are of one label; all else comes as a matrix
         shares = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
         mixed = None if weights is None else weights * share + weights.flip(0) * (1.0 - share)
         return images, shares * share + shares.flip(0) * (1.0 - share), mixed

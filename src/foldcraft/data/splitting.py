@@ -14,7 +14,7 @@ from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import label_sets
 from foldcraft.data.competition import Competition, joined_groups
-from foldcraft.data.folds import Folds
+from foldcraft.data.folds import Folds, most_frequent
 
 # By scheme, and whether there are groups.
 SPLITTERS = {
@@ -66,8 +66,7 @@ def _split(strata: np.ndarray, groups: np.ndarray | None, scheme: str, config: F
 
 def _scheme(strata: np.ndarray, config: FoldsConfig, grouped: bool) -> str:
     """What the scheme means for these rows; where every class has fewer rows than folds nothing can be stratified."""
-    most = strata.sum(0).max() if strata.ndim > 1 else np.bincount(strata).max()
-    if config.scheme == "plain" or most < config.count:
+    if config.scheme == "plain" or most_frequent(strata) < config.count:
         return "plain"
     return "stratified_group" if grouped else "stratified"
 

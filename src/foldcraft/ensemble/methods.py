@@ -237,6 +237,9 @@ class RankMean(Method):
         return metric.by_order and metric.wants != "values"
 
     def combine(self, found: Calibrated) -> Combination:
+        if found.space.form == "values":
+            what = "ranks say nothing of the size of values, which are predicted here"
+            raise FoldcraftError(what, "--method 'rank mean'", "use mean, greedy or stacking")
         known, _ = found.rows()
         every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members), found.space)
         return RankPool(*every, known=np.sort(known, axis=1))  # ranks have no temperature

@@ -299,6 +299,7 @@ def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
     """Forward and backward of one batch, the device waited for; for timing."""
     with option.autocast():
         logits = forward(net, Inputs(images))
+    # any loss takes its time
     F.cross_entropy(logits, torch.zeros(len(images), dtype=torch.long, device=option.device)).backward()
     net.zero_grad()
     if option.device != "cpu":

@@ -196,6 +196,7 @@ def _logistic(basis: _Basis, onehot: torch.Tensor, weights: torch.Tensor, streng
     def gradient() -> torch.Tensor:
         with torch.no_grad():
             weight, bias = unpack()
+            # logistic heads are of one label; others are refused before
             log_probs = (rows @ weight + bias[:, None]).log_softmax(2)
             loss = -(share * onehot * log_probs).sum() + (strengths[:, None, None] * weight.square()).sum() / 2
             residual = share * (log_probs.exp() - onehot)

@@ -131,6 +131,7 @@ def _forward_and_backward(model: nn.Module, images: torch.Tensor) -> dict[str, l
     finally:
         for hook in hooks:
             hook.remove()
+    # any loss has a gradient to look at
     loss = F.cross_entropy(logits, torch.arange(len(images)) % logits.shape[1])
     if loss.requires_grad:  # it does not where everything is frozen
         loss.backward()

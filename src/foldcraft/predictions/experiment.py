@@ -21,6 +21,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
 from foldcraft.predictions.store import Origin
@@ -61,12 +62,15 @@ class Experiment:
             is_record: the config is what a run was made with, and asks for nothing now.
 
         Raises:
-            FoldcraftError: either is not what it should be, or a TTA view has an unknown name.
+            FoldcraftError: either is not what it should be, a TTA view has an unknown name, or a setting does not go
+                with the target.
         """
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
                 tta.steps(name, where)
         data = competition.read(config, images_of)
+        if not is_record:
+            support.check(config, data.target)
         made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
         settled, words = with_scale(config, data)
         return cls(settled, data, made, (*data.notes, *data.image_notes, *words))

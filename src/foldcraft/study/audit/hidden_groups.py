@@ -86,7 +86,7 @@ def by_features(features: np.ndarray) -> tuple[np.ndarray, str]:
     for rows in chunks(len(vectors), max(1, BLOCK // len(vectors))):
         found = vectors[rows] @ vectors.T
         found[np.arange(len(rows)), rows] = -2
-        nearest[rows], alike[rows] = found.argmax(1), found.max(1)
+        nearest[rows], alike[rows] = found.argmax(1), found.max(1)  # of rows, not of classes
     rows = np.flatnonzero((alike > line) & (nearest[nearest] == np.arange(len(vectors))))
     links = coo_array((np.ones(len(rows)), (rows, nearest[rows])), shape=(len(vectors),) * 2)
     return connected_components(links, directed=False)[1], f"nearest neighbours with a cosine above {line:.2f}"
