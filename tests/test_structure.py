@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,22 @@ def test_generated_files_are_current() -> None:
     spec.loader.exec_module(reference)
     for path, text in reference.generated(ROOT).items():
         assert path.read_text() == text, f"{path.name} is out of date: run `make reference`"
+
+
+# Where it is known of what kind a target is; elsewhere a target or its space is asked.
+KNOWS_KINDS = ("metrics/", "data/targets/", "training/losses.py", "ensemble/decision_rules.py")
+STILL_TO_ASK = ("views/", "submission/", "predictions/oof.py")
+OF_ONE_KIND = re.compile(r"\.argmax\((1|-1|dim|axis)|softmax\(|cross_entropy\(|one_hot\(")
+
+
+def test_nobody_else_takes_a_target_for_one_label() -> None:
+    """A line that does says why in a comment, its own or the one above."""
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        lines = ["", *file.read_text().splitlines()]
+        for number, (before, line) in enumerate(pairwise(lines), start=1):
+            told = "  # " in line or before.strip().startswith("#")
+            if OF_ONE_KIND.search(line) and not told and not name.startswith(KNOWS_KINDS + STILL_TO_ASK):
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert found == []

@@ -57,6 +57,22 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is judged by itself: one of several labels or values, or all there is.
+
+    Attributes:
+        columns: of predictions.
+        rows: places of the rows of which it is known (n,).
+        truth: of these rows, as `space` has it.
+    """
+
+    columns: slice
+    space: Space
+    rows: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
 class Space(ABC):
     """The form of predictions (..., W).
 
@@ -65,6 +81,7 @@ class Space(ABC):
     """
 
     form: ClassVar[str]
+    loss_name: ClassVar[str] = "log-loss"
     names: tuple[str, ...]
 
     @property
@@ -169,6 +186,20 @@ class Space(ABC):
     def is_valid(self, predicted: np.ndarray) -> bool:
         """Are these numbers, and probabilities that sum to one where they should?"""
         return bool(np.isfinite(self.scored(predicted)).all())
+
+    def least_loss(self, truth: np.ndarray) -> float:
+        """The loss of the best predictions that there can be."""
+        return 0.0
+
+    def parts(self, truth: np.ndarray) -> list[Part]:
+        """What is judged by itself, where several things are: a column each."""
+        known = ~np.isnan(truth)
+        columns = [(slice(k, k + 1), np.flatnonzero(known[:, k])) for k in range(self.width)]
+        return [Part(own, only(self, [own.start]), rows, truth[rows, own]) for own, rows in columns]
+
+    def far(self, a: np.ndarray, b: np.ndarray) -> float:
+        """How far predictions lie apart at the most: in probability, or in units of the values' scale."""
+        return float(np.abs(self.scored(a) - self.scored(b)).max())
 
 
 @dataclass(frozen=True)
@@ -311,6 +342,18 @@ class ClassSpace(Space):
         sums = np.stack([logsumexp(predicted[..., columns], axis=-1) for columns in self.slices])
         return bool(np.all(np.abs(sums) < 1e-3))
 
+    def least_loss(self, truth: np.ndarray) -> float:
+        """The entropy of shares."""
+        return 0.0 if self.widths or truth.ndim == 1 else self.loss(np.log(np.maximum(truth, TINY)), truth)
+
+    def parts(self, truth: np.ndarray) -> list[Part]:
+        """Each label."""
+        if not self.widths:
+            return [Part(slice(0, self.width), self, np.arange(len(truth)), truth)]
+        known = [np.flatnonzero(own >= 0) for own in truth.T]
+        each = enumerate(zip(self.slices, known, strict=True))
+        return [Part(own, ClassSpace(self.names[own]), rows, truth[rows, k]) for k, (own, rows) in each]
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):
@@ -401,6 +444,7 @@ class ValueSpace(Space):
     """
 
     form: ClassVar[str] = "values"
+    loss_name: ClassVar[str] = "squared error"
     centre: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
     scale: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
 
@@ -475,6 +519,9 @@ class ValueSpace(Space):
 
     def of_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs * outputs.new_tensor(self.scale) + outputs.new_tensor(self.centre)
+
+    def far(self, a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs((a - b) / self.scale).max())
 
     @classmethod
     def of(cls, names: Sequence[str], truth: np.ndarray) -> ValueSpace:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+import kinds_ground
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from foldcraft.models import backbones, checkpoint, finetune
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import fold_model, linear_probe
+from foldcraft.study import make_folds
 from foldcraft.study.checks import opening, subject
 from foldcraft.study.checks.result import FAIL, NOT_APPLICABLE, NOTE, PASS
 from foldcraft.study.checks.run import CHECKS, Report, examine
@@ -145,8 +147,8 @@ def steps_in_evaluation_mode(patch: pytest.MonkeyPatch) -> None:
 
 
 def judged_in_training_mode(patch: pytest.MonkeyPatch) -> None:
-    ask = trainer.log_probabilities
-    patch.setattr(trainer, "log_probabilities", lambda model, *rest: ask(model.train(), *rest))
+    ask = trainer.predictions
+    patch.setattr(trainer, "predictions", lambda model, *rest: ask(model.train(), *rest))
 
 
 def loaded_in_training_mode(patch: pytest.MonkeyPatch) -> None:
@@ -385,3 +387,81 @@ def test_constants_are_sent_to_the_device_once(monkeypatch: pytest.MonkeyPatch) 
     layer(prepare(images)).sum().backward()
     assert torch.equal(prepare(images), before)
     assert layer.weight.grad is not None
+
+
+# -- other targets than one label ------------------------------------------------------------------------------------
+
+JUDGED = ("folds", "pairs", "augmentation", "pixels", "shuffled", "first_loss", "logits", "leaks", "one_batch")
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the drawn competition of all kinds."""
+    folder = tmp_path_factory.mktemp("kinds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        kinds_ground.write(Path("input/kinds"), rows=90)
+    return folder
+
+
+@pytest.fixture
+def check_kind(kinds: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """`check_kind("regression", only=[...])`: the report on it; images of `left` are not mirrored."""
+    monkeypatch.chdir(kinds)
+
+    def call(shape: str, *words: str, only: Collection[str] = JUDGED) -> Report:
+        said = ("optim.lr=1e-2", "augment.preset=none", "augment.hflip=0", "augment.vflip=0.5", *words)
+        settings = config_file.load(kinds_ground.config(shape), said)
+        make_folds.ensure(settings, lambda word: None)
+        return examine(opening.read(settings), Callback(), IMAGES, only)
+
+    return call
+
+
+FIRST_LOSS = {"heads": 0.896, "auxiliary": 1.445, "cumulative": 0.693, "soft": 1.099, "multioutput": 0.896}
+
+
+def of_shape(*fast: str) -> list:
+    return [
+        pytest.param(shape, marks=pytest.mark.integration if shape in fast else pytest.mark.slow)
+        for shape in kinds_ground.TARGETS
+    ]
+
+
+@pytest.mark.parametrize("shape", of_shape("multilabel"))
+def test_sound_code_passes_with_any_target(check_kind, shape: str) -> None:
+    report = check_kind(shape)
+    assert those(report, FAIL) == set(), numbers(report)
+    assert those(report, NOT_APPLICABLE) == ({"logits"} if shape == "regression" else set()), numbers(report)
+    guessed = next(line.finding.values["guess"] for line in report.lines if line.check == "first_loss")
+    # log K, its mean over the heads, log 2 a label, the variance of values in units of their own
+    wanted = {"single": np.log(6), "ordinal": np.log(3), "multilabel": np.log(2), "regression": 1.0, **FIRST_LOSS}
+    assert guessed == pytest.approx(wanted[shape], rel=0.15 if shape == "regression" else 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "shape", "check"),
+    [
+        (targets_slip, "multilabel", "pairs"),
+        (targets_slip, "regression", "pairs"),
+        (labels_shuffled, "multioutput", "pairs"),
+        (learns_from_all, "regression", "shuffled"),
+        (learns_from_all, "heads", "shuffled"),
+        (head_starts_far_off, "multilabel", "first_loss"),
+        (of_every_net(lambda net: net.register_forward_hook(lambda _, __, out: out.sigmoid())), "multilabel", "logits"),
+    ],
+)  # fmt: skip
+@pytest.mark.integration
+def test_breakages_are_found_with_any_target(check_kind, monkeypatch, damage: Break, shape: str, check: str) -> None:
+    check_kind(shape, only=["folds"])  # the folds are there
+    damage(monkeypatch)
+    report = check_kind(shape, only=[check])
+    assert those(report, FAIL) == {check}, numbers(report)
+    assert "could not be carried out" not in numbers(report)
+
+
+@pytest.mark.integration
+def test_a_label_that_a_flip_destroys_is_named(check_kind) -> None:
+    report = check_kind("multilabel", "augment.hflip=0.5", only=["augmentation"])
+    assert those(report, FAIL) == {"augmentation"}
+    assert "'left'" in numbers(report)

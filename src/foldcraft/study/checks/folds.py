@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from foldcraft.common.config import Config
 from foldcraft.data import image_cache as pictures
 from foldcraft.data.augment import resize_for_inference
 from foldcraft.data.folds import torn_groups
+from foldcraft.data.targets import reading
+from foldcraft.data.targets.target import Target
 from foldcraft.study.checks.result import CheckResult, verdict
 from foldcraft.study.checks.subject import Subject
 
@@ -58,16 +61,14 @@ def pairs_hold(subject: Subject) -> CheckResult:
     start = subject.as_is.start
     rows = subject.some_rows(SOME)
     spec = subject.experiment.image_spec(start.blueprint)
-    labels = pd.read_csv(
-        config.folder / config.competition.train, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-    ).set_index(config.competition.id)[config.competition.target]
+    written = _written(config)
     wrong_labels = wrong_images = seen = 0
     for row, image, target in _drawn(subject, rows):
         at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
         decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least, spec.min_value)
         wanted = resize_for_inference(pictures.make_square(decoded, spec), config.images)
         wrong_images += not np.array_equal(image, wanted)
-        wrong_labels += data.classes.names[target] != labels[data.train_ids[row]]
+        wrong_labels += not np.array_equal(target, written[data.train_ids[row]], equal_nan=True)
         seen += 1
     number = (
         f"of {seen} images in batches, {wrong_images} are not their file's and {wrong_labels} labels not their row's"
@@ -76,15 +77,28 @@ def pairs_hold(subject: Subject) -> CheckResult:
     return verdict(not wrong_images and not wrong_labels, number, hint, images=wrong_images, labels=wrong_labels)
 
 
-def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, int]]:
-    """Row, image and class index of everything in an epoch's batches, without augmentation."""
+def _written(config: Config) -> dict[str, np.ndarray]:
+    """What a net is to learn of each row, by its id: the file read anew, by the target's own rules."""
+    names, path = config.competition, config.folder / config.competition.train
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    target = reading.read(names, rows, path).target
+    return dict(zip(rows[names.id].tolist(), _learned(target), strict=True))
+
+
+def _learned(target: Target) -> np.ndarray:
+    """Class indices (N,) of one label, else what heads learn (N, W)."""
+    return target.learned if target.learned.ndim == 1 else target.learned_space.matrix(target.learned)
+
+
+def _drawn(subject: Subject, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Row, image and what is learned of it of everything in an epoch's batches, without augmentation."""
     if not subject.trains:
-        targets = subject.competition.targets
+        targets = _learned(subject.competition.target)
         images = subject.fresh.images.at(rows)
-        return [(int(row), image.numpy(), int(targets[row])) for row, image in zip(rows, images, strict=True)]
+        return [(int(row), image.numpy(), targets[row]) for row, image in zip(rows, images, strict=True)]
     trainer = subject.trainer(subject.plain, rows, train={"batch": 8}, machine={"workers": 0})
     found = []
     for batch in trainer.loader:
-        parts = zip(batch.rows.tolist(), batch.images, batch.targets.tolist(), strict=True)
+        parts = zip(batch.rows.tolist(), batch.images, batch.targets.numpy(), strict=True)
         found += [(row, image.numpy(), target) for row, image, target in parts]
     return found

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from foldcraft.models import finetune
 from foldcraft.models.backbones import head_names
 from foldcraft.models.inputs import Inputs, forward
-from foldcraft.study.checks.result import CheckResult, noted, verdict
+from foldcraft.study.checks.result import CheckResult, not_applicable, noted, verdict
 from foldcraft.study.checks.subject import Subject
 from foldcraft.training.losses import TrainingLoss, training_loss
 
@@ -36,12 +36,42 @@ def logits(subject: Subject) -> CheckResult:
         nets["trained"] = subject.trainer(subject.as_is, machine={"workers": 0}).bare_model.eval()
     with torch.no_grad():
         outputs = {name: forward(net, Inputs(images)) for name, net in nets.items()}
-    off = {name: float((out.sum(1) - 1).abs().max()) for name, out in outputs.items()}
-    squashed = [name for name, out in outputs.items() if off[name] < ON_SIMPLEX and float(out.min()) >= 0]
+    space = subject.competition.target.learned_space
     low, high = min(float(o.min()) for o in outputs.values()), max(float(o.max()) for o in outputs.values())
+    if space.form == "values":
+        return not_applicable(f"outputs from {low:.3g} to {high:.3g}; values may be anything")
+    if space.form == "labels":
+        number = f"outputs from {low:.3g} to {high:.3g}"
+        turned = {name: _with_turned_head(net, images) for name, net in nets.items()}
+        inside = [name for name, out in outputs.items() if _are_shares(out) and _are_shares(turned[name])]
+        return verdict(not inside, number, "take the sigmoid out of the net: the loss has its own")
+    off = {name: max(_off_one(out[:, own]) for own in space.slices) for name, out in outputs.items()}
+    squashed = [name for name, out in outputs.items() if off[name] < ON_SIMPLEX and float(out.min()) >= 0]
     sums = min(off.values())
     number = f"outputs from {low:.3g} to {high:.3g}; an image's add up to 1 but for {sums:.2g} at the nearest"
     return verdict(not squashed, number, "take the softmax out of the net: the loss has its own", off=sums)
+
+
+def _are_shares(outputs: torch.Tensor) -> bool:
+    return float(outputs.min()) >= 0 and float(outputs.max()) <= 1
+
+
+def _with_turned_head(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a net puts out once the signs of its head are turned: what were log-odds above 0 are then below."""
+    turned = copy.deepcopy(net)
+    with torch.no_grad():
+        for name in _heads_of(turned):
+            for value in turned.get_submodule(name).parameters():
+                value.neg_()
+        return forward(turned, Inputs(images))
+
+
+def _heads_of(model: nn.Module) -> list[str]:
+    return ["head"] if hasattr(model, "columns") else head_names(model)
+
+
+def _off_one(outputs: torch.Tensor) -> float:
+    return float((outputs.sum(1) - 1).abs().max())
 
 
 def leaks(subject: Subject) -> CheckResult:
@@ -85,7 +115,7 @@ def _leak(net: nn.Module, images: torch.Tensor, targets: torch.Tensor, loss: Tra
 def bias(subject: Subject) -> CheckResult:
     """The head has a bias."""
     model = subject.short_run.model.model
-    heads = ["head"] if hasattr(model, "columns") else head_names(model)
+    heads = _heads_of(model)
     lacking = [name for name in heads if getattr(model.get_submodule(name), "bias", None) is None]
     number = f"no bias in {', '.join(lacking)}" if lacking else f"bias in {', '.join(heads)}"
     return verdict(not lacking, number, "give the classifier a bias, or choose another backbone", lacking=len(lacking))

@@ -21,6 +21,9 @@ KEPT = 0.7  # share of what is known beyond chance that augmented images must ke
 CLASS_KEPT = 0.5  # the same for each class
 WORTH_A_NOTE = 0.03
 DRAWS = 32  # of one image, an epoch
+LABELS_LOST = (
+    "look at augmented images (src/check.py --show), weaken augment.preset, or drop the flip that changes the label"
+)
 FEWEST = 8  # rows of a class whose own loss is looked at
 
 
@@ -60,12 +63,19 @@ def _solve(subject: Subject, learned: list[np.ndarray], targets: np.ndarray) -> 
     return linear_probe.solve(rows, ProbeConfig())
 
 
-def _losses(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return -log_probs[np.arange(len(truth)), truth].astype(np.float64)
+def _losses(subject: Subject, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The proper loss of each row (N,), NaN where nothing is known of it."""
+    return subject.competition.space.losses(predicted.astype(np.float64), truth)
+
+
+def _known_without(subject: Subject, truth: np.ndarray) -> np.ndarray:
+    """What is said of each row (N, W) without its image."""
+    space = subject.competition.space
+    return np.tile(space.baseline(truth), (len(truth), 1))
 
 
 def _shuffled_in_folds(subject: Subject) -> np.ndarray:
-    """Labels dealt out anew; each fold keeps its share of each class."""
+    """The truth dealt out anew; each fold keeps its share of each class."""
     targets, fold = subject.competition.targets.copy(), subject.experiment.folds.fold
     rng = np.random.default_rng(0)
     for k in range(fold.max() + 1):
@@ -74,8 +84,8 @@ def _shuffled_in_folds(subject: Subject) -> np.ndarray:
 
 
 def _gain(better: np.ndarray, worse: np.ndarray) -> tuple[float, float]:
-    """Mean difference of two losses of each row, and its standard error."""
-    apart = worse - better
+    """Mean difference of two losses of each row of which something is known, and its standard error."""
+    apart = (worse - better)[~np.isnan(worse)]
     return float(apart.mean()), float(apart.std(ddof=1) / len(apart) ** 0.5)
 
 
@@ -96,17 +106,22 @@ def pixels_matter(subject: Subject) -> CheckResult:
     truth, found = subject.competition.targets, features(subject)
     spread = float(np.ptp(found.black.astype(np.float32), axis=0).max())
     black = np.tile(found.black[:1], (len(truth), 1))
-    seen = _losses(_solve(subject, [found.plain], truth).log_probs, truth)
-    unseen = _losses(_solve(subject, [black], truth).log_probs, truth)
+    target = subject.competition.target
+    seen, unseen = (
+        _losses(subject, target.from_learned(_solve(subject, [features], truth).log_probs), truth)
+        for features in (found.plain, black)
+    )
     gain, error = _gain(seen, unseen)
-    number = f"log-loss {seen.mean():.3f} with the pixels, {unseen.mean():.3f} without: {gain:+.3f} ± {error:.3f}"
+    with_pixels, without = np.nanmean(seen), np.nanmean(unseen)
+    number = f"{target.space.loss_name} {with_pixels:.3f} with the pixels, {without:.3f} without: "
+    number += f"{gain:+.3f} ± {error:.3f}"
     if spread:
         number += f"; black images differ by {spread:.2g} in what the net makes of them"
     elif gain <= SURE * error and subject.experiment.config.backbone.weights == "none":
         return not_applicable(f"{number}; random features know nothing, train the net and see")
     hint = "look at what enters the net (src/check.py --show), and whether labels and images belong together"
     matters = gain > SURE * error and not spread
-    return verdict(matters, number, hint, gain=gain, error=error, seen=float(seen.mean()))
+    return verdict(matters, number, hint, gain=gain, error=error, seen=float(with_pixels))
 
 
 def shuffled_labels(subject: Subject) -> CheckResult:
@@ -114,15 +129,28 @@ def shuffled_labels(subject: Subject) -> CheckResult:
     if why := _no_features(subject):
         return not_applicable(why)
     targets = _shuffled_in_folds(subject)
-    log_probs = _solve(subject, [features(subject).plain], targets).log_probs
-    share = np.bincount(targets, minlength=log_probs.shape[1]) / len(targets)
-    gain, error = _gain(_losses(log_probs, targets), -np.log(share[targets]))
-    right, chance = float((log_probs.argmax(1) == targets).mean()), float(share.max())
-    number = (
-        f"accuracy {right:.3f}, most frequent class {chance:.3f}; log-loss {gain:+.3f} ± {error:.3f} over the prior's"
-    )
+    space = subject.competition.space
+    predicted = subject.competition.target.from_learned(_solve(subject, [features(subject).plain], targets).log_probs)
+    prior = _losses(subject, _known_without(subject, targets), targets)
+    gain, error = _gain(_losses(subject, predicted, targets), prior)
     hint = "see that no fold's head learns from rows that it is judged on (Folds.train_rows, probe.Rows)"
-    return verdict(gain <= SURE * error, number, hint, gain=gain, error=error, accuracy=right)
+    number, values = f"{space.loss_name} {gain:+.3f} ± {error:.3f} over the prior's", {}
+    if _is_one_label(targets):
+        right = float(_right(predicted, targets).mean())
+        chance = float(np.bincount(targets).max() / len(targets))
+        number = f"accuracy {right:.3f}, most frequent class {chance:.3f}; {number}"
+        values = {"accuracy": right}
+    return verdict(gain <= SURE * error, number, hint, gain=gain, error=error, **values)
+
+
+def _is_one_label(truth: np.ndarray) -> bool:
+    """Has a row a class, of which a prediction is right or wrong?"""
+    return truth.ndim == 1
+
+
+def _right(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Which rows (N,) of a single label are right."""
+    return predicted.argmax(1) == truth  # of a single label alone
 
 
 def labels_survive(subject: Subject) -> CheckResult:
@@ -131,12 +159,18 @@ def labels_survive(subject: Subject) -> CheckResult:
         return not_applicable("nothing is augmented")
     if why := _no_features(subject):
         return not_applicable(why)
-    truth, found = subject.competition.targets, features(subject)
+    truth, found, target = subject.competition.targets, features(subject), subject.competition.target
     solved = _solve(subject, [found.plain, found.draws[0]], truth)
-    plain = solved.log_probs.argmax(1) == truth
-    drawn = (
-        each_fold(solved, found.draws[1], subject.experiment.folds.fold, subject.competition.target).argmax(1) == truth
-    )
+    on_plain = target.from_learned(solved.log_probs)
+    on_drawn = each_fold(solved, found.draws[1], subject.experiment.folds.fold, target)
+    judge = _kept_right if _is_one_label(truth) else _kept_loss
+    return judge(subject, on_plain, on_drawn)
+
+
+def _kept_right(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray) -> CheckResult:
+    """By accuracy, from predictions (N, K) of plain and of augmented images."""
+    truth = subject.competition.targets
+    plain, drawn = _right(on_plain, truth), _right(on_drawn, truth)
     chance = np.bincount(truth).max() / len(truth)
     if plain.mean() <= chance + SURE * (chance * (1 - chance) / len(truth)) ** 0.5:
         return not_applicable("a probe knows plain images no better than by guessing, so nothing can be lost")
@@ -147,13 +181,65 @@ def labels_survive(subject: Subject) -> CheckResult:
     number += f" ({-lost:+.3f} ± {error:.3f})"
     number += f"; class {torn[0]!r} {torn[1]:.2f} to {torn[2]:.2f}" if torn else ""
     values = {"plain": float(plain.mean()), "augmented": float(drawn.mean()), "error": error, "kept": float(kept)}
-    hint = (
-        "look at augmented images (src/check.py --show), weaken augment.preset, or drop the flip that changes the label"
-    )
     if torn or (kept < KEPT and lost > SURE * error):
-        return CheckResult(FAIL, number, hint, values)
+        return CheckResult(FAIL, number, LABELS_LOST, values)
     noisy = lost > max(WORTH_A_NOTE, SURE * error)
-    return CheckResult(NOTE if noisy else PASS, number, hint if noisy else "", values)
+    return CheckResult(NOTE if noisy else PASS, number, LABELS_LOST if noisy else "", values)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is known of a label or a column: its loss without images, on plain ones and on augmented ones.
+
+    Attributes:
+        is_known: plain images tell more than none.
+        is_worse: augmented ones tell less than plain ones.
+    """
+
+    name: str
+    without: float
+    plain: float
+    drawn: float
+    is_known: bool
+    is_worse: bool
+
+    @classmethod
+    def of(cls, name: str, without: np.ndarray, plain: np.ndarray, drawn: np.ndarray) -> "_Kept":
+        """From the losses of each row (n,)."""
+        gain, gain_error = _gain(plain, without)
+        lost, lost_error = _gain(plain, drawn)
+        means = (float(np.nanmean(losses)) for losses in (without, plain, drawn))
+        return cls(name, *means, gain > SURE * gain_error, lost > SURE * lost_error)
+
+    @property
+    def share(self) -> float:
+        """Share of what is known beyond guessing that augmented images keep."""
+        return (self.without - self.drawn) / (self.without - self.plain)
+
+
+def _kept_loss(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray) -> CheckResult:
+    """By the proper loss, from predictions (N, W): of all, and of each label or column by itself."""
+    target, truth = subject.competition.target, subject.competition.targets
+    said = (_known_without(subject, truth), on_plain.astype(np.float64), on_drawn.astype(np.float64))
+    whole = _Kept.of("", *(target.space.losses(one, truth) for one in said))
+    parts = [
+        _Kept.of(name, *(part.space.losses(one[part.rows, part.columns], part.truth) for one in said))
+        for name, part in zip(target.heads, target.space.parts(truth), strict=False)
+        if len(part.rows) >= FEWEST
+    ]
+    if not whole.is_known and not any(part.is_known for part in parts):
+        return not_applicable("a probe knows plain images no better than without them, so nothing can be lost")
+    torn = [part for part in parts if part.is_known and part.is_worse and part.share < CLASS_KEPT]
+    number = f"{target.space.loss_name} {whole.plain:.3f} on plain images, {whole.drawn:.3f} on augmented ones"
+    number += f" ({whole.without:.3f} without images)"
+    if torn:
+        worst = min(torn, key=lambda part: part.share)
+        number += f"; {worst.name!r} {worst.plain:.3f} to {worst.drawn:.3f} ({worst.without:.3f})"
+    values = {"plain": whole.plain, "augmented": whole.drawn, "without": whole.without}
+    lost = whole.is_known and whole.is_worse
+    if torn or (lost and whole.share < KEPT):
+        return CheckResult(FAIL, number, LABELS_LOST, values)
+    return CheckResult(NOTE if lost else PASS, number, LABELS_LOST if lost else "", values)
 
 
 def _torn_classes(subject: Subject, plain: np.ndarray, drawn: np.ndarray) -> tuple[str, float, float] | None:

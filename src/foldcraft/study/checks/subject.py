@@ -34,7 +34,7 @@ from foldcraft.training.trainer import RunawayLoss, Trainer
 FOLD = 0  # the fold whose training is looked at
 FEW = 16  # images of the batch that must be learned by heart
 MOST_STEPS = 60
-LEARNED = 0.05  # loss of a batch that is known by heart
+LEARNED = 0.05  # loss of a batch that is known by heart, above the least that there can be
 TEST_ROWS = 32
 MOST_IN_A_STEP = 32  # images, of the moment of training
 PLAIN_AUGMENT = {"preset": "none", "transforms": None, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0} | dict.fromkeys(
@@ -54,7 +54,7 @@ class ShortRun:
     Attributes:
         model: as inference has it.
         predicted: what the saved model says of the fold's rows.
-        validated: log-loss of these rows as training said it.
+        validated: loss of these rows as training said it.
         modes: for each call of the net: was it in a step, and which modules were in training mode (by name).
         moved: names of the BatchNorms whose statistics the steps changed.
     """
@@ -72,10 +72,12 @@ class ByHeart:
 
     Attributes:
         losses: of each step, before it.
+        wanted: the loss of a batch that is known by heart.
     """
 
     trainer: Trainer
     losses: list[float]
+    wanted: float
 
 
 class Subject:
@@ -166,14 +168,15 @@ class Subject:
             self.plain, rows, train={"batch": len(rows), "epochs": MOST_STEPS}, machine={"workers": 0}
         )
         losses: list[float] = []
-        while trainer.epoch < MOST_STEPS and (not losses or losses[-1] > LEARNED):
+        wanted = LEARNED + self.competition.space.least_loss(self.competition.targets[rows])
+        while trainer.epoch < MOST_STEPS and (not losses or losses[-1] > wanted):
             try:
                 losses.append(trainer.train_epoch())
             except RunawayLoss:
                 losses.append(float("nan"))
                 break
             trainer.epoch += 1
-        return ByHeart(trainer, losses)
+        return ByHeart(trainer, losses, wanted)
 
     @cached_property
     def short_run(self) -> ShortRun:

@@ -126,7 +126,8 @@ def precision(subject: Subject) -> CheckResult:
     batch = trainer.loader.dataset.at(next(iter(trainer.batches)))
     inputs, targets = Inputs(prepare(batch.images)), batch.targets.to(chosen.device)
     coarse, wanted = (_answers(net, inputs, hardware) for hardware in (chosen, exact))
-    apart = float((coarse.softmax(1) - wanted.softmax(1)).abs().max())
+    target = subject.competition.target
+    apart = target.space.far(*(target.predictions(outputs.float()).numpy() for outputs in (coarse, wanted)))
     off = float((coarse - wanted).abs().max())
     learner = subject.trainer(
         subject.plain, trainer.task.train_rows, train={"batch": len(inputs)}, machine={"workers": 0}
@@ -135,7 +136,8 @@ def precision(subject: Subject) -> CheckResult:
     true = _gradient(learner, inputs, targets, exact)
     cosines = [float(F.cosine_similarity(_gradient(learner, inputs, targets, chosen), true, 0)) for _ in range(TRIES)]
     sound = apart <= APART and min(cosines) >= ALIGNED  # neither holds of what is no number
-    number = f"{chosen.precision}: probabilities up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
+    what = "values, in units of their scale," if target.space.form == "values" else "probabilities"
+    number = f"{chosen.precision}: {what} up to {apart:.2g} apart from 32 bits (wanted: below {APART}), "
     number += f"logits {off:.2g}; cosine of the gradients {min(cosines):.4f} (wanted: {ALIGNED})"
     hint = "set machine.precision=32-true"
     return verdict(sound, number, hint, logits=off, probabilities=apart, cosine=min(cosines))

@@ -5,10 +5,11 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.common.config import Config
+from foldcraft.metrics.spaces import Space
 from foldcraft.models import finetune
 from foldcraft.models.inputs import Inputs, forward
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
-from foldcraft.study.checks.subject import LEARNED, Subject
+from foldcraft.study.checks.subject import Subject
 from foldcraft.training.losses import FOCUS
 from foldcraft.training.trainer import Trainer
 
@@ -23,11 +24,11 @@ def one_batch(subject: Subject) -> CheckResult:
     """One batch, without augmentation and noise, is learned by heart."""
     if not subject.trains:
         return not_applicable(NOTHING_TRAINED)
-    losses = subject.by_heart.losses
+    losses, wanted = subject.by_heart.losses, subject.by_heart.wanted
     count = len(subject.by_heart.trainer.task.train_rows)
-    number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {LEARNED})"
+    number = f"loss {losses[0]:.2f} to {losses[-1]:.3f} on {count} images in {len(losses)} steps (wanted: {wanted:.2f})"
     hint = "raise optim.lr, or look for labels, gradients or layers that do not reach the loss (check.py --show net)"
-    return verdict(losses[-1] <= LEARNED, number, hint, first=losses[0], last=losses[-1], steps=len(losses))
+    return verdict(losses[-1] <= wanted, number, hint, first=losses[0], last=losses[-1], steps=len(losses))
 
 
 def first_loss(subject: Subject) -> CheckResult:
@@ -39,37 +40,83 @@ def first_loss(subject: Subject) -> CheckResult:
     )
     finetune.train_mode(trainer.bare_model, trainer.config.finetune)
     measured, guessed = [], []
-    counts = np.bincount(trainer.task.targets[trainer.task.train_rows], minlength=trainer.task.target.outputs)
+    target, rows = trainer.task.target, trainer.task.train_rows
     with torch.no_grad():
         for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
             logits = forward(trainer.model, Inputs(trainer.prepare(batch.images)))
             measured.append(float(trainer.loss(logits, batch.targets.to(logits.device))))
-            guessed.append(guessing(trainer.config, counts, batch.targets.numpy()))
+            guessed.append(guessing(trainer.config, target.learned_space, target.learned[rows], batch.targets.numpy()))
     loss, guess = float(np.mean(measured)), float(np.mean(guessed))
-    share = counts[counts > 0] / counts.sum()
-    prior = float(-(share * np.log(share)).sum())
+    beside, values = _without_images(target.learned_space, target.learned[rows])
     from_probe = trainer.config.finetune.head_init == "probe"
     sound = loss <= 1.05 * guess if from_probe else abs(loss - guess) <= CLOSE * guess
     wanted = f"at most {guess:.3f}, head from a probe" if from_probe else f"{guess:.3f} ± {CLOSE:.0%}"
-    number = f"loss {loss:.3f} (wanted: {wanted}; log K {np.log(len(counts)):.3f}, class prior {prior:.3f})"
+    number = f"loss {loss:.3f} (wanted: {wanted}; {beside})"
     hint = "let the head start near zero (see backbones.build), and give the loss raw logits"
     if from_probe and trainer.config.finetune.batchnorm == "train":
         hint = "the head was solved with BatchNorm's kept statistics: finetune.batchnorm=frozen, or head_init=random"
-    return verdict(sound, number, hint, loss=loss, guess=guess, log_classes=float(np.log(len(counts))), prior=prior)
+    return verdict(sound, number, hint, loss=loss, guess=guess, **values)
 
 
-def guessing(config: Config, counts: np.ndarray, targets: np.ndarray) -> float:
-    """Loss of a net whose logits are all zero, for class indices (B,); counted apart from the loss itself."""
+def _without_images(space: Space, truth: np.ndarray) -> tuple[str, dict[str, float]]:
+    """What is known of training rows without their images, in words and as numbers."""
+    if space.form == "classes" and truth.ndim == 1:
+        counts = np.bincount(truth, minlength=space.width)
+        share = counts[counts > 0] / counts.sum()
+        prior, uniform = float(-(share * np.log(share)).sum()), float(np.log(space.width))
+        return f"log K {uniform:.3f}, class prior {prior:.3f}", {"log_classes": uniform, "prior": prior}
+    prior = space.loss(np.broadcast_to(space.baseline(truth), (len(truth), space.width)), truth)
+    return f"without images {prior:.3f}", {"prior": prior}
+
+
+def guessing(config: Config, space: Space, truth: np.ndarray, targets: np.ndarray) -> float:
+    """Loss of a net whose outputs are all zero; counted apart from the loss itself.
+
+    Args:
+        truth: of the training rows, as `space` has it.
+        targets: of a batch: class indices (B,), or a matrix (B, W), NaN where it is not known.
+    """
+    if space.form == "values":
+        return _mean_of_known(targets.astype(np.float64) ** 2)
+    if space.form == "labels":
+        cells = np.where(np.isnan(targets), np.nan, np.log(2))
+        if config.train.imbalance == "weighted":
+            odds = np.maximum((truth == 0).sum(0), 1) / np.maximum((truth == 1).sum(0), 1)
+            smoothing = config.regularize.label_smoothing
+            cells = cells * (1 + (odds - 1) * (targets * (1 - smoothing) + smoothing / 2))
+        return _mean_of_known(cells)
+    counts = np.nan_to_num(space.matrix(truth)).sum(0)
+    if targets.ndim == 1:
+        return _guessed_class(config, counts, targets)
+    each = []
+    for own in space.slices:
+        known = ~np.isnan(targets[:, own]).any(1)
+        rows = [_guessed_class(config, counts[own], row) for row in targets[known, own][:, None]]
+        cells = np.full(len(targets), np.nan)
+        cells[known] = rows
+        each.append(cells)
+    return _mean_of_known(np.stack(each, axis=1))
+
+
+def _mean_of_known(cells: np.ndarray) -> float:
+    """The mean over rows of the means of what is known of each (B, W); a row of which nothing is counts as 0."""
+    known = ~np.isnan(cells)
+    return float((np.nan_to_num(cells).sum(1) / known.sum(1).clip(1)).mean())
+
+
+def _guessed_class(config: Config, counts: np.ndarray, targets: np.ndarray) -> float:
+    """For one label, of class indices (B,) or shares (B, K); `counts` are the training rows of each class (K,)."""
+    shares = np.eye(len(counts))[targets] if targets.ndim == 1 else targets
     share = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
     uniform = float(np.log(len(counts)))
     imbalance, smoothing = config.train.imbalance, config.regularize.label_smoothing
     if imbalance == "weighted":
         weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        return uniform * float(weights[targets].mean())
+        return uniform * float((shares @ weights).mean())
     if imbalance == "focal":
         return uniform * (1 - 1 / len(counts)) ** FOCUS
     if imbalance == "logit_adjusted":
-        own = -np.log(share)[targets].mean()
+        own = -(shares @ np.log(share)).mean()
         return float((1 - smoothing) * own - smoothing * np.log(share).mean())
     return uniform
 
