@@ -106,18 +106,13 @@ def unlike(made: Folds, config: Config, competition: Competition) -> Iterator[st
     for key in ("count", "seed"):
         if key in said and getattr(wanted, key) != getattr(made, key):
             yield f"folds.{key}={getattr(wanted, key)} (it has {getattr(made, key)})"
-    too_rare = most_frequent(competition.target.strata) < made.count  # then nothing can be stratified
+    too_rare = competition.target.most_frequent < made.count  # then nothing can be stratified
     if "scheme" in said and made.scheme not in (MADE_BY["plain"] if too_rare else MADE_BY[wanted.scheme]):
         yield f"folds.scheme={wanted.scheme} (it has {made.scheme})"
     if wanted.merge_duplicates is False and made.duplicates:
         yield "folds.merge_duplicates=false (it keeps copies together)"
     if wanted.merge_duplicates is True and not made.duplicates and _may_have_copies(duplicates_file(config)):
         yield "folds.merge_duplicates=true (it was made without)"
-
-
-def most_frequent(strata: np.ndarray) -> int:
-    """Rows of the most frequent stratum, of one a row (N,) or of several of 0 and 1 (N, L)."""
-    return int(strata.sum(0).max() if strata.ndim > 1 else np.bincount(strata).max())
 
 
 def _may_have_copies(audited: Path) -> bool:
