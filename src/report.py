@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     score = seen.chosen.score
     terminal.say(f"wrote {seen.page}: open it in any browser, with or without a network")
     row = [names, f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{len(html) / 1e6:.1f} MB"]
-    terminal.table("", ["experiments", seen.metric, "95 % interval", "page"], [row])
+    terminal.table("", ["experiments", seen.combined.truth.metric.title, "95 % interval", "page"], [row])
     return 0
 
 

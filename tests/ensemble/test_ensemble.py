@@ -10,6 +10,7 @@ from tables import class_space
 from foldcraft.ensemble.methods import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
 from foldcraft.metrics.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.scores import get
+from foldcraft.metrics.spaces import LabelSpace
 
 ROWS, CLASSES = 240, 3
 SPACE = class_space(CLASSES)
@@ -42,6 +43,15 @@ def test_a_known_temperature_is_recovered(temperature: float) -> None:
     honest = log_softmax(rng.normal(0, 2, (2 * MOST_ROWS, 4)), axis=1)
     truth = (honest + rng.gumbel(size=honest.shape)).argmax(1)  # drawn with these very probabilities
     assert fit_temperature(honest * temperature, truth) == pytest.approx(temperature, rel=0.05)
+
+
+def test_mean_ranks_of_labels_are_shares_however_many_members_there_are() -> None:
+    space, truth = LabelSpace(("p", "q")), np.array([[0.0, 1], [1, 0], [1, 1], [0, 0]])
+    odds = np.array([[-2.0, 3], [1, -1], [2, 2], [-1, -3]])
+    blend = RankMean().fit([odds] * 3, truth, np.arange(4), space).apply([odds] * 3)
+    assert np.isfinite(blend).all()
+    assert (blend.argsort(0) == odds.argsort(0)).all()
+    assert blend[:, 0] == pytest.approx(-blend[:, 0][[2, 3, 0, 1]]), "ranks lie evenly about one half"
 
 
 @each_way

@@ -15,6 +15,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.metrics import scores as score_functions
 from foldcraft.metrics.significance import Comparison, ScoredRows, by_class, compare, correction_for
+from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.store import Predictions
@@ -33,6 +34,7 @@ def simulated(
     return ScoredRows(
         names=tuple(f"e{number}" for number in range(len(right))),
         metric=score_functions.get(metric),
+        space=ClassSpace(CLASSES),
         classes=CLASSES,
         truth=np.repeat(truth, copies),
         units=np.repeat([f"u{number:04d}" for number in range(units)], copies),

@@ -35,6 +35,7 @@ from foldcraft.ensemble.methods import LogPool
 from foldcraft.ensemble.nested import BlendCandidate, BlendPlan, BlendSelection, Labels
 from foldcraft.metrics import calibration, significance
 from foldcraft.metrics.confident_learning import confident_classes
+from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.models import backbones, checkpoint, gradcam
 from foldcraft.predictions import store
 from foldcraft.predictions.experiment import Experiment
@@ -577,7 +578,7 @@ def test_correlation_of_errors() -> None:
     rng = np.random.default_rng(2)
     truth = rng.integers(3, size=200)
     predicted = [rng.dirichlet([1, 1, 1], 200), rng.dirichlet([1, 1, 1], 200), np.eye(3)[truth]]
-    found = significance.error_correlation(truth, predicted)
+    found = significance.error_correlation(ClassSpace(("a", "b", "c")), truth, predicted)
 
     wrong = [each.argmax(1) != truth for each in predicted[:2]]
     assert np.allclose(found[:2, :2], np.corrcoef(wrong))

@@ -19,11 +19,12 @@ import pandas as pd
 import pytest
 import wandb
 from PIL import Image
-from tables import class_space
 from wandb.proto import wandb_internal_pb2
 
 from foldcraft.common import config_file
 from foldcraft.common.paths import FoldFolder
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.predictions import store
 from foldcraft.predictions.oof import OOF
 from foldcraft.predictions.store import Origin
@@ -266,8 +267,10 @@ def test_off_costs_nothing(shapes: Path, command, monkeypatch: pytest.MonkeyPatc
     assert not list(Path("runs").rglob("*wandb*"))
 
 
-def predicted(competition: Namespace, probabilities: np.ndarray) -> OOF:
+def predicted(labels: list[str], truth: np.ndarray, probabilities: np.ndarray) -> OOF:
     """Out-of-fold predictions of all rows, with these probabilities (N, K)."""
+    target = SingleLabel.of("label", Classes(tuple(labels)), truth)
+    competition = Namespace(classes=target.classes, targets=truth, target=target, space=target.space)
     rows, origin = np.arange(len(probabilities)), Origin("one", -1, (), "", "", "")
     return OOF(competition, rows, rows * 0, ("identity",), np.log(probabilities.clip(1e-9))[None], origin)
 
@@ -277,8 +280,7 @@ def test_many_classes_stay_a_small_matrix() -> None:
     truth = np.repeat(np.arange(60), 3)
     probabilities = np.eye(60)[truth]
     probabilities[truth == 41] = np.eye(60)[7]
-    competition = Namespace(classes=Namespace(names=labels), targets=truth, space=class_space(60))
-    card = predicted(competition, probabilities)
+    card = predicted(labels, truth, probabilities)
 
     true, said, names = wandb_panels.few_classes(card, 5)
 
@@ -293,7 +295,7 @@ def test_many_classes_stay_a_small_matrix() -> None:
 def test_curves_of_classes_that_a_fold_lacks_are_not_shifted() -> None:
     labels, truth = ["a", "b", "c"], np.array([0, 0, 2, 2])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.4, 0.6], [0.0, 0.3, 0.7]])
-    card = predicted(Namespace(classes=Namespace(names=labels), targets=truth, space=class_space(3)), probabilities)
+    card = predicted(labels, truth, probabilities)
 
     made = wandb_panels.panels(wandb, card, 0, (0, 65535))["precision_recall"]
 

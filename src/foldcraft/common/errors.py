@@ -62,5 +62,10 @@ def listing(items: Sequence[object], most: int = 10) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many of a thing: 1 image, 1,200 images."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    """So many of a thing: 1 image, 1,200 images, 6 classes."""
+    return f"{count:,} {thing if count == 1 else plural(thing)}"
+
+
+def plural(thing: str) -> str:
+    """Several of a thing."""
+    return f"{thing}{'es' if thing.endswith('s') else 's'}"

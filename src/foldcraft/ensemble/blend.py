@@ -52,6 +52,11 @@ class Combined:
         own = [self.truth.fold == fold for fold in self.folds]
         return [self.truth.rows(rows).score(candidate.nested[rows]) for rows in own]
 
+    def mean_of_folds(self, candidate: BlendCandidate) -> float:
+        """Mean of the nested scores of the folds that have one; NaN where none has."""
+        known = [score for score in self.fold_scores(candidate) if score == score]
+        return float(np.mean(known)) if known else np.nan
+
 
 def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     """Predict what the finished folds have not predicted yet: new views, other test images; one decode an image."""

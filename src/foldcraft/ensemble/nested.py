@@ -351,7 +351,7 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
     every = np.arange(len(truth.fold))
-    judge = "log-loss" if _by_loss(truth.metric) else truth.metric.name.replace("_", "-")
+    judge = truth.space.loss_name if _by_loss(truth.metric) else truth.metric.name.replace("_", "-")
     best, scores = _worth(found, truth, every)
     place, used = _used(found, truth, every)
     chosen = used if used.decides else replace(used, name=plain[place].name)
@@ -365,7 +365,7 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     if ruled[place].decides:
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
-        words.append(f"{ruled[place].plan.rule} gains {value:+.4f} ± {error:.4f} over the likeliest class{so}")
+        words.append(f"{ruled[place].plan.rule} gains {value:+.4f} ± {error:.4f} over {truth.space.by_default}{so}")
     return chosen, words
 
 

@@ -73,9 +73,12 @@ def reliability(log_probs: np.ndarray, truth: np.ndarray, bins: int = 10) -> lis
         log_probs: (N, K).
         truth: class indices (N,).
     """
-    sure = np.exp(log_probs.max(1))
-    right = log_probs.argmax(1) == truth
-    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(truth)))
+    return reliability_of(np.exp(log_probs.max(1)), log_probs.argmax(1) == truth, bins)
+
+
+def reliability_of(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> list[Bin]:
+    """The same from probabilities (M,) and whether what they are of came true (M,)."""
+    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
     found = []
     for rows in parts:
         hits = int(right[rows].sum())

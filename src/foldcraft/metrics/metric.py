@@ -56,6 +56,11 @@ class Metric:
         """1 where more is better, else -1."""
         return 1 if self.greater_is_better else -1
 
+    @property
+    def title(self) -> str:
+        """Its name and what was chosen of it, as people read it."""
+        return f"{self.name} ({self.options})" if self.options else self.name
+
     def __call__(self, truth: np.ndarray, predicted: np.ndarray, row_weights: np.ndarray | None = None) -> float:
         """The score; where the metric wants labels they are taken from the probabilities.
 

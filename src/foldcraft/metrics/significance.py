@@ -11,8 +11,11 @@ from foldcraft.metrics.bootstrap import bootstrap_confusions, bootstrap_scores
 from foldcraft.metrics.class_scores import class_scores, confusion
 from foldcraft.metrics.intervals import unseen_errors
 from foldcraft.metrics.metric import Metric
+from foldcraft.metrics.parts import Part, parts_of
+from foldcraft.metrics.spaces import Space
 
 REPEATS = 2000
+PART_REPEATS = 500  # draws for each label, head or column
 LEVEL = 0.95
 POWER = ndtri(0.975) + ndtri(0.8)  # 2.8 standard errors: shown in 80 % of cases by a two-sided test at 5 %
 NOTHING = 1e-9  # differences below are rounding
@@ -23,20 +26,26 @@ class ScoredRows:
     """What several experiments say of the rows that all of them have predicted; the first is the baseline.
 
     Attributes:
-        classes: names of the K classes.
-        truth: class indices (N,).
+        space: the form of predictions.
+        classes: names of the K classes, or of the labels, heads or columns.
+        truth: class indices (N,), or as the space has it (N, ·).
         units: what may be drawn independently (N,): the group of each row, or its id.
         fold: fold of each row (N,).
-        predicted: probabilities (N, K) of each of the P experiments.
+        predicted: what the metric is given (N, K) of each of the P experiments.
+        weights: how much each row counts in the score (N,); None: all alike.
+        part: what one of `classes` is called.
     """
 
     names: tuple[str, ...]
     metric: Metric
+    space: Space
     classes: tuple[str, ...]
     truth: np.ndarray
     units: np.ndarray
     fold: np.ndarray
     predicted: tuple[np.ndarray, ...]
+    weights: np.ndarray | None = None
+    part: str = "class"
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Difference:
         chance: share of the draws in which it is better, equal ones counted half.
         bound: one-sided 95 % lower bound, corrected for how many were tried.
         folds_better: number of folds in which its score is better.
-        apart: rows with another answer than the baseline's; None where an answer is not one label.
+        apart: answers other than the baseline's, one a row, of several labels or heads one each; None where an answer
+            is not a label.
         baseline_right, right: how many of these the baseline and it get right.
     """
 
@@ -165,8 +175,8 @@ def compare(answers: ScoredRows, tried: int | None = None, repeats: int = REPEAT
         FoldcraftError: fewer were tried than are compared.
     """
     metric, truth, predicted = answers.metric, answers.truth, answers.predicted
-    scores = np.array([metric(truth, probabilities) for probabilities in predicted])
-    drawn = bootstrap_scores(metric, truth, predicted, answers.units, repeats, seed)
+    scores = np.array([metric(truth, each, answers.weights) for each in predicted])
+    drawn = bootstrap_scores(metric, truth, predicted, answers.units, repeats, seed, answers.weights)
     values, moved = metric.sign * (scores[1:] - scores[0]), metric.sign * (drawn[1:] - drawn[0])
     errors = moved.std(1)
     strictness = correction_for(values, moved, errors, tried)
@@ -259,19 +269,66 @@ def _folds_better(answers: ScoredRows, k: int) -> int:
     metric, better = answers.metric, 0
     for fold in np.unique(answers.fold):
         rows = answers.fold == fold
-        ours, theirs = (metric(answers.truth[rows], answers.predicted[n][rows]) for n in (0, k))
+        weights = None if answers.weights is None else answers.weights[rows]
+        ours, theirs = (metric(answers.truth[rows], answers.predicted[n][rows], weights) for n in (0, k))
         better += metric.better(theirs, ours)
     return better
 
 
 def _discord(answers: ScoredRows, k: int) -> dict[str, int | None]:
-    """Rows that the two answer differently, and who is right there."""
-    if not answers.metric.of_confusion:
+    """Answers in which the two differ, of what is known, and who is right there."""
+    if answers.metric.wants != "labels":
         return {"apart": None, "baseline_right": 0, "right": 0}
-    ours, theirs = answers.predicted[0].argmax(1), answers.predicted[k].argmax(1)
-    apart = ours != theirs
-    right = [int((apart & (said == answers.truth)).sum()) for said in (ours, theirs)]
+    both = [answers.space.unscored(answers.predicted[n]) for n in (0, k)]
+    wrong = [answers.space.errors(each, answers.truth) for each in both]
+    ours, theirs = (answers.space.answered(each).reshape(wrong[0].shape) for each in both)
+    apart = (ours != theirs) & ~np.isnan(wrong[0])
+    right = [int((apart & (each == 0)).sum()) for each in wrong]
     return {"apart": int(apart.sum()), "baseline_right": right[0], "right": right[1]}
+
+
+@dataclass(frozen=True)
+class PartChange:
+    """What becomes of one label, head or column from the baseline to another experiment.
+
+    Attributes:
+        rows: rows in which its truth is known.
+        measures: of each by its name, (baseline, other); the first is the one that `gain` is of.
+        gain: difference of the first; positive is better, whatever its direction.
+        low, high: 95 % interval of the gain, by itself.
+    """
+
+    name: str
+    rows: int
+    measures: dict[str, tuple[float, float]]
+    gain: float
+    low: float
+    high: float
+
+
+def by_part(answers: ScoredRows, repeats: int = PART_REPEATS, seed: int = 0) -> Iterator[list[PartChange]]:
+    """For each other experiment, every label, head or column of it against the baseline's; none of one label a row."""
+    parts = parts_of(answers.space, answers.truth, answers.classes, answers.metric)
+    drawn = []
+    for part in parts:
+        first, given = part.measures[0], [part.given(each) for each in answers.predicted]
+        units = answers.units[part.rows]
+        drawn.append(
+            first.metric.sign * bootstrap_scores(first.metric, part.truth, given, units, repeats, seed)
+            if part.suits(first)
+            else np.full((len(given), 1), np.nan)
+        )
+    for k in range(1, len(answers.predicted)):
+        yield [_changed(part, answers, k, scores[k] - scores[0]) for part, scores in zip(parts, drawn, strict=True)]
+
+
+def _changed(part: Part, answers: ScoredRows, k: int, moved: np.ndarray) -> PartChange:
+    pair = [answers.predicted[n] for n in (0, k)]
+    measures = {one.name: tuple(part.score(one, each) for each in pair) for one in part.measures}
+    first = part.measures[0]
+    ours, theirs = measures[first.name]
+    low, high = np.quantile(moved, [0.025, 0.975])
+    return PartChange(part.name, len(part.rows), measures, first.metric.sign * (theirs - ours), float(low), float(high))
 
 
 def by_class(answers: ScoredRows, repeats: int = REPEATS, seed: int = 0) -> Iterator[list[ClassChange]]:
@@ -337,17 +394,21 @@ def each_class(
     ]
 
 
-def error_correlation(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> np.ndarray:
-    """How far experiments err on the same rows: Pearson's correlation of being wrong by argmax (P, P).
+def error_correlation(space: Space, truth: np.ndarray, predicted: Sequence[np.ndarray]) -> np.ndarray:
+    """How far experiments err alike: Pearson's correlation (P, P) of being wrong, or of errors of values and shares.
 
-    NaN where one of the two is never wrong. Members that err on different rows have the more to give to a blend.
+    Of several labels, heads or columns all together, each around its own mean. NaN where one of the two is never wrong.
+    Members that err on different rows have the more to give to a blend.
 
     Args:
-        truth: class indices (N,).
-        predicted: probabilities or their logarithms (N, K) of each of the P.
+        truth: as the space has it.
+        predicted: (N, W) of each of the P.
     """
-    wrong = np.array([each.argmax(1) != truth for each in predicted], dtype=np.float64)
-    centred = wrong - wrong.mean(1, keepdims=True)
+    errors = np.stack([space.errors(each, truth) for each in predicted]).astype(np.float64)
+    known = ~np.isnan(errors[0])
+    errors = np.where(known, errors, 0)
+    mean = errors.sum(1, keepdims=True) / np.maximum(known.sum(0), 1)
+    centred = np.where(known, errors - mean, 0).reshape(len(errors), -1)
     norm = np.sqrt((centred**2).sum(1))
     scale = np.outer(norm, norm)
     return np.divide(centred @ centred.T, scale, out=np.full(scale.shape, np.nan), where=scale > 0)

@@ -78,10 +78,13 @@ class Space(ABC):
 
     Attributes:
         names: of the W columns.
+        loss_name: what the proper loss is called.
+        by_default: what an answer is where no decision rule was fitted.
     """
 
     form: ClassVar[str]
     loss_name: ClassVar[str] = "log-loss"
+    by_default: ClassVar[str] = "the likeliest class"
     names: tuple[str, ...]
 
     @property
@@ -200,6 +203,26 @@ class Space(ABC):
     def far(self, a: np.ndarray, b: np.ndarray) -> float:
         """How far predictions lie apart at the most: in probability, or in units of the values' scale."""
         return float(np.abs(self.scored(a) - self.scored(b)).max())
+
+    @abstractmethod
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        """What predictions (N, W) say, in the form of the truth: (N,) or (N, ·)."""
+
+    def sure_and_right(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (M,) that were given, and whether what they are of is true (M,): answers, or labels of rows."""
+        raise NotImplementedError("there are no probabilities of what is true or not")
+
+    @abstractmethod
+    def unscored(self, scored: np.ndarray) -> np.ndarray:
+        """Predictions (..., W) from what a metric is given."""
+
+    @abstractmethod
+    def errors(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """What is wrong (N, ·), cell by cell of the truth: 1 or 0, or a difference; NaN where that is not known."""
+
+    def spoke(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Which columns (N, W) speak for each answer, of several for the one that costs most; -1: against it."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -354,12 +377,46 @@ class ClassSpace(Space):
         each = enumerate(zip(self.slices, known, strict=True))
         return [Part(own, ClassSpace(self.names[own]), rows, truth[rows, k]) for k, (own, rows) in each]
 
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        if not self.widths:
+            return predicted.argmax(1)
+        return np.stack([predicted[:, own].argmax(1) for own in self.slices], axis=1)
+
+    def unscored(self, scored: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(scored, TINY))
+
+    def sure_and_right(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [(np.exp(own.max(1)), own.argmax(1) == true) for own, true, _ in self._labels(predicted, truth)]
+        return np.concatenate([sure for sure, _ in parts]), np.concatenate([right for _, right in parts])
+
+    def errors(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        if truth.ndim == 2 and not self.widths:
+            return np.exp(predicted) - truth
+        said = self.answered(predicted).reshape(len(truth), -1)
+        true = truth.reshape(said.shape)
+        return np.where(true < 0, np.nan, said != true)
+
+    def spoke(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        shown, rows = np.zeros((len(truth), self.width)), np.arange(len(truth))
+        if truth.ndim == 2 and not self.widths:
+            shown[rows, self.errors(predicted, truth).argmax(1)] = 1  # the class that is given too much
+            return shown
+        said, losses = self.answered(predicted).reshape(len(truth), -1), np.zeros((len(truth), len(self.slices)))
+        if self.widths:
+            for head, (columns, true) in enumerate(zip(self.slices, truth.T, strict=True)):
+                own = -predicted[rows, columns.start + np.maximum(true, 0)]
+                losses[:, head] = np.where(true < 0, -1, own)
+        head = losses.argmax(1)
+        shown[rows, np.array([own.start for own in self.slices])[head] + said[rows, head]] = 1
+        return shown
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):
     """Log-odds of labels, each by itself. Truth is 0, 1 or NaN, not known (N, W)."""
 
     form: ClassVar[str] = "labels"
+    by_default: ClassVar[str] = "each label that is likelier than not"
 
     def normalised(self, predicted: np.ndarray) -> np.ndarray:
         return predicted
@@ -434,6 +491,23 @@ class LabelSpace(Space):
     def of_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs
 
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        return (predicted > 0).astype(np.float64)
+
+    def unscored(self, scored: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(scored, TINY)) - np.log(np.maximum(1 - scored, TINY))
+
+    def sure_and_right(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        known = ~np.isnan(truth)
+        return expit(predicted[known]), truth[known] == 1
+
+    def errors(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(truth), np.nan, self.answered(predicted) != truth)
+
+    def spoke(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        losses = np.logaddexp(0, predicted) - truth * predicted
+        return _signs_at(np.where(np.isnan(losses), -1, losses), predicted > 0)
+
 
 @dataclass(frozen=True)
 class ValueSpace(Space):
@@ -445,6 +519,7 @@ class ValueSpace(Space):
 
     form: ClassVar[str] = "values"
     loss_name: ClassVar[str] = "squared error"
+    by_default: ClassVar[str] = "the values as they are"
     centre: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
     scale: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
 
@@ -523,6 +598,21 @@ class ValueSpace(Space):
     def far(self, a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs((a - b) / self.scale).max())
 
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        return predicted
+
+    def unscored(self, scored: np.ndarray) -> np.ndarray:
+        return scored
+
+    def errors(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Differences in units of the scale."""
+        return (predicted - truth) / self.scale
+
+    def spoke(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """1 where a value is too high, -1 where it is too low."""
+        errors = self.errors(predicted, truth)
+        return _signs_at(np.nan_to_num(np.abs(errors), nan=-1), errors > 0)
+
     @classmethod
     def of(cls, names: Sequence[str], truth: np.ndarray) -> ValueSpace:
         """With the units of some training rows (N, W); a column that does not vary has a scale of 1."""
@@ -543,6 +633,13 @@ def only(space: Space, columns: Sequence[int]) -> Space:
     if isinstance(space, ValueSpace):
         return replace(space, names=names, centre=space.centre[list(columns)], scale=space.scale[list(columns)])
     return type(space)(names)
+
+
+def _signs_at(losses: np.ndarray, is_up: np.ndarray) -> np.ndarray:
+    """1 or -1 (N, W) in the column of each row that costs most, else 0."""
+    shown, rows, worst = np.zeros(losses.shape), np.arange(len(losses)), losses.argmax(1)
+    shown[rows, worst] = np.where(is_up[rows, worst], 1, -1)
+    return shown
 
 
 def _log_loss_of_sum(total: np.ndarray, count: int, weights: np.ndarray) -> float:

@@ -18,19 +18,18 @@ BATCH = 16
 LEAST = 4  # places a side: of a small image the last maps are a single place
 
 
-def grad_cam(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
-    """Maps float32 (B, H, W) from 0 to 1: how much each place spoke for the class asked for.
+def grad_cam(model: nn.Module, images: torch.Tensor, asked: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Maps float32 (B, H, W) from 0 to 1: how much each place spoke for the output asked for.
 
     Args:
         model: of timm or torchvision, or a linear probe on one; in evaluation mode.
         images: prepared, on the model's device (B, 3, H, W).
-        classes: of each image, the class index that is asked about.
+        asked: of each image, the output that is asked about; or how much each output counts (B, outputs).
 
     Raises:
         FoldcraftError: the net has no map of its image.
     """
     from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     if isinstance(model, ProbeNet):  # of several nets and sizes one is asked, the first at the largest
         parts = model.features.parts
@@ -41,8 +40,20 @@ def grad_cam(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> 
     with GradCAM(model, [layer], as_map) as cam, torch.enable_grad():
         for first in range(0, len(images), BATCH):
             some = images[first : first + BATCH].detach().requires_grad_()
-            maps.append(cam(some, [ClassifierOutputTarget(int(k)) for k in classes[first : first + BATCH]]))
+            maps.append(cam(some, [_Outputs(one) for one in asked[first : first + BATCH]]))
     return np.nan_to_num(np.concatenate(maps)).astype(np.float32)
+
+
+class _Outputs:
+    """What is asked of the outputs of one image (outputs,): one of them, or a weighted sum."""
+
+    def __init__(self, asked: int | np.ndarray) -> None:
+        self.asked = asked
+
+    def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
+        if np.ndim(self.asked) == 0:
+            return outputs[..., int(self.asked)]
+        return (outputs * outputs.new_tensor(self.asked)).sum(-1)
 
 
 def last_map(net: nn.Module, model: nn.Module, image: torch.Tensor) -> tuple[nn.Module, "AsMap"]:

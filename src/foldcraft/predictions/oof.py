@@ -68,8 +68,8 @@ class OOF:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The likeliest classes (N,)."""
-        return self.probabilities.argmax(1)
+        """What is said, as the truth is written: the likeliest classes (N,), else (N, ·)."""
+        return self.competition.target.answered(self.mean)
 
     @cached_property
     def score(self) -> float:
@@ -79,13 +79,21 @@ class OOF:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the score, by a bootstrap of whole groups."""
-        return bootstrap_interval(self.competition.metric, self.targets, self.probabilities, self.units)
+        weights = self.competition.score_weights
+        weights = None if weights is None else weights[self.rows]
+        metric = self.competition.metric
+        return bootstrap_interval(metric, self.targets, self.probabilities, self.units, row_weights=weights)
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """How bad each row is (N,)."""
+        return self.competition.target.row_losses(self.mean, self.targets)
 
     def worst(self, most: int) -> np.ndarray:
-        """Places of the wrong answers (M,), M at most `most`: those first whose true class seemed least likely."""
-        wrong = np.flatnonzero(self.predicted != self.targets)
-        of_truth = self.probabilities[wrong, self.targets[wrong]]
-        return wrong[np.argsort(of_truth, kind="stable")[:most]]
+        """Places of rows in which anything is wrong (M,), M at most `most`, by their loss, the greatest first."""
+        errors = self.competition.space.errors(self.mean, self.targets)
+        wrong = np.flatnonzero((np.nan_to_num(errors) != 0).any(1))
+        return wrong[np.argsort(-self.losses[wrong], kind="stable")[:most]]
 
 
 def load(files: Sequence[Path], views: Sequence[str] | None, competition: Competition, name: str | None = None) -> OOF:

@@ -121,12 +121,16 @@ def load_comparison(runs: Sequence[Run]) -> ScoredRows:
         if not run.member.moved_to:  # a run folder brings its own settings
             run.member.check()
     first, data = oofs[0].at(rows), runs[0].member.experiment.competition
+    weights = None if data.score_weights is None else data.score_weights[rows]
     return ScoredRows(
         names=tuple(run.name for run in runs),
         metric=data.metric,
-        classes=data.classes.names,
+        space=data.space,
+        classes=data.target.heads,
         truth=first.targets,
         units=first.units,
         fold=first.folds,
         predicted=tuple(oof.at(rows).probabilities for oof in oofs),
+        weights=weights,
+        part=data.target.part,
     )

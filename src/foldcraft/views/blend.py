@@ -13,20 +13,24 @@ if TYPE_CHECKING:
 
 def show(result: Combined, terminal: Terminal) -> None:
     """Members and ways to blend with their nested scores, the views that were chosen, and why."""
-    selection, metric = result.selection, result.truth.metric.name
+    selection, metric = result.selection, result.truth.metric
     folds = [f"fold {fold}" for fold in result.folds]
-    columns = ["", "weight", *folds, "nested OOF", "95 % interval", "optimistic"]
+    pooled = ["mean over folds", "nested OOF, pooled"] if metric.by_order else ["nested OOF"]
+    columns = ["", "weight", *folds, *pooled, "95 % interval", "optimistic"]
     shares = selection.chosen.plan.combination.shares
     rows = [_row(result, one, f"{share:.2f}") for one, share in zip(selection.members, shares, strict=True)]
     used = selection.chosen
     others = [_row(result, one, "") for one in selection.worth_showing]
     rows += [row for row in others if row != _row(result, used, "")]
     rows.append(_row(result, replace(used, name=f"used: {used.name}"), ""))
-    terminal.table(f"{metric} on {len(result.rows)} rows, all fitted without the fold that is judged", columns, rows)
+    title = f"{metric.title} on {len(result.rows)} rows, all fitted without the fold that is judged"
+    terminal.table(title, columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in selection.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))
     if used.name in [row[0] for row in rows]:
         terminal.say(f"used: each fold is judged by what the other folds choose, which is not always {used.name}")
+    if metric.by_order and len(result.folds) > 1:
+        terminal.note("pooled: all folds in one order, though outputs of different folds need not be on one scale")
     if len(result.folds) == 1:
         terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
     for reason in selection.words:
@@ -39,6 +43,7 @@ def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, .
         candidate.name,
         note,
         *(f"{one:.4f}" for one in result.fold_scores(candidate)),
+        *([f"{result.mean_of_folds(candidate):.4f}"] if result.truth.metric.by_order else []),
         f"{score.value:.4f}",
         f"{score.low:.4f}–{score.high:.4f}",
         f"{candidate.optimistic:.4f}",

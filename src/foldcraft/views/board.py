@@ -85,10 +85,10 @@ def show_ranked(ranking: Ranking, table: pd.DataFrame, terminal: Terminal) -> No
         return
     grouped = f" of {ranking.groups} groups" if ranking.groups != ranking.rows else ""
     direction = "more is better" if ranking.metric.greater_is_better else "less is better"
-    title = f"{ranking.competition}: OOF {ranking.metric.name} ({direction}), {ranking.rows} rows{grouped}"
+    title = f"{ranking.competition}: OOF {ranking.metric.title} ({direction}), {ranking.rows} rows{grouped}"
     title += f", fold {listing(ranking.folds)}"
     behind = table["note"].notna().any()  # ranked though folds are missing
-    columns = ("experiment", "rank", ranking.metric.name, "95 % interval", "to the best", "95 % interval", "verdict")
+    columns = ("experiment", "rank", ranking.metric.title, "95 % interval", "to the best", "95 % interval", "verdict")
     rows = [
         (
             row["experiment"],
@@ -121,7 +121,7 @@ def show_unfinished(ranking: Ranking, table: pd.DataFrame, terminal: Terminal) -
     ]
     columns = (
         "experiment",
-        ranking.metric.name,
+        ranking.metric.title,
         "the best there",
         "95 % interval of the difference",
         *ABOUT,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from foldcraft.common.errors import listing
+import numpy as np
+
+from foldcraft.common.errors import listing, plural
 from foldcraft.metrics import significance
 
 if TYPE_CHECKING:
-    from foldcraft.metrics.significance import ClassChange, Comparison, Correction, ScoredRows
+    from foldcraft.metrics.significance import ClassChange, Comparison, Correction, PartChange, ScoredRows
     from foldcraft.study.compare import Run
     from foldcraft.views.terminal import Terminal
 
@@ -26,9 +28,14 @@ def show(runs: Sequence[Run], answers: ScoredRows, comparison: Comparison, termi
         terminal.note(line)
     if answers.metric.wants == "labels":
         show_discord(answers, comparison, terminal)
-    for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):
-        show_classes(answers.names[0], name, changes, terminal)
-    terminal.say("intervals of classes stand each for itself: one in twenty misses")
+    if answers.truth.ndim == 1:
+        for name, changes in zip(answers.names[1:], significance.by_class(answers), strict=True):
+            show_classes(answers.names[0], name, changes, terminal)
+    else:
+        show_correlation(answers, terminal)
+        for name, changes in zip(answers.names[1:], significance.by_part(answers), strict=True):
+            show_parts(answers, name, changes, terminal)
+    terminal.say(f"intervals of {plural(answers.part)} stand each for itself: one in twenty misses")
 
 
 def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
@@ -38,7 +45,7 @@ def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
     grouped = runs[0].member.experiment.competition.groups is not None
     of_groups = f" of {groups} groups" if grouped else ""
     yield (
-        f"{answers.metric.name} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
+        f"{answers.metric.title} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
         "each judged by a model that never saw it"
     )
     for run in runs:
@@ -50,7 +57,7 @@ def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
 
 def show_differences(answers: ScoredRows, comparison: Comparison, terminal: Terminal) -> None:
     folds = len(set(answers.fold.tolist()))
-    columns = ("experiment", answers.metric.name, "difference", "95 % interval", "P(better)", "folds better")
+    columns = ("experiment", answers.metric.title, "difference", "95 % interval", "P(better)", "folds better")
     columns += ("std. error", "could show", "bound", "verdict")
     rows = [(answers.names[0], f"{comparison.baseline:.4f}", *[""] * 7, "baseline")]
     rows += [
@@ -81,14 +88,58 @@ def legend(strictness: Correction) -> Iterator[str]:
 
 
 def show_discord(answers: ScoredRows, comparison: Comparison, terminal: Terminal) -> None:
-    """Rows that two experiments answer differently, and who is right there."""
-    baseline = answers.names[0]
+    """Answers in which two experiments differ, and who is right there."""
+    baseline, single = answers.names[0], answers.truth.ndim == 1
     rows = [
         (other.name, other.apart, other.baseline_right, other.right, other.apart - other.baseline_right - other.right)
         for other in comparison.others
     ]
-    columns = ("experiment", "rows", f"{baseline} is right", "it is right", "neither is")
-    terminal.table(f"rows with another answer than {baseline}'s", columns, rows)
+    columns = ("experiment", "rows" if single else "answers", f"{baseline} is right", "it is right", "neither is")
+    title = f"rows with another answer than {baseline}'s"
+    if not single:
+        title = f"answers that are others than {baseline}'s, one a row and {answers.part}"
+    terminal.table(title, columns, rows)
+
+
+def show_correlation(answers: ScoredRows, terminal: Terminal) -> None:
+    """How far experiments err alike with the baseline."""
+    stored = [answers.space.unscored(each) for each in answers.predicted]
+    found = significance.error_correlation(answers.space, answers.truth, stored)[0, 1:]
+    rows = [
+        (name, "–" if value != value else f"{value:.3f}")
+        for name, value in zip(answers.names[1:], found.tolist(), strict=True)
+    ]
+    title = f"correlation of errors with {answers.names[0]}; the lower, the more a blend gains"
+    terminal.table(title, ("experiment", "correlation"), rows)
+
+
+def show_parts(answers: ScoredRows, name: str, changes: Sequence[PartChange], terminal: Terminal) -> None:
+    """A line a label, head or column; of many those that change most."""
+    shown, title = list(changes), f"{plural(answers.part)}, {answers.names[0]} → {name}; + is better"
+    if len(changes) > MOST_CLASSES:
+        most = sorted(changes, key=lambda change: -abs(np.nan_to_num(change.gain)))[:MOST_CLASSES]
+        shown = [change for change in changes if change in most]
+        title += f": the {MOST_CLASSES} of {len(changes)} that change most"
+    measures = list(changes[0].measures)
+    rows = [
+        (
+            change.name,
+            change.rows,
+            *(" → ".join(digits(value) for value in change.measures[measure]) for measure in measures),
+            digits(change.gain, "+"),
+            f"{digits(change.low, '+')} to {digits(change.high, '+')}",
+        )
+        for change in shown
+    ]
+    columns = [answers.part, "rows", *measures, f"{measures[0]} difference", "95 % interval"]
+    terminal.table(title, columns, rows)
+
+
+def digits(value: float, sign: str = "") -> str:
+    """A number as precise as it is worth: values have their own units; a dash for none."""
+    if value != value:
+        return "–"
+    return f"{value:{sign}.3f}" if abs(value) < 100 else f"{value:{sign}.4g}"
 
 
 def show_classes(baseline: str, name: str, changes: Sequence[ClassChange], terminal: Terminal) -> None:
@@ -117,7 +168,7 @@ def reason(answers: ScoredRows, comparison: Comparison) -> str:
     word, where = ("accepted", "above") if best.is_real else ("not accepted", "not above")
     scores = f"{best.name} is {best.score:.4f}, of {answers.names[0]} {comparison.baseline:.4f}"
     return (
-        f"{word}: {answers.metric.name} of {scores}, "
+        f"{word}: {answers.metric.title} of {scores}, "
         f"difference {best.value:+.4f}; its bound {best.bound:+.4f} is {where} zero ({comparison.strictness.rule})"
     )
 

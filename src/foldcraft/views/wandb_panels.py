@@ -1,15 +1,20 @@
-"""What W&B shows of out-of-fold predictions: the worst mistakes, the confusion matrix, precision against recall."""
+"""What W&B shows of out-of-fold predictions: the worst rows, and by kind of target what else makes sense."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from foldcraft.data import image_cache
+from foldcraft.metrics.parts import Part, parts_of
 from foldcraft.predictions.oof import OOF
 
 SIDE = 160  # pixels of the longer side of an image in a table; about 8 KB as JPEG
 MOST_CLASSES = 50  # in a confusion matrix, which W&B keeps as a table of K x K rows
 MOST_CURVES = 10
+MOST_HEADS = 5  # with a confusion matrix
+MOST_SCATTERS = 5  # columns
+MOST_DOTS = 500  # rows in a scatter
 OTHERS = "other classes"
 COLUMNS = ["image", "id", "truth", "predicted", "P(truth)", "P(predicted)"]
 
@@ -21,16 +26,62 @@ def panels(wandb: Any, card: OOF, mistakes: int, bounds: tuple[float, float]) ->
         mistakes: how many are shown; 0: none, and no image is read.
         bounds: what becomes black and what white in images of more than 8 bits.
     """
+    made = _of_classes(wandb, card) if card.targets.ndim == 1 else _of_parts(wandb, card)
+    if mistakes:
+        made["mistakes"] = _mistakes(wandb, card, mistakes, bounds)
+    return made
+
+
+def _of_classes(wandb: Any, card: OOF) -> dict[str, Any]:
+    """Of one label a row: the confusion matrix, precision against recall."""
     truth, predicted, names = few_classes(card, MOST_CLASSES)
-    made = {
+    return {
         "confusion_matrix": wandb.plot.confusion_matrix(
             y_true=truth.tolist(), preds=predicted.tolist(), class_names=names, title="Out-of-fold rows"
         ),
         "precision_recall": _curves(wandb, card),
     }
-    if mistakes:
-        made["mistakes"] = _mistakes(wandb, card, mistakes, bounds)
+
+
+def _of_parts(wandb: Any, card: OOF) -> dict[str, Any]:
+    """Of labels, heads and columns: a table of their scores; matrices of heads, scatters of values."""
+    target = card.competition.target
+    parts = parts_of(target.space, card.targets, target.heads, card.competition.metric)
+    made = {"parts": _scores(wandb, card, parts)}
+    if target.space.form == "values":
+        made |= {f"scatter/{part.name}": _scatter(wandb, card, part) for part in parts[:MOST_SCATTERS]}
+    elif target.space.form == "classes" and target.is_right_or_wrong:
+        small = [part for part in parts if part.columns.stop - part.columns.start <= MOST_CLASSES]
+        made |= {f"confusion_matrix/{part.name}": _matrix(wandb, card, part) for part in small[:MOST_HEADS]}
     return made
+
+
+def _scores(wandb: Any, card: OOF, parts: Sequence[Part]) -> Any:
+    """A row a label, head or column; None where a measure says nothing."""
+    names = [measure.name for measure in parts[0].measures]
+    table = wandb.Table(columns=[card.competition.target.part, "rows", *names])
+    for part in parts:
+        found = [part.score(measure, card.probabilities) for measure in part.measures]
+        table.add_data(part.name, len(part.rows), *(None if value != value else round(value, 4) for value in found))
+    return table
+
+
+def _scatter(wandb: Any, card: OOF, part: Part) -> Any:
+    """Predictions over the truth of a column, of some rows evenly spread."""
+    some = slice(None, None, max(1, -(-len(part.rows) // MOST_DOTS)))
+    true, said = part.truth[some, 0].tolist(), part.given(card.predicted)[some, 0].tolist()
+    rows = [list(row) for row in zip(card.ids[part.rows[some]].tolist(), true, said, strict=True)]
+    table = wandb.Table(columns=["id", "truth", "predicted"], data=rows)
+    return wandb.plot.scatter(table, "truth", "predicted", title=f"{part.name}, out-of-fold rows")
+
+
+def _matrix(wandb: Any, card: OOF, part: Part) -> Any:
+    names = [name.removeprefix(f"{part.name}=") for name in card.competition.space.names[part.columns]]
+    head = card.competition.target.heads.index(part.name)
+    said = card.predicted[part.rows, head]
+    return wandb.plot.confusion_matrix(
+        y_true=part.truth.tolist(), preds=said.tolist(), class_names=names, title=f"{part.name}, out-of-fold rows"
+    )
 
 
 def few_classes(card: OOF, most: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -66,17 +117,22 @@ def _curves(wandb: Any, card: OOF) -> Any:
 
 
 def _mistakes(wandb: Any, card: OOF, most: int, bounds: tuple[float, float]) -> Any:
-    table, names = wandb.Table(columns=COLUMNS), card.competition.classes.names
-    for place in card.worst(most):
-        row, truth, said = card.rows[place], card.targets[place], card.predicted[place]
+    target, places = card.competition.target, card.worst(most)
+    single = card.targets.ndim == 1
+    table = wandb.Table(columns=COLUMNS if single else [*COLUMNS[:4], target.loss_name])
+    words = (target.in_words(values[places]) for values in (card.targets, card.predicted))
+    for place, truth, said in zip(places, *words, strict=True):
+        row = card.rows[place]
         picture = image_cache.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
         picture.thumbnail((SIDE, SIDE))
+        numbers = [card.losses[place]]
+        if single:
+            numbers = [card.probabilities[place, k] for k in (card.targets[place], card.predicted[place])]
         table.add_data(
             wandb.Image(picture, file_type="jpg"),
             str(card.competition.train_ids[row]),
-            names[truth],
-            names[said],
-            round(float(card.probabilities[place, truth]), 4),
-            round(float(card.probabilities[place, said]), 4),
+            truth,
+            said,
+            *(round(float(number), 4) for number in numbers),
         )
     return table

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from foldcraft.common.errors import listing
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import side_by_side
 from foldcraft.data.targets.target import Target, text_of
@@ -16,6 +17,7 @@ from foldcraft.metrics.spaces import ClassSpace, LabelSpace, ValueSpace
 
 BINS = 10  # of values, in which folds get equal shares
 FEWEST = 5  # rows of a bin
+MOST_SAID = 8  # labels or columns of one row, in words
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class MultiLabel(Target):
     """
 
     kind: ClassVar[str] = "multilabel"
+    part: ClassVar[str] = "label"
     separator: str = ""
 
     @classmethod
@@ -47,12 +50,21 @@ class MultiLabel(Target):
         names = np.array(self.space.names)
         return {self.columns[0]: [self.separator.join(names[row].tolist()) for row in said]}
 
+    def in_words(self, values: np.ndarray) -> list[str]:
+        def of_row(row: list[float]) -> str:
+            pairs = zip(self.space.names, row, strict=True)
+            there = [f"{name}?" if value != value else name for name, value in pairs if value != 0]
+            return listing(there, MOST_SAID) if there else "none"
+
+        return [of_row(row) for row in values.tolist()]
+
 
 @dataclass(frozen=True)
 class Soft(Target):
     """A distribution over classes, from votes; truth is (N, K), rows sum to one."""
 
     kind: ClassVar[str] = "soft"
+    is_right_or_wrong: ClassVar[bool] = False
 
     @classmethod
     def of(cls, columns: tuple[str, ...], truth: np.ndarray) -> Soft:
@@ -67,6 +79,23 @@ class Soft(Target):
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return {name: text_of(np.exp(predicted[:, k])) for k, name in enumerate(self.columns)}
 
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        return self.space.scored(predicted)
+
+    @property
+    def loss_name(self) -> str:
+        return "KL"
+
+    def row_losses(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Kullback-Leibler divergence from the prediction: votes that disagree cannot be met without a log-loss."""
+        return self.space.losses(predicted, truth) - self.space.losses(self.space.unscored(truth), truth)
+
+    def in_words(self, values: np.ndarray) -> list[str]:
+        """The classes with the largest shares."""
+        most = np.argsort(-values, axis=1, kind="stable")[:, :3].tolist()
+        pairs = zip(values.tolist(), most, strict=True)
+        return [", ".join(f"{self.columns[k]} {row[k]:.0%}" for k in places if row[k] > 0) for row, places in pairs]
+
 
 @dataclass(frozen=True)
 class Regression(Target):
@@ -77,6 +106,8 @@ class Regression(Target):
     """
 
     kind: ClassVar[str] = "regression"
+    is_right_or_wrong: ClassVar[bool] = False
+    part: ClassVar[str] = "column"
     low: float = -np.inf
     high: float = np.inf
 
@@ -112,6 +143,15 @@ class Regression(Target):
         clipped = np.clip(predicted, self.low, self.high)
         return {name: text_of(clipped[:, k]) for k, name in enumerate(self.columns)}
 
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        return np.clip(predicted, self.low, self.high)
+
+    def in_words(self, values: np.ndarray) -> list[str]:
+        cells = [["?" if value != value else f"{value:.4g}" for value in row] for row in values.tolist()]
+        if len(self.columns) == 1:
+            return [row[0] for row in cells]
+        return [listing([f"{n} {c}" for n, c in zip(self.columns, row, strict=True)], MOST_SAID) for row in cells]
+
 
 @dataclass(frozen=True)
 class MultiOutput(Target):
@@ -122,6 +162,7 @@ class MultiOutput(Target):
     """
 
     kind: ClassVar[str] = "multioutput"
+    part: ClassVar[str] = "head"
     head_classes: tuple[Classes, ...] = ()
 
     @classmethod
@@ -142,3 +183,10 @@ class MultiOutput(Target):
         parts = zip(self.columns, self.space.slices, self.head_classes, strict=True)
         # of each label the likeliest class
         return {name: classes.decode(predicted[:, own].argmax(1)) for name, own, classes in parts}
+
+    def in_words(self, values: np.ndarray) -> list[str]:
+        def of_row(row: list[int]) -> str:
+            heads = zip(self.columns, self.head_classes, row, strict=True)
+            return listing([f"{name} {'?' if k < 0 else classes.names[k]}" for name, classes, k in heads], MOST_SAID)
+
+        return [of_row(row) for row in values.tolist()]

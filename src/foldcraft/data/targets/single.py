@@ -42,6 +42,9 @@ class SingleLabel(Target):
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return {self.columns[0]: self.classes.decode(predicted.argmax(1))}  # the likeliest class
 
+    def in_words(self, values: np.ndarray) -> list[str]:
+        return self.classes.decode(values)
+
 
 @dataclass(frozen=True)
 class Ordinal(SingleLabel):
@@ -82,6 +85,17 @@ class Ordinal(SingleLabel):
         if not self.cumulative:
             return super().predictions(outputs)
         return outputs.new_tensor(self.from_learned(outputs.double().cpu().numpy()))
+
+    @property
+    def is_ordered(self) -> bool:
+        return True
+
+    def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
+        """For a grade speaks whatever says that a row lies above those below it, and not above it."""
+        if not self.cumulative:
+            return columns
+        grades = np.arange(self.space.width)
+        return columns @ np.where(grades[:, None] > grades[:-1], 1.0, -1.0)
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,11 @@ class HeadsLabel(SingleLabel):
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         logp = self.learned_space.of_outputs(outputs)
         return logp[..., self._outputs_of_class].sum(-1).log_softmax(-1)
+
+    def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
+        of_class = np.zeros((self.space.width, self.outputs))
+        np.put_along_axis(of_class, self._outputs_of_class, 1.0, axis=1)
+        return columns @ of_class
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,24 @@ class WithAuxiliary(Target):
 
     def with_truth(self, truth: np.ndarray) -> Target:
         return replace(self, truth=truth, main=self.main.with_truth(truth))
+
+    @property
+    def part(self) -> str:  # type: ignore[override]
+        return self.main.part
+
+    @property
+    def is_ordered(self) -> bool:
+        return self.main.is_ordered
+
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        return self.main.answered(predicted)
+
+    def in_words(self, values: np.ndarray) -> list[str]:
+        return self.main.in_words(values)
+
+    def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
+        own = self.main.outputs_behind(columns)
+        return np.pad(own, ((0, 0), (0, self.outputs - own.shape[1])))
 
 
 def side_by_side(names: tuple[str, ...], classes: tuple[Classes, ...]) -> ClassSpace:

@@ -27,6 +27,8 @@ class Target:
     """
 
     kind: ClassVar[str]
+    part: ClassVar[str] = "class"  # what one of `heads` is called
+    is_right_or_wrong: ClassVar[bool] = True  # an answer is one of both, rather than near the truth or far from it
     columns: tuple[str, ...]
     space: Space
     truth: np.ndarray
@@ -110,6 +112,32 @@ class Target:
     def with_truth(self, truth: np.ndarray) -> Target:
         """The same with another truth."""
         return replace(self, truth=truth)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Are the classes grades, so that answers are nearer to the truth or further from it?"""
+        return False
+
+    def answered(self, predicted: np.ndarray) -> np.ndarray:
+        """What predictions (N, W) say, as the truth is written, (N,) or (N, ·)."""
+        return self.space.answered(predicted)
+
+    @property
+    def loss_name(self) -> str:
+        """What `row_losses` are called."""
+        return self.space.loss_name
+
+    def row_losses(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """How bad predictions (N, W) of some rows are (N,), 0 at the best; NaN where nothing is known."""
+        return self.space.losses(predicted, truth)
+
+    def in_words(self, values: np.ndarray) -> list[str]:
+        """A truth or an answer a row (N,), in words; "?" for what is not known."""
+        raise NotImplementedError
+
+    def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
+        """How much each output of a net counts (N, outputs), from what the columns of its predictions do (N, W)."""
+        return columns
 
 
 def text_of(values: Sequence[float]) -> list[str]:

@@ -111,9 +111,12 @@ class Card:
     """A picture with what is known of it.
 
     Attributes:
+        label, said: the truth and the answer in words.
+        sure, own: probability of the answer and of the label; None where an answer is more than one label.
+        loss: how bad it is, its name and the number; None where `own` says so.
         picture, heat: data URIs; `heat` is the same picture with what the net looked at, None where that is not known.
         link: the image file, relative to the page.
-        agree: how many of how many members answer so.
+        agree: how many of how many members answer so; "" where no two answers are the same.
     """
 
     name: str
@@ -123,8 +126,9 @@ class Card:
     link: str
     label: str
     said: str
-    sure: float
-    own: float
+    sure: float | None
+    own: float | None
+    loss: tuple[str, str] | None
     fold: int
     agree: str
     doubtful: bool
@@ -132,7 +136,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards that can be filtered."""
+    """Cards, which can be filtered where there are labels."""
 
     kind: ClassVar[str] = "gallery"
     cards: Sequence[Card]
@@ -179,6 +183,8 @@ def interval(low: float | None, high: float | None, form: str = ".4f") -> Cell:
 def in_words(metric: str) -> str:
     """A metric's name as people say it."""
     known = {"macro_f1": "macro F1", "weighted_f1": "weighted F1", "f1": "F1", "roc_auc": "ROC AUC"}
+    known |= {"micro_f1": "micro F1", "sample_f1": "sample F1", "mean_auc": "mean AUC", "kl": "KL divergence"}
+    known |= {"rmse": "RMSE", "mae": "MAE", "rmsle": "RMSLE", "r2": "R2", "rmse_over_std": "RMSE over std"}
     return known.get(metric, metric.replace("_", " "))
 
 

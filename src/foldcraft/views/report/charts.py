@@ -156,7 +156,11 @@ def matrix(values: np.ndarray, names: Sequence[str], title: str) -> Spec:
     return _spec((cells + text).properties(width=alt.Step(52), height=alt.Step(36)), called)
 
 
-def reliability(rows: Sequence[Mapping[str, Any]]) -> Spec:
+def reliability(
+    rows: Sequence[Mapping[str, Any]],
+    sure: str = "how sure (mean probability of the answer)",
+    right: str = "how often right",
+) -> Spec:
     """How often answers are right over how sure they are, from `who`, `sure`, `right`, `low`, `high`, `images`."""
     first, lowest = min(row["sure"] for row in rows), min(row["low"] for row in rows)
     across, up = (alt.Scale(domain=[least, 1], nice=False, zero=False) for least in (first, lowest))
@@ -171,12 +175,12 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Spec:
     called = shortened([row["who"] for row in rows], LEGEND_NAME)
     who = alt.Legend(orient="top", columns=1, symbolOpacity=1, **_labels(called))
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("sure:Q", title="how sure (mean probability of the answer)", scale=across, axis=axis),
+        x=alt.X("sure:Q", title=sure, scale=across, axis=axis),
         color=alt.Color("who:N", title=None, legend=who, sort=list(dict.fromkeys(row["who"] for row in rows))),
         tooltip=tips,
     )
-    right = alt.Y("right:Q", title="how often right", scale=up, axis=axis)
-    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y=right)
+    height = alt.Y("right:Q", title=right, scale=up, axis=axis)
+    line = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y=height)
     whisker = base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", scale=up), y2="high:Q")
     return _spec((ideal + whisker + line).properties(width="container", height=300), called)
 
@@ -193,6 +197,29 @@ def growth(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:
     band = base.mark_area(opacity=0.25).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
     line = base.mark_line(point=True).encode(y=alt.Y("value:Q", scale=alt.Scale(zero=False)))
     return _spec((band + line).properties(width="container", height=230))
+
+
+def scatter(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:
+    """Predicted values over true ones, from `image`, `truth`, `predicted`; on the dashed line both are the same."""
+    both = [float(row[key]) for row in rows for key in ("truth", "predicted")]
+    scale = alt.Scale(domain=[min(both), max(both)], nice=True, zero=False)
+    ends = [{"x": end, "y": end} for end in (min(both), max(both))]
+    ideal = (
+        alt.Chart(_data(ends))
+        .mark_line(strokeDash=[4, 4])
+        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=scale), color=alt.value(MUTED))
+    )
+    tips = ["image:N", *(alt.Tooltip(f"{key}:Q", format=".4g") for key in ("truth", "predicted"))]
+    points = (
+        alt.Chart(_data(rows))
+        .mark_point(filled=True, size=26, opacity=0.45)
+        .encode(
+            x=alt.X("truth:Q", title=f"{title}: truth", scale=scale),
+            y=alt.Y("predicted:Q", title="prediction", scale=scale),
+            tooltip=tips,
+        )
+    )
+    return _spec((ideal + points).properties(width="container", height=300))
 
 
 def against(rows: Sequence[Mapping[str, Any]], board: str) -> Spec:

@@ -1,11 +1,14 @@
 """What the page says of the classes: each one's measures, what is taken for what, and how sure answers are."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from foldcraft.ensemble.nested import Labels
 from foldcraft.metrics import calibration, scores
+from foldcraft.metrics.calibration import Bin
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
     Block,
@@ -30,7 +33,8 @@ MOST_CURVES = 5  # experiments in the chart of calibration
 def classes(seen: Evidence) -> PageSection:
     """Precision, recall and F1 of each class."""
     found = seen.each_class
-    answered = np.bincount(seen.combined.test.argmax(1), minlength=len(found)) / max(1, len(seen.combined.test))
+    answers = seen.target.answered(seen.combined.test)
+    answered = np.bincount(answers, minlength=len(found)) / max(1, len(answers))
     rows = [
         [
             Cell(one.name),
@@ -71,15 +75,53 @@ def _measured(value: float, low: float, high: float) -> tuple[Cell, Cell]:
 
 def confusions(seen: Evidence) -> PageSection:
     """What is taken for what."""
-    truth, names = seen.combined.truth.targets, list(seen.classes.names)
+    truth, names = seen.combined.truth.targets, seen.classes.names
     counts = scores.confusion(truth, seen.chosen.nested)
+    title, question = "Confusions", "Which classes are taken for which others?"
+    blocks = confusion_blocks(counts, names)
+    if seen.target.is_ordered:
+        blocks.append(_how_far_off(counts, names))
+    return PageSection("confusions", title, question, blocks)
+
+
+def _how_far_off(counts: np.ndarray, names: Sequence[str]) -> Table:
+    """Of each grade, how far answers lie from it."""
+    grades = np.arange(len(names))
+    apart = grades - grades[:, None]  # positive: the answer is too high
+    rows = []
+    for name, own, distance in zip(names, counts, apart, strict=True):
+        near, total = np.abs(distance), own.sum()
+        shares = [float(own[near == k].sum() / total) if total else np.nan for k in (0, 1)]
+        far = float(own[near > 1].sum() / total) if total else np.nan
+        means = [float((own * each).sum() / total) if total else np.nan for each in (near, distance)]
+        rows.append([*texts(name), number(int(total), ",d"), *(number(v, ".1%") for v in (*shares, far))])
+        rows[-1] += [number(means[0], ".2f"), number(means[1], "+.2f")]
+    heads = columns(
+        "grade",
+        "# images",
+        "# right",
+        "# one off",
+        "# more off",
+        "# mean distance|in grades",
+        "# mean error|in grades; above 0: answers are too high",
+    )
+    return Table("How far off", heads, rows)
+
+
+def confusion_blocks(counts: np.ndarray, names: Sequence[str], of: str = "") -> list[Block]:
+    """The matrix of counts (K, K), truth by answer, and its largest cells off the diagonal.
+
+    Args:
+        of: whose, in the titles.
+    """
     pairs = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts) if i != j})
     rows = [
         [*texts(names[i], names[j]), number(count, ",d"), number(count / counts[i].sum(), ".1%")]
         for (i, j), count in pairs.most_common(MOST_PAIRS)
     ]
     heads = columns("label", "answer", "# images", "# of the label|share of the images with that label")
-    table = Table("Most frequent confusions", heads, rows, of=len(pairs) if len(pairs) > MOST_PAIRS else 0)
+    title = f"{of}most frequent confusions" if of else "Most frequent confusions"
+    table = Table(title, heads, rows, of=len(pairs) if len(pairs) > MOST_PAIRS else 0)
     shown = _most_confused(counts) if len(names) > charts.MOST_CLASSES else np.arange(len(names))
     cut = f" The {len(shown)} classes with the most mistakes of {len(names)}." if len(shown) < len(names) else ""
     share = (counts / np.maximum(counts.sum(1, keepdims=True), 1))[~np.eye(len(names), dtype=bool)].max()
@@ -88,12 +130,10 @@ def confusions(seen: Evidence) -> PageSection:
         f"colour, the larger the share of the row (of the wrong ones, the strongest is {100 * share:.1f} %).{cut}"
     )
     spec = charts.confusion(counts[np.ix_(shown, shown)], [names[k] for k in shown])
-    chart = Chart("Confusion matrix", words, spec, wide=len(names) > charts.TEXTS)
-    question = "Which classes are taken for which others?"
-    blocks = [chart, table] if chart.wide else [Side([chart, table])]
-    return PageSection(
-        "confusions", "Confusions", question, blocks if rows else [Words("No answer is wrong.", "note"), chart]
-    )
+    chart = Chart(f"{of}confusion matrix" if of else "Confusion matrix", words, spec, wide=len(names) > charts.TEXTS)
+    if not rows:
+        return [Words(f"{of}no answer is wrong." if of else "No answer is wrong.", "note"), chart]
+    return [chart, table] if chart.wide else [Side([chart, table])]
 
 
 def _most_confused(counts: np.ndarray) -> np.ndarray:
@@ -103,26 +143,32 @@ def _most_confused(counts: np.ndarray) -> np.ndarray:
 
 def sureness(seen: Evidence) -> PageSection:
     """Calibration of the blend and of its members."""
-    plan, truth = seen.chosen.plan, seen.combined.truth.targets
+    plan, truth, of_labels = seen.chosen.plan, seen.combined.truth, seen.target.space.form == "labels"
     whose = [_Sureness("blend, calibrated", seen.plain.nested, plan.combination.overall)]
     for member, looks, weights in zip(seen.combined.selection.members, seen.looks, plan.views, strict=True):
         first = looks[int(np.argmax(weights))]
         whose.append(_Sureness(f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
     words = (
-        "Answers in ten parts of equally many images, from the least to the most sure. On the dashed line an "
+        "Labels of images in ten parts of equally many, from the least to the most probable. On the dashed line a "
+        "label that is given 80 % is there in 80 % of cases; above it the model is too modest, below it too sure. "
+        "Lines are 95 % intervals, as if each label were an image of its own."
+        if of_labels
+        else "Answers in ten parts of equally many images, from the least to the most sure. On the dashed line an "
         "answer that is 80 % sure is right in 80 % of cases; above it the model is too modest, below it too sure."
         " Lines are 95 % intervals."
     )
+    sure = "# how sure|mean probability of the answer"
     heads = columns(
         "who",
         "# log-loss|less is better",
         "# calibration error|mean distance of how sure to how often right",
-        "# how sure|mean probability of the answer",
-        "# right",
+        "# probability|mean of all labels" if of_labels else sure,
+        "# there|share of the labels" if of_labels else "# right",
         "# temperature|that was fitted: above 1 the answers were too sure, below 1 too modest",
     )
     points = [point for one in whose[:MOST_CURVES] for point in one.points(truth)]
-    chart = Chart("Reliability", words, charts.reliability(points))
+    spec = charts.reliability(points, "probability of a label", "how often it is there") if of_labels else None
+    chart = Chart("Reliability", words, spec or charts.reliability(points))
     table = Table("How sure, how right", heads, [one.row(truth) for one in whose])
     return PageSection("calibration", "Calibration", "Can the probabilities be taken at their word?", [chart, table])
 
@@ -135,18 +181,20 @@ class _Sureness:
     log_probs: np.ndarray
     temperature: float
 
-    def points(self, truth: np.ndarray) -> list[dict[str, object]]:
+    def _bins(self, truth: Labels) -> list[Bin]:
+        return calibration.reliability_of(*truth.space.sure_and_right(self.log_probs, truth.targets))
+
+    def points(self, truth: Labels) -> list[dict[str, object]]:
         """Of the reliability curve."""
         return [
             {"who": self.name, "images": b.rows, "sure": b.sure, "right": b.right, "low": b.low, "high": b.high}
-            for b in calibration.reliability(self.log_probs, truth)
+            for b in self._bins(truth)
         ]
 
-    def row(self, truth: np.ndarray) -> list[Cell]:
+    def row(self, truth: Labels) -> list[Cell]:
         """Of the table."""
-        error = calibration.calibration_error(calibration.reliability(self.log_probs, truth))
-        sure = float(np.exp(self.log_probs.max(1)).mean())
-        right = float((self.log_probs.argmax(1) == truth).mean())
-        loss = number(calibration.log_loss(self.log_probs, truth))
-        shares = [number(value, ".1%") for value in (sure, right)]
+        error = calibration.calibration_error(self._bins(truth))
+        loss = number(truth.space.loss(self.log_probs, truth.targets))
+        pair = truth.space.sure_and_right(self.log_probs, truth.targets)
+        shares = [number(float(each.mean()), ".1%") for each in pair]
         return [*texts(self.name), loss, number(error, ".2%"), *shares, number(self.temperature, ".2f")]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from foldcraft.common.errors import counted, listing
+from foldcraft.common.errors import counted, listing, plural
 from foldcraft.data import folds
 from foldcraft.predictions import oof
 from foldcraft.views.report import charts
@@ -38,13 +38,17 @@ def split(seen: Evidence) -> PageSection:
     experiment = seen.members[0].experiment
     table = folds.balance(experiment.folds, experiment.competition)
     rows = [
-        [Cell(str(name)), *(number(int(count), ",d") for count in row)]
+        [Cell(str(name)), *(_total(cell) for cell in row)]
         for name, row in zip(["images", *table.index[1:]], table.to_numpy(), strict=True)
     ]
+    part = experiment.competition.target.part
+    even = "the same spread of values" if part == "column" else f"the same share of every {part}"
+    if part == "head":
+        even = "the same share of every class of every head"
     scheme = {
-        "stratified": "each fold has the same share of every class",
-        "stratified_group": "each fold has about the same share of every class, and no group lies in two folds",
-        "plain": "rows are shuffled, classes are not looked at",
+        "stratified": f"each fold has {even}",
+        "stratified_group": f"each fold has about {even}, and no group lies in two folds",
+        "plain": f"rows are shuffled, {plural(part)} are not looked at",
     }.get(experiment.folds.scheme, experiment.folds.scheme)
     tests = counted(len(experiment.competition.test_ids), "image")
     words = (
@@ -52,7 +56,7 @@ def split(seen: Evidence) -> PageSection:
         f"A model of fold k learns from all other folds and answers fold k. The test set has {tests}."
     )
     heads = columns("", *(f"# {name}" for name in table.columns))
-    title = Column("class")
+    title = Column(part if part != "head" else "class")
     return PageSection(
         "split",
         "Data and folds",
@@ -60,10 +64,18 @@ def split(seen: Evidence) -> PageSection:
         [
             Words(words),
             Table(
-                "Images in each fold", [title, *heads[1:]], rows, "The first rows count everything, then each class."
+                "Images in each fold",
+                [title, *heads[1:]],
+                rows,
+                f"The first rows count everything, then each {title.title}.",
             ),
         ],
     )
+
+
+def _total(cell: object) -> Cell:
+    """A count, or a mean that is text already."""
+    return number(float(cell), "g") if isinstance(cell, str) else number(int(cell), ",d")
 
 
 def audit(seen: Evidence) -> PageSection:

@@ -17,15 +17,18 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.target import Target
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.nested import BlendCandidate
 from foldcraft.metrics import significance
+from foldcraft.metrics.parts import Part, parts_of
 from foldcraft.metrics.significance import ClassScore
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.submission import leaderboard, ledger
 from foldcraft.submission.leaderboard import LeaderboardHistory
 from foldcraft.views.report import mistakes
+from foldcraft.views.report.blocks import in_words
 from foldcraft.views.report.mistakes import Mistake
 
 
@@ -59,6 +62,16 @@ class Evidence:
         return self.combined.truth.metric.name
 
     @property
+    def metric_words(self) -> str:
+        """The metric as people say it, with what was chosen of it."""
+        metric = self.combined.truth.metric
+        return in_words(metric.name) + (f" ({metric.options})" if metric.options else "")
+
+    @property
+    def target(self) -> Target:
+        return self.members[0].experiment.competition.target
+
+    @property
     def chosen(self) -> BlendCandidate:
         return self.combined.selection.chosen
 
@@ -79,8 +92,8 @@ class Evidence:
 
     @cached_property
     def answers(self) -> np.ndarray:
-        """Class index of the nested answer to each row (N,)."""
-        return self.chosen.nested.argmax(1)
+        """The nested answer to each row, as the truth is written: a class index (N,), else (N, ·)."""
+        return self.target.answered(self.chosen.nested)
 
     @property
     def rows(self) -> np.ndarray:
@@ -94,13 +107,21 @@ class Evidence:
 
     @cached_property
     def cases(self) -> list[Mistake]:
-        """Wrong answers, the worst first."""
-        members = [one.nested for one in self.combined.selection.members]
-        return mistakes.find_mistakes(self.answers, self.plain.nested, self.combined.truth.targets, members)
+        """Wrong answers, the worst first; where answers are near or far, all rows."""
+        members, truth = [one.nested for one in self.combined.selection.members], self.combined.truth.targets
+        if truth.ndim == 1:
+            return mistakes.find_mistakes(self.answers, self.plain.nested, truth, members)
+        return mistakes.find_worst(self.target, self.chosen.nested, self.plain.nested, truth, members)
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The labels, heads or columns; none of one label a row."""
+        truth = self.combined.truth
+        return parts_of(truth.space, truth.targets, self.target.heads, truth.metric)
 
     @cached_property
     def each_class(self) -> list[ClassScore]:
-        """How well each class is answered."""
+        """How well each class is answered, of one label a row."""
         truth = self.combined.truth
         return significance.each_class(truth.targets, np.exp(self.chosen.nested), self.classes.names, truth.units)
 

@@ -10,7 +10,6 @@ from foldcraft.views.report.blocks import (
     Table,
     Words,
     columns,
-    in_words,
     interval,
     number,
     seconds,
@@ -26,7 +25,7 @@ def board(seen: Evidence) -> PageSection:
     heads = columns(
         "experiment",
         "# rank",
-        f"# {in_words(found.metric.name)} | out of fold, all on the same rows, views averaged evenly",
+        f"# {seen.metric_words} | out of fold, all on the same rows, views averaged evenly",
         "# 95 % interval",
         "# to the best",
         "# 95 % interval of it",

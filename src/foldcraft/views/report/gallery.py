@@ -31,19 +31,32 @@ SMALL = 64  # pictures below are shown pixel by pixel
 
 def mistakes(seen: Evidence, callback: Callback) -> PageSection:
     """Cards of the worst, and a table of more."""
+    title = "Mistakes" if seen.target.is_right_or_wrong else "Worst rows"
     chosen = choose(seen.cases)
     heats, about = heat_maps(seen, chosen, callback)
     cards = [_card(seen, case, heat) for case, heat in zip(chosen, heats, strict=True)]
     question = "Where does it fail, and is it the model that is wrong or the label?"
     if not cards:
-        return PageSection("mistakes", "Mistakes", question, [Words("No answer is wrong.", "note")])
-    words = (
-        "The less probable the label was held to be, the further to the front. “Doubtful label”: the answer is at"
-        " least as sure as answers of that class usually are, and the label is not (confident learning), so look "
-        f"whether the label is wrong. {about}"
+        return PageSection("mistakes", title, question, [Words("No answer is wrong.", "note")])
+    used = sorted({label for card in cards for label in (card.label, card.said)}) if _has_one_label(seen) else []
+    return PageSection(
+        "mistakes", title, question, [Words(f"{_how_sorted(seen)} {about}"), Gallery(cards, used), _table(seen)]
     )
-    used = sorted({label for card in cards for label in (card.label, card.said)})
-    return PageSection("mistakes", "Mistakes", question, [Words(words), Gallery(cards, used), _table(seen)])
+
+
+def _has_one_label(seen: Evidence) -> bool:
+    return seen.combined.truth.targets.ndim == 1
+
+
+def _how_sorted(seen: Evidence) -> str:
+    if _has_one_label(seen):
+        return (
+            "The less probable the label was held to be, the further to the front. “Doubtful label”: the answer is at"
+            " least as sure as answers of that class usually are, and the label is not (confident learning), so look "
+            "whether the label is wrong."
+        )
+    which = f"rows with a wrong {seen.target.part}" if seen.target.is_right_or_wrong else "rows"
+    return f"The {which}, those with the greatest {seen.target.loss_name} in front."
 
 
 def choose(cases: Sequence[Mistake]) -> list[Mistake]:
@@ -53,32 +66,38 @@ def choose(cases: Sequence[Mistake]) -> list[Mistake]:
 
 
 def _table(seen: Evidence) -> Block:
-    names, truth = seen.classes.names, seen.combined.truth
+    single, shown = _has_one_label(seen), seen.cases[:MOST_ROWS]
+    labels, said = _in_words(seen, shown)
+    agrees = bool(shown) and shown[0].agree is not None
     rows = [
         [
             Cell(str(seen.ids[case.row]), link=_image_link(seen, case)),
-            *texts(names[truth.targets[case.row]], names[case.said]),
-            number(case.sure, ".3f"),
-            number(case.own, ".3f"),
-            number(case.agree, "d"),
-            number(int(truth.fold[case.row]), "d"),
-            Cell("yes" if case.doubtful else "no"),
+            *texts(label, answer),
+            *([number(case.sure, ".3f"), number(case.own, ".3f")] if single else [number(case.loss)]),
+            *([number(case.agree, "d")] if agrees else []),
+            number(int(seen.combined.truth.fold[case.row]), "d"),
+            *([Cell("yes" if case.doubtful else "no")] if single else []),
         ]
-        for case in seen.cases[:MOST_ROWS]
+        for case, label, answer in zip(shown, labels, said, strict=True)
     ]
     heads = columns(
         "image",
-        "label",
+        "label" if single else "truth",
         "answer",
-        "# p(answer)|probability of the answer",
-        "# p(label)|probability of the label",
-        f"# agree|experiments of {len(seen.members)} that answer so by themselves",
+        *(["# p(answer)|probability of the answer", "# p(label)|probability of the label"] if single else []),
+        *([] if single else [f"# {seen.target.loss_name}"]),
+        *([f"# agree|experiments of {len(seen.members)} that answer so by themselves"] if agrees else []),
         "# fold",
-        "doubtful label",
+        *(["doubtful label"] if single else []),
     )
-    return Table(
-        "Wrong answers, the worst first", heads, rows, of=len(seen.cases) if len(seen.cases) > MOST_ROWS else 0
-    )
+    title = "Wrong answers, the worst first" if seen.target.is_right_or_wrong else "Rows, the worst first"
+    return Table(title, heads, rows, of=len(seen.cases) if len(seen.cases) > MOST_ROWS else 0)
+
+
+def _in_words(seen: Evidence, cases: Sequence[Mistake]) -> tuple[list[str], list[str]]:
+    """Truth and answer of each."""
+    rows = [case.row for case in cases]
+    return tuple(seen.target.in_words(values[rows]) for values in (seen.combined.truth.targets, seen.answers))
 
 
 def _image_link(seen: Evidence, case: Mistake) -> str:
@@ -86,7 +105,8 @@ def _image_link(seen: Evidence, case: Mistake) -> str:
 
 
 def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
-    config, names, truth = seen.members[0].experiment.config, seen.classes.names, seen.combined.truth
+    config, truth = seen.members[0].experiment.config, seen.combined.truth
+    (label,), (said,) = _in_words(seen, [case])
     path = seen.members[0].experiment.competition.train_paths[seen.rows[case.row]]
     picture = small(path, config.images)
     return Card(
@@ -95,12 +115,13 @@ def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
         heat=None if heat is None else data_uri(overlaid(picture, heat)),
         pixelated=max(picture.size) < SMALL,
         link=_image_link(seen, case),
-        label=names[truth.targets[case.row]],
-        said=names[case.said],
+        label=label,
+        said=said,
         sure=case.sure,
         own=case.own,
+        loss=None if _has_one_label(seen) else (seen.target.loss_name, f"{case.loss:.3g}"),
         fold=int(truth.fold[case.row]),
-        agree=f"{case.agree} of {len(seen.members)}",
+        agree="" if case.agree is None else f"{case.agree} of {len(seen.members)}",
         doubtful=case.doubtful,
     )
 
@@ -147,16 +168,27 @@ def heat_maps(seen: Evidence, cases: Sequence[Mistake], callback: Callback) -> t
                 )
                 model = FoldModel.load(member.experiment, member.folder(fold), chosen)
                 prepared = _prepared(seen, model, own, callback)
-                maps = gradcam.grad_cam(model.model, prepared, [case.said for case in own])
+                maps = gradcam.grad_cam(model.model, prepared, _asked(seen, own))
                 found |= {case.row: one for case, one in zip(own, maps, strict=True)}
                 advance(len(own))
     except FoldcraftError as error:
         return [None] * len(cases), f"There is no Grad-CAM: {error}."
+    spoke = "spoke for the answer"
+    if not _has_one_label(seen):
+        part = f"the {seen.target.part} that costs most"
+        spoke = f"spoke for what is said of {part}" if seen.target.is_right_or_wrong else f"drove the error of {part}"
     words = (
         f"Point at a picture or press it to see what made {member.name} give its answer (Grad-CAM of the model "
-        "that never saw the image; red spoke for the answer)."
+        f"that never saw the image; red {spoke})."
     )
     return [found[case.row] for case in cases], words
+
+
+def _asked(seen: Evidence, cases: Sequence[Mistake]) -> np.ndarray:
+    """How much each output of the net counts in what is asked of each case (B, outputs)."""
+    rows = [case.row for case in cases]
+    columns = seen.target.space.spoke(seen.chosen.nested[rows], seen.combined.truth.targets[rows])
+    return seen.target.outputs_behind(columns)
 
 
 def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Mistake], callback: Callback) -> torch.Tensor:

@@ -5,28 +5,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foldcraft.data.targets.target import Target
 from foldcraft.metrics.confident_learning import confident_classes
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A row whose answer is not its label.
+    """A row whose answer is not its truth.
 
     Attributes:
         row: its place among the rows that were judged.
-        said: class index of the answer.
-        sure: probability of the answer.
-        own: probability of the label.
-        agree: how many members give the same answer, each by itself.
+        loss: how bad it is.
+        sure, own: probability of the answer and of the label, of one label a row; else None.
+        agree: how many members give the same answer, each by itself; None where no two answers are the same.
         doubtful: the label is, by confident learning.
     """
 
     row: int
-    said: int
-    sure: float
-    own: float
-    agree: int
-    doubtful: bool
+    loss: float
+    sure: float | None = None
+    own: float | None = None
+    agree: int | None = None
+    doubtful: bool = False
 
 
 def find_mistakes(
@@ -45,6 +45,28 @@ def find_mistakes(
     agree = sum((member.argmax(1) == answers for member in members), start=np.zeros(len(truth), dtype=int))
     wrong = np.flatnonzero(answers != truth)
     worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]
-    sure, own = np.exp(log_probs[worst, answers[worst]]), np.exp(log_probs[worst, truth[worst]])
-    columns = (worst, answers[worst], sure, own, agree[worst], doubted[worst])
+    of_answer, of_label = log_probs[worst, answers[worst]], log_probs[worst, truth[worst]]
+    columns = (worst, -of_label, np.exp(of_answer), np.exp(of_label), agree[worst], doubted[worst])
     return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def find_worst(
+    target: Target, answers: np.ndarray, calibrated: np.ndarray, truth: np.ndarray, members: Sequence[np.ndarray] = ()
+) -> list[Mistake]:
+    """Rows in which anything is wrong, where a row has more than one label; the greater the loss, the earlier.
+
+    Args:
+        answers: predictions (N, W) after the decision rule.
+        calibrated: before it.
+        truth: (N, ·).
+        members: predictions (N, W) of each member of the blend by itself.
+    """
+    errors = np.nan_to_num(target.space.errors(answers, truth))
+    losses = target.row_losses(calibrated, truth)
+    wrong = np.flatnonzero((errors != 0).any(1))
+    worst = wrong[np.argsort(-losses[wrong], kind="stable")].tolist()
+    if not target.is_right_or_wrong:
+        return [Mistake(row, float(losses[row])) for row in worst]
+    said = target.answered(answers)
+    agree = sum((target.answered(member) == said).all(1) for member in members) + np.zeros(len(truth), dtype=int)
+    return [Mistake(row, float(losses[row]), agree=int(agree[row])) for row in worst]

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import counted
-from foldcraft.views.report import classes, data, experiments, gallery, scores, training
+from foldcraft.views.report import data, experiments, gallery, parts, scores, training
 from foldcraft.views.report.blocks import PageSection
 from foldcraft.views.report.evidence import Evidence
 
@@ -33,9 +33,7 @@ def sections(seen: Evidence, callback: Callback) -> list[PageSection]:
         training.training(seen),
         scores.blend(seen),
         scores.views(seen),
-        classes.classes(seen),
-        classes.confusions(seen),
-        classes.sureness(seen),
+        *parts.of_kind(seen),
         gallery.mistakes(seen, callback),
         data.diagnosis(seen),
         training.checks(seen),

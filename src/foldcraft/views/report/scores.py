@@ -22,7 +22,6 @@ from foldcraft.views.report.blocks import (
     Table,
     Words,
     columns,
-    in_words,
     interval,
     number,
     seconds,
@@ -50,13 +49,17 @@ def headline(seen: Evidence) -> PageSection:
     experiments = counted(len(seen.members), "experiment")
     tiles = [
         StatTile(
-            f"out-of-fold {in_words(seen.metric)}{direction}", f"{score.value:.4f}", f"95 % interval {spread(score)}"
+            f"out-of-fold {seen.metric_words}{direction}",
+            f"{score.value:.4f}",
+            f"95 % interval {spread(score)}{_mean_of_folds(seen)}",
         ),
         *_boards(seen),
-        StatTile("wrong answers", f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"),
+        *([StatTile(*_wrong(seen, wrong, rows))] if seen.target.is_right_or_wrong else []),
         StatTile("training time", seconds(total), f"{experiments}, {counted(folds, 'fold')} in all"),
         StatTile(
-            "data", f"{len(data.train_ids):,}", f"training images of {len(data.classes)} classes, {_groups(seen)}"
+            "data",
+            f"{len(data.train_ids):,}",
+            f"training images of {counted(len(data.target.heads), data.target.part)}, {_groups(seen)}",
         ),
     ]
     meaning = (
@@ -71,6 +74,18 @@ def headline(seen: Evidence) -> PageSection:
         "",
         [StatTiles(tiles), *data_section.doubts(seen), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)],
     )
+
+
+def _mean_of_folds(seen: Evidence) -> str:
+    """Beside a score that looks at the order of rows, which mixes what different folds put out."""
+    if not seen.combined.truth.metric.by_order:
+        return ""
+    return f"; all folds pooled. Mean over folds {seen.combined.mean_of_folds(seen.chosen):.4f}"
+
+
+def _wrong(seen: Evidence, wrong: int, rows: int) -> tuple[str, str, str]:
+    title = "wrong answers" if not seen.parts else f"images with a wrong {seen.target.part}"
+    return title, f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"
 
 
 def _groups(seen: Evidence) -> str:
@@ -104,19 +119,39 @@ def _gaps(seen: Evidence) -> Iterator[Block]:
 
 
 def _first_looks(seen: Evidence) -> Iterator[str]:
+    yield from _first_of_parts(seen) if seen.parts else _first_of_classes(seen)
+    if len(seen.members) > 1:
+        yield _gain_of_blending(seen)
+    if seen.target.is_right_or_wrong:
+        yield _trust(seen)
+
+
+def _first_of_parts(seen: Evidence) -> Iterator[str]:
+    """Which label, head or column is told worst; values are compared by R2, whatever their units."""
+    section = {"labels": "Labels", "values": "Columns"}.get(seen.target.space.form, "Heads")
+    section = section if seen.target.is_right_or_wrong or section != "Heads" else "Classes"
+    found = []
+    for part in seen.parts:
+        measure = next((one for one in part.measures if one.name == "R2"), part.measures[0])
+        value = part.score(measure, seen.target.space.scored(seen.plain.nested))
+        found += [(measure.metric.sign * value, part, measure, value)] if value == value else []
+    if found:
+        _, part, measure, value = min(found, key=lambda one: one[0])
+        rows = counted(len(part.rows), "image")
+        yield f"Weakest {seen.target.part}: {part.name}, with {measure.name} {value:.3f} on {rows} (see {section})."
+
+
+def _first_of_classes(seen: Evidence) -> Iterator[str]:
     truth, names = seen.combined.truth, seen.classes.names
     weakest = min((one for one in seen.each_class if one.rows), key=lambda one: one.f1[0])
     rows = counted(weakest.rows, "image")
     yield f"Weakest class: {weakest.name}, with F1 {weakest.f1[0]:.3f} on {rows} (see Classes)."
     if seen.cases:
-        pairs = Counter((names[truth.targets[case.row]], names[case.said]) for case in seen.cases)
+        pairs = Counter((names[truth.targets[case.row]], names[seen.answers[case.row]]) for case in seen.cases)
         (label, said), count = pairs.most_common(1)[0]
         yield f"Most frequent mistake: {label} taken for {said}, {counted(count, 'time')} (see Confusions)."
         doubted, wrong = sum(case.doubtful for case in seen.cases), counted(len(seen.cases), "wrong answer")
         yield f"Labels to look at: {doubted} of {wrong} may be wrong labels (see Mistakes)."
-    if len(seen.members) > 1:
-        yield _gain_of_blending(seen)
-    yield _trust(seen)
 
 
 def _gain_of_blending(seen: Evidence) -> str:
@@ -131,8 +166,9 @@ def _gain_of_blending(seen: Evidence) -> str:
 
 
 def _trust(seen: Evidence) -> str:
-    bins = calibration.reliability(seen.plain.nested, seen.combined.truth.targets)
-    sure = sum(one.rows * (one.sure - one.right) for one in bins) / len(seen.answers)
+    sure, right = seen.target.space.sure_and_right(seen.plain.nested, seen.combined.truth.targets)
+    bins = calibration.reliability_of(sure, right)
+    sure = sum(one.rows * (one.sure - one.right) for one in bins) / len(right)
     if abs(sure) < 0.01:
         return "Probabilities can be taken at their word, in the mean (see Calibration)."
     return f"Probabilities are {100 * abs(sure):.1f} % too {'high' if sure > 0 else 'low'} (see Calibration)."
@@ -187,16 +223,18 @@ def blend(seen: Evidence) -> PageSection:
         *((one, "blend", None) for one in selection.worth_showing if len(seen.members) > 1 or one.decides),
         (selection.chosen, "used", None),
     ]
-    rows = [_scores_row(seen, *row) for row in shown]
+    rows, by_order = [_scores_row(seen, *row) for row in shown], seen.combined.truth.metric.by_order
     heads = columns(
         "name",
         "what",
         "# weight|share in the blend that is used",
-        "# score|out-of-fold, all fitted on other folds",
+        f"# score|out-of-fold, all fitted on other folds{', all folds pooled' if by_order else ''}",
         "# 95 % interval",
+        *(["# mean over folds|outputs of different folds need not be on one scale"] if by_order else []),
         "# optimistic|fitted on the rows it is judged on",
         *(f"# fold {fold}" for fold in seen.combined.folds),
     )
+    truth = seen.combined.truth
     points = [
         {"name": f"used: {one.name}" if what == "used" else one.name, "value": s.value, "low": s.low, "high": s.high}
         for one, what, _ in shown
@@ -206,14 +244,15 @@ def blend(seen: Evidence) -> PageSection:
         "Points are out-of-fold scores, lines their 95 % intervals. Intervals that overlap much mean: no telling "
         "them apart."
     )
+    given = "values" if truth.space.form == "values" else "probabilities"
     note = (
         "A member is one experiment; a blend is a way to join them. Behind a comma stands the decision rule that turns "
-        "probabilities into answers; without one the likeliest class is the answer. The line “used” is what is "
+        f"{given} into answers; without one it is {truth.space.by_default}. The line “used” is what is "
         "submitted: its choice among the blends is judged by the other folds as well."
     )
     blocks: list[Block] = [
         Points(selection.words) if selection.words else Words("One experiment: there is nothing to blend.", "note"),
-        Chart("Scores with intervals", words, charts.intervals(points, in_words(seen.metric))),
+        Chart("Scores with intervals", words, charts.intervals(points, seen.metric_words)),
         Table("Scores", heads, rows, note),
     ]
     if len(seen.members) > 1:
@@ -231,13 +270,21 @@ def _scores_row(seen: Evidence, one: BlendCandidate, what: str, share: float | N
         number(share, ".2f"),
         number(score.value),
         interval(score.low, score.high),
+        *([number(seen.combined.mean_of_folds(one))] if seen.combined.truth.metric.by_order else []),
         *others,
     ]
 
 
 def _together(seen: Evidence) -> Chart:
     members = seen.combined.selection.members
-    values = significance.error_correlation(seen.combined.truth.targets, [one.nested for one in members])
+    truth = seen.combined.truth
+    values = significance.error_correlation(truth.space, truth.targets, [one.nested for one in members])
+    if not seen.target.is_right_or_wrong:
+        words = (
+            "Correlation of errors, too much or too little: 1 means that two experiments miss alike, 0 that their "
+            "errors have nothing to do with each other. The lower, the more there is to gain by blending."
+        )
+        return Chart("Do they err alike?", words, charts.matrix(values, [m.name for m in members], "correlation"))
     words = (
         "Correlation of being wrong: 1 means that two experiments fail on the same images, 0 that their mistakes have "
         "nothing to do with each other. The lower, the more there is to gain by blending. An empty cell: one of "
@@ -261,7 +308,7 @@ def views(seen: Evidence) -> PageSection:
             )
         for view, weight, log_probs in zip(names, weights, seen.looks[place], strict=True):
             found = nested.score_of(log_probs, truth)
-            loss = calibration.log_loss(log_probs, truth.targets)
+            loss = truth.space.loss(log_probs, truth.targets)
             rows.append(
                 [
                     *texts(member.name, view),
@@ -277,7 +324,7 @@ def views(seen: Evidence) -> PageSection:
         "# weight|0: not used",
         "# score|of this view alone",
         "# 95 % interval",
-        "# log-loss|less is better",
+        f"# {truth.space.loss_name}|less is better",
     )
     table = Table("Views", heads, rows[:MOST_VIEWS], of=len(rows) if len(rows) > MOST_VIEWS else 0)
     words = Words("Only the image as it is was looked at.", "note")

@@ -22,7 +22,6 @@ from foldcraft.views.report.blocks import (
     Table,
     Words,
     columns,
-    in_words,
     number,
     seconds,
     texts,
@@ -62,8 +61,8 @@ def _curves(seen: Evidence, place: int) -> Iterator[Block]:
         [
             Chart(
                 f"{name}: score",
-                f"{in_words(seen.metric)} on the held-out fold after each epoch.",
-                charts.curves(scores, in_words(seen.metric)),
+                f"{seen.metric_words} on the held-out fold after each epoch.",
+                charts.curves(scores, seen.metric_words),
             ),
             Chart(
                 f"{name}: loss",
