@@ -39,6 +39,7 @@ class Mix:
         self, images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The same, and weights of images (B,) mixed in the same shares."""
+        # class indices are of one label; all else comes as a matrix
         matrix = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
         images, both = self(images, torch.cat([matrix, weights[:, None]], dim=1), step)
         return images, both[:, :-1], both[:, -1]

@@ -135,6 +135,12 @@ class Target:
         """A truth or an answer a row (N,), in words; "?" for what is not known."""
         raise NotImplementedError
 
+    @property
+    def stratum(self) -> np.ndarray:
+        """One number a row (N,): the class, the bin of values, or the set of labels."""
+        strata = self.strata
+        return strata if strata.ndim == 1 else np.unique(strata, axis=0, return_inverse=True)[1].ravel()
+
     def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
         """How much each output of a net counts (N, outputs), from what the columns of its predictions do (N, W)."""
         return columns

@@ -22,7 +22,7 @@ def search(
     callback: Callback,
 ) -> pd.DataFrame:
     """The pairs of `duplicates.find`."""
-    return duplicates.find(*pixels, data.train_ids, data.test_ids, features, data.targets, callback)
+    return duplicates.find(*pixels, data.train_ids, data.test_ids, features, data.target.stratum, callback)
 
 
 def find(pairs: pd.DataFrame, data: Competition, fold: np.ndarray | None = None) -> list[Finding]:
@@ -31,9 +31,10 @@ def find(pairs: pd.DataFrame, data: Competition, fold: np.ndarray | None = None)
     Args:
         fold: frozen fold of each training row (N,); None: there are no folds yet.
     """
-    labels = pd.Series(data.classes.decode(data.targets), index=data.train_ids)
+    labels = pd.Series(data.target.in_words(data.targets), index=data.train_ids)
     found = [_between(pairs, data, labels), *_within(pairs, data, labels, fold)]
-    found += [_conflicts(pairs, labels), _test(pairs)]
+    written = pd.Series(data.target.written, index=data.train_ids)
+    found += [_conflicts(pairs, labels, written), _test(pairs)]
     return [finding for finding in found if finding]
 
 
@@ -79,12 +80,12 @@ def _within(pairs: pd.DataFrame, data: Competition, labels: pd.Series, fold: np.
         yield Finding(name, severity, len(some), sentence, hint, TABLE, _strips(some, labels))
 
 
-def _conflicts(pairs: pd.DataFrame, labels: pd.Series) -> Finding | None:
-    found = duplicates.conflicts(pairs, labels)
+def _conflicts(pairs: pd.DataFrame, labels: pd.Series, written: pd.Series) -> Finding | None:
+    found = duplicates.conflicts(pairs, written)
     if found.empty:
         return None
     image_rows = [
-        [ImageRef("train", row.id, row.label) for row in rows.itertuples()] for _, rows in found.groupby("cluster")
+        [ImageRef("train", row.id, labels[row.id]) for row in rows.itertuples()] for _, rows in found.groupby("cluster")
     ]
     return Finding(
         "copies_with_other_labels",

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from foldcraft.common.errors import listing
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.data.competition import Tables
+from foldcraft.data.targets import reading
+from foldcraft.data.targets.target import Target
 from foldcraft.study.audit.finding import Finding, ImageRef
 
 TABLE = "labels.csv"
@@ -40,14 +42,54 @@ def of_names(tables: Tables, folds: int) -> list[Finding]:
 
 def table(tables: Tables) -> pd.DataFrame:
     """One row a label: rows, share of them, groups, and the labels that its name looks like."""
-    labels = tables.labels
     units = tables.groups if tables.groups is not None else tables.train_ids
-    frame = pd.DataFrame({"label": labels, "unit": units})
+    met = labels_of(tables)
+    frame = pd.DataFrame({"label": met["label"], "unit": units[met["row"]]})
     counts = frame.groupby("label", sort=True)["unit"].agg(rows="size", groups="nunique").reset_index()
     twins = look_alikes(counts["label"].tolist())
     alike = {name: [other for other in names if other != name] for names in twins for name in names}
-    counts.insert(2, "share", (counts["rows"] / len(frame)).round(6))
+    counts.insert(2, "share", (counts["rows"] / len(tables.train)).round(6))
     return counts.assign(looks_like=[";".join(alike.get(name, [])) for name in counts["label"]])
+
+
+def labels_of(tables: Tables) -> pd.DataFrame:
+    """Place of a training row, and a label that it has; of several labels as many rows as it has, of values the columns
+    that are known. Each label as it is written where a row has one, or where the target cannot be read."""
+    try:
+        target = tables.read_target.target
+    except FoldcraftError:
+        target = None  # told by whoever needs it
+    if target is None or target.truth.ndim == 1:
+        return pd.DataFrame({"row": np.arange(len(tables.train)), "label": tables.labels})
+    matrix = target.space.matrix(target.truth)
+    if target.space.form == "values":
+        there = ~np.isnan(matrix)
+    else:  # of votes the class with the most
+        there = matrix == np.nanmax(matrix, axis=1, keepdims=True) if _is_votes(target) else matrix == 1
+    rows, columns = np.nonzero(there)
+    return pd.DataFrame({"row": rows, "label": np.array(target.space.names, dtype=str)[columns]})
+
+
+def _is_votes(target: Target) -> bool:
+    return len(target.space.parts(target.truth)) == 1 and target.space.form == "classes" and target.truth.ndim > 1
+
+
+def _as_sets(tables: Tables) -> np.ndarray:
+    """What each training row (N,) is labelled, in words."""
+    try:
+        target = tables.read_target.target
+        return tables.labels if target.truth.ndim == 1 else np.array(target.in_words(target.truth), dtype=str)
+    except FoldcraftError:
+        return tables.labels
+
+
+def _has_labels(tables: Tables) -> bool:
+    """Are rows labelled with names, and not with numbers that hardly two of them share?"""
+    try:
+        target = tables.read_target.target
+        return target.truth.ndim == 1 or not (target.space.form == "values" or _is_votes(target))
+    except FoldcraftError:
+        return True
 
 
 def look_alikes(names: Sequence[str]) -> list[list[str]]:
@@ -72,9 +114,9 @@ def skeleton(name: str) -> str:
 
 def mixed_groups(tables: Tables) -> pd.DataFrame:
     """Groups with several labels: group, rows, labels with their counts; the closest to being of one label first."""
-    if tables.groups is None:
+    if tables.groups is None or not _has_labels(tables):
         return pd.DataFrame({"group": [], "rows": [], "labels": []})
-    frame = pd.DataFrame({"group": tables.groups, "label": tables.labels})
+    frame = pd.DataFrame({"group": tables.groups, "label": _as_sets(tables)})
     made = []
     for group, labels in frame.groupby("group")["label"]:
         counts = labels.value_counts()
@@ -97,7 +139,8 @@ def group_names(tables: Tables) -> pd.DataFrame:
 
 
 def _look_alikes(tables: Tables) -> Iterator[Finding]:
-    yield from _alike(tables, tables.labels, ("look_alikes", "labels", "classes", TABLE))
+    met = labels_of(tables)
+    yield from _alike(tables, met, ("look_alikes", "labels", "classes", TABLE))
 
 
 def _group_names(tables: Tables) -> Iterator[Finding]:
@@ -105,7 +148,7 @@ def _group_names(tables: Tables) -> Iterator[Finding]:
     if tables.written_groups is None:
         return
     there = tables.has_group
-    groups = np.where(there, tables.written_groups, "")
+    groups = pd.DataFrame({"row": np.arange(len(there)), "label": np.where(there, tables.written_groups, "")})
     yield from _alike(tables, groups, ("group_look_alikes", "groups", "groups", NAMES_TABLE))
     if without := int((~there).sum()):
         said = sorted({repr(cell) for cell in tables.written_groups[~there].tolist()})
@@ -138,13 +181,15 @@ def _group_sizes(tables: Tables, folds: int) -> Iterator[Finding]:
         )
 
 
-def _alike(tables: Tables, cells: np.ndarray, words: tuple[str, str, str, str]) -> Iterator[Finding]:
-    """Names among `cells` (N,) that look alike; `words`: the finding, what they name, what they count as, the table."""
+def _alike(tables: Tables, met: pd.DataFrame, words: tuple[str, str, str, str]) -> Iterator[Finding]:
+    """Names that look alike among the `label`s of some `row`s; `words`: the finding, what they name, what they count
+    as, the table."""
     finding, things, counted_as, table = words
+    cells = met["label"]
     alike = look_alikes(sorted(set(cells.tolist()) - {""}))
     if not alike:
         return
-    rows = pd.Series(cells).value_counts()
+    rows = cells.value_counts()
     told = listing([" and ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in alike], 5)
     # Where letters themselves are what is recognised, "a" and "A" are two classes.
     signs = all(len(name) == 1 for names in alike for name in names)
@@ -155,12 +200,17 @@ def _alike(tables: Tables, cells: np.ndarray, words: tuple[str, str, str, str]) 
         f"{things} that look alike count as several {counted_as}: {told}",
         f"write them alike in {tables.names.train}, unless they are meant to differ",
         table,
-        [_some(tables, cells == name, repr(name)) for names in alike for name in names],
+        [_some(tables, _rows_with(tables, met, name), repr(name)) for names in alike for name in names],
     )
 
 
+def _rows_with(tables: Tables, met: pd.DataFrame, label: str) -> np.ndarray:
+    """Which training rows have a label, a mask."""
+    return np.isin(np.arange(len(tables.train)), met["row"][met["label"] == label])
+
+
 def _rare(tables: Tables, folds: int) -> Iterator[Finding]:
-    counts = table(tables)
+    counts, met = table(tables), labels_of(tables)
     kind = "rows" if tables.groups is None else "groups"
     for name, severity, rare, what, hint in (
         (
@@ -181,7 +231,7 @@ def _rare(tables: Tables, folds: int) -> Iterator[Finding]:
         names = counts["label"][rare].tolist()
         if names:
             told = listing([f"{row.label!r} ({row.rows} rows)" for row in counts[rare].itertuples()])
-            image_rows = [_some(tables, tables.labels == label, label) for label in names]
+            image_rows = [_some(tables, _rows_with(tables, met, label), label) for label in names]
             yield Finding(
                 name, severity, len(names), f"{len(names)} classes have {what}: {told}", hint, TABLE, image_rows
             )
@@ -208,9 +258,15 @@ def _mixed(tables: Tables) -> Finding | None:
 
 def _elsewhere(tables: Tables) -> Iterator[Finding]:
     """Labels that the test set or the sample submission knows and the training rows do not, or the other way round."""
+    own = reading.columns_of(tables.names, list(map(str, tables.train.columns)), tables.folder / tables.names.train)
+    if not _is_one_label(tables):
+        for column in own:
+            if column in tables.test.columns:
+                yield _test_answers(tables, column)
+        return
     known = set(tables.labels.tolist())
-    if tables.names.target in tables.test.columns:
-        yield from _test_labels(tables, known)
+    if own[0] in tables.test.columns:
+        yield from _test_labels(tables, own[0], known)
     columns = [column for column in tables.sample.columns if column != tables.names.id]
     if len(columns) > 1 and set(columns) != known:
         yield _sample_columns(tables, set(columns), known)
@@ -218,8 +274,21 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
         yield from _sample_labels(tables, columns[0], known)
 
 
-def _test_labels(tables: Tables, known: set[str]) -> Iterator[Finding]:
-    names, answers = tables.names, tables.test[tables.names.target].to_numpy(dtype=str)
+def _is_one_label(tables: Tables) -> bool:
+    try:
+        return tables.read_target.target.truth.ndim == 1
+    except FoldcraftError:
+        return reading.settings_of(tables.names).columns is None
+
+
+def _test_answers(tables: Tables, column: str) -> Finding:
+    what = f"{tables.names.test} has a column {column!r} of answers"
+    rows = len(tables.test)
+    return Finding("test_answers", "info", rows, what, "it is not read; see that it is no leak", TABLE)
+
+
+def _test_labels(tables: Tables, column: str, known: set[str]) -> Iterator[Finding]:
+    names, answers = tables.names, tables.test[column].to_numpy(dtype=str)
     if unknown := sorted(set(answers.tolist()) - known - {""}):
         rows = zip(tables.test_ids, answers, strict=True)
         image_rows = [[ImageRef("test", row, label)] for row, label in rows if label in unknown]
@@ -227,8 +296,7 @@ def _test_labels(tables: Tables, known: set[str]) -> Iterator[Finding]:
         hint = "no model can answer them; see whether training rows are missing"
         yield Finding("test_only_label", "serious", len(unknown), what, hint, TABLE, image_rows)
     elif answers.size and all(answers):
-        what = f"{names.test} has a column {names.target!r} of answers"
-        yield Finding("test_answers", "info", len(answers), what, "it is not read; see that it is no leak", TABLE)
+        yield _test_answers(tables, column)
 
 
 def _sample_columns(tables: Tables, columns: set[str], known: set[str]) -> Finding:
@@ -251,5 +319,5 @@ def _sample_labels(tables: Tables, column: str, known: set[str]) -> Iterator[Fin
 def _some(tables: Tables, chosen: np.ndarray, note: str = "", group: bool = False, most: int = 8) -> list[ImageRef]:
     """The first of the chosen training rows."""
     rows = np.flatnonzero(chosen)[:most]
-    ids, labels = tables.train_ids, tables.labels
+    ids, labels = tables.train_ids, _as_sets(tables)
     return [ImageRef("train", str(ids[row]), str(labels[row]) if group else note) for row in rows]

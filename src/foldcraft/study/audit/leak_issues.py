@@ -113,7 +113,7 @@ def _finding(kind: _Kind, rows: pd.DataFrame, data: Competition) -> Finding | No
 
 def _strip(ids: str, by: str, data: Competition) -> list[ImageRef]:
     """The images that give it away most; ids that both sets have are shown as training images."""
-    labels = dict(zip(data.train_ids.tolist(), data.classes.decode(data.targets), strict=True))
+    labels = dict(zip(data.train_ids.tolist(), data.target.in_words(data.targets), strict=True))
     tests = set(data.test_ids.tolist())
     known = [name for name in ids.split(" ") if name in labels or name in tests]
     return [

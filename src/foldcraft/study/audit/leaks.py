@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from foldcraft.common.callbacks import Callback
+from foldcraft.data.targets.target import Target
 from foldcraft.metrics import scores as score_functions
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.study.audit.image_hash import Stack, reduced
@@ -28,6 +29,7 @@ EVERYTHING, FILES, FEATURES = "all metadata", "order and file", "frozen features
 LABEL, TEST = "label", "train or test"
 MOST = 5000  # rows that are looked at
 FOLDS = 5
+RARE = 2 * FOLDS  # rows of a set of labels that is not looked at by itself
 REPEATS = 6  # of what chance would give
 TREES = 20
 SHOWN = 12  # ids that give it away most
@@ -115,6 +117,17 @@ def of_metadata(
                 found.append(_row(question, name, kinds[name], one, _tree, chance))
                 advance(1)
     return pd.DataFrame(found, columns=COLUMNS)
+
+
+def question(target: Target) -> np.ndarray:
+    """What is to be told of a row (N,): its class, the bin of its values, or its set of labels, rare sets as one."""
+    if target.truth.ndim == 1:
+        return np.array(target.written)
+    stratum = target.stratum
+    if target.strata.ndim == 1:
+        return stratum
+    names, inverse, count = np.unique(stratum, return_inverse=True, return_counts=True)
+    return np.where(count[inverse] < RARE, len(names), stratum)
 
 
 def of_features(

@@ -124,7 +124,7 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, callback: Callback
     data = readable.competition()
     made, frozen = _folds(config, data)
     experiment = Experiment(config, data, made)
-    model, blueprint = initialization.fresh_net(config, len(data.classes))
+    model, blueprint = initialization.fresh_net(config, data.target.outputs)
     net = FrozenNet.of(model, blueprint, config)
     small, stores = experiment.open_images([scaled(SMALL, config.images), experiment.image_spec(blueprint)], callback)
     wanted = [
@@ -162,8 +162,7 @@ def _duplicates(found: Audit, seen: Seen, callback: Callback) -> None:
 
 def _leaks(found: Audit, seen: Seen, callback: Callback) -> None:
     data = seen.experiment.competition
-    labels = data.classes.decode(data.targets)
-    by_metadata = leaks.of_metadata(seen.facts, labels, data.groups, callback)
+    by_metadata = leaks.of_metadata(seen.facts, leaks.question(data.target), data.groups, callback)
     by_features = leaks.of_features(seen.train, seen.test, data.train_ids, data.test_ids, data.groups)
     table = pd.concat([by_metadata, by_features], ignore_index=True)
     found.csvs[leak_issues.TABLE] = table
@@ -203,7 +202,6 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
         log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
     else:
         return
-    suspicion = label_errors.judge(np.exp(log_probs.astype(np.float64)), data.targets)
-    listed = label_errors.table(suspicion, data.train_ids, data.targets, data.classes)
-    found.csvs[label_errors.TABLE] = listed
-    found.findings += label_errors.find(listed, suspicion, judge)
+    doubtful = label_errors.doubts(data.target, log_probs, data.train_ids)
+    found.csvs[label_errors.TABLE] = doubtful.table
+    found.findings += label_errors.find(doubtful, judge)

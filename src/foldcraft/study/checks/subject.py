@@ -15,7 +15,6 @@ from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
-from foldcraft.data.targets.target import Target
 from foldcraft.models import checkpoint, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
@@ -157,7 +156,7 @@ class Subject:
     def some_rows(self, count: int) -> np.ndarray:
         """Training rows of the fold, all classes alike as far as they go."""
         rows = self.experiment.folds.train_rows(FOLD)
-        order = _spread(_stratum(self.competition.target)[rows], share_alike=True)
+        order = _spread(self.competition.target.stratum[rows], share_alike=True)
         return np.sort(rows[order[:count]])
 
     @cached_property
@@ -248,7 +247,7 @@ def _settled(config: Config, folder: Path) -> Config:
 def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     """The experiment on `most` of its training rows, each class and fold in its share, and a few test rows."""
     data, split = experiment.competition, experiment.folds
-    order = _spread(_stratum(data.target) * split.count + split.fold, share_alike=False)
+    order = _spread(data.target.stratum * split.count + split.fold, share_alike=False)
     rows = np.sort(order[:most])
     fewer = replace(
         data,
@@ -265,12 +264,6 @@ def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     return Experiment(
         config, fewer, Folds(fewer.train_ids, fold, split.count, split.scheme, split.seed, fewer.fingerprint)
     )
-
-
-def _stratum(target: Target) -> np.ndarray:
-    """One number a row (N,): the class, the bin of values, or the set of labels."""
-    strata = target.strata
-    return strata if strata.ndim == 1 else np.unique(strata, axis=0, return_inverse=True)[1].ravel()
 
 
 def _spread(cells: np.ndarray, share_alike: bool) -> np.ndarray:
