@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import kinds_ground
 import numpy as np
 import pytest
 import torch
@@ -94,6 +95,47 @@ def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
 def test_the_mirror_image_is_left_out_where_it_does_not_help(found: Diagnosis, settings, gain, tmp_path: Path) -> None:
     advice = advise(replace(found, mirror=gain), settings)
     assert written(advice.pool[0], tmp_path).probe.mirror is False
+
+
+def test_an_error_of_values_is_no_perfect_score_and_small_is_small_beside_guessing(found: Diagnosis, settings) -> None:
+    values = replace(
+        found, metric="rmse", greater_is_better=False, unit=40.0, loss_name="squared error", pool_scores=[9.0, 8.0],
+        more_data=Gain(0.1, 0.1), pool=["cnn", "vit"],
+    )  # fmt: skip
+    advice = advise(values, settings)
+    assert advice.tried, "an RMSE above 0.995 leaves much to gain"
+    assert advice.amount == "enough", "0.3 of an error of 40 is less than a hundredth"
+    assert any("off the squared error" in reason for reason in advice.reasons)
+    assert advise(replace(values, unit=1.0), settings).amount == "cannot tell"
+
+
+SHAPES = {  # what the table of classes counts
+    "regression": {"level", "width"},
+    "multilabel": {"bar", "bright", "left"},
+    "multioutput": {"form=bar", "form=dot", "grade=0", "grade=1", "grade=2"},
+    "soft": {"votes_0", "votes_1", "votes_2"},
+    "heads": {f"{form}-{grade}" for form in ("bar", "dot") for grade in range(3)},
+    "cumulative": {"0", "1", "2"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_target_is_diagnosed_and_what_is_advised_trains(shape: str, command, alone, workplace: Path) -> None:
+    kinds_ground.write(Path("input/kinds"), rows=60)
+    path = kinds_ground.config(shape)
+    done = command("diagnose", "--config", path, "backbone.weights=none", "--configs", "advised")
+    assert (done.code, done.err) == (0, ""), done.err
+    found = json.loads(Path(f"runs/kinds_{shape}/diagnose/diagnosis.json").read_text())
+    assert set(found["images_per_class"]) == SHAPES[shape]
+    if shape == "multilabel":
+        mirrored = next(view for view in found["views"] if view["view"] == "hflip")
+        assert not mirrored["keeps_label"], "left becomes right"
+    fast = ("backbone.weights=none", "machine.device=cpu", "machine.workers=0", "train.epochs=1", "train.batch=8")
+    for advised in sorted(Path("advised").glob("*.yaml")):
+        words = [*fast, "finetune.head_init=random", "probe.augmented=0", "tracking.wandb=off"]
+        trained = command("train", "--config", advised, "--fold", "0", *words)
+        assert trained.code == 0, trained.err
 
 
 def test_the_log_loss_of_two_is_compared_by_groups() -> None:

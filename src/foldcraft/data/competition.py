@@ -106,6 +106,13 @@ class Competition:
         """
         return positions(self.train_ids, ids)
 
+    @cached_property
+    def score_unit(self) -> float:
+        """What differences of the score are measured in: 1, but for errors of values the error without images."""
+        if self.metric.wants != "values" or self.metric.greater_is_better:
+            return 1.0
+        return self.score(np.tile(self.target.baseline(), (len(self.train_ids), 1))) or 1.0
+
     @property
     def units(self) -> np.ndarray:
         """What may be drawn independently of each other (N,): the groups, or the rows where there are none."""

@@ -200,6 +200,10 @@ class Space(ABC):
         columns = [(slice(k, k + 1), np.flatnonzero(known[:, k])) for k in range(self.width)]
         return [Part(own, only(self, [own.start]), rows, truth[rows, own]) for own, rows in columns]
 
+    def there(self, truth: np.ndarray) -> np.ndarray:
+        """Which classes or labels each row has, or which values are known of it, a mask (N, W)."""
+        return self.matrix(truth) == 1
+
     def far(self, a: np.ndarray, b: np.ndarray) -> float:
         """How far predictions lie apart at the most: in probability, or in units of the values' scale."""
         return float(np.abs(self.scored(a) - self.scored(b)).max())
@@ -364,6 +368,11 @@ class ClassSpace(Space):
     def is_valid(self, predicted: np.ndarray) -> bool:
         sums = np.stack([logsumexp(predicted[..., columns], axis=-1) for columns in self.slices])
         return bool(np.all(np.abs(sums) < 1e-3))
+
+    def there(self, truth: np.ndarray) -> np.ndarray:
+        """Of shares the largest."""
+        matrix = self.matrix(truth)
+        return matrix == (1 if self.widths or truth.ndim == 1 else matrix.max(1, keepdims=True))
 
     def least_loss(self, truth: np.ndarray) -> float:
         """The entropy of shares."""
@@ -594,6 +603,9 @@ class ValueSpace(Space):
 
     def of_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs * outputs.new_tensor(self.scale) + outputs.new_tensor(self.centre)
+
+    def there(self, truth: np.ndarray) -> np.ndarray:
+        return ~np.isnan(truth)
 
     def far(self, a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs((a - b) / self.scale).max())

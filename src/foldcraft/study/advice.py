@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from foldcraft.common.config import Config
+from foldcraft.metrics.gain import Gain
 from foldcraft.study.diagnose import Diagnosis, NetScore
 from foldcraft.training.plan import FULL_STEPS, full_epochs
 
@@ -74,7 +75,8 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
     reasons.append(_about_pool(diagnosis, _mirrored(diagnosis, used)))
     pool = _probes(diagnosis, config, used)
     score = f"the blend of probes scores {diagnosis.pool_scores[-1]:.4f}"
-    if diagnosis.metric != "log_loss" and diagnosis.pool_scores[-1] >= NOTHING_TO_GAIN:
+    is_bounded = diagnosis.greater_is_better and diagnosis.metric != "log_loss"  # a loss can always be less
+    if is_bounded and diagnosis.pool_scores[-1] >= NOTHING_TO_GAIN:
         reasons.append(f"{score}: no fine-tuning is advised, these data could not show that it helps")
         return Advice(amount, likeness, reasons, keeps, breaks, pool, [])
     nets = _finetuned(diagnosis)
@@ -102,13 +104,17 @@ def _finetuned(diagnosis: Diagnosis) -> list[NetScore]:
 def _amount(diagnosis: Diagnosis) -> Amount:
     if diagnosis.more_data.is_real:
         return "little"
-    return "enough" if diagnosis.more_data.is_small else "cannot tell"
+    return "enough" if _is_small(diagnosis.more_data, diagnosis) else "cannot tell"
 
 
 def _likeness(diagnosis: Diagnosis) -> Likeness:
     if diagnosis.best.gap.is_real:
         return "dissimilar"
-    return "similar" if diagnosis.best.gap.is_small else "cannot tell"
+    return "similar" if _is_small(diagnosis.best.gap, diagnosis) else "cannot tell"
+
+
+def _is_small(gain: Gain, diagnosis: Diagnosis) -> bool:
+    return Gain(gain.value / diagnosis.unit, gain.error / diagnosis.unit).is_small
 
 
 def _signed(value: float, error: float) -> str:
@@ -151,7 +157,7 @@ def _mirrored(diagnosis: Diagnosis, used: list[str]) -> bool:
 def _about_pool(diagnosis: Diagnosis, mirror: bool) -> str:
     seen = " and ".join(f"{size} px" for size in diagnosis.sizes)
     gain = (
-        f" (takes {_signed(diagnosis.mirror.value, diagnosis.mirror.error)} off the log-loss)"
+        f" (takes {_signed(diagnosis.mirror.value, diagnosis.mirror.error)} off the {diagnosis.loss_name})"
         if mirror and diagnosis.mirror
         else ""
     )

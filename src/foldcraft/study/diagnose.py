@@ -94,11 +94,15 @@ class Diagnosis:
         pool: names of the backbones whose probes are worth blending, in the order in which they were taken.
         pool_scores: of the blend after each of them.
         sizes: sides at which the pool's nets should see an image, in pixels.
-        mirror: what averaging features with those of the mirror image takes off the log-loss of the best net; None
+        mirror: what averaging features with those of the mirror image takes off the loss of the best net; None
             where a mirrored image is another.
         curve: for each share of the groups, mean and standard deviation of the best backbone's score over draws; shares
             that are too few groups for folds are left out.
         more_data: what the second half of the groups adds to it.
+        greater_is_better: of the metric.
+        unit: that differences of the score are measured in (`Competition.score_unit`).
+        loss_name: what the proper loss is called.
+        part: what `images_per_class` counts: a class, label or column.
     """
 
     metric: str
@@ -114,6 +118,10 @@ class Diagnosis:
     curve: dict[float, tuple[float, float]]
     more_data: Gain
     views: list[ViewEffect]
+    greater_is_better: bool = True
+    unit: float = 1.0
+    loss_name: str = "log-loss"
+    part: str = "class"
 
     @property
     def best(self) -> NetScore:
@@ -153,6 +161,10 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
         curve=curve,
         more_data=more_data,
         views=views,
+        greater_is_better=data.metric.greater_is_better,
+        unit=data.score_unit,
+        loss_name=data.space.loss_name,
+        part="class" if data.space.form == "classes" else data.target.part,
     )
 
 
@@ -168,8 +180,7 @@ def gather(experiment: Experiment, callback: Callback) -> None:
 
 def _per_class(target: Target, units: np.ndarray) -> dict[str, int]:
     """How many units have a class or label, or a value that is known."""
-    matrix = target.space.matrix(target.truth)
-    there = ~np.isnan(matrix) if target.space.form == "values" else matrix > 0
+    there = target.space.there(target.truth)
     return {name: len(set(units[own].tolist())) for name, own in zip(target.space.names, there.T, strict=True)}
 
 
@@ -291,7 +302,7 @@ class _Table:
         return Gain(float(np.mean([gap.value for gap in gaps])), error)
 
     def views(self, k: int) -> tuple[list[ViewEffect], Gain | None]:
-        """What views do to the probe of one backbone, and what averaging in the mirror image gains in log-loss."""
+        """What views do to the probe of one backbone, and what averaging in the mirror image gains in loss."""
         kept = self._some_rows()
         plain = self.plain[k][kept]
         before = self.target.from_learned(self._seen_also(k, kept, [plain]).log_probs)
@@ -333,7 +344,9 @@ class _Table:
         on_plain = self.target.from_learned(solved.log_probs)
         judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1], self.target)
         plain, looked_at = self.better(on_plain, before, rows), self.better(judged, on_plain, rows)
-        keeps = plain.value >= -max(0.005, 2 * plain.error) and looked_at.value >= -max(0.02, 2 * looked_at.error)
+        unit = self.data.score_unit
+        keeps = plain.value >= -max(0.005 * unit, 2 * plain.error)
+        keeps = keeps and looked_at.value >= -max(0.02 * unit, 2 * looked_at.error)
         return ViewEffect(view, plain, self.score(judged, rows), keeps)
 
 
@@ -391,7 +404,7 @@ def neighbour_predictions(products: np.ndarray, target: Target, fold: np.ndarray
 
 
 def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[float]]:
-    """Backbones taken one by one, each time the one whose probe lowers the blend's log-loss most, while one does.
+    """Backbones taken one by one, each time the one whose probe lowers the blend's loss most, while one does.
 
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """

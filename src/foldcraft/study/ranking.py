@@ -235,7 +235,7 @@ def _beside(
 
 
 def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> np.ndarray:
-    """Out-of-fold probabilities (N, K) of all training rows, the mean over the views of its settings; else NaN.
+    """What the metric is given (N, W) of all training rows, the mean over the views of its settings; else NaN.
 
     Raises:
         FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
@@ -255,18 +255,25 @@ def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> n
 def _field(
     experiment: Experiment, said: Sequence[np.ndarray], rows: np.ndarray, draws: int, best: int | None = None
 ) -> significance.RankingTest:
-    metric, truth = experiment.competition.metric, experiment.competition.targets[rows]
-    scores = np.array([metric(truth, each) for each in said])
-    drawn = bootstrap_scores(metric, truth, said, experiment.competition.units[rows], draws)
+    data = experiment.competition
+    metric, truth, weights = data.metric, data.targets[rows], _weights(experiment, rows)
+    scores = np.array([metric(truth, each, weights) for each in said])
+    drawn = bootstrap_scores(metric, truth, said, data.units[rows], draws, row_weights=weights)
     return significance.against_the_best(metric, scores, drawn, best)
 
 
 def _interval(experiment: Experiment, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
     """The same interval of a score as `infer` prints."""
-    metric, truth = experiment.competition.metric, experiment.competition.targets[rows]
-    repeats = min(draws, intervals.REPEATS)
-    low, high = intervals.bootstrap_interval(metric, truth, said, experiment.competition.units[rows], repeats)
+    data, repeats = experiment.competition, min(draws, intervals.REPEATS)
+    judged = (data.metric, data.targets[rows], said, data.units[rows], repeats)
+    low, high = intervals.bootstrap_interval(*judged, row_weights=_weights(experiment, rows))
     return {"low": low, "high": high}
+
+
+def _weights(experiment: Experiment, rows: np.ndarray) -> np.ndarray | None:
+    """How much some rows count in the score."""
+    weights = experiment.competition.score_weights
+    return None if weights is None else weights[rows]
 
 
 def _numbers(judged: significance.RankingTest, k: int) -> dict[str, float]:

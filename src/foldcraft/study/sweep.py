@@ -274,7 +274,7 @@ class Sweep:
 
     def _one_row(self) -> float:
         """What one row makes of a fold's score, or about that: differences are known no finer."""
-        return 1 / int(np.bincount(self.experiment.folds.fold).min())
+        return self.experiment.competition.score_unit / int(np.bincount(self.experiment.folds.fold).min())
 
 
 def _stored(parameter: Parameter) -> Parameter:

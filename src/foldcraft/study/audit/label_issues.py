@@ -10,7 +10,6 @@ import pandas as pd
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.data.competition import Tables
 from foldcraft.data.targets import reading
-from foldcraft.data.targets.target import Target
 from foldcraft.study.audit.finding import Finding, ImageRef
 
 TABLE = "labels.csv"
@@ -61,17 +60,8 @@ def labels_of(tables: Tables) -> pd.DataFrame:
         target = None  # told by whoever needs it
     if target is None or target.truth.ndim == 1:
         return pd.DataFrame({"row": np.arange(len(tables.train)), "label": tables.labels})
-    matrix = target.space.matrix(target.truth)
-    if target.space.form == "values":
-        there = ~np.isnan(matrix)
-    else:  # of votes the class with the most
-        there = matrix == np.nanmax(matrix, axis=1, keepdims=True) if _is_votes(target) else matrix == 1
-    rows, columns = np.nonzero(there)
+    rows, columns = np.nonzero(target.space.there(target.truth))
     return pd.DataFrame({"row": rows, "label": np.array(target.space.names, dtype=str)[columns]})
-
-
-def _is_votes(target: Target) -> bool:
-    return len(target.space.parts(target.truth)) == 1 and target.space.form == "classes" and target.truth.ndim > 1
 
 
 def _as_sets(tables: Tables) -> np.ndarray:
@@ -87,7 +77,7 @@ def _has_labels(tables: Tables) -> bool:
     """Are rows labelled with names, and not with numbers that hardly two of them share?"""
     try:
         target = tables.read_target.target
-        return target.truth.ndim == 1 or not (target.space.form == "values" or _is_votes(target))
+        return target.is_right_or_wrong
     except FoldcraftError:
         return True
 
