@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import kinds_ground
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics import significance
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.intervals import bootstrap_interval
-from foldcraft.predictions import store
+from foldcraft.predictions import oof, store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.study import compare, ranking
 from foldcraft.study.ranking import Ranking
@@ -313,3 +314,25 @@ def test_who_is_far_behind_is_called_worse_and_who_is_near_is_not() -> None:
     assert not any(each.is_worse[each.best] for each in found)
     assert np.mean([each.is_worse[2] for each in found]) < 0.2
     assert field(0, (0.8,)).is_worse.tolist() == [False]
+
+
+@pytest.mark.integration
+def test_errors_of_values_are_ranked_with_the_weights_of_their_rows(command, workplace: Path) -> None:
+    rows = kinds_ground.write(Path("input/kinds"))[:36]
+    rows.assign(weight=np.where(np.arange(36) % 3, "1", "5")).to_csv("input/kinds/train.csv", index=False)
+    path = kinds_ground.config("regression", competition={"weight": "weight", "metric_weight": True})
+    for stages in ("last", "all"):
+        words = ("finetune.mode=linear_probe", f"probe.stages={stages}", f"experiment={stages}")
+        assert command("train", "--config", path, "--fold", "all", *words).code == 0
+    experiment = Experiment.open(config_file.load(path))
+    table = ranking.rank(experiment).table.set_index("experiment")
+    data = experiment.competition
+    for name in ("last", "all"):
+        files = sorted(Path(f"runs/kinds_regression/{name}").glob("fold*/oof.parquet"))
+        found = oof.load(files, None, data).at(np.arange(36))
+        assert table.loc[name, "score"] == pytest.approx(data.score(found.mean))
+        assert table.loc[name, "score"] != pytest.approx(data.metric(data.targets, found.mean)), "unweighted"
+        assert table.loc[name, "low"] < table.loc[name, "score"] < table.loc[name, "high"]
+    assert table["score"].idxmin() == table["rank"].astype(int).idxmin(), "the least error is the best"
+    about_mean = np.sqrt(np.average((data.targets - data.targets.mean(0)) ** 2, axis=0, weights=data.score_weights))
+    assert data.score_unit == pytest.approx(about_mean.mean()), "what is off without images"
