@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from foldcraft.common import config_file
 from foldcraft.ensemble.blend import Combined, combine, complete
 from foldcraft.predictions.finished import open_finished
-from foldcraft.views import wandb_panels
+from foldcraft.views import wandb_panels, wandb_process
 from foldcraft.views.blend import show
 from foldcraft.views.terminal import Terminal
 
@@ -136,6 +136,8 @@ def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, comm
     assert said == []
     if kind in PANELS:
         card = open_finished([config_file.load(one)])[0].oof()
+        summary = wandb_process.summary_of(card, [{"score": 0.5, "metric": "m", "seconds": 1}] * 2)
+        assert summary["oof_low"] < summary["oof"] == card.score < summary["oof_high"]
         made = wandb_panels.panels(wandb, card, 3, (0, 65535))
         assert set(made) == PANELS[kind] | {"mistakes"}
         assert [row[0] for row in made["parts"].data] == list(card.competition.target.heads)

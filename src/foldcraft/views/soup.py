@@ -21,7 +21,7 @@ def warn_of_gaps(candidates: SoupCandidates, terminal: Terminal) -> None:
 
 def show(candidates: SoupCandidates, comparison: SoupComparison, terminal: Terminal) -> None:
     """The table, and what it means where the weights do not mix."""
-    metric = candidates.experiment.competition.metric.name
+    metric = candidates.experiment.competition.metric.title
     columns = ("", "nets", "log-loss", metric, "95 % interval", f"better in {metric}", "in log-loss")
     rows = [
         (
