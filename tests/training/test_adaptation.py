@@ -306,7 +306,7 @@ def test_a_learning_rate_that_runs_away_is_passed_over(
     fine(command("train", "--config", split, "--fold", "0", "optim.lr=auto", "train.epochs=1"))
     assert set(manifest()["lr_probe"]) == {"lr", "0.00017", "0.0005"}
 
-    monkeypatch.setattr(Trainer, "_backward", lambda trainer, images, targets: torch.tensor(float("nan")))
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor(float("nan")))
     words = ("optim.lr=auto", "train.epochs=1", "experiment=lost")
     mistake(command("train", "--config", split, "--fold", "0", *words), "optim.lr", "give a number instead of auto")
 
