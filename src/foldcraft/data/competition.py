@@ -187,10 +187,12 @@ class Tables:
 
     def _request(self) -> SubmissionRequest:
         """What the host wants, beside what the sample says."""
-        names, columns = self.names, set(self.test.columns)
+        names, is_test = self.names, self.names.sample == self.names.test
         settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
         ordered = names.order is not None or getattr(names.target, "order", None) is not None
-        alone = len(self.sample.columns) == 2 and names.sample != names.test  # then it is the answer, whatever test has
+        # Of a sample that is the test table, what the training table has too is no answer.
+        columns = set(self.train.columns if is_test else self.test.columns)
+        alone = len(self.sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
         given = () if alone else tuple(name for name in self.sample.columns if name in columns)
         k = names.metric.get("k") if isinstance(names.metric, dict) else None
         return SubmissionRequest(settings, self.sample_rows, given, ordered, k)

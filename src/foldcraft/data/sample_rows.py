@@ -13,7 +13,7 @@ from foldcraft.common.config import SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 
 Names = Callable[[], Sequence[str]]
-SHOWN = 40  # characters of an id in a message
+SHOWN = 30  # characters of an id in a message
 SETTING = "competition.submission"
 
 
@@ -42,7 +42,7 @@ class SubmissionRequest:
 
     Attributes:
         rows: None: each row of the sample is a test row.
-        given: columns of the sample that the test table has too.
+        given: columns of the sample that are of the test table, and no answers but for their names.
         ordered: is there a `competition.order`, the last of which is the positive class?
         k: of the metric, where it has one.
     """
@@ -130,9 +130,9 @@ def _mismatch(template: str, cells: set[str], made: set[str], path: Path) -> Fol
     missing, extra = sorted(made - cells), sorted(cells - made)
     problems = [f"{len(missing)} are not in it ({_some(missing)})"] if missing else []
     problems += [f"{len(extra)} of its ids are none ({_some(extra)})"] if extra else []
-    what = f"of rows {shorten(template, SHOWN)}, one for each test id and name, {' and '.join(problems)}"
+    what = f"of rows {shorten(template, SHOWN)} {' and '.join(problems)}"
     return FoldcraftError(what, path, f"mend the files, or {SETTING}.row")
 
 
 def _some(ids: Sequence[str]) -> str:
-    return listing([shorten(name, SHOWN) for name in ids], 3)
+    return listing([shorten(name, SHOWN) for name in ids], 2)

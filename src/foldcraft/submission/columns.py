@@ -25,7 +25,8 @@ def matched(names: Sequence[str], columns: Sequence[str]) -> Mapping[str, str] |
     if found is None and len(names) == len(columns):
         name_of = dict(zip(plain_names, names, strict=True))
         turned = _with_affix(plain_columns, name_of)
-        return turned and {name: column_of[column] for column, name in turned.items()}
+        back = {name: column_of[column] for column, name in (turned or {}).items()}
+        return {name: back[name] for name in names} if back else None
     return found and {name: found[_plain(name)] for name in names}
 
 
