@@ -404,3 +404,27 @@ def test_long_samples_of_hosts_are_understood(
     (tmp_path / "sample_submission.csv").write_bytes((formats / name / "sample_submission.csv").read_bytes())
     data = opened(tmp_path, id="image_id", target={"columns": columns, **target}, metric=metric)
     assert said in form_inference.tried(data).describe()
+
+
+def test_a_long_submission_comes_out_of_the_commands(shapes: Path, command: Callable[..., Outcome]) -> None:
+    folder = Path("input/shapes")
+    train = pd.read_csv(folder / "train.csv")
+    train.assign(wide=train["label"] != "dot", high=train["label"].map({"bar": 0, "dot": 1, "cross": 2})).to_csv(
+        folder / "train.csv", index=False
+    )
+    ids = pd.read_csv(folder / "test.csv")["id"].tolist()
+    rows = [f"{row}_{name}" for name in ("high", "wide") for row in ids]
+    pd.DataFrame({"row_id": rows, "target": 0}).to_csv(folder / "sample_submission.csv", index=False)
+    target = "competition.target={columns: [wide, high], kind: multioutput}"
+    words = ["--config", shapes, target, "competition.metric=macro_recall", "train.epochs=1"]
+    said = "column 'target' holds labels; a row for each {@id}_{@target}; column 'row_id' the ids"
+    trained = command("train", *words, "--fold", "all")
+    assert trained.code == 0, trained.err
+    assert f"submission: {said}" in trained.out
+    done = command("infer", *words)
+    assert done.code == 0, done.err
+    assert said in done.out
+    written = pd.read_csv("submissions/shapes_tiny.csv", dtype=str)
+    assert written["row_id"].tolist() == rows
+    assert set(written["target"][: len(ids)]) <= {"0", "1", "2"}
+    assert set(written["target"][len(ids) :]) <= {"True", "False"}
