@@ -141,8 +141,8 @@ CASES = {
         {"label": ["scab", "rust", "rust scab"]},
         {"label": "rust"},
         {"target": LISTS, "metric": "sample_f1"},
-        [row[::-1] for row in PAIR],
-        {"label": ["scab", "rust", "rust scab", "scab"]},
+        [*(row[::-1] for row in PAIR[:3]), [-1.0, -1.0]],
+        {"label": ["scab", "rust", "rust scab", "rust"]},
         "column 'label' holds lists of labels, separated by ' ', never empty",
     ),
     "lists that may be empty": Case(

@@ -52,10 +52,11 @@ class MultiLabel(Target):
         return {name: Classes(("0", "1")) for name in self.space.names}
 
     def there(self, predicted: np.ndarray, at_least_one: bool = False) -> np.ndarray:
-        """Which labels a row has (M, L); `at_least_one`: the likeliest where there is none."""
+        """Which labels a row has (M, L); `at_least_one`: the likeliest where there is none, of equals the first."""
         said = predicted > 0
         if at_least_one:
-            said |= (predicted == predicted.max(1, keepdims=True)) & ~said.any(1, keepdims=True)
+            without = np.flatnonzero(~said.any(1))
+            said[without, predicted[without].argmax(1)] = True
         return said
 
 
