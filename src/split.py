@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if shared := sum(count > 1 for count in Counter(data.train_paths).values()):
         terminal.say(f"{shared} image files have several rows each; the rows of a file stay together, as a group does")
     show_split(split, data, terminal)
-    terminal.say(f"submission: {form.describe()}")
+    if not form.goes_without_saying:
+        terminal.say(f"submission: {form.describe()}")
     return 0
 
 

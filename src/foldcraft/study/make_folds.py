@@ -81,7 +81,8 @@ def ensure(config: Config, say: Say) -> None:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
         what = f"{made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
-        say(f"submission: {form.describe()}")
+        if not form.goes_without_saying:
+            say(f"submission: {form.describe()}")
 
 
 def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[Folds, bool]:
