@@ -311,6 +311,10 @@ class ClassSpace(Space):
         sums = np.stack([logsumexp(predicted[..., columns], axis=-1) for columns in self.slices])
         return bool(np.all(np.abs(sums) < 1e-3))
 
+    def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
+        """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""
+        return np.argsort(-predicted, axis=1, kind="stable")[:, :k]
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):

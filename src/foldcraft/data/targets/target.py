@@ -111,6 +111,11 @@ class Target:
         """The same with another truth."""
         return replace(self, truth=truth)
 
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        """The words that an answer may be, by column; of numbers none."""
+        return {}
+
 
 def text_of(values: Sequence[float]) -> list[str]:
     """Numbers as a submission has them."""
