@@ -121,6 +121,7 @@ def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, comm
     done = [command("train", "--config", each, "--fold", "all") for each in (one, two)]
     shown = show_blend([one, two])
     for name, words in (
+        ("infer", ["--config", one, two]),
         ("compare", [one, two]),
         ("compare", ["--config", one]),
         ("report", ["--config", one, two]),
@@ -130,7 +131,7 @@ def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, comm
     text = re.sub(r"\s+", " ", Path("runs/kinds/report.html").read_text())
     assert [words for words in SHOWN[kind] if words not in text] == []
     assert "There is no Grad-CAM" not in text
-    assert [words for words in COMPARED[kind] if words not in done[2].out] == []
+    assert [words for words in COMPARED[kind] if words not in done[3].out] == []
     assert f"{shown.selection.chosen.score.value:.4f}" in text
     said = [word for word in ("likeliest class", "correlation of being wrong") if kind == "regression" and word in text]
     assert said == []

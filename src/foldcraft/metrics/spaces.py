@@ -368,6 +368,10 @@ class ClassSpace(Space):
         shown[rows, np.array([own.start for own in self.slices])[head] + said[rows, head]] = 1
         return shown
 
+    def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
+        """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""
+        return np.argsort(-predicted, axis=1, kind="stable")[:, :k]
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):

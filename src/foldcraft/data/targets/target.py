@@ -139,6 +139,11 @@ class Target:
         """How much each output of a net counts (N, outputs), from what the columns of its predictions do (N, W)."""
         return columns
 
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        """The words that an answer may be, by column; of numbers none."""
+        return {}
+
 
 def text_of(values: Sequence[float]) -> list[str]:
     """Numbers as a submission has them."""
