@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
 from foldcraft.metrics import calibration
@@ -229,7 +228,7 @@ class ClassSpace(Space):
         def loss(log_temperature: float) -> float:
             return sum(_smoothed_loss(own / np.exp(log_temperature), true, smoothing) for own, true in parts)
 
-        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+        return calibration.best_temperature(loss)
 
     def baseline(self, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         counts = _weighted(self.matrix(truth), weights).sum(0)
@@ -342,7 +341,7 @@ class LabelSpace(Space):
             scaled = odds / np.exp(log_temperature)
             return float(np.nanmean(np.logaddexp(0, scaled) - wanted * scaled))
 
-        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+        return calibration.best_temperature(loss)
 
     def baseline(self, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         known = ~np.isnan(truth)
