@@ -99,7 +99,8 @@ class CompetitionConfig(Section):
     )
     metric: str | dict[str, Any] = Field(
         "macro_f1",
-        description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}",
+        description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}; "
+        "or the host's own: {code: metric.py:score, greater_is_better: true}",
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")

@@ -191,6 +191,11 @@ class ClassSpace(Space):
         ends = np.cumsum([0, *(self.widths or (self.width,))]).tolist()
         return [slice(*pair) for pair in pairwise(ends)]
 
+    def names_of(self, columns: slice) -> list[str]:
+        """The classes of one label, without the label's name before them."""
+        names = list(self.names[columns])
+        return [name.partition("=")[2] for name in names] if self.widths else names
+
     def _labels(self, predicted: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Of each label: log-probabilities (n, K) and truth (n,) or (n, K) of the rows of which it is known, a mask."""
         if not self.widths:
