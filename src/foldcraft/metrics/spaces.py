@@ -170,6 +170,10 @@ class Space(ABC):
         """Are these numbers, and probabilities that sum to one where they should?"""
         return bool(np.isfinite(self.scored(predicted)).all())
 
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The truth with that of column `order[k]` (W,) in the place of k."""
+        return truth[:, order]
+
 
 @dataclass(frozen=True)
 class ClassSpace(Space):
@@ -315,6 +319,14 @@ class ClassSpace(Space):
     def is_valid(self, predicted: np.ndarray) -> bool:
         sums = np.stack([logsumexp(predicted[..., columns], axis=-1) for columns in self.slices])
         return bool(np.all(np.abs(sums) < 1e-3))
+
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        if truth.ndim == 1:
+            return np.argsort(order)[truth]
+        if not self.widths:
+            return truth[:, order]
+        parts = [self.matrix(truth)[:, order[own]] for own in self.slices]  # NaN where not known
+        return np.stack([np.where(np.isnan(p[:, 0]), -1, np.nan_to_num(p).argmax(1)) for p in parts], axis=1)
 
 
 @dataclass(frozen=True)

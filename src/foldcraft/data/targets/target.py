@@ -105,6 +105,10 @@ class Target:
         """The same with another truth."""
         return replace(self, truth=truth)
 
+    def reordered(self, order: np.ndarray) -> Target:
+        """The same with the truth of column `order[k]` (W,) in the place of k."""
+        return self.with_truth(self.space.reordered(self.truth, order))
+
 
 def text_of(values: Sequence[float]) -> list[str]:
     """Numbers as a submission has them."""
