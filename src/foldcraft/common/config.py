@@ -104,6 +104,11 @@ class CompetitionConfig(Section):
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
+    constraints: list[str] = Field(
+        [],
+        description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '
+        '"A implies B"; used where that gains',
+    )
 
 
 class FoldsConfig(Section):
