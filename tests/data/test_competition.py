@@ -402,7 +402,7 @@ def test_qwk_counts_the_distance_between_grades(folder: Path):
 @pytest.mark.parametrize(
     ("order", "message"),
     [
-        (None, "competition.order: qwk needs the order of the labels, and they are no numbers: x, y; name all"),
+        (None, "competition.order: grades need an order, and the labels are no numbers: x, y; name all"),
         (["x"], "competition.order: lacks y; name each label of train.csv once"),
         (["x", "y", "z"], "competition.order: has z, which no row has"),
     ],

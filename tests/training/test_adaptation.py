@@ -22,6 +22,8 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
@@ -297,14 +299,14 @@ def test_a_learning_rate_that_runs_away_is_passed_over(
 ) -> None:
     backward = Trainer._backward
 
-    def runaway(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def runaway(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor, *_: object) -> torch.Tensor:
         return backward(trainer, images, targets) * (float("nan") if trainer.config.optim.lr > 1e-3 else 1)
 
     monkeypatch.setattr(Trainer, "_backward", runaway)
     fine(command("train", "--config", split, "--fold", "0", "optim.lr=auto", "train.epochs=1"))
     assert set(manifest()["lr_probe"]) == {"lr", "0.00017", "0.0005"}
 
-    monkeypatch.setattr(Trainer, "_backward", lambda trainer, images, targets: torch.tensor(float("nan")))
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor(float("nan")))
     words = ("optim.lr=auto", "train.epochs=1", "experiment=lost")
     mistake(command("train", "--config", split, "--fold", "0", *words), "optim.lr", "give a number instead of auto")
 
@@ -351,6 +353,10 @@ class Seen(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.linear(images.flatten(1))
+
+
+def labels(truth: np.ndarray) -> SingleLabel:
+    return SingleLabel.of("label", Classes(("a", "b", "c")), truth)
 
 
 LOG_PROBS = partial(predictions, of_outputs=class_space(3).of_outputs)
@@ -402,13 +408,13 @@ def test_each_half_of_the_rows_is_predicted_at_the_point_that_the_other_half_cho
     at_start, at_end = predicted(member, start), predicted(member, end)
     truth = np.where(half == 0, at_start.mean(0).argmax(1), at_end.mean(0).argmax(1))
 
-    point = choose_point(start, end, member.model, member, np.arange(20), truth, units)
+    point = choose_point(start, end, member.model, member, np.arange(20), labels(truth), units)
 
     np.testing.assert_allclose(point.oof[:, half == 0], at_end[:, half == 0], atol=1e-5)
     np.testing.assert_allclose(point.oof[:, half == 1], at_start[:, half == 1], atol=1e-5)
     other = truth.copy()
     other[5] = (other[5] + 1) % 3
-    changed = choose_point(start, end, member.model, member, np.arange(20), other, units)
+    changed = choose_point(start, end, member.model, member, np.arange(20), labels(other), units)
     np.testing.assert_array_equal(changed.oof[:, 5], point.oof[:, 5])
 
 
@@ -417,11 +423,11 @@ def test_the_best_point_is_found_for_all_rows(ends) -> None:
     units = np.arange(20).astype(str)
     for state, share in ((start, 0.0), (end, 1.0)):
         truth = predicted(member, state).mean(0).argmax(1)
-        point = choose_point(start, end, member.model, member, np.arange(20), truth, units)
+        point = choose_point(start, end, member.model, member, np.arange(20), labels(truth), units)
         assert list(point.losses) == list(POINTS)
         assert point.share == min(point.losses, key=point.losses.__getitem__) == share
         assert torch.equal(point.weights["linear.weight"], state["linear.weight"])
-    together = choose_point(start, end, member.model, member, np.arange(20), truth, np.array(["one"] * 20))
+    together = choose_point(start, end, member.model, member, np.arange(20), labels(truth), np.array(["one"] * 20))
     np.testing.assert_allclose(together.oof, predicted(member, end), atol=1e-5)  # there is no other half to ask
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import wandb
 from PIL import Image
+from tables import class_space
 from wandb.proto import wandb_internal_pb2
 
 from foldcraft.common import config_file
@@ -276,7 +277,7 @@ def test_many_classes_stay_a_small_matrix() -> None:
     truth = np.repeat(np.arange(60), 3)
     probabilities = np.eye(60)[truth]
     probabilities[truth == 41] = np.eye(60)[7]
-    competition = Namespace(classes=Namespace(names=labels), targets=truth)
+    competition = Namespace(classes=Namespace(names=labels), targets=truth, space=class_space(60))
     card = predicted(competition, probabilities)
 
     true, said, names = wandb_panels.few_classes(card, 5)
@@ -292,7 +293,7 @@ def test_many_classes_stay_a_small_matrix() -> None:
 def test_curves_of_classes_that_a_fold_lacks_are_not_shifted() -> None:
     labels, truth = ["a", "b", "c"], np.array([0, 0, 2, 2])
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.4, 0.6], [0.0, 0.3, 0.7]])
-    card = predicted(Namespace(classes=Namespace(names=labels), targets=truth), probabilities)
+    card = predicted(Namespace(classes=Namespace(names=labels), targets=truth, space=class_space(3)), probabilities)
 
     made = wandb_panels.panels(wandb, card, 0, (0, 65535))["precision_recall"]
 

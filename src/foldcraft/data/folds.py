@@ -106,7 +106,7 @@ def unlike(made: Folds, config: Config, competition: Competition) -> Iterator[st
     for key in ("count", "seed"):
         if key in said and getattr(wanted, key) != getattr(made, key):
             yield f"folds.{key}={getattr(wanted, key)} (it has {getattr(made, key)})"
-    too_rare = np.bincount(competition.targets).max() < made.count  # then nothing can be stratified
+    too_rare = competition.target.most_frequent < made.count  # then nothing can be stratified
     if "scheme" in said and made.scheme not in (MADE_BY["plain"] if too_rare else MADE_BY[wanted.scheme]):
         yield f"folds.scheme={wanted.scheme} (it has {made.scheme})"
     if wanted.merge_duplicates is False and made.duplicates:

@@ -19,12 +19,10 @@ class Mix:
         self.seed, self.outputs = seed, outputs
         self.mixup = Mixup(config.mixup, config.cutmix, prob=config.mix_prob, num_classes=outputs)
 
-    def __call__(
-        self, images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, step: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Mix (B, C, H, W) in place, with targets and weights of rows (B,), where there are any.
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix (B, C, H, W) in place; class indices (B,) or targets (B, W) become targets (B, W).
 
-        Class indices (B,) or targets (B, W) become targets (B, W); what is not known of one is not known of the mix.
+        What is not known of one image (NaN) is not known of the mix.
         """
         state = np.random.get_state()  # timm draws from numpy's global stream; it is left as it was found
         np.random.seed(seed_from(self.seed, "mix", step) % 2**32)
@@ -34,8 +32,15 @@ class Mix:
         finally:
             np.random.set_state(state)
         shares = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
-        mixed = None if weights is None else weights * share + weights.flip(0) * (1.0 - share)
-        return images, shares * share + shares.flip(0) * (1.0 - share), mixed
+        return images, shares * share + shares.flip(0) * (1.0 - share)
+
+    def with_weights(
+        self, images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same, and weights of images (B,) mixed in the same shares."""
+        matrix = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
+        images, both = self(images, torch.cat([matrix, weights[:, None]], dim=1), step)
+        return images, both[:, :-1], both[:, -1]
 
 
 def mix_of(config: AugmentConfig, outputs: int, seed: int) -> Mix | None:

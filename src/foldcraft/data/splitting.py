@@ -15,6 +15,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import label_sets
 from foldcraft.data.competition import Competition, joined_groups
 from foldcraft.data.folds import Folds
+from foldcraft.data.targets.target import Target
 
 # By scheme, and whether there are groups.
 SPLITTERS = {
@@ -40,7 +41,7 @@ def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | No
         raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
     _check_counts(competition, config.count, groups)
     strata = competition.target.strata
-    scheme = _scheme(strata, config, groups is not None)
+    scheme = _scheme(competition.target, config, groups is not None)
     if strata.ndim > 1 and scheme != "plain":
         units = competition.train_ids if groups is None else groups
         fold = label_sets.iterative_folds(strata, units, config.count, config.seed)
@@ -64,10 +65,9 @@ def _split(strata: np.ndarray, groups: np.ndarray | None, scheme: str, config: F
     return fold
 
 
-def _scheme(strata: np.ndarray, config: FoldsConfig, grouped: bool) -> str:
+def _scheme(target: Target, config: FoldsConfig, grouped: bool) -> str:
     """What the scheme means for these rows; where every class has fewer rows than folds nothing can be stratified."""
-    most = strata.sum(0).max() if strata.ndim > 1 else np.bincount(strata).max()
-    if config.scheme == "plain" or most < config.count:
+    if config.scheme == "plain" or target.most_frequent < config.count:
         return "plain"
     return "stratified_group" if grouped else "stratified"
 

@@ -94,7 +94,7 @@ class RankPool(Combination):
             for k, column in enumerate(known.T):
                 below = np.searchsorted(column, member[:, k], "left") + np.searchsorted(column, member[:, k], "right")
                 ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never zero and never one
-        return self.space.of_shares(ranks)
+        return self.space.of_shares(ranks / len(members))
 
 
 @dataclass(frozen=True)

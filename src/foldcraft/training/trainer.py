@@ -256,7 +256,10 @@ class Trainer:
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         weights = None if self.weights is None else self._weights_of(batch.rows)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
-            images, targets, weights = self.mix(images, targets, weights, step)
+            if weights is None:
+                images, targets = self.mix(images, targets, step)
+            else:
+                images, targets, weights = self.mix.with_weights(images, targets, weights, step)
         loss = self._backward(Inputs(images), targets, weights)
         if self.config.optim.clip:
             self.fabric.clip_gradients(
@@ -275,7 +278,7 @@ class Trainer:
         known = rows < len(self.weights)
         return torch.where(known, self.weights[rows.clamp_max(len(self.weights) - 1)], torch.ones_like(rows).float())
 
-    def _backward(self, inputs: Inputs, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    def _backward(self, inputs: Inputs, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Gradients of the mean loss, in as many parts as the config asks for."""
         parts = min(self.config.train.accumulate, len(inputs))
         total = torch.zeros((), device=self.hardware.device)

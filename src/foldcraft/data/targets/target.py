@@ -70,6 +70,12 @@ class Target:
         return self.truth
 
     @property
+    def most_frequent(self) -> int:
+        """Rows of the largest stratum; with fewer than folds nothing can be stratified."""
+        strata = self.strata
+        return int(strata.sum(0).max() if strata.ndim > 1 else np.bincount(strata).max())
+
+    @property
     def of_totals(self) -> list[str]:
         """What `totals` are of."""
         return list(self.space.names)
