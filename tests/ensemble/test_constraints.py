@@ -9,11 +9,14 @@ import pytest
 from conftest import Outcome
 from tables import class_space
 
+from foldcraft.common import config_file
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.ensemble import constraints
+from foldcraft.ensemble import blend, constraints
 from foldcraft.ensemble.nested import BlendMember, BlendSelection, Labels, judge
 from foldcraft.metrics.scores import get
 from foldcraft.metrics.spaces import LabelSpace, Space, ValueSpace
+from foldcraft.predictions.finished import open_finished
 
 RNG = np.random.default_rng(0)
 VALUES = ValueSpace(("a", "b", "total"), np.zeros(3), np.array([1.0, 2.0, 2.0]))
@@ -119,7 +122,7 @@ def test_labels_that_exclude_each_other_are_used_where_that_helps() -> None:
     assert not wrong.chosen.name.endswith("constraints")
 
 
-def test_infer_says_what_constraints_do(shapes: Path, command: Callable[..., Outcome]) -> None:
+def test_a_blend_reads_the_constraints_of_the_config(shapes: Path, command: Callable[..., Outcome]) -> None:
     folder = Path("input/shapes")
     for name in ("train.csv", "sample_submission.csv"):
         table = pd.read_csv(folder / name)
@@ -132,8 +135,9 @@ def test_infer_says_what_constraints_do(shapes: Path, command: Callable[..., Out
     shapes.write_text(text.replace("epochs: 2", "epochs: 1"))
     done = command("train", "--config", shapes, "--fold", "all")
     assert done.code == 0, done.err
-    done = command("infer", "--config", shapes)
-    assert "constraints move 48 of 48 rows" in done.out
+    members = open_finished([config_file.load(shapes)])
+    blend.complete(members, Callback())
+    assert "constraints move 48 of 48 rows" in blend.combine(members).selection.words[-1]
     refused = command("infer", "--config", shapes, "competition.constraints=[total = bars + dot]")
     assert refused.code == 2
     assert "did you mean 'dots'?" in refused.err
