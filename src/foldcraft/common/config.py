@@ -40,6 +40,17 @@ def _as_text(labels: Any) -> Any:
     return [str(label) for label in labels]
 
 
+def _word_as_text(label: Any) -> Any:
+    """As `_as_text`, of one label."""
+    return label if label is None else _as_text([label])[0]
+
+
+def _names_a_row(template: str) -> str:
+    if "{@id}" not in template or "{@target}" not in template:
+        raise ValueError("must hold {@id} and {@target}, as in {@id}__{@target}")
+    return template
+
+
 class TargetConfig(Section):
     """What is predicted, where it is more than one column with a label."""
 
@@ -73,6 +84,27 @@ class TargetConfig(Section):
     weight_by_votes: bool = Field(False, description="soft: a row counts as much as it has votes")
 
 
+class SubmissionConfig(Section):
+    """What the sample submission does not tell of the file that the host wants."""
+
+    form: Literal["auto", "labels", "probabilities", "values", "long", "top_k", "lists"] = Field(
+        "auto", description="what the answers are, see docs/submissions.md; auto: what sample, target and metric say"
+    )
+    positive: Annotated[str | None, BeforeValidator(_word_as_text)] = Field(
+        None, description="class of two whose probability the one answer column holds"
+    )
+    row: Annotated[str, AfterValidator(_names_a_row)] | None = Field(
+        None, description='long: how the sample\'s ids are made: "{@id}__{@target}"'
+    )
+    k: int | None = Field(None, ge=1, le=1000, description="top_k: labels a row; left out: the k of the metric")
+    unknown: Annotated[str | None, BeforeValidator(_word_as_text)] = Field(
+        None, description="top_k: label that no training row has; the second guess where none is likelier than not"
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=20)] | None = Field(
+        None, description="top_k, lists: what stands between labels; left out: that of the target, else a space"
+    )
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -101,6 +133,11 @@ class CompetitionConfig(Section):
         "macro_f1",
         description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}; "
         "or the host's own: {code: metric.py:score, greater_is_better: true}",
+    )
+    submission: Literal["auto"] | SubmissionConfig = Field(
+        "auto",
+        description="form of the submission; auto: what sample, target and metric say, see docs/submissions.md; or "
+        "{form: top_k, k: 5}, {positive: FAKE}",
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")

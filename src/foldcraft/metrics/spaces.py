@@ -328,6 +328,10 @@ class ClassSpace(Space):
         parts = [self.matrix(truth)[:, order[own]] for own in self.slices]  # NaN where not known
         return np.stack([np.where(np.isnan(p[:, 0]), -1, np.nan_to_num(p).argmax(1)) for p in parts], axis=1)
 
+    def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
+        """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""
+        return np.argsort(-predicted, axis=1, kind="stable")[:, :k]
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):

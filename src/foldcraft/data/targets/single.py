@@ -42,6 +42,10 @@ class SingleLabel(Target):
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return {self.columns[0]: self.classes.decode(predicted.argmax(1))}  # the likeliest class
 
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return {self.columns[0]: self.classes}
+
 
 @dataclass(frozen=True)
 class Ordinal(SingleLabel):
@@ -191,6 +195,10 @@ class WithAuxiliary(Target):
 
     def with_truth(self, truth: np.ndarray) -> Target:
         return replace(self, truth=truth, main=self.main.with_truth(truth))
+
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return self.main.vocabulary
 
 
 def side_by_side(names: tuple[str, ...], classes: tuple[Classes, ...]) -> ClassSpace:

@@ -115,6 +115,11 @@ class Target:
         """The same with the truth of column `order[k]` (W,) in the place of k."""
         return self.with_truth(self.space.reordered(self.truth, order))
 
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        """The words that an answer may be, by column; of numbers none."""
+        return {}
+
 
 def text_of(values: Sequence[float]) -> list[str]:
     """Numbers as a submission has them."""
