@@ -169,6 +169,10 @@ class Space(ABC):
         """Are these numbers, and probabilities that sum to one where they should?"""
         return bool(np.isfinite(self.scored(predicted)).all())
 
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The truth with that of column `order[k]` (W,) in the place of k."""
+        return truth[:, order]
+
 
 @dataclass(frozen=True)
 class ClassSpace(Space):
@@ -189,6 +193,11 @@ class ClassSpace(Space):
         """The columns of each label."""
         ends = np.cumsum([0, *(self.widths or (self.width,))]).tolist()
         return [slice(*pair) for pair in pairwise(ends)]
+
+    def names_of(self, columns: slice) -> list[str]:
+        """The classes of one label, without the label's name before them."""
+        names = list(self.names[columns])
+        return [name.partition("=")[2] for name in names] if self.widths else names
 
     def _labels(self, predicted: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Of each label: log-probabilities (n, K) and truth (n,) or (n, K) of the rows of which it is known, a mask."""
@@ -309,6 +318,14 @@ class ClassSpace(Space):
     def is_valid(self, predicted: np.ndarray) -> bool:
         sums = np.stack([logsumexp(predicted[..., columns], axis=-1) for columns in self.slices])
         return bool(np.all(np.abs(sums) < 1e-3))
+
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        if truth.ndim == 1:
+            return np.argsort(order)[truth]
+        if not self.widths:
+            return truth[:, order]
+        parts = [self.matrix(truth)[:, order[own]] for own in self.slices]  # NaN where not known
+        return np.stack([np.where(np.isnan(p[:, 0]), -1, np.nan_to_num(p).argmax(1)) for p in parts], axis=1)
 
     def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
         """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""

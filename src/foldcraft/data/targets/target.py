@@ -111,6 +111,10 @@ class Target:
         """The same with another truth."""
         return replace(self, truth=truth)
 
+    def reordered(self, order: np.ndarray) -> Target:
+        """The same with the truth of column `order[k]` (W,) in the place of k."""
+        return self.with_truth(self.space.reordered(self.truth, order))
+
     @property
     def vocabulary(self) -> Mapping[str, Classes]:
         """The words that an answer may be, by column; of numbers none."""
