@@ -14,13 +14,13 @@ from foldcraft.common import csv_file, fingerprint
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.common.rows import positions
-from foldcraft.data import bundled, image_paths, sample_rows
+from foldcraft.data import bundled, host_answers, image_paths, sample_rows
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.reading import ReadTarget
 from foldcraft.data.targets.target import Target
-from foldcraft.metrics import scores
+from foldcraft.metrics import host_metric, scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import ClassSpace, Space
 
@@ -221,14 +221,15 @@ class Tables:
         weights = _weights(self.train, self.names, self.folder / self.names.train)
         if read.weights is not None:
             weights = read.weights if weights is None else weights * read.weights
+        metric = _metric(self.names, read.target, self.folder, self.sample)
         return Competition(
             name=self.names.name,
-            metric=_metric(self.names, read.target),
+            metric=metric,
             target=read.target,
             train_ids=self.train_ids,
             weights=weights,
             score_weights=weights if self.names.metric_weight else None,
-            notes=read.notes,
+            notes=(*read.notes, *metric.notes),
             groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
             written_groups=self._groups_to_tell_by(),
             train_paths=self.train_paths,
@@ -383,7 +384,9 @@ def _check_columns(frame: pd.DataFrame, path: Path, columns: Sequence[str], gapp
             )
 
 
-def _metric(names: CompetitionConfig, target: Target) -> Metric:
+def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame) -> Metric:
+    if host_metric.is_one(names.metric):
+        return host_answers.metric_of(names, target, folder, sample)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
     return scores.get(names.metric, target.kind, target.heads, widths)
 

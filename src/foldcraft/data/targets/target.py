@@ -113,6 +113,10 @@ class Target:
         """The same with another truth."""
         return replace(self, truth=truth)
 
+    def reordered(self, order: np.ndarray) -> Target:
+        """The same with the truth of column `order[k]` (W,) in the place of k."""
+        return self.with_truth(self.space.reordered(self.truth, order))
+
     @property
     def is_ordered(self) -> bool:
         """Are the classes grades, so that answers are nearer to the truth or further from it?"""
