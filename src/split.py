@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.data import competition, folds
     from foldcraft.study import make_folds
     from foldcraft.study.audit import label_issues
+    from foldcraft.submission import form_inference
     from foldcraft.views.folds import show_split
 
     terminal = cli.terminal(args)
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(note)
     for finding in label_issues.of_names(tables, config.folds.count):
         terminal.say(f"warning: {finding.sentence}; {finding.hint}")
+    form = form_inference.tried(data)
     copies = make_folds.copies_found(config, data)
     split, is_new = make_folds.read_or_make(config, data, copies)
     if is_new:
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if shared := sum(count > 1 for count in Counter(data.train_paths).values()):
         terminal.say(f"{shared} image files have several rows each; the rows of a file stay together, as a group does")
     show_split(split, data, terminal)
+    if not form.goes_without_saying:
+        terminal.say(f"submission: {form.describe()}")
     return 0
 
 

@@ -519,3 +519,15 @@ def test_the_table_holds_all_of_each_competition(workplace: Path, command: Comma
     assert "shapes: " not in only.out
     wrong = command("infer", "--ledger", "--competition", "othr")
     assert (wrong.code, "did you mean 'other'?" in wrong.err) == (2, True)
+
+
+def test_of_several_labels_a_row_each_column_speaks(tmp_path: Path, models) -> None:
+    """The parity of a digit and whether it is above four, and a column that no model has answered."""
+    order = np.random.default_rng(7).permutation(len(models["bayes"].test))
+    doubts = []
+    for name, mixed in (("logistic", False), ("neighbour", False), ("bushy", False), ("bayes", True)):
+        said = models[name].test.argmax(1)[order if mixed else slice(None)]
+        table = pd.DataFrame({"id": range(len(said)), "age": 7, "even": said % 2 == 0, "high": said > 4})
+        doubts.append(build.write(table, tmp_path, name, entry("0.9", metric="macro_recall")).doubt)
+    assert doubts[:3] == [None] * 3
+    assert abs(doubts[3].agreement) < 0.1

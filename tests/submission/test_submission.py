@@ -81,7 +81,7 @@ def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
     [
         ("defect", 0, "column 'defect' holds the probability of 'defect'"),
         ("OK", 1, "column 'OK' holds the probability of 'ok'"),
-        ("target", 1, "'target' holds the probability of 'ok', the second class; competition.order=[ok,defect] asks"),
+        ("p_defect", 0, "column 'p_defect' holds the probability of 'defect'"),
     ],
 )
 def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, place: int, said: str) -> None:
@@ -94,7 +94,7 @@ def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, 
 @pytest.mark.parametrize(
     ("sample", "metric"),
     [
-        (pd.DataFrame({"id": TEST, "label": "bar", "comment": "-"}), "accuracy"),
+        (pd.DataFrame({"id": TEST, "remark": "bar", "comment": "-"}), "accuracy"),
         (pd.DataFrame({"id": TEST, "bar": "0.5", "dot": "0.5"}), "log_loss"),
         (pd.DataFrame({"id": TEST, "score": "0.5"}), "log_loss"),
     ],

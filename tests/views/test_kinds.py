@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from foldcraft.common import config_file
 from foldcraft.ensemble.blend import Combined, combine, complete
 from foldcraft.predictions.finished import open_finished
-from foldcraft.views import wandb_panels
+from foldcraft.views import wandb_panels, wandb_process
 from foldcraft.views.blend import show
 from foldcraft.views.terminal import Terminal
 
@@ -121,6 +121,7 @@ def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, comm
     done = [command("train", "--config", each, "--fold", "all") for each in (one, two)]
     shown = show_blend([one, two])
     for name, words in (
+        ("infer", ["--config", one, two]),
         ("compare", [one, two]),
         ("compare", ["--config", one]),
         ("report", ["--config", one, two]),
@@ -130,12 +131,14 @@ def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, comm
     text = re.sub(r"\s+", " ", Path("runs/kinds/report.html").read_text())
     assert [words for words in SHOWN[kind] if words not in text] == []
     assert "There is no Grad-CAM" not in text
-    assert [words for words in COMPARED[kind] if words not in done[2].out] == []
+    assert [words for words in COMPARED[kind] if words not in done[3].out] == []
     assert f"{shown.selection.chosen.score.value:.4f}" in text
     said = [word for word in ("likeliest class", "correlation of being wrong") if kind == "regression" and word in text]
     assert said == []
     if kind in PANELS:
         card = open_finished([config_file.load(one)])[0].oof()
+        summary = wandb_process.summary_of(card, [{"score": 0.5, "metric": "m", "seconds": 1}] * 2)
+        assert summary["oof_low"] < summary["oof"] == card.score < summary["oof_high"]
         made = wandb_panels.panels(wandb, card, 3, (0, 65535))
         assert set(made) == PANELS[kind] | {"mistakes"}
         assert [row[0] for row in made["parts"].data] == list(card.competition.target.heads)

@@ -400,7 +400,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
             store.write(member.folder(fold).oof, given)
 
     def candidate(name: str, log_probs: np.ndarray, given: int) -> BlendCandidate:
-        pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given)
+        pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given, data.space)
         plan = BlendPlan(((1.0,),) * given, pool, Argmax())
         return BlendCandidate(name, log_probs, nested.score_of(log_probs, truth), plan, 0.5)
 

@@ -40,6 +40,17 @@ def _as_text(labels: Any) -> Any:
     return [str(label) for label in labels]
 
 
+def _word_as_text(label: Any) -> Any:
+    """As `_as_text`, of one label."""
+    return label if label is None else _as_text([label])[0]
+
+
+def _names_a_row(template: str) -> str:
+    if "{@id}" not in template or "{@target}" not in template:
+        raise ValueError("must hold {@id} and {@target}, as in {@id}__{@target}")
+    return template
+
+
 class TargetConfig(Section):
     """What is predicted, where it is more than one column with a label."""
 
@@ -73,6 +84,27 @@ class TargetConfig(Section):
     weight_by_votes: bool = Field(False, description="soft: a row counts as much as it has votes")
 
 
+class SubmissionConfig(Section):
+    """What the sample submission does not tell of the file that the host wants."""
+
+    form: Literal["auto", "labels", "probabilities", "values", "long", "top_k", "lists"] = Field(
+        "auto", description="what the answers are, see docs/submissions.md; auto: what sample, target and metric say"
+    )
+    positive: Annotated[str | None, BeforeValidator(_word_as_text)] = Field(
+        None, description="class of two whose probability the one answer column holds"
+    )
+    row: Annotated[str, AfterValidator(_names_a_row)] | None = Field(
+        None, description='long: how the sample\'s ids are made: "{@id}__{@target}"'
+    )
+    k: int | None = Field(None, ge=1, le=1000, description="top_k: labels a row; left out: the k of the metric")
+    unknown: Annotated[str | None, BeforeValidator(_word_as_text)] = Field(
+        None, description="top_k: label that no training row has; the second guess where none is likelier than not"
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=20)] | None = Field(
+        None, description="top_k, lists: what stands between labels; left out: that of the target, else a space"
+    )
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -99,10 +131,21 @@ class CompetitionConfig(Section):
     )
     metric: str | dict[str, Any] = Field(
         "macro_f1",
-        description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}",
+        description="how predictions are judged, by its name in docs/metrics.md; with options: {name: map_at_k, k: 5}; "
+        "or the host's own: {code: metric.py:score, greater_is_better: true}",
+    )
+    submission: Literal["auto"] | SubmissionConfig = Field(
+        "auto",
+        description="form of the submission; auto: what sample, target and metric say, see docs/submissions.md; or "
+        "{form: top_k, k: 5}, {positive: FAKE}",
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
+    constraints: list[str] = Field(
+        [],
+        description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '
+        '"A implies B"; used where that gains',
+    )
 
 
 class FoldsConfig(Section):
@@ -152,10 +195,36 @@ class ImagesConfig(Section):
         return self.min_value or 0.0, 65535.0 if self.max_value == "auto" else self.max_value
 
 
+def _pairs(swap: Any) -> Any:
+    """Names as the table has them; each stands in one pair."""
+    if not isinstance(swap, dict):
+        return swap
+    if any(name is None or isinstance(name, bool) for pair in swap.items() for name in pair):
+        raise ValueError("put quotes around no, yes, on, off, true, false and null")
+    pairs = {tuple(sorted((str(a), str(b)))) for a, b in swap.items()}
+    named = [name for pair in pairs for name in pair]
+    if repeated := sorted({name for name in named if named.count(name) > 1}):
+        raise ValueError(f"is to be swapped with more than one: {', '.join(repeated)}")
+    return dict(sorted(pairs))
+
+
+class FlipConfig(Section):
+    """A flip that changes the label."""
+
+    p: Probability = Field(0.5, description="chance of the flip")
+    swap: Annotated[dict[str, str], BeforeValidator(_pairs), Field(min_length=1)] = Field(
+        description="classes, labels or columns that change places with each other in a flipped image: {left: right}"
+    )
+
+
 class AugmentConfig(Section):
     preset: Literal["none", "light", "medium", "heavy"] = Field("medium", description="how strongly images are changed")
-    hflip: Probability = Field(0.5, description="chance of a left-right flip; 0 where it would change the label")
-    vflip: Probability = Field(0.0, description="chance of an up-down flip")
+    hflip: Probability | FlipConfig = Field(
+        0.5,
+        description="chance of a left-right flip; where it changes the label 0, or what changes places: "
+        "{p: 0.5, swap: {left: right}}",
+    )
+    vflip: Probability | FlipConfig = Field(0.0, description="chance of an up-down flip; or as `augment.hflip`")
     rot90: Probability = Field(0.0, description="chance of a turn by 0, 90, 180 or 270 degrees, each as likely")
     transforms: list[dict[str, dict[str, Any] | None] | str] | None = Field(
         None, description="albumentations classes with their arguments, in place of preset, hflip, vflip and rot90"
@@ -170,7 +239,18 @@ class AugmentConfig(Section):
     def flips(self) -> list[str]:
         """Views that training shows as well, by the names that `tta.views` has for them."""
         turns = ["rot90", "rot180", "rot270"] if self.rot90 else []
-        return [*(["hflip"] if self.hflip else []), *(["vflip"] if self.vflip else []), *turns]
+        return [*(flip for flip in ("hflip", "vflip") if self.chance(flip)), *turns]
+
+    def chance(self, flip: Literal["hflip", "vflip"]) -> float:
+        """How likely a flip is."""
+        set_to = getattr(self, flip)
+        return set_to.p if isinstance(set_to, FlipConfig) else set_to
+
+    @property
+    def swaps(self) -> dict[str, dict[str, str]]:
+        """What changes places under a flip, by its name, where it changes the label."""
+        both = {"hflip": self.hflip, "vflip": self.vflip}
+        return {flip: set_to.swap for flip, set_to in both.items() if isinstance(set_to, FlipConfig)}
 
 
 class BackboneConfig(Section):
@@ -246,7 +326,7 @@ class ProbeConfig(Section):
     mirror: Literal["auto"] | bool = Field(
         "auto",
         description="average the features of a linear probe with those of the mirror image; auto: where "
-        "`augment.hflip` is not 0",
+        "`augment.hflip` is not 0 and swaps nothing",
     )
     stage_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
         {}, description="how strongly a stage counts beside the others, by its name; left out: 1"
@@ -446,7 +526,8 @@ class Config(Section):
         if self.finetune.batchnorm == "auto":
             meant["batchnorm"] = "frozen" if pretrained else "train"
         changed: dict[str, Section] = {"finetune": self.finetune.model_copy(update=meant)}
-        mirror = self.is_probe and (bool(self.augment.hflip) if self.probe.mirror == "auto" else self.probe.mirror)
+        is_same = bool(self.augment.chance("hflip")) and not self.augment.swaps
+        mirror = self.is_probe and (is_same if self.probe.mirror == "auto" else self.probe.mirror)
         flips = [view for view in self.augment.flips if not (mirror and view == "hflip")]
         views = self.probe.views if self.probe.views is not None else ["identity", *flips]
         changed["probe"] = self.probe.model_copy(update={"views": views, "mirror": mirror})

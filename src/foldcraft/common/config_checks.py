@@ -13,6 +13,8 @@ def check(config: Config) -> None:
     _check_images(config.images)
     _check_distill(config)
     _check_probe(config)
+    if config.augment.swaps:
+        _check_swaps(config)
 
 
 def _check_images(images: ImagesConfig) -> None:
@@ -20,6 +22,20 @@ def _check_images(images: ImagesConfig) -> None:
     black, white = images.bounds
     if images.max_value != "auto" and white <= black:
         raise FoldcraftError(f"{white:g} is not above images.min_value = {black:g}", "images.max_value")
+
+
+def _check_swaps(config: Config) -> None:
+    """See that nothing turns or mirrors an image unheard where a flip changes the label."""
+    where = f"augment.{next(iter(config.augment.swaps))}.swap"
+    views = [*(config.tta.views or []), *(config.probe.views or [])]
+    if turned := [view for view in views if {"rot90", "rot270"} & set(view.split("+"))]:
+        raise FoldcraftError(f"a quarter turn has no such swap: view {turned[0]}", where, "leave the view out")
+    if config.augment.rot90:
+        raise FoldcraftError("a quarter turn has no such swap", where, "set augment.rot90=0")
+    if config.augment.transforms is not None:
+        raise FoldcraftError("augment.transforms flips by itself, if at all", where, "use augment.preset")
+    if config.is_probe and config.probe.mirror is True:
+        raise FoldcraftError("a mirror image has another label here", "probe.mirror", "set it to false, or auto")
 
 
 def _check_probe(config: Config) -> None:

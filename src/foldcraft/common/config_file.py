@@ -55,22 +55,32 @@ class _Reader:
         known: what has been read, with all that it extends.
         own: what each file says itself, by the path that it was named by, and the files that it extends.
         old_keys: keys that were given under an old name, by file or "command line".
+        written: files that a run has written.
     """
 
     known: dict[Path, DictConfig] = field(default_factory=dict)
     own: dict[Path, tuple[Path, object, list[Path]]] = field(default_factory=dict)
     old_keys: dict[object, list[str]] = field(default_factory=dict)
+    written: set[Path] = field(default_factory=set)
 
     def load(self, path: Path, overrides: Sequence[str]) -> Config:
         own, given = self.read(path, ()), self.renewed(_read_overrides(overrides), COMMAND_LINE)
         values = OmegaConf.to_container(_merged(own, given, COMMAND_LINE))
         values.setdefault("experiment", path.stem)
+        self._say_where_code_is(values, path)
         try:
             made = Config.model_validate(values).settled()
         except ValidationError as error:
             raise config_mistakes.told(error, values, partial(self.place_of, path, overrides)) from None
         config_checks.check(made)
         return made
+
+    def _say_where_code_is(self, values: dict, path: Path) -> None:
+        """Note in which folder the config lies that names a host's metric; a run's own config knows it."""
+        metric = values["competition"].get("metric") if isinstance(values.get("competition"), dict) else None
+        if isinstance(metric, dict) and "code" in metric and Path(os.path.realpath(path)) not in self.written:
+            file = self._file_of("competition.metric.code", Path(os.path.realpath(path))) or path
+            metric["beside"] = str(file.parent)
 
     def place_of(self, path: Path, overrides: Sequence[str], key: str, with_value: bool) -> str:
         """The word of the command line that gave a key, or the file that did: `path`, or one that it extends."""
@@ -101,6 +111,8 @@ class _Reader:
 
     def _read_anew(self, path: Path, seen: tuple[Path, ...]) -> DictConfig:
         own, was_written = _read_mapping(path)
+        if was_written:
+            self.written.add(seen[-1])
         parents = own.pop("extends", None) or []
         parents = [parents] if isinstance(parents, str) else parents
         if not isinstance(parents, Sequence) or not all(isinstance(parent, str) for parent in parents):

@@ -23,6 +23,8 @@ from foldcraft.common.errors import FoldcraftError, suggest
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 
 Spec = Mapping[str, Mapping[str, Any] | None] | str
+AXIS = {"hflip": 1, "vflip": 0}
+WORDS = {"hflip": "HorizontalFlip", "vflip": "VerticalFlip"}
 REFLECT = cv2.BORDER_REFLECT_101
 
 
@@ -85,6 +87,7 @@ class Augment:
         self.size = images.size
         self.transforms = _build_all([*_fit(images, cache_side, bool(steps)), *steps], images.size)
         self.compose = A.Compose(self.transforms)
+        self.config = config
         blank = np.zeros((cache_side, cache_side, 3), np.uint8)
         for step in self.transforms:
             blank = _tried(step, blank)
@@ -92,16 +95,27 @@ class Augment:
     @property
     def steps(self) -> list[tuple[str, float]]:
         """What may become of an image, in this order, and how likely each of it is."""
-        return [(_words(step), float(step.p)) for step in self.transforms]
+        first = [(WORDS[flip], self.config.chance(flip)) for flip in self.config.swaps]
+        return [*first, *((_words(step), float(step.p)) for step in self.transforms)]
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
+        for flip in flips_of(self.config, seed):
+            image = np.flip(image, AXIS[flip])
         # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        pixels = self.compose(image=image)["image"]
+        pixels = self.compose(image=np.ascontiguousarray(image))["image"]
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
             pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(pixels)
+
+
+def flips_of(config: AugmentConfig, seed: int) -> tuple[str, ...]:
+    """The flips that change the label in the draw of that seed; drawn by themselves, so that they are known."""
+    if not config.swaps:
+        return ()
+    rng = np.random.default_rng([seed, 1])
+    return tuple(flip for flip in config.swaps if rng.random() < config.chance(flip))
 
 
 def _words(step: A.BasicTransform | A.BaseCompose) -> str:
@@ -134,7 +148,8 @@ def _tried(step: A.BasicTransform | A.BaseCompose, image: np.ndarray) -> np.ndar
 
 
 def _preset(config: AugmentConfig) -> list[Spec]:
-    turns = {"HorizontalFlip": config.hflip, "VerticalFlip": config.vflip, "RandomRotate90": config.rot90}
+    turns = {WORDS[flip]: config.chance(flip) for flip in WORDS if flip not in config.swaps}
+    turns["RandomRotate90"] = config.rot90
     return [{name: {"p": p}} for name, p in turns.items() if p] + PRESETS[config.preset]
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common import csv_file, fingerprint
-from foldcraft.common.config import CompetitionConfig, Config
+from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.common.rows import positions
-from foldcraft.data import bundled, image_paths
+from foldcraft.data import bundled, host_answers, image_paths, sample_rows
+from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.reading import ReadTarget
 from foldcraft.data.targets.target import Target
-from foldcraft.metrics import scores
+from foldcraft.metrics import host_metric, scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import ClassSpace, Space
 
@@ -35,6 +36,8 @@ class Competition:
     Attributes:
         weights: how much each training row counts in training (N,); None: all alike.
         score_weights: the same in the score.
+        id_column: of the sample.
+        submission: what else is known of the file that the host wants.
         notes: what was taken of the target without being asked for, a line each.
         groups: of the training rows; one whose group is missing has a group of its own.
         written_groups: as the table has them, where they differ.
@@ -55,6 +58,7 @@ class Competition:
     weights: np.ndarray | None = None
     score_weights: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    submission: SubmissionRequest = field(default_factory=SubmissionRequest)
 
     @property
     def classes(self) -> Classes:
@@ -139,6 +143,7 @@ class Tables:
     test_paths: tuple[Path, ...]
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
+    sample_rows: SampleRows | None = None
 
     @property
     def train_ids(self) -> np.ndarray:
@@ -187,6 +192,18 @@ class Tables:
         pairs = zip(written.tolist(), self.train_ids.tolist(), self.has_group, strict=True)
         return np.array([group if there else f"no group: {row}" for group, row, there in pairs], dtype=str)
 
+    def _request(self) -> SubmissionRequest:
+        """What the host wants, beside what the sample says."""
+        names, is_test = self.names, self.names.sample == self.names.test
+        settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
+        ordered = names.order is not None or getattr(names.target, "order", None) is not None
+        # Of a sample that is the test table, what the training table has too is no answer.
+        columns = set(self.train.columns if is_test else self.test.columns)
+        alone = len(self.sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
+        given = () if alone else tuple(name for name in self.sample.columns if name in columns)
+        k = names.metric.get("k") if isinstance(names.metric, dict) else None
+        return SubmissionRequest(settings, self.sample_rows, given, ordered, k)
+
     def _groups_to_tell_by(self) -> np.ndarray | None:
         """What the fingerprint is of where groups are missing: what was once taken for groups all the same."""
         if self.has_group.all():
@@ -211,21 +228,23 @@ class Tables:
         weights = _weights(self.train, self.names, self.folder / self.names.train)
         if read.weights is not None:
             weights = read.weights if weights is None else weights * read.weights
+        metric = _metric(self.names, read.target, self.folder, self.sample)
         return Competition(
             name=self.names.name,
-            metric=_metric(self.names, read.target),
+            metric=metric,
             target=read.target,
             train_ids=self.train_ids,
             weights=weights,
             score_weights=weights if self.names.metric_weight else None,
-            notes=read.notes,
+            notes=(*read.notes, *metric.notes),
             groups=with_shared_files(self.groups, self.train_ids, self.train_paths),
             written_groups=self._groups_to_tell_by(),
             train_paths=self.train_paths,
             test_ids=self.test_ids,
             test_paths=self.test_paths,
             sample=self.sample,
-            id_column=self.names.id,
+            id_column=self.sample_rows.column if self.sample_rows else self.names.id,
+            submission=self._request(),
             image_notes=self.image_notes,
         )
 
@@ -328,11 +347,10 @@ def read_tables(config: Config) -> Tables:
             _check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
     train = _read_train(folder / names.train, names)
     test = _read_csv(folder / names.test, names.id, [])
-    sample = _read_csv(folder / names.sample, names.id, [])
-    _check_sample(sample, test, names, folder)
+    sample, rows = _read_sample(folder / names.sample, names, train, test)
     parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
     (train_paths, test_paths), missing, notes = _find_images(folder, parts, names.follow_links)
-    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes)
+    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes, rows)
 
 
 def _read_train(path: Path, names: CompetitionConfig) -> pd.DataFrame:
@@ -373,7 +391,9 @@ def _check_columns(frame: pd.DataFrame, path: Path, columns: Sequence[str], gapp
             )
 
 
-def _metric(names: CompetitionConfig, target: Target) -> Metric:
+def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame) -> Metric:
+    if host_metric.is_one(names.metric):
+        return host_answers.metric_of(names, target, folder, sample)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
     return scores.get(names.metric, target.kind, target.heads, widths)
 
@@ -401,15 +421,42 @@ def _weights(table: pd.DataFrame, names: CompetitionConfig, path: Path) -> np.nd
     return weights / weights.mean()
 
 
-def _check_sample(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, folder: Path) -> None:
+def _read_sample(
+    path: Path, names: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame
+) -> tuple[pd.DataFrame, SampleRows]:
+    """The sample submission, and whose answers its rows are.
+
+    Raises:
+        FoldcraftError: its ids are neither those of the test rows nor made of these and the names of what is predicted.
+    """
+    settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
+    known = csv_file.read(path, names.id) if path.is_file() else pd.DataFrame()
+    rows = None
+    if len(known):
+        wanted = test[names.id].tolist()
+        rows = sample_rows.find(known, names.id, wanted, lambda: _predicted(names, train), settings, path)
+    sample = _read_csv(path, rows.column if rows else names.id, [])
+    if rows is None:
+        raise _strangers(sample, test, names, path)
+    if len(sample.columns) < 2:
+        raise FoldcraftError("has no column beside the id", path)
+    return sample, rows
+
+
+def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
+    """Names of what is predicted: classes, labels, columns."""
+    return reading.read(names, train, Path(names.train)).target.heads
+
+
+def _strangers(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, path: Path) -> FoldcraftError:
     missing = sorted(set(test[names.id]) - set(sample[names.id]))
     extra = sorted(set(sample[names.id]) - set(test[names.id]))
     problems = [f"{len(missing)} ids of {names.test} are not in it ({listing(missing, 3)})"] if missing else []
     problems += [f"{len(extra)} of its ids are not in {names.test} ({listing(extra, 3)})"] if extra else []
-    if problems:
-        raise FoldcraftError(" and ".join(problems), folder / names.sample, "both files must list the same test ids")
-    if len(sample.columns) < 2:
-        raise FoldcraftError("has no column beside the id", folder / names.sample)
+    if not problems:
+        hint = "leave row and form out"
+        return FoldcraftError("its ids are those of the test rows, one a row", "competition.submission", hint)
+    return FoldcraftError(" and ".join(problems), path, "both files must list the same test ids")
 
 
 def _find_images(

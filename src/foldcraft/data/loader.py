@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from foldcraft.common import allocator, child_processes
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.data.augment import Augment, resize_for_inference
+from foldcraft.data.augment import Augment, flips_of, resize_for_inference
 from foldcraft.data.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
@@ -153,12 +153,14 @@ class TrainImages(Dataset[Batch]):
 
     Attributes:
         targets: class indices (N,) or a matrix (N, W); with `distilled` its own are taken.
+        swapped: the same after flips that change the label.
     """
 
     store: ImageStore
     targets: np.ndarray
     augment: Augment
     distilled: DistillationTargets | None = None
+    swapped: Mapping[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
     def __getitems__(self, samples: Sequence[Sample]) -> Batch | FoldcraftError:
         """As torch's loader asks."""
@@ -175,7 +177,11 @@ class TrainImages(Dataset[Batch]):
         rows = [draw.row for draw in draws]
         images = np.stack([self.augment(self._pixels(draw.row), draw.seed) for draw in draws])
         targets = self.distilled.targets if self.distilled else self.targets
-        return Batch(torch.from_numpy(images), torch.from_numpy(targets[rows]), torch.tensor(rows))
+        learned = targets[rows]
+        for place, draw in enumerate(draws if self.swapped else ()):
+            if flips := flips_of(self.augment.config, draw.seed):
+                learned[place] = self.swapped[flips][draw.row]
+        return Batch(torch.from_numpy(images), torch.from_numpy(learned), torch.tensor(rows))
 
     def _pixels(self, row: int) -> np.ndarray:
         beyond = row - len(self.store)
@@ -201,6 +207,11 @@ class PlainImages(Dataset[torch.Tensor]):
         return torch.from_numpy(np.stack([resize_for_inference(self.store[row], self.images) for row in rows]))
 
 
+def draw_seed(draw: int, row: int) -> int:
+    """Seed of one augmented copy of a row."""
+    return seed_from("draw", draw, row)
+
+
 @dataclass(frozen=True)
 class DrawnImages(Dataset[torch.Tensor]):
     """One augmented copy of each image, always the same one for the same `draw`, uint8 (B, size, size, 3)."""
@@ -221,7 +232,7 @@ class DrawnImages(Dataset[torch.Tensor]):
 
     def at(self, rows: Sequence[int]) -> torch.Tensor:
         """Images of these rows."""
-        drawn = [self._augmented(self.store[row], seed_from("draw", self.draw, int(row))) for row in rows]
+        drawn = [self._augmented(self.store[row], draw_seed(self.draw, int(row))) for row in rows]
         return torch.from_numpy(np.stack(drawn))
 
 

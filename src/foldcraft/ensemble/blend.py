@@ -10,7 +10,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.ensemble import nested
+from foldcraft.ensemble import constraints, nested
 from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
@@ -174,7 +174,9 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     data = members[0].experiment.competition
     weights = None if data.score_weights is None else data.score_weights[rows]
     judged = (data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows])
-    truth = Labels(*judged, data.metric, data.space, weights)
+    said = [text for member in members for text in member.experiment.config.competition.constraints]
+    known_before = constraints.read(list(dict.fromkeys(said)), data.space)
+    truth = Labels(*judged, data.metric, data.space, weights, known_before)
     tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)

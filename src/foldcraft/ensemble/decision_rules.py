@@ -157,10 +157,15 @@ def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Met
     some = slice(None, None, max(1, -(-len(truth) // MOST_ROWS)))
     rows = (log_probs[some], truth[some], units[some])
     if isinstance(space, LabelSpace):
-        return _label_thresholds(*rows, metric, space) if metric.wants == "labels" else Argmax()
+        return _label_thresholds(*rows, metric, space) if _wants_a_cut(metric) else Argmax()
     if not isinstance(space, ClassSpace) or (truth.ndim > 1 and not space.widths):
         return Argmax()
     return _head_rules(*rows, metric, space) if space.widths else _class_rule(*rows, metric)
+
+
+def _wants_a_cut(metric: Metric) -> bool:
+    """Are labels wanted? A score that takes long is not asked for thousands of thresholds."""
+    return metric.wants == "labels" and metric.draws is None
 
 
 def _class_rule(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:

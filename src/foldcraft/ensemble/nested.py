@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foldcraft.ensemble import decision_rules, tta_selection
+from foldcraft.ensemble.constraints import Constraints, Obeying
 from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
 from foldcraft.metrics.gain import gain_in_score
@@ -47,6 +48,7 @@ class Labels:
         fold, units: of each row (N,).
         space: of the predictions.
         weights: how much each row counts in the score (N,); None: all alike.
+        constraints: what is known of answers beforehand.
     """
 
     targets: np.ndarray
@@ -55,11 +57,12 @@ class Labels:
     metric: Metric
     space: Space
     weights: np.ndarray | None = None
+    constraints: Constraints | None = None
 
     def rows(self, rows: np.ndarray) -> "Labels":
         """The same of some rows only."""
         weights = None if self.weights is None else self.weights[rows]
-        return Labels(self.targets[rows], self.fold[rows], self.units[rows], self.metric, self.space, weights)
+        return replace(self, targets=self.targets[rows], fold=self.fold[rows], units=self.units[rows], weights=weights)
 
     def score(self, predicted: np.ndarray) -> float:
         """Of predictions (N, W), in the metric."""
@@ -181,7 +184,8 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
     found = _evaluate(members, truth, methods, rules=True, plain=plain)
     chosen, words = _choose(found, truth)
     answers = _chosen_elsewhere(found, truth)
-    used = replace(chosen, nested=answers, score=score_of(answers, truth))
+    optimistic = truth.score(chosen.plan.apply(members)) if isinstance(chosen.plan.rule, Obeying) else chosen.optimistic
+    used = replace(chosen, nested=answers, score=score_of(answers, truth), optimistic=optimistic)
     left_out = [member.name for member, is_plain in zip(members, plain[None], strict=True) if is_plain]
     if left_out:
         words.append(f"views are really worse than the image as it is, and are not used: {', '.join(left_out)}")
@@ -331,9 +335,28 @@ def _worth(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> 
 
 
 def _answer(found: Sequence[BlendCandidate], place: int, truth: Labels, rows: np.ndarray) -> BlendCandidate:
-    """A way with its rule, or without it where some rows say that it is really worse with it."""
+    """A way with its rule, or without it where some rows say that it is really worse with it; then constraints."""
+    decided = _decided(found, place, truth, rows)
+    if truth.constraints is None:
+        return decided
+    obeying, some = _obeying(found, place, decided, truth.constraints), truth.rows(rows)
+    is_gain = truth.metric.better(some.score(obeying.nested[rows]), some.score(decided.nested[rows]))
+    return obeying if is_gain else decided
+
+
+def _decided(found: Sequence[BlendCandidate], place: int, truth: Labels, rows: np.ndarray) -> BlendCandidate:
     plain, ruled = (some[place] for some in _ways(found))
     return plain if is_really_worse(ruled.nested[rows], plain.nested[rows], truth.rows(rows)) else ruled
+
+
+def _obeying(
+    found: Sequence[BlendCandidate], place: int, decided: BlendCandidate, constraints: Constraints
+) -> BlendCandidate:
+    """The same with answers that obey; nothing is fitted, so nested answers stay nested."""
+    name = decided.name if decided.decides else _ways(found)[0][place].name
+    plan = replace(decided.plan, rule=Obeying(decided.plan.rule, constraints))
+    nested = constraints.apply(decided.nested)
+    return replace(decided, name=f"{name}, {constraints.name}", plan=plan, nested=nested)
 
 
 def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> tuple[int, BlendCandidate]:
@@ -366,7 +389,18 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
         words.append(f"{ruled[place].plan.rule} gains {value:+.4f} ± {error:.4f} over {truth.space.by_default}{so}")
+    if truth.constraints is not None:
+        words.append(_about_constraints(found, place, used, truth))
     return chosen, words
+
+
+def _about_constraints(found: Sequence[BlendCandidate], place: int, used: BlendCandidate, truth: Labels) -> str:
+    decided = _decided(found, place, truth, np.arange(len(truth.fold)))
+    obeying = truth.constraints.apply(decided.nested)
+    moved = int((np.abs(obeying - decided.nested) > 1e-9).any(1).sum())
+    value, error = gain(obeying, decided.nested, truth)
+    so = "are used" if isinstance(used.plan.rule, Obeying) else "are not used"
+    return f"constraints move {moved} of {len(obeying)} rows, gain {value:+.4f} ± {error:.4f}, and {so}"
 
 
 def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: str) -> list[str]:

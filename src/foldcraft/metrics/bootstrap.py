@@ -29,11 +29,13 @@ def bootstrap_scores(
         truth, predicted: as the metric takes them; `predicted` of each of the P.
         groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
         row_weights: how much each row counts (N,); left out: all alike.
+        repeats: `metric.draws` where that is less.
     """
     if metric.of_confusion:
         drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed, row_weights)
         scores = np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
     else:
+        repeats = min(repeats, metric.draws or repeats)
         groups, unit = np.unique(groups, return_inverse=True)
         weight = 1.0 if row_weights is None else row_weights[:, None]
         scores = np.concatenate(

@@ -1,12 +1,10 @@
 """How sure predictions are, made to fit how often they are right: temperature scaling, and the log-loss it serves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 MOST_ROWS = 50_000  # that one number is fitted on; more would not move it by a thousandth
 
@@ -36,6 +34,13 @@ def fit_temperature(log_probs: np.ndarray, truth: np.ndarray, smoothing: float |
         scaled = log_softmax(log_probs / np.exp(log_temperature), axis=1)
         own = scaled[np.arange(len(truth)), truth].mean()
         return float(-(1 - smoothing) * own - smoothing * scaled.mean())
+
+    return best_temperature(loss)
+
+
+def best_temperature(loss: Callable[[float], float]) -> float:
+    """The temperature whose logarithm, between -3 and 3, has the least loss."""
+    from scipy.optimize import minimize_scalar  # takes half a second, and who reads tables needs none of it
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
@@ -78,6 +83,8 @@ def reliability(log_probs: np.ndarray, truth: np.ndarray, bins: int = 10) -> lis
 
 def reliability_of(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> list[Bin]:
     """The same from probabilities (M,) and whether what they are of came true (M,)."""
+    from scipy.stats import binomtest  # takes a second, and who reads tables needs none of it
+
     parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
     found = []
     for rows in parts:

@@ -38,6 +38,9 @@ class Metric:
         by_order: does it look at the order of rows only, as an area under a curve does? What comes from different folds
             need not be on one scale, and averages of ranks suit it.
         options: what was chosen of it, in words; "" for nothing.
+        draws: most draws of a bootstrap, where a score takes long; None: any number.
+        code: digest of the file of a host's own metric; "" for the others.
+        notes: what there is to say of it, a line each.
     """
 
     name: str
@@ -50,6 +53,9 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 1.0)
     by_order: bool = False
     options: str = ""
+    draws: int | None = None
+    code: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def sign(self) -> int:

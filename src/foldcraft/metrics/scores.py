@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
+from foldcraft.metrics import host_metric
 from foldcraft.metrics.catalogue import ENTRIES, KINDS, REQUIRED, Entry, known, of_kind
 from foldcraft.metrics.class_scores import class_scores, confusion
 from foldcraft.metrics.metric import Metric
@@ -51,6 +52,8 @@ def kinds_of(spec: str | Mapping[str, Any]) -> list[str]:
     Raises:
         FoldcraftError: there is none of that name.
     """
+    if host_metric.is_one(spec):
+        return list(KINDS)
     name = _parts(spec)[0]
     if known(name) is None:
         every = list(dict.fromkeys(entry.name for entry in ENTRIES))

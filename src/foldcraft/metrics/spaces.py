@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
 from foldcraft.metrics import calibration
@@ -228,6 +227,10 @@ class Space(ABC):
         """Which columns (N, W) speak for each answer, of several for the one that costs most; -1: against it."""
         raise NotImplementedError
 
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The truth with that of column `order[k]` (W,) in the place of k."""
+        return truth[:, order]
+
 
 @dataclass(frozen=True)
 class ClassSpace(Space):
@@ -248,6 +251,11 @@ class ClassSpace(Space):
         """The columns of each label."""
         ends = np.cumsum([0, *(self.widths or (self.width,))]).tolist()
         return [slice(*pair) for pair in pairwise(ends)]
+
+    def names_of(self, columns: slice) -> list[str]:
+        """The classes of one label, without the label's name before them."""
+        names = list(self.names[columns])
+        return [name.partition("=")[2] for name in names] if self.widths else names
 
     def _labels(self, predicted: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Of each label: log-probabilities (n, K) and truth (n,) or (n, K) of the rows of which it is known, a mask."""
@@ -287,7 +295,7 @@ class ClassSpace(Space):
         def loss(log_temperature: float) -> float:
             return sum(_smoothed_loss(own / np.exp(log_temperature), true, smoothing) for own, true in parts)
 
-        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+        return calibration.best_temperature(loss)
 
     def baseline(self, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         counts = _weighted(self.matrix(truth), weights).sum(0)
@@ -419,6 +427,18 @@ class ClassSpace(Space):
         shown[rows, np.array([own.start for own in self.slices])[head] + said[rows, head]] = 1
         return shown
 
+    def reordered(self, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
+        if truth.ndim == 1:
+            return np.argsort(order)[truth]
+        if not self.widths:
+            return truth[:, order]
+        parts = [self.matrix(truth)[:, order[own]] for own in self.slices]  # NaN where not known
+        return np.stack([np.where(np.isnan(p[:, 0]), -1, np.nan_to_num(p).argmax(1)) for p in parts], axis=1)
+
+    def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
+        """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""
+        return np.argsort(-predicted, axis=1, kind="stable")[:, :k]
+
 
 @dataclass(frozen=True)
 class LabelSpace(Space):
@@ -447,7 +467,7 @@ class LabelSpace(Space):
             scaled = odds / np.exp(log_temperature)
             return float(np.nanmean(np.logaddexp(0, scaled) - wanted * scaled))
 
-        return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+        return calibration.best_temperature(loss)
 
     def baseline(self, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         known = ~np.isnan(truth)

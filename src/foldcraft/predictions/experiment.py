@@ -21,6 +21,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.data.label_swap import Swaps
 from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
@@ -72,8 +73,14 @@ class Experiment:
         if not is_record:
             support.check(config, data.target)
         made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
+        Swaps.of(config.augment, data.target)  # a name that is not there is told now
         settled, words = with_scale(config, data)
         return cls(settled, data, made, (*data.notes, *data.image_notes, *words))
+
+    @cached_property
+    def swaps(self) -> Swaps:
+        """What flips do to the label."""
+        return Swaps.of(self.config.augment, self.competition.target)
 
     @cached_property
     def identity(self) -> Identity:

@@ -53,7 +53,8 @@ class FoldModel:
         preparation = Preparation.of(self.blueprint, self.hardware)
         images = PlainImages(store, self.experiment.config.images)
         output = partial(predictions, of_outputs=self.experiment.competition.target.predictions)
-        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views), output)
+        swaps = self.experiment.swaps
+        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views), output, swaps)
 
     def predict_oof(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model never saw."""

@@ -1,13 +1,14 @@
 """Several models, several views, one decode an image."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
 import numpy as np
 import torch
 from torch import nn
 
+from foldcraft.data.label_swap import Swaps
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
@@ -27,6 +28,7 @@ class InferenceModel:
         images: what it looks at.
         views: names of the views.
         output: from model, what enters it for B rows, and hardware to what is wanted of it, (B, ·).
+        swaps: what flips do to the columns of it; what is stored and pooled is in terms of the image as it is.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class InferenceModel:
     images: PlainImages | DrawnImages
     views: tuple[str, ...]
     output: Callable[[nn.Module, Inputs, Hardware], torch.Tensor]
+    swaps: Swaps = field(default_factory=Swaps)
 
 
 def predict(
@@ -78,10 +81,11 @@ def _begun(
 def _looks(members: Sequence[InferenceModel], rows: np.ndarray) -> list[torch.Tensor]:
     """What each member makes of one batch of rows (V, B, ·), left on its device."""
     seen = _SharedViews(rows)
-    return [
-        torch.stack([member.output(member.model, seen.of(member, name), member.hardware) for name in member.views])
-        for member in members
-    ]
+    return [torch.stack([_look(member, name, seen.of(member, name)) for name in member.views]) for member in members]
+
+
+def _look(member: InferenceModel, view: str, inputs: Inputs) -> torch.Tensor:
+    return member.swaps.restored(view, member.output(member.model, inputs, member.hardware))
 
 
 class _SharedViews:

@@ -30,6 +30,7 @@ class Rows:
         space: the form of what is predicted.
         usable: rows that may be learned from (N,), a mask; left out: all. Every row is judged.
         weights: how much each row counts (N,); left out: all alike.
+        of_views: `targets` of each view that is learned from, where some show another; left out: all the same.
     """
 
     stages: tuple[Stage, ...]
@@ -40,6 +41,12 @@ class Rows:
     space: Space
     usable: np.ndarray | None = None
     weights: np.ndarray | None = None
+    of_views: Sequence[np.ndarray] | None = None
+
+    @property
+    def learned_truth(self) -> np.ndarray:
+        """The truth of all that is learned from (V * N,) or (V * N, ·), a view after the other."""
+        return np.concatenate(self.of_views or [self.targets] * len(self.learned))
 
     def learns_from(self, fold: int) -> np.ndarray:
         """The rows that a fold's head may learn from, a mask."""
@@ -229,13 +236,13 @@ class Prepared:
 
     def _dual(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
         copies = len(rows.learned)
-        targets = torch.from_numpy(np.tile(rows.space.matrix(rows.targets), (copies, 1)))
+        targets = torch.from_numpy(rows.space.matrix(rows.learned_truth))
         fits, scores = [], []
         for fold in _folds(rows):
             learned = np.flatnonzero(rows.learns_from(fold))
             weights = _row_weights(rows, learned, imbalance)
             places = torch.from_numpy(np.concatenate([learned + k * len(rows.targets) for k in range(copies)]))
-            whole = None if weights is None else torch.from_numpy(np.tile(weights, copies))
+            whole = None if weights is None else torch.from_numpy(weights)
             fits.append(_fit_known(self.products.learned, places, targets, config.strengths, whole))
             judged = self.products.judged[torch.from_numpy(rows.fold == fold)]
             scores.append(fits[-1].scores(judged).numpy())
@@ -250,16 +257,18 @@ class Prepared:
     def _primal(self, rows: Rows, config: ProbeConfig, imbalance: str) -> _Solved:
         scaling = Scaling(*(torch.cat([getattr(s, name) for s in self.scalings]) for name in ("mean", "scale")))
         copies = len(rows.learned)
-        matrix = rows.space.matrix(rows.targets)
+        matrix, count = rows.space.matrix(rows.learned_truth), len(rows.targets)
         heads, scores = [], []
         for fold in _folds(rows):
             learned, judged = np.flatnonzero(rows.learns_from(fold)), rows.fold == fold
             weights = _row_weights(rows, learned, imbalance)
             parts = []
-            for columns, known in _patterns(matrix[learned]):
-                features = torch.cat([self._of(view, learned[known]) for view in rows.learned])
-                targets = torch.from_numpy(matrix[np.ix_(learned[known], columns)]).repeat(copies, 1)
-                whole = None if weights is None else torch.from_numpy(np.tile(weights[known], copies))
+            places = np.concatenate([learned + k * count for k in range(copies)])
+            for columns, known in _patterns(matrix[places]):
+                there = [places[known][places[known] // count == k] % count for k in range(copies)]
+                features = torch.cat([self._of(view, some) for view, some in zip(rows.learned, there, strict=True)])
+                targets = torch.from_numpy(matrix[np.ix_(places[known], columns)])
+                whole = None if weights is None else torch.from_numpy(weights[known])
                 solved = linear_heads.fit(features, targets, config.strengths, config.solver, scaling, whole)
                 parts.append((columns, solved))
             heads.append(_side_by_side(parts))
@@ -377,11 +386,13 @@ def _side_by_side(parts: Sequence[tuple[np.ndarray, Heads]]) -> Heads:
 
 
 def _row_weights(rows: Rows, learned: np.ndarray, imbalance: str) -> np.ndarray | None:
-    """How much each row that is learned from counts, float32 (n,): its own weight, and every class the same."""
-    weights = None if rows.weights is None else rows.weights[learned].astype(np.float32)
+    """How much each row counts in each view, float32 (V * n,): its own weight, and every class the same."""
+    copies = len(rows.learned)
+    weights = None if rows.weights is None else np.tile(rows.weights[learned].astype(np.float32), copies)
     if imbalance not in ("weighted", "sampler") or rows.targets.ndim > 1:
         return weights
-    targets = rows.targets[learned]
-    counts = np.bincount(targets, minlength=rows.space.width) * len(rows.learned)
+    places = np.concatenate([learned + k * len(rows.targets) for k in range(copies)])
+    targets = rows.learned_truth[places]
+    counts = np.bincount(targets, minlength=rows.space.width)
     balanced = 1 / counts.clip(1).astype(np.float32)[targets]
     return balanced if weights is None else weights * balanced

@@ -19,6 +19,7 @@ Likeness = Literal["similar", "dissimilar", "cannot tell"]
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 BATCH = 32
+FLIPS = ("hflip", "vflip")
 CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
 ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time (docs/experiments.md)
 POOL = "pool"  # name of the experiment that has all nets of the pool under one head
@@ -89,7 +90,9 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
 
 def _is_forbidden(view: str, config: Config) -> bool:
     """Does the config itself say no to it? Who knows what the labels mean knows better than a probe."""
-    return view in config.augment.model_fields_set and not getattr(config.augment, view)
+    if view not in config.augment.model_fields_set:
+        return False
+    return not (config.augment.chance(view) if view in FLIPS else getattr(config.augment, view))
 
 
 def _finetuned(diagnosis: Diagnosis) -> list[NetScore]:
@@ -225,7 +228,7 @@ def _full(diagnosis: Diagnosis, config: Config, net: NetScore, used: list[str]) 
 
 
 def _flips(used: list[str]) -> list[str]:
-    return [view for view in ("hflip", "vflip") if view in used]
+    return [view for view in FLIPS if view in used]
 
 
 def _common(
@@ -238,10 +241,11 @@ def _common(
     """
     augment = {
         "preset": "medium",
-        "hflip": 0.5 if "hflip" in used else 0.0,
-        "vflip": 0.5 if "vflip" in used else 0.0,
+        **{flip: 0.5 if flip in used else 0.0 for flip in FLIPS},
         "rot90": 0.5 if {"rot90", "hflip", "vflip"} <= set(used) else 0.0,
     }
+    for flip in config.augment.swaps:  # who says what a flip does to the label keeps it
+        augment |= {flip: getattr(config.augment, flip).model_dump(mode="json"), "rot90": 0.0}
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in diagnosis.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
     why["tta"] = "views that keep the label; src/infer.py predicts what is added here, and finds what each counts"

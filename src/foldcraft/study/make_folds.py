@@ -19,6 +19,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.predictions.experiment import Experiment, with_scale
 from foldcraft.study.audit.finding import Finding
+from foldcraft.submission import form_inference
 
 Say = Callable[[str], object]
 PATIENCE = 600.0  # seconds that the other processes of torchrun wait for the first
@@ -65,20 +66,23 @@ def ensure(config: Config, say: Say) -> None:
     Several processes may want them at once: one makes them. Of those that torchrun started it is the first.
 
     Raises:
-        FoldcraftError: the competition is not what it should be; the rows cannot be split so; copies are to be merged,
-            and there was no audit, or one of other data.
+        FoldcraftError: the competition is not what it should be; the sample cannot be filled; the rows cannot
+            be split so; copies are to be merged, and there was no audit, or one of other data.
     """
     if config.folds_file.exists():
         return
     data = competition.read(config)
     if _is_led():
         return _wait_for(config.folds_file)
+    form = form_inference.tried(data)
     copies = copies_found(config, data)
     made, is_new = read_or_make(config, data, copies)
     if is_new:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
         what = f"{made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
+        if not form.goes_without_saying:
+            say(f"submission: {form.describe()}")
 
 
 def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[Folds, bool]:

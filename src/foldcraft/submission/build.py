@@ -10,105 +10,44 @@ import pandas as pd
 
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_file_name, locked, write_atomic
-from foldcraft.common.rows import positions
 from foldcraft.data.competition import Competition
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.submission import ledger, shuffle_check
+from foldcraft.submission import form_inference, ledger, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
 
 def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
     """The sample submission with its answers replaced, everything else left as it is.
 
-    A sample with one column a class gets probabilities; with one column beside the id it gets labels, or, where the
-    metric wants probabilities and there are two classes, the probability of the class that the column is named after,
-    else of the second class.
-
     Args:
         ids: test ids (N,).
-        log_probs: (N, K).
+        log_probs: predictions (N, W).
 
     Raises:
         FoldcraftError: ids missing, extra or doubled; NaN; probabilities that do not sum to one; a sample whose columns
             are not understood.
     """
-    sample, key = competition.sample, competition.id_column
-    _check_rows(sample[key].tolist(), ids.tolist())
-    if not competition.space.is_valid(log_probs):
-        raise FoldcraftError("predictions hold NaN or do not sum to one", "submission")
-    ordered = log_probs[positions(ids, sample[key].to_numpy())]
-    answers = [column for column in sample.columns if column != key]
-    result = sample.copy()
-    names = competition.classes.names
-    if set(answers) == set(names):
-        for column in answers:
-            result[column] = np.exp(ordered[:, names.index(column)])
-    elif len(answers) == 1 and competition.metric.wants == "labels":
-        result[answers[0]] = competition.classes.decode(ordered.argmax(1))
-    elif len(answers) == 1 and len(names) == 2:
-        result[answers[0]] = np.exp(ordered[:, _asked_for(answers[0], names)])
-    else:
-        raise FoldcraftError(
-            f"columns {listing(answers)} are neither one label nor one probability a class ({listing(names)})",
-            "sample submission",
-            "mend competition.sample or competition.metric",
-        )
-    return result
-
-
-def _asked_for(column: str, names: Sequence[str]) -> int:
-    """Which of two classes a single column of probabilities is of."""
-    named = [k for k, name in enumerate(names) if name.strip().casefold() == column.strip().casefold()]
-    return named[0] if len(named) == 1 else 1
+    return form_inference.of(competition).fill(ids, log_probs)
 
 
 def meaning(competition: Competition) -> str | None:
-    """What the column of a submission holds where the sample leaves that open; None where it does not."""
-    answers = [column for column in competition.sample.columns if column != competition.id_column]
-    names = competition.classes.names
-    if len(answers) > 1 or len(names) != 2 or competition.metric.wants == "labels":
-        return None
-    asked = _asked_for(answers[0], names)
-    said = f"column {answers[0]!r} holds the probability of {names[asked]!r}"
-    if answers[0].strip().casefold() == names[asked].strip().casefold():
-        return said
-    return f"{said}, the second class; competition.order=[{names[1]},{names[0]}] asks for the other"
-
-
-def _check_rows(wanted: list[str], given: list[str]) -> None:
-    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    if missing or extra or len(set(given)) < len(given):
-        raise FoldcraftError(
-            f"{len(missing)} ids without prediction ({listing(missing, 3)}), {len(extra)} too many "
-            f"({listing(extra, 3)}), {len(given) - len(set(given))} doubled",
-            "submission",
-        )
+    """What the columns of a submission hold where the sample leaves that open; None where it does not."""
+    form = form_inference.of(competition)
+    return None if form.goes_without_saying else form.describe()
 
 
 def check(frame: pd.DataFrame, competition: Competition) -> None:
     """Look at a finished submission as the host will.
 
     Raises:
-        FoldcraftError: other columns, ids or order than the sample; empty cells; labels that the host does not know.
+        FoldcraftError: other columns, ids or order than the sample; empty cells; answers that the host does not know.
     """
-    sample, key = competition.sample, competition.id_column
-    if list(frame.columns) != list(sample.columns):
-        raise FoldcraftError(f"columns {listing(list(frame.columns))} are not the sample's", "submission")
-    if frame[key].tolist() != sample[key].tolist():
-        raise FoldcraftError("ids are not the sample's, or not in its order", "submission")
-    if frame.isna().any().any() or (frame.astype(str) == "").any().any():
-        raise FoldcraftError("has empty cells", "submission")
-    answers = [column for column in frame.columns if column != key]
-    if set(answers) == set(competition.classes.names):
-        if not np.allclose(frame[answers].to_numpy(dtype=float).sum(1), 1, atol=1e-3):
-            raise FoldcraftError("probabilities do not sum to one", "submission")
-    elif competition.metric.wants == "labels":
-        competition.classes.encode(frame[answers[0]].tolist())
+    form_inference.of(competition).check(frame)
 
 
 class Written(NamedTuple):

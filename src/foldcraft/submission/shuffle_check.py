@@ -55,7 +55,13 @@ class SubmittedAnswers:
     def labels(self) -> np.ndarray:
         """One label a row (N,); of one column a class the largest."""
         names = self.table.columns.to_numpy(str)
+        # a file says nothing of its target
         return self.table[names[0]].to_numpy(str) if len(names) == 1 else names[self.numbers.argmax(1)]
+
+    @cached_property
+    def are_several(self) -> bool:
+        """Are there several labels a row? Columns that sum to one are the probabilities of one label's classes."""
+        return len(self.table.columns) > 1 and not np.allclose(self.numbers.sum(1), 1, atol=1e-2)
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -159,16 +165,25 @@ def agreement(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
 
     Cohen's kappa of labels; of probabilities Spearman's correlation, the mean over the columns.
     """
+    if one.metric.wants == "labels" and one.are_several:
+        pairs = [(one.table[name].to_numpy(str), other.table[name].to_numpy(str)) for name in one.table]
+        kappas = [_kappa(*pair) for pair in pairs if (pair[0] != pair[1]).any()]  # what all share may be no answer
+        return float(np.nanmean(kappas)) if np.isfinite(kappas).any() else np.nan
     if one.metric.wants == "labels":
-        chance = _chance(one, other)
-        return (float(np.mean(one.labels == other.labels)) - chance) / (1 - chance) if chance < 1 else np.nan
+        return _kappa(one.labels, other.labels)
     varying = one.ranks.any(0) & other.ranks.any(0)
     return float((one.ranks * other.ranks).sum(0)[varying].mean()) if varying.any() else np.nan
 
 
-def _chance(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
+def _kappa(one: np.ndarray, other: np.ndarray) -> float:
+    """Cohen's kappa of labels (N,); NaN where chance knows all of them."""
+    chance = _chance(one, other)
+    return (float(np.mean(one == other)) - chance) / (1 - chance) if chance < 1 else np.nan
+
+
+def _chance(one: np.ndarray, other: np.ndarray) -> float:
     """The share of rows on which shuffled labels would agree, from the frequencies of the classes."""
-    shares = [pd.Series(answers.labels).value_counts(normalize=True) for answers in (one, other)]
+    shares = [pd.Series(labels).value_counts(normalize=True) for labels in (one, other)]
     return float(shares[0].mul(shares[1], fill_value=0).sum())
 
 
@@ -188,7 +203,7 @@ def credible(one: SubmittedAnswers, others: Sequence[SubmittedAnswers]) -> float
     chance could just bring about, if the others agree with each other on twice as much.
     """
     shares = one.metric.wants == "labels" and one.metric.bounds == (0, 1) and not one.metric.classes  # f1 is of one
-    if shares and not np.isnan([answers.nested for answers in (one, *others)]).any():
+    if shares and not one.are_several and not np.isnan([answers.nested for answers in (one, *others)]).any():
         return HALF * float(np.median([expected_kappa(one, other) for other in others]))
     by_chance = min(LEAST, ERRORS / np.sqrt(len(one.table)))
     among = [[agreement(a, b) for b in others if b is not a] for a in others]
@@ -198,7 +213,7 @@ def credible(one: SubmittedAnswers, others: Sequence[SubmittedAnswers]) -> float
 
 def expected_kappa(one: SubmittedAnswers, other: SubmittedAnswers) -> float:
     """Kappa of two submissions that are as good as their out-of-fold scores say and err independently."""
-    chance = _chance(one, other)
+    chance = _chance(one.labels, other.labels)
     if one.metric.name in MACRO:
         chance = 1 / len(np.union1d(one.labels, other.labels))
     if chance == 1:

@@ -154,6 +154,7 @@ class Training:
             history_file=folder.history,
             weights=experiment.competition.weights,
             score_weights=experiment.competition.score_weights,
+            swaps=experiment.swaps,
         )
 
     def run(self, task: Task, model: torch.nn.Module, callback: Callback, state: dict[str, Any] | None) -> Fitted:
@@ -192,4 +193,5 @@ def _interpolated(
     target, units = experiment.competition.target, experiment.competition.units[rows]
     output = partial(predictions, of_outputs=target.predictions)
     member = InferenceModel(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views, output)
+    member = replace(member, swaps=experiment.swaps)
     return wise_ft.choose_point(before, after, start.model, member, rows, target.at(rows), units)

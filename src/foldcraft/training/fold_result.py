@@ -73,6 +73,7 @@ def _manifest(experiment: Experiment, folder: FoldFolder, outcome: Outcome, scor
         "identity": experiment.identity.of_fold(folder.fold),
         "score": score,
         "metric": experiment.competition.metric.name,
+        **({"metric_code": code} if (code := experiment.competition.metric.code) else {}),
         "classes": list(experiment.competition.classes.names),
         "views": list(experiment.config.tta.views),
         "epochs": outcome.epochs,

@@ -19,8 +19,10 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
+from foldcraft.data.augment import flips_of
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.loader import PlainImages, draw_seed
+from foldcraft.data.targets.target import Target
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.inputs import Inputs
@@ -181,6 +183,7 @@ def solve_probe(
     wanted = seen.wanted("train", start.train, views)
     key = [str(item.file(seen.folder)) for item in wanted]
     data = experiment.competition
+    key += [experiment.config.augment.swaps] if experiment.config.augment.swaps else []
     key += [data.fingerprint, data.learned_identity, experiment.folds.fingerprint, settings.model_dump(), imbalance]
     digest = fingerprint.of_values([*key, learned, smoothing])
     if digest not in _solved:
@@ -193,6 +196,7 @@ def solve_probe(
             experiment.folds.fold,
             experiment.competition.target.learned_space,
             weights=experiment.competition.weights,
+            of_views=_truth_of_views(experiment, learned),
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
         _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)
@@ -200,6 +204,28 @@ def solve_probe(
 
 
 _solved: dict[str, Probe] = {}
+
+
+def _truth_of_views(experiment: Experiment, views: Sequence[str]) -> list[np.ndarray] | None:
+    """What each view of the training images shows, where a flip changes the label."""
+    if not experiment.swaps.orders:
+        return None
+    return [target_of_view(experiment, view).learned for view in views]
+
+
+def target_of_view(experiment: Experiment, view: str) -> Target:
+    """What a view or an augmented copy of the training images shows: a flip may change the label."""
+    swaps, target = experiment.swaps, experiment.competition.target
+    if not view.startswith("draw"):
+        order = swaps.of_view(view)
+        return target if order is None else target.reordered(np.argsort(order))
+    seeds = [draw_seed(int(view.removeprefix("draw")), row) for row in range(len(target.truth))]
+    drawn = [flips_of(experiment.config.augment, seed) for seed in seeds]
+    truth = target.truth.copy()
+    for flips in swaps.drawn():
+        rows = [row for row, own in enumerate(drawn) if own == flips]
+        truth[rows] = swaps.target(target, flips).truth[rows]
+    return target.with_truth(truth)
 
 
 def features_of(

@@ -3,6 +3,8 @@
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder
 from foldcraft.models import finetune, hardware
@@ -43,7 +45,13 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
         images=start.test,
         epochs=0,
         seconds=time.perf_counter() - began,
-        oof=target.predictions(solved.outputs(folder.fold, own)).numpy(),
-        test=target.predictions(solved.outputs(folder.fold, test)).numpy(),
+        oof=_in_terms_of_the_image(experiment, target.predictions(solved.outputs(folder.fold, own)).numpy()),
+        test=_in_terms_of_the_image(experiment, target.predictions(solved.outputs(folder.fold, test)).numpy()),
         about={"probe": {"strength": head.strength, "stages": solved.stages}},
     )
+
+
+def _in_terms_of_the_image(experiment: Experiment, predicted: np.ndarray) -> np.ndarray:
+    """Predictions (V, N, W) of the TTA views, where a flip changes the label."""
+    views = experiment.config.tta.views
+    return np.stack([experiment.swaps.restored(view, one) for view, one in zip(views, predicted, strict=True)])

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.data import loader
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.label_swap import Swaps
 from foldcraft.data.loader import (
     Batch,
     DistillationTargets,
@@ -67,6 +68,7 @@ class Task:
         target: what is learned, and what the rows are judged by.
         weights: how much each row counts in training (N,); left out: all alike.
         score_weights: the same in the score.
+        swaps: what flips do to the label.
         distilled: what is learned from teachers; left out: from the labels alone.
     """
 
@@ -83,12 +85,20 @@ class Task:
     distilled: DistillationTargets | None = None
     weights: np.ndarray | None = None
     score_weights: np.ndarray | None = None
+    swaps: Swaps = field(default_factory=Swaps)
 
     @cached_property
     def targets(self) -> np.ndarray:
         """What the net learns: class indices (N,) of one label, else a matrix float32 (N, W)."""
-        learned, space = self.target.learned, self.target.learned_space
-        return learned if learned.ndim == 1 else space.matrix(learned)
+        return _to_learn(self.target)
+
+    @cached_property
+    def swapped(self) -> dict[tuple[str, ...], np.ndarray]:
+        """The same after flips that change the label."""
+        if self.distilled is None:
+            return {flips: _to_learn(self.swaps.target(self.target, flips)) for flips in self.swaps.drawn()}
+        known = self.distilled.targets
+        return {flips: self.swaps.matrix(self.target, known, flips) for flips in self.swaps.drawn()}
 
     def score(self, predicted: np.ndarray) -> float:
         """In the metric, of predictions (n, W) of the validation rows."""
@@ -100,6 +110,11 @@ class Task:
     def learned_ids(self) -> np.ndarray:
         """The ids of all rows that a batch may hold."""
         return self.ids if self.distilled is None else np.concatenate([self.ids, self.distilled.ids])
+
+
+def _to_learn(target: Target) -> np.ndarray:
+    learned = target.learned
+    return learned if learned.ndim == 1 else target.learned_space.matrix(learned)
 
 
 @dataclass(frozen=True)
@@ -170,7 +185,7 @@ class Trainer:
         if workers is None:
             workers = default_workers(cores() // self.processes.local_world, on_cpu)
         augment = Augment(config.augment, config.images, self.task.store.pixels.shape[1])
-        images = TrainImages(self.task.store, self.task.targets, augment, self.task.distilled)
+        images = TrainImages(self.task.store, self.task.targets, augment, self.task.distilled, self.task.swapped)
         batch_bytes = self.batches.batch // self.processes.world * config.images.size**2 * 3
         fitting, ahead = loader.in_flight(workers, batch_bytes, loader.shared_room())
         if fitting < workers:

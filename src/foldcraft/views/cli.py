@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from foldcraft.common import allocator, child_processes, config_file, config_mistakes, output_streams
+from foldcraft.common import allocator, allowed_code, child_processes, config_file, config_mistakes, output_streams
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, shorten, suggest
 from foldcraft.common.files import cannot_write
@@ -84,6 +84,7 @@ def parser(
     made = bare_parser(description)
     plural = "one or more experiments of one competition" if several_configs else "the experiment"
     made.add_argument("--config", nargs="+", default=[], metavar="YAML", help=f"{plural}; left out: {DEFAULT_CONFIG}")
+    made.add_argument("--allow-code", action="store_true", help="run the host's own metric, where the config names one")
     made.add_argument("overrides", nargs="*", metavar=words[0], help=words[1])
     return made
 
@@ -97,6 +98,7 @@ def terminal(args: argparse.Namespace) -> "Terminal":
 
 def load_configs(args: argparse.Namespace) -> list[Config]:
     """The configs that were named, with the overrides applied to each."""
+    allowed_code.settle(getattr(args, "allow_code", False))
     names, overrides = words_of(args)
     names = names or [DEFAULT_CONFIG]
     for name in names:

@@ -29,7 +29,7 @@ def show_trained(experiment: Experiment, manifests: Mapping[int, dict[str, Any]]
     if len(scores) > 1:
         rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
         rows.append(("in all", "", sum(manifest["epochs"] for manifest in manifests.values()), duration(sum(seconds))))
-    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.name, "epochs", "time"), rows)
+    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.title, "epochs", "time"), rows)
 
 
 def show_split(split: Folds, data: Competition, terminal: Terminal) -> None:

@@ -57,15 +57,16 @@ def draw(experiment: Experiment, images: int, draws: int, callback: Callback) ->
     The tensors are those that training makes, brought back from normalised floats to pixels.
     """
     config = experiment.config
-    _, blueprint = backbones.build(config.backbone, len(experiment.competition.classes), config.images.size)
+    _, blueprint = backbones.build(config.backbone, experiment.competition.target.outputs, config.images.size)
     store, _ = experiment.open_images([experiment.image_spec(blueprint)], callback)[0]
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
-    rows = _spread(experiment.competition.targets, images)
+    target = experiment.competition.target
+    rows = _spread(target.stratum, images)
     plain = preparation(PlainImages(store, config.images).at(rows))
     augment = Augment(config.augment, config.images, store.pixels.shape[1])
     columns = [plain, *(_augmented(experiment, store, augment, preparation, rows, number) for number in range(draws))]
     pixels = [_to_pixels(column, preparation) for column in columns]
-    labels = experiment.competition.classes.decode(experiment.competition.targets[rows])
+    labels = target.in_words(target.truth[rows])
     captions = [f"{experiment.competition.train_ids[row]}: {label}" for row, label in zip(rows, labels, strict=True)]
     lines = [_row(images, caption) for images, caption in zip(zip(*pixels, strict=True), captions, strict=True)]
     mixed = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
@@ -78,14 +79,14 @@ def _row(images: Sequence[np.ndarray], caption: str) -> list[SheetTile]:
     return [SheetTile(first, [caption]), *map(SheetTile, others)]
 
 
-def _spread(targets: np.ndarray, count: int) -> np.ndarray:
-    """`count` rows, as many classes as possible, the same each time."""
-    order = np.random.default_rng(0).permutation(len(targets))
-    place = np.zeros(len(targets), dtype=int)
-    for k in np.unique(targets):
-        of_class = order[targets[order] == k]
+def _spread(strata: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows, of as many strata as possible, the same each time."""
+    order = np.random.default_rng(0).permutation(len(strata))
+    place = np.zeros(len(strata), dtype=int)
+    for k in np.unique(strata):
+        of_class = order[strata[order] == k]
         place[of_class] = np.arange(len(of_class))
-    return np.array(sorted(order, key=lambda row: (place[row], targets[row]))[:count])
+    return np.array(sorted(order, key=lambda row: (place[row], strata[row]))[:count])
 
 
 def _augmented(
@@ -93,9 +94,9 @@ def _augmented(
 ) -> torch.Tensor:
     config = experiment.config
     draws = [Sample(int(row), seed_from(config.seed, "preview", number, place)) for place, row in enumerate(rows)]
-    batch = TrainImages(store, experiment.competition.targets, augment).at(draws)
+    batch = TrainImages(store, np.zeros((len(store), 1)), augment).at(draws)  # what is learned is not shown
     images = preparation(batch.images)
-    mix = mix_of(config.augment, len(experiment.competition.classes), config.seed)
+    mix = mix_of(config.augment, 1, config.seed)
     return mix(images, batch.targets, number)[0] if mix else images
 
 

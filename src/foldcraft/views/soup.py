@@ -21,8 +21,9 @@ def warn_of_gaps(candidates: SoupCandidates, terminal: Terminal) -> None:
 
 def show(candidates: SoupCandidates, comparison: SoupComparison, terminal: Terminal) -> None:
     """The table, and what it means where the weights do not mix."""
-    metric = candidates.experiment.competition.metric.name
-    columns = ("", "nets", "log-loss", metric, "95 % interval", f"better in {metric}", "in log-loss")
+    data = candidates.experiment.competition
+    metric, loss = data.metric.title, data.space.loss_name
+    columns = ("", "nets", loss, metric, "95 % interval", f"better in {metric}", f"in {loss}")
     rows = [
         (
             soup_score.name,

@@ -22,7 +22,7 @@ def show(sweep: Sweep, trials: Sequence[Trial], terminal: Terminal) -> None:
     parameters = [parameter.name for parameter in sweep.space.parameters]
     columns = ["experiment", *parameters, "folds", "mean ± std", "OOF", "95 % interval", "to the best, by fold", "s"]
     rows = [_row(trial, trials[0]) for trial in trials]
-    metric = sweep.experiment.competition.metric.name
+    metric = sweep.experiment.competition.metric.title
     terminal.table(f"{sweep.name}: {metric} of {len(trials)} trials, {sweep.space.method}", columns, rows)
 
 

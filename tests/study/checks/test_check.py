@@ -7,6 +7,7 @@ from pathlib import Path
 
 import kinds_ground
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import write_competition
@@ -465,3 +466,15 @@ def test_a_label_that_a_flip_destroys_is_named(check_kind) -> None:
     report = check_kind("multilabel", "augment.hflip=0.5", only=["augmentation"])
     assert those(report, FAIL) == {"augmentation"}
     assert "'left'" in numbers(report)
+
+
+@pytest.mark.slow
+def test_a_flip_that_swaps_labels_keeps_them(check_kind) -> None:
+    words = ("competition.target.columns=[bar,left,right]", "augment.hflip={p: 0.5, swap: {left: right}}")
+    table = pd.read_csv("input/kinds/train.csv", dtype=str)
+    table.assign(right=(table["left"] == "0").astype(int)).to_csv("input/kinds/train.csv", index=False)
+    sample = "competition.sample=sample_swapped.csv"
+    ids = pd.read_csv("input/kinds/test.csv", dtype=str)
+    ids.assign(bar=0, left=0, right=0).to_csv("input/kinds/sample_swapped.csv", index=False)
+    report = check_kind("multilabel", *words, sample, "competition.name=swapped", only=["augmentation", "pairs"])
+    assert those(report, FAIL) == set(), numbers(report)

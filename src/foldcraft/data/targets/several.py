@@ -44,11 +44,23 @@ class MultiLabel(Target):
 
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         """Lists of labels in one column, or 0 and 1 a column."""
-        said = predicted > 0
         if not self.separator:
+            said = self.there(predicted)
             return {name: said[:, k].astype(int).astype(str).tolist() for k, name in enumerate(self.space.names)}
         names = np.array(self.space.names)
-        return {self.columns[0]: [self.separator.join(names[row].tolist()) for row in said]}
+        return {self.columns[0]: [self.separator.join(names[row].tolist()) for row in self.there(predicted)]}
+
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return {name: Classes(("0", "1")) for name in self.space.names}
+
+    def there(self, predicted: np.ndarray, at_least_one: bool = False) -> np.ndarray:
+        """Which labels a row has (M, L); `at_least_one`: the likeliest where there is none, of equals the first."""
+        said = predicted > 0
+        if at_least_one:
+            without = np.flatnonzero(~said.any(1))
+            said[without, predicted[without].argmax(1)] = True
+        return said
 
     def in_words(self, values: np.ndarray) -> list[str]:
         def of_row(row: list[float]) -> str:
@@ -190,3 +202,7 @@ class MultiOutput(Target):
             return listing([f"{name} {'?' if k < 0 else classes.names[k]}" for name, classes, k in heads], MOST_SAID)
 
         return [of_row(row) for row in values.tolist()]
+
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return dict(zip(self.columns, self.head_classes, strict=True))

@@ -45,6 +45,10 @@ class SingleLabel(Target):
     def in_words(self, values: np.ndarray) -> list[str]:
         return self.classes.decode(values)
 
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return {self.columns[0]: self.classes}
+
 
 @dataclass(frozen=True)
 class Ordinal(SingleLabel):
@@ -228,6 +232,10 @@ class WithAuxiliary(Target):
     def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
         own = self.main.outputs_behind(columns)
         return np.pad(own, ((0, 0), (0, self.outputs - own.shape[1])))
+
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        return self.main.vocabulary
 
 
 def side_by_side(names: tuple[str, ...], classes: tuple[Classes, ...]) -> ClassSpace:

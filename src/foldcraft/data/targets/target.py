@@ -113,6 +113,10 @@ class Target:
         """The same with another truth."""
         return replace(self, truth=truth)
 
+    def reordered(self, order: np.ndarray) -> Target:
+        """The same with the truth of column `order[k]` (W,) in the place of k."""
+        return self.with_truth(self.space.reordered(self.truth, order))
+
     @property
     def is_ordered(self) -> bool:
         """Are the classes grades, so that answers are nearer to the truth or further from it?"""
@@ -144,6 +148,11 @@ class Target:
     def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
         """How much each output of a net counts (N, outputs), from what the columns of its predictions do (N, W)."""
         return columns
+
+    @property
+    def vocabulary(self) -> Mapping[str, Classes]:
+        """The words that an answer may be, by column; of numbers none."""
+        return {}
 
 
 def text_of(values: Sequence[float]) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
+from foldcraft.metrics.spaces import Part
 from foldcraft.predictions import linear_probe
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.inference import sweep
@@ -14,6 +15,7 @@ from foldcraft.predictions.linear_probe import Probe, Rows
 from foldcraft.study.checks.result import FAIL, NOTE, PASS, CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import Subject
 from foldcraft.study.diagnose import each_fold
+from foldcraft.training.initialization import target_of_view
 
 SURE = 3.0  # standard errors
 BLACK = 8  # images without pixels that are looked at
@@ -56,10 +58,12 @@ def features(subject: Subject) -> Features:
     return subject.kept["features"]
 
 
-def _solve(subject: Subject, learned: list[np.ndarray], targets: np.ndarray) -> Probe:
+def _solve(
+    subject: Subject, learned: list[np.ndarray], targets: np.ndarray, of_views: list[np.ndarray] | None = None
+) -> Probe:
     net, split = features(subject).net, subject.experiment.folds
     target = subject.competition.target.with_truth(targets)
-    rows = Rows(net.stages, learned, learned[0], target.learned, split.fold, target.learned_space)
+    rows = Rows(net.stages, learned, learned[0], target.learned, split.fold, target.learned_space, of_views=of_views)
     return linear_probe.solve(rows, ProbeConfig())
 
 
@@ -85,7 +89,8 @@ def _shuffled_in_folds(subject: Subject) -> np.ndarray:
 
 def _gain(better: np.ndarray, worse: np.ndarray) -> tuple[float, float]:
     """Mean difference of two losses of each row of which something is known, and its standard error."""
-    apart = (worse - better)[~np.isnan(worse)]
+    apart = worse - better
+    apart = apart[~np.isnan(apart)]
     return float(apart.mean()), float(apart.std(ddof=1) / len(apart) ** 0.5)
 
 
@@ -160,17 +165,18 @@ def labels_survive(subject: Subject) -> CheckResult:
     if why := _no_features(subject):
         return not_applicable(why)
     truth, found, target = subject.competition.targets, features(subject), subject.competition.target
-    solved = _solve(subject, [found.plain, found.draws[0]], truth)
+    seen, drawn = (target_of_view(subject.experiment, view) for view in ("draw0", "draw1"))
+    solved = _solve(subject, [found.plain, found.draws[0]], truth, [target.learned, seen.learned])
     on_plain = target.from_learned(solved.log_probs)
     on_drawn = each_fold(solved, found.draws[1], subject.experiment.folds.fold, target)
     judge = _kept_right if _is_one_label(truth) else _kept_loss
-    return judge(subject, on_plain, on_drawn)
+    return judge(subject, on_plain, on_drawn, drawn.truth)
 
 
-def _kept_right(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray) -> CheckResult:
-    """By accuracy, from predictions (N, K) of plain and of augmented images."""
+def _kept_right(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray, shown: np.ndarray) -> CheckResult:
+    """By accuracy, from predictions (N, K) of plain and of augmented images, and what these show (N,)."""
     truth = subject.competition.targets
-    plain, drawn = _right(on_plain, truth), _right(on_drawn, truth)
+    plain, drawn = _right(on_plain, truth), _right(on_drawn, shown)
     chance = np.bincount(truth).max() / len(truth)
     if plain.mean() <= chance + SURE * (chance * (1 - chance) / len(truth)) ** 0.5:
         return not_applicable("a probe knows plain images no better than by guessing, so nothing can be lost")
@@ -217,15 +223,24 @@ class _Kept:
         return (self.without - self.drawn) / (self.without - self.plain)
 
 
-def _kept_loss(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray) -> CheckResult:
-    """By the proper loss, from predictions (N, W): of all, and of each label or column by itself."""
+def _part_losses(predicted: np.ndarray, part: Part) -> np.ndarray:
+    """Of each row (N,), NaN where the part is not known."""
+    losses = np.full(len(predicted), np.nan)
+    losses[part.rows] = part.space.losses(predicted[part.rows, part.columns].astype(np.float64), part.truth)
+    return losses
+
+
+def _kept_loss(subject: Subject, on_plain: np.ndarray, on_drawn: np.ndarray, shown: np.ndarray) -> CheckResult:
+    """By the proper loss, from predictions (N, W) and what augmented images show: of all, and of each label or column
+    by itself."""
     target, truth = subject.competition.target, subject.competition.targets
-    said = (_known_without(subject, truth), on_plain.astype(np.float64), on_drawn.astype(np.float64))
-    whole = _Kept.of("", *(target.space.losses(one, truth) for one in said))
+    said = ((_known_without(subject, truth), truth), (on_plain, truth), (on_drawn, shown))
+    whole = _Kept.of("", *(_losses(subject, *one) for one in said))
+    each = [target.space.parts(true) for _, true in said]
     parts = [
-        _Kept.of(name, *(part.space.losses(one[part.rows, part.columns], part.truth) for one in said))
-        for name, part in zip(target.heads, target.space.parts(truth), strict=False)
-        if len(part.rows) >= FEWEST
+        _Kept.of(name, *(_part_losses(one, part) for (one, _), part in zip(said, same, strict=True)))
+        for name, *same in zip(target.heads, *each, strict=False)
+        if len(same[0].rows) >= FEWEST
     ]
     if not whole.is_known and not any(part.is_known for part in parts):
         return not_applicable("a probe knows plain images no better than without them, so nothing can be lost")

@@ -42,6 +42,7 @@ def find_mistakes(
     """
     is_confident, taken_for = confident_classes(np.exp(log_probs), truth)
     doubted = is_confident & (taken_for != truth)
+    # of a single label; `find_worst` is for the others
     agree = sum((member.argmax(1) == answers for member in members), start=np.zeros(len(truth), dtype=int))
     wrong = np.flatnonzero(answers != truth)
     worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]

@@ -1,0 +1,138 @@
+"""What the rows of the host's sample submission ask for: a test row each, or one target of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from foldcraft.common.config import SubmissionConfig
+from foldcraft.common.errors import FoldcraftError, listing, shorten
+
+Names = Callable[[], Sequence[str]]
+SHOWN = 30  # characters of an id in a message
+SETTING = "competition.submission"
+
+
+@dataclass(frozen=True)
+class SampleRows:
+    """Whose answer each row of a sample is.
+
+    Attributes:
+        column: that the rows are named by.
+        ids: test id of each row (R,).
+        parts: name of what each row asks for (R,), where it asks for one thing alone; else None.
+        row: how its ids are made of both; "" where they are the test ids.
+        by_cells: was the column found by what is in it? The test table has none of that name.
+    """
+
+    column: str
+    ids: np.ndarray
+    parts: np.ndarray | None = None
+    row: str = ""
+    by_cells: bool = False
+
+
+@dataclass(frozen=True)
+class SubmissionRequest:
+    """What is known of the file that the host wants, beside the sample and the target.
+
+    Attributes:
+        rows: None: each row of the sample is a test row.
+        given: columns of the sample that are of the test table, and no answers but for their names.
+        ordered: is there a `competition.order`, the last of which is the positive class?
+        k: of the metric, where it has one.
+    """
+
+    settings: SubmissionConfig = field(default_factory=SubmissionConfig)
+    rows: SampleRows | None = None
+    given: tuple[str, ...] = ()
+    ordered: bool = False
+    k: int | None = None
+
+
+def find(
+    sample: pd.DataFrame, id_column: str, test_ids: Sequence[str], names: Names, settings: SubmissionConfig, path: Path
+) -> SampleRows | None:
+    """Match the rows of a sample with the test rows; None where its ids have nothing to do with theirs.
+
+    Its ids are in the column that has the name of the test table's, else in the one whose cells fit.
+
+    Args:
+        names: of what is predicted; asked for where the ids are not those of the test rows.
+        path: of the sample, for messages.
+
+    Raises:
+        FoldcraftError: rows of a test id and a name are lacking, or too many.
+    """
+    row = settings.row
+    columns = [id_column] if id_column in sample.columns else []
+    columns += [name for name in sample.columns if name != id_column and sample[name].is_unique]
+    if row is None and settings.form != "long":
+        for column in columns:
+            cells = sample[column].to_numpy(dtype=str)
+            if len(cells) == len(test_ids) and set(cells.tolist()) == set(test_ids):
+                return SampleRows(column, cells, by_cells=column != id_column)
+    known = _names(names)
+    problem = None
+    for column in columns:
+        cells = sample[column].tolist()
+        for template in [row] if row else _templates(cells, test_ids, known):
+            made = _made(template, test_ids, known)
+            if set(made) == set(cells) and len(cells) == len(made):
+                ids, parts = zip(*(made[cell] for cell in cells), strict=True)
+                return SampleRows(column, np.array(ids), np.array(parts), template, column != id_column)
+            problem = problem or _mismatch(template, set(cells), set(made), path)
+    if problem:
+        raise problem
+    return None
+
+
+def _names(names: Names) -> Sequence[str]:
+    try:
+        return names()
+    except FoldcraftError:  # told where the target is read; the ids are what is asked about here
+        return ()
+
+
+def _templates(cells: Sequence[str], test_ids: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """How the first cell may be made: a test id, something between, a name."""
+    ids, first = set(test_ids), cells[0]
+    for name in sorted(names, key=len, reverse=True):
+        before = first.removesuffix(name)
+        if before == first:
+            continue
+        for end in range(len(before) - 1, 0, -1):
+            between = before[end:]
+            if any(char.isalnum() for char in between):
+                break
+            if before[:end] in ids:
+                yield f"{{@id}}{between}{{@target}}"
+
+
+def _made(template: str, test_ids: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    pairs = [(test_id, name) for test_id in test_ids for name in names]
+    made = {_filled(template, *pair): pair for pair in pairs}
+    if len(made) < len(pairs):
+        raise FoldcraftError(f"{template} gives two answers the same id", f"{SETTING}.row", "put something between")
+    return made
+
+
+def _filled(template: str, test_id: str, name: str) -> str:
+    parts = [part.replace("{@target}", name) for part in template.split("{@id}")]
+    return test_id.join(parts)
+
+
+def _mismatch(template: str, cells: set[str], made: set[str], path: Path) -> FoldcraftError:
+    missing, extra = sorted(made - cells), sorted(cells - made)
+    problems = [f"{len(missing)} are not in it ({_some(missing)})"] if missing else []
+    problems += [f"{len(extra)} of its ids are none ({_some(extra)})"] if extra else []
+    what = f"of rows {shorten(template, SHOWN)} {' and '.join(problems)}"
+    return FoldcraftError(what, path, f"mend the files, or {SETTING}.row")
+
+
+def _some(ids: Sequence[str]) -> str:
+    return listing([shorten(name, SHOWN) for name in ids], 2)
