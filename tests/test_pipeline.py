@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import kinds_ground
 import numpy as np
 import pandas as pd
 import pytest
@@ -215,6 +216,20 @@ def test_preview_draws_a_sheet(shapes: Path, command) -> None:
     assert sheet.height > 3 * 96
     assert re.search(r"Affine +70%", done.out)
     assert re.search(r"mixup, of whole batches +100%", done.out)
+
+
+def test_net_and_preview_are_shown_of_values_as_well(workplace: Path, command) -> None:
+    kinds_ground.write(Path("input/kinds"), rows=12)
+    path, one = kinds_ground.config("regression"), "competition.target.columns=[level]"
+    pd.read_csv("input/kinds/sample_regression.csv", dtype=str).drop(columns="width").to_csv(
+        "input/kinds/one.csv", index=False
+    )
+    words = ("competition.sample=one.csv", "augment.mixup=1", one)
+    command("split", "--config", path, *words)
+    done = command("check", "--show", "--config", path, "--images", "2", "--draws", "1", "--json", "net.json", *words)
+    assert (done.code, done.err) == (0, "")
+    gradients = [part["gradient"] for part in json.loads(Path("net.json").read_text())["parts"] if part["gradient"]]
+    assert max(gradients) > 0, "a single output has a gradient too"
 
 
 @pytest.mark.real
