@@ -161,3 +161,17 @@ def test_what_looks_like_another_kind_is_asked_for(cells: str, message: str) -> 
     with pytest.raises(FoldcraftError, match=message):
         reading.read(CompetitionConfig(name="x"), table, Path("train.csv"))
     reading.read(CompetitionConfig(name="x", target={"column": "label", "kind": "single"}), table, Path("train.csv"))
+
+
+def test_what_teachers_say_of_a_label_becomes_what_its_net_learns() -> None:
+    said = np.array([[0.5, 0.2, 0.3]], np.float32)
+    none = np.array([-1])
+    grades = of({"column": "grade", "kind": "ordinal"})
+    np.testing.assert_allclose(grades.to_learned(said, none), [[0.5, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(grades.to_learned(grades.space.matrix(grades.truth), none), grades.learned)
+    labels = ["0", "1", "2", "1", "0", "2"]  # on and old, off and old, on and young
+    heads = read({"column": "label", "heads": ["mask", "age"]}, label=labels).target
+    np.testing.assert_allclose(heads.to_learned(said, none), [[0.2, 0.8, 0.7, 0.3]], atol=1e-6)
+    more = of({"column": "label", "auxiliary": ["mask"]})
+    np.testing.assert_array_equal(more.to_learned(said, none), [[*said[0], np.nan, np.nan]])
+    np.testing.assert_array_equal(more.to_learned(said, np.array([1])), [[*said[0], 1, 0]])

@@ -71,7 +71,7 @@ class TargetConfig(Section):
         None, description="as `competition.order`"
     )
     cumulative: bool = Field(
-        False, description="ordinal: learn for each grade whether a row lies above it, in place of the classes"
+        True, description="ordinal: learn for each grade whether a row lies above it; false: learn the classes"
     )
     heads: Annotated[list[str], AfterValidator(_once)] = Field(
         [], description="single: columns that together fix the label; each gets a head, and the heads are joined"

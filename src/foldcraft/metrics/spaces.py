@@ -306,7 +306,7 @@ class ClassSpace(Space):
         if truth.ndim == 2 and not self.widths:
             return truth.astype(np.float32)
         found = np.full((len(truth), self.width), np.nan, np.float32)
-        for columns, own in zip(self.slices, truth.reshape(len(truth), -1).T, strict=True):
+        for columns, own in zip(self.slices, truth.T if truth.ndim > 1 else [truth], strict=True):
             known = own >= 0
             found[known, columns] = np.eye(columns.stop - columns.start, dtype=np.float32)[own[known]]
         return found

@@ -176,15 +176,16 @@ def distillation_targets(
     """
     wanted, data = experiment.config.distill, experiment.competition
     rows = experiment.folds.train_rows(fold)
-    targets = np.full((len(data.targets), data.space.width), np.nan, np.float32)
-    targets[rows] = data.space.matrix(data.targets[rows])
+    own = data.space.matrix(data.targets[rows])
     if wanted.share:
         said = data.space.as_targets(answers.train, wanted.temperature, wanted.hard)
-        known = ~np.isnan(targets[rows])  # what no label says of a row, the teachers say alone
-        targets[rows] = np.where(known, (1 - wanted.share) * targets[rows] + wanted.share * said, said)
+        known = ~np.isnan(own)  # what no label says of a row, the teachers say alone
+        own = np.where(known, (1 - wanted.share) * own + wanted.share * said, said)
     chosen = _confident(data.space, answers.test, wanted, test.unreadable)
     said = data.space.as_targets(answers.test[chosen], wanted.temperature, wanted.hard)
-    targets = np.concatenate([targets, said])
+    targets = np.full((len(data.targets), data.target.outputs), np.nan, np.float32)
+    targets[rows] = data.target.to_learned(own, rows)
+    targets = np.concatenate([targets, data.target.to_learned(said, np.full(len(said), -1))])
     return DistillationTargets(targets, test, chosen, data.test_ids[chosen], wanted.pseudo)
 
 

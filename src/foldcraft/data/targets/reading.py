@@ -126,8 +126,6 @@ def _check_settings(wanted: TargetConfig, kind: str, names: CompetitionConfig) -
     for key in sorted(given):
         if kind not in only[key]:
             raise FoldcraftError(f"goes with kind {listing(only[key])}, not {kind}", f"{KEY}.{key}", "leave it out")
-    if "cumulative" in given and wanted.auxiliary:
-        raise FoldcraftError("does not go with auxiliary columns", f"{KEY}.cumulative", "leave one of both out")
 
 
 def _single(
@@ -204,7 +202,10 @@ def _ordinal(
             "name all of them from the least to the most: order: [none, mild, severe]",
         )
     space = SingleLabel.of(column, classes, classes.encode(labels)).space
-    return ReadTarget(Ordinal((column,), space, classes.encode(labels), wanted.cumulative))
+    cumulative = wanted.cumulative and not wanted.auxiliary
+    words = f"grades of {column!r} are learned as classes, as the auxiliary columns are"
+    notes = (words,) if wanted.cumulative and not cumulative else ()
+    return ReadTarget(Ordinal((column,), space, classes.encode(labels), cumulative), notes=notes)
 
 
 def _multilabel(

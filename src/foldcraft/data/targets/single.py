@@ -85,6 +85,12 @@ class Ordinal(SingleLabel):
         steps = np.concatenate([ends, above], axis=-1) - np.concatenate([above, 0 * ends], axis=-1)
         return log_softmax(np.log(np.maximum(steps, LEAST)), axis=-1)
 
+    def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The probability of lying above each grade."""
+        if not self.cumulative:
+            return targets
+        return (1 - np.cumsum(targets, axis=1)[:, :-1]).clip(0, 1).astype(np.float32)
+
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         if not self.cumulative:
             return super().predictions(outputs)
@@ -138,6 +144,12 @@ class HeadsLabel(SingleLabel):
     def from_learned(self, predicted: np.ndarray) -> np.ndarray:
         """The heads' log-probabilities joined: their sum, over the classes that there are."""
         return log_softmax(predicted[..., self._outputs_of_class].sum(-1), axis=-1)
+
+    def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The share of each head's classes in a distribution over labels."""
+        members = np.zeros((self.space.width, self.outputs), np.float32)
+        np.put_along_axis(members, self._outputs_of_class, 1, axis=1)
+        return targets @ members
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         logp = self.learned_space.of_outputs(outputs)
@@ -202,6 +214,13 @@ class WithAuxiliary(Target):
 
     def from_learned(self, predicted: np.ndarray) -> np.ndarray:
         return self.main.from_learned(predicted[..., : self.main.outputs])
+
+    def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What is learned of the label, and the auxiliary columns of training rows; of others these are not known."""
+        more = np.full((len(rows), self.outputs - self.main.outputs), np.nan, np.float32)
+        space = side_by_side(self.names, self.more_classes)
+        more[rows >= 0] = ClassSpace(space.names, space.widths).matrix(self.more[rows[rows >= 0]])
+        return np.concatenate([self.main.to_learned(targets, rows), more], axis=1)
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         return self.main.predictions(outputs[..., : self.main.outputs])

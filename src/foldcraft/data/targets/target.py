@@ -62,6 +62,15 @@ class Target:
         """Stored predictions (..., W) from predictions in `learned_space`."""
         return predicted
 
+    def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Targets in `learned_space` from those that `space.matrix` and `as_targets` give, float32 (n, outputs).
+
+        Args:
+            targets: float32 (n, W).
+            rows: which training rows they are of (n,); -1 where of none.
+        """
+        return targets
+
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """Stored predictions (..., W) from what a net puts out (..., outputs)."""
         return self.learned_space.of_outputs(outputs)
