@@ -18,7 +18,7 @@ TARGETS: dict[str, tuple[object, str]] = {  # by shape of target: what the confi
     "heads": ({"column": "label", "heads": ["form", "tone"]}, "accuracy"),
     "auxiliary": ({"column": "label", "auxiliary": ["tone"]}, "accuracy"),
     "ordinal": ({"column": "grade", "kind": "ordinal"}, "qwk"),
-    "cumulative": ({"column": "grade", "kind": "ordinal", "cumulative": True}, "qwk"),
+    "ordinal as classes": ({"column": "grade", "kind": "ordinal", "cumulative": False}, "qwk"),
     "multilabel": ({"columns": ["bar", "bright", "left"], "kind": "multilabel"}, "macro_f1"),
     "soft": ({"columns": "votes_*", "kind": "soft"}, "kl"),
     "regression": ({"columns": ["level", "width"], "kind": "regression"}, "rmse"),
@@ -82,13 +82,14 @@ def config(shape: str, **sections: dict[str, object]) -> Path:
     names = columns(shape)
     ids = pd.read_csv("input/kinds/test.csv", dtype=str)["id"]
     value = "bar-0" if names == ["label"] else "0"
-    sample = f"sample_{shape}.csv"
+    name = shape.replace(" ", "_")
+    sample = f"sample_{name}.csv"
     pd.DataFrame({"id": ids, **dict.fromkeys(names, value)}).to_csv(f"input/kinds/{sample}", index=False)
-    about = {"name": f"kinds_{shape}", "folder": "input/kinds", "target": target, "metric": metric, "sample": sample}
+    about = {"name": f"kinds_{name}", "folder": "input/kinds", "target": target, "metric": metric, "sample": sample}
     settings = {"competition": about, **PLAIN}
-    for name, values in sections.items():
-        settings[name] = {**settings.get(name, {}), **values}
-    path = Path("configs") / f"{shape}.yaml"
+    for section, values in sections.items():
+        settings[section] = {**settings.get(section, {}), **values}
+    path = Path("configs") / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(settings))
     return path

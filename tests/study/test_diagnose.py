@@ -115,7 +115,7 @@ SHAPES = {  # what the table of classes counts
     "multioutput": {"form=bar", "form=dot", "grade=0", "grade=1", "grade=2"},
     "soft": {"votes_0", "votes_1", "votes_2"},
     "heads": {f"{form}-{grade}" for form in ("bar", "dot") for grade in range(3)},
-    "cumulative": {"0", "1", "2"},
+    "ordinal": {"0", "1", "2"},
 }
 
 

@@ -27,7 +27,6 @@ ASKED = {  # by what asks for it, the words that a feature of the table is asked
     "focal": ("train.imbalance: focal", ("train.imbalance=focal",)),
     "logit_adjusted": ("train.imbalance: logit_adjusted", ("train.imbalance=logit_adjusted",)),
     "rdrop": ("regularize.rdrop", ("regularize.rdrop=0.5", "backbone.drop=0.2")),
-    "teachers": ("distill.teachers", (TEACHER,)),
     "confidence": ("distill.confidence", (TEACHER, "distill.pseudo=0.3", "distill.confidence=0.5")),
     "hard": ("distill.hard", (TEACHER, "distill.hard=true")),
     "temperature": ("distill.temperature", (TEACHER, "distill.temperature=2")),
@@ -42,7 +41,7 @@ ALLOWED = {  # what the table allows for every kind
     "interpolated": ("finetune.head_init=probe", "finetune.interpolate=true"),
 }
 FAST = {("mixed", shape) for shape in ("multilabel", "regression", "multioutput", "soft")}
-FAST |= {("weighted", "multilabel"), ("weighted", "heads"), ("rdrop", "cumulative"), ("head from a probe", "auxiliary")}
+FAST |= {("weighted", "multilabel"), ("weighted", "heads"), ("rdrop", "ordinal"), ("head from a probe", "auxiliary")}
 
 
 def lacks(key: str, shape: str) -> str:
@@ -60,7 +59,8 @@ def test_what_does_not_go_with_a_target_is_refused_in_one_line(shape: str, workp
         with pytest.raises(FoldcraftError, match="does not go with the target") as told:
             support.check(settings, target)
         assert len(str(told.value)) < 300
-        assert str(told.value).startswith(key) or key.startswith("distill"), "the teachers may be refused themselves"
+        assert str(told.value).startswith(key)
+        assert ("cumulative: false" in told.value.hint) == (shape == "ordinal")
         assert told.value.hint
 
 

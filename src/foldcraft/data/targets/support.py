@@ -4,7 +4,7 @@ What is refused has no meaning for a target, or would silently do nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,13 +61,6 @@ def _one_stratum(target: Target) -> str:
 
 def _softmax(target: Target) -> str:
     return "" if target.learned_space.form == "classes" else "is for classes, of which a row has one"
-
-
-def _as_learned(target: Target) -> str:
-    return "" if target.learned_space is target.space or target.learned_space == target.space else _HEADED
-
-
-_HEADED = "teachers answer for the label, and the net learns other outputs (heads, cuts between grades)"
 
 
 def _no_rule(target: Target) -> str:
@@ -138,30 +131,24 @@ FEATURES = (
         "use regularize.rdrop=0, and backbone.drop alone",
     ),
     Feature("interpolation (`finetune.interpolate`)"),
-    Feature(
-        "distillation, pseudo-labels (`distill.teachers`)",
-        _as_learned,
-        "distill.teachers",
-        lambda config: bool(config.distill.teachers),
-        "teach a student without heads, auxiliary or cumulative",
-    ),
+    Feature("distillation, pseudo-labels (`distill.teachers`)"),
     Feature(
         "`distill.confidence`",
-        lambda target: _as_learned(target) or (no_values(target) and "values come without a probability"),
+        lambda target: no_values(target) and "values come without a probability",
         "distill.confidence",
         lambda config: bool(config.distill.teachers) and config.distill.confidence > 0,
         "use distill.confidence=0",
     ),
     Feature(
         "`distill.hard`",
-        lambda target: _as_learned(target) or no_values(target),
+        no_values,
         "distill.hard",
         lambda config: bool(config.distill.teachers) and config.distill.hard,
         "use distill.hard=false",
     ),
     Feature(
         "`distill.temperature`",
-        lambda target: _as_learned(target) or (no_values(target) and "values are neither soft nor hard"),
+        lambda target: no_values(target) and "values are neither soft nor hard",
         "distill.temperature",
         lambda config: bool(config.distill.teachers) and config.distill.temperature != 1,
         "use distill.temperature=1",
@@ -184,7 +171,15 @@ def check(config: Config, target: Target) -> None:
     for feature in FEATURES:
         why = feature.lack(target)
         if why and feature.is_asked(config) and not feature.is_harmless:
-            raise FoldcraftError(f"does not go with the target, {called(target)}: {why}", feature.key, feature.instead)
+            what = f"does not go with the target, {called(target)}: {why}"
+            raise FoldcraftError(what, feature.key, feature.instead + _or_as_classes(feature, target))
+
+
+def _or_as_classes(feature: Feature, target: Target) -> str:
+    """Grades may be learned as classes, with which more goes."""
+    if not isinstance(target, Ordinal) or not target.cumulative or feature.lack(replace(target, cumulative=False)):
+        return ""
+    return f", or competition.target={{column: {target.columns[0]}, kind: ordinal, cumulative: false}}"
 
 
 def called(target: Target) -> str:
@@ -193,7 +188,7 @@ def called(target: Target) -> str:
         return f"{called(target.main)} with auxiliary columns"
     if isinstance(target, HeadsLabel):
         return f"{target.kind} with heads"
-    return f"cumulative {target.kind}" if isinstance(target, Ordinal) and target.cumulative else target.kind
+    return f"{target.kind} as classes" if isinstance(target, Ordinal) and not target.cumulative else target.kind
 
 
 def examples() -> dict[str, Target]:
@@ -205,8 +200,8 @@ def examples() -> dict[str, Target]:
         "single": single,
         "heads": HeadsLabel(("label",), single.space, truth, ("x", "y"), (two, three), pairs),
         "auxiliary": WithAuxiliary.of(single, ("x",), (two,), pairs[:, :1]),
-        "ordinal": Ordinal.of("grade", three, truth),
-        "cumulative": Ordinal(("grade",), single.space, truth, cumulative=True),
+        "ordinal": Ordinal(("grade",), single.space, truth, cumulative=True),
+        "ordinal as classes": Ordinal.of("grade", three, truth),
         "multilabel": MultiLabel.of(("x", "y"), ("x", "y"), np.array([[0.0, 1], [1, 0], [1, 1]]), ""),
         "soft": Soft.of(("x", "y"), np.array([[0.2, 0.8], [0.5, 0.5], [1.0, 0]])),
         "regression": Regression.of(("x",), np.array([[1.0], [2], [3]])),
