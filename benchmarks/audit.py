@@ -159,9 +159,8 @@ def plant(
     added = Competition(
         name=data.name,
         metric=data.metric,
-        classes=data.classes,
         train_ids=np.array([*data.train_ids.tolist(), *(name for name, *_ in new[True])]),
-        targets=np.array(extended),
+        target=data.target.with_truth(np.array(extended)),
         groups=None,
         train_paths=(*data.train_paths, *(path for _, path, _ in new[True])),
         test_ids=np.array([*data.test_ids.tolist(), *(name for name, *_ in new[False])]),
@@ -176,7 +175,7 @@ def search(settings: Config, data: Competition, folder: Path, with_features: boo
     """What the audit does."""
     callback, features, specs = Callback(), None, [ImageSpec(SIDE)]
     if with_features:
-        net = FrozenNet.of(*initialization.fresh_net(settings, len(data.classes)), settings)
+        net = FrozenNet.of(*initialization.fresh_net(settings, data.target.outputs), settings)
         specs.append(ImageSpec(settings.images.size))
     parts = [("train", data.train_paths), ("test", data.test_paths)]
     stores = [open_stores(paths, specs, folder / "cache", part) for part, paths in parts]

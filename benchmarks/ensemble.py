@@ -76,7 +76,7 @@ def once(rows: int, classes: int, seed: int) -> Iterator[dict[str, object]]:
     world = World(classes, seed)
     known, targets, units = world.draw(rows)
     fold = (np.unique(units, return_inverse=True)[1] + seed) % FOLDS
-    truth = Labels(targets, fold, units, get("macro_f1"))
+    truth = Labels(targets, fold, units, get("macro_f1"), ClassSpace(tuple(map(str, range(int(targets.max()) + 1)))))
     fresh, answers, _ = world.draw(FRESH)
     yield from _rows(known, truth, fresh, answers)
 
@@ -104,7 +104,7 @@ def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
     rows = common_rows(oofs)
     members = [BlendMember(run.name, oof.views, oof.at(rows).log_probs) for run, oof in zip(runs, oofs, strict=True)]
     data = runs[0].experiment.competition
-    return members, Labels(data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric)
+    return members, Labels(data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric, data.space)
 
 
 def _rows(

@@ -57,7 +57,7 @@ def plain(net: torch.nn.Module, images: Sequence[torch.Tensor]) -> None:
 
 def compare(experiment: Experiment, rows: int, rounds: int) -> dict[str, object]:
     """One net: seconds of both sides, of the decoding alone, and images/s."""
-    net, blueprint = initialization.fresh_net(experiment.config, len(experiment.competition.classes))
+    net, blueprint = initialization.fresh_net(experiment.config, experiment.competition.target.outputs)
     frozen = FrozenNet.of(net, blueprint, experiment.config)
     store = decoded(experiment, blueprint, rows, Path(tempfile.mkdtemp()))
     layout = frozen.hardware.torch_memory_format

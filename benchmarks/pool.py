@@ -35,7 +35,6 @@ from foldcraft.predictions import linear_probe
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.predictions.linear_probe import Rows
-from foldcraft.predictions.store import log_mean
 from foldcraft.study.diagnose import some_groups
 from foldcraft.training import initialization
 from foldcraft.training.initialization import SourceNet
@@ -91,7 +90,7 @@ class Table:
         self.nets, self.stores = {}, {}
         for name in nets:
             own = initialization.config_for(self.experiment.config, name)
-            source = SourceNet(*initialization.fresh_net(own, len(experiment.competition.classes)), own)
+            source = SourceNet(*initialization.fresh_net(own, experiment.competition.target.outputs), own)
             spec = replace(self.experiment, config=own).image_spec(source.blueprint)
             self.stores[name] = self.experiment.open_images([spec], Callback())[0][0]
             self.nets[name] = {size: source.frozen(size) for size in self.sizes}
@@ -144,16 +143,18 @@ def answers(
     truth, classes = table.experiment.competition.targets[kept], len(table.experiment.competition.classes)
     learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
     solved = linear_probe.solve(
-        Rows(tuple(stages), learned, learned[0], truth, fold, classes), ProbeConfig(stages=way.stages)
+        Rows(tuple(stages), learned, learned[0], truth, fold, space), ProbeConfig(stages=way.stages)
     )
     looks = 2 if table.mirrored and way.mirror == "rows" else 1  # the mirror image is predicted as well
     seen = [[part[view][hidden] for part in parts] for view in range(looks)]
     oof = np.empty((looks, len(kept), classes))
     for k in range(FOLDS):
         own = fold == k
-        oof[:, own] = solved.predict(k, [[part[own] for part in view] for view in learned[:looks]])
-    later = np.concatenate([solved.predict(k, seen) for k in range(FOLDS)])
-    return log_mean(oof), log_mean(later)
+        oof[:, own] = space.of_outputs(
+            solved.outputs(k, [[part[own] for part in view] for view in learned[:looks]])
+        ).numpy()
+    later = np.concatenate([space.of_outputs(solved.outputs(k, seen)).numpy() for k in range(FOLDS)])
+    return space.pooled(oof), space.pooled(later)
 
 
 def blended(members: Sequence[Answers], truth: np.ndarray) -> Answers:

@@ -63,7 +63,7 @@ def tables() -> None:
 def decode() -> None:
     """Every image decoded into the cache."""
     experiment = workspace()
-    _, blueprint = initialization.fresh_net(experiment.config, len(experiment.competition.classes))
+    _, blueprint = initialization.fresh_net(experiment.config, experiment.competition.target.outputs)
     experiment.open_images([experiment.image_spec(blueprint)], Callback())
 
 

@@ -122,7 +122,7 @@ class Subset:
         smaller = replace(
             data,
             train_ids=data.train_ids[known],
-            targets=data.targets[known],
+            target=data.target.at(known),
             groups=data.groups[known] if data.groups is not None else None,
             train_paths=tuple(data.train_paths[row] for row in known),
             test_ids=data.train_ids[judged],

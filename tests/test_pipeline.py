@@ -122,7 +122,7 @@ def test_a_new_view_is_predicted_once_and_kept(shapes: Path, command, monkeypatc
     new = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
     assert new.views == ("identity", "hflip", "vflip")
     np.testing.assert_array_equal(new.log_probs[:2], old.log_probs)
-    monkeypatch.setattr(inference, "log_probabilities", None)  # nothing is left to compute
+    monkeypatch.setattr(inference, "sweep", None)  # nothing is left to compute
     assert command("infer", "--config", shapes, views).code == 0
 
 
