@@ -34,6 +34,7 @@ from foldcraft.ensemble import nested
 from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
 from foldcraft.metrics.scores import get
+from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.predictions.finished import open_finished
 from foldcraft.predictions.oof import common_rows
 
@@ -76,7 +77,7 @@ def once(rows: int, classes: int, seed: int) -> Iterator[dict[str, object]]:
     world = World(classes, seed)
     known, targets, units = world.draw(rows)
     fold = (np.unique(units, return_inverse=True)[1] + seed) % FOLDS
-    truth = Labels(targets, fold, units, get("macro_f1"), ClassSpace(tuple(map(str, range(int(targets.max()) + 1)))))
+    truth = Labels(targets, fold, units, get("macro_f1"), ClassSpace(tuple(map(str, range(classes)))))
     fresh, answers, _ = world.draw(FRESH)
     yield from _rows(known, truth, fresh, answers)
 
@@ -104,7 +105,9 @@ def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
     rows = common_rows(oofs)
     members = [BlendMember(run.name, oof.views, oof.at(rows).log_probs) for run, oof in zip(runs, oofs, strict=True)]
     data = runs[0].experiment.competition
-    return members, Labels(data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric, data.space)
+    return members, Labels(
+        data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric, data.space
+    )
 
 
 def _rows(

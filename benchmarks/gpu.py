@@ -50,7 +50,7 @@ from foldcraft.data.loader import Batch, PlainImages
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
-from foldcraft.models.preprocessing import Preparation
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
@@ -460,7 +460,8 @@ def asked_otherwise(ground: Ground, net: str, first: np.ndarray, halves: Sequenc
         chosen = ground.hardware(net, bits)
         placed = chosen.place(copy.deepcopy(model)).eval()
         images = PlainImages(store, experiment.config.images)
-        member = InferenceModel(placed, Preparation.of(blueprint, chosen), chosen, images, ("identity",))
+        output = partial(predictions, of_outputs=experiment.competition.target.predictions)
+        member = InferenceModel(placed, Preparation.of(blueprint, chosen), chosen, images, ("identity",), output)
         with without_tf32() if exact else contextlib.nullcontext():
             found = predict([member], rows)[0][0]
         name = "32 bits without TF32" if exact else bits
@@ -678,7 +679,8 @@ def inference(ground: Ground) -> Iterator[Row]:
         images = PlainImages(start.train, experiment.config.images)
         rows = np.resize(np.arange(len(start.train)), ground.scale.predicted)
         model = chosen.place(copy.deepcopy(start.model)).eval()
-        member = InferenceModel(model, Preparation.of(start.blueprint, chosen), chosen, images, ("identity",))
+        output = partial(predictions, of_outputs=experiment.competition.target.predictions)
+        member = InferenceModel(model, Preparation.of(start.blueprint, chosen), chosen, images, ("identity",), output)
         reading = ground.seconds(partial(read_all, images, rows))
         yield {
             "net": net,

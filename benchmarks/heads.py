@@ -37,12 +37,11 @@ def seconds(experiment: Callable[[], object], repeats: int) -> float:
 
 def compare(rows: int, width: int, repeats: int) -> dict[str, float]:
     targets = torch.arange(rows) % CLASSES
+    onehot = torch.nn.functional.one_hot(targets, CLASSES).float()
     features = torch.randn(rows, width) + torch.randn(CLASSES, width)[targets] / 5
     scaling = linear_heads.Scaling.of(features, [width], [1.0])
     centred = scaling(features)
-    factors = seconds(
-        lambda: linear_heads.fit(features, targets, CLASSES, ProbeConfig().strengths, "ridge", scaling), repeats
-    )
+    factors = seconds(lambda: linear_heads.fit(features, onehot, ProbeConfig().strengths, "ridge", scaling), repeats)
     axes = seconds(lambda: linear_heads._Basis.of(centred, None), repeats)
     made = kernel_ridge.Products.none(rows, 0)
     products = seconds(lambda: made.add(centred, centred[:0]), 1)

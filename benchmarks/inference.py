@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,14 +23,17 @@ from PIL import Image
 from foldcraft.common.config import BackboneConfig, ImagesConfig, MachineConfig
 from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
 from foldcraft.data.loader import PlainImages
+from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
-from foldcraft.models.preprocessing import Preparation, log_probabilities
+from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions.inference import BATCH, InferenceModel, predict
 
 VIEWS = ("identity", "hflip", "vflip", "scale1.15")
 CLASSES = 6
+
+LOG_PROBS = partial(predictions, of_outputs=ClassSpace(tuple(map(str, range(CLASSES)))).of_outputs)
 
 
 def main() -> None:
@@ -78,7 +82,9 @@ def make_members(args: argparse.Namespace, store: ImageStore, folder: Path) -> l
         placed = chosen.place(model).eval()
         preparation = Preparation.of(blueprint, chosen)
         members.append(
-            InferenceModel(placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS)
+            InferenceModel(
+                placed, preparation, chosen, PlainImages(store, ImagesConfig(size=args.size)), VIEWS, LOG_PROBS
+            )
         )
     return members
 
@@ -93,7 +99,7 @@ def bare_forward(members: list[InferenceModel], rows: np.ndarray) -> float:
     for first in range(0, len(rows), BATCH):
         for member in members:
             for _ in member.views:
-                log_probabilities(member.model, ready[len(rows[first : first + BATCH])], member.hardware)
+                LOG_PROBS(member.model, ready[len(rows[first : first + BATCH])], member.hardware)
     if members[0].hardware.device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -29,7 +28,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.metrics import calibration
+from foldcraft.metrics.spaces import Space
 from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import linear_probe
 from foldcraft.predictions.experiment import Experiment
@@ -140,14 +139,14 @@ def answers(
 ) -> Answers:
     """What one head over these nets says."""
     stages, parts = table.parts(names, way)
-    truth, classes = table.experiment.competition.targets[kept], len(table.experiment.competition.classes)
+    truth, space = table.experiment.competition.targets[kept], table.experiment.competition.space
     learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
     solved = linear_probe.solve(
         Rows(tuple(stages), learned, learned[0], truth, fold, space), ProbeConfig(stages=way.stages)
     )
     looks = 2 if table.mirrored and way.mirror == "rows" else 1  # the mirror image is predicted as well
     seen = [[part[view][hidden] for part in parts] for view in range(looks)]
-    oof = np.empty((looks, len(kept), classes))
+    oof = np.empty((looks, len(kept), space.width))
     for k in range(FOLDS):
         own = fold == k
         oof[:, own] = space.of_outputs(
@@ -157,21 +156,21 @@ def answers(
     return space.pooled(oof), space.pooled(later)
 
 
-def blended(members: Sequence[Answers], truth: np.ndarray) -> Answers:
+def blended(members: Sequence[Answers], truth: np.ndarray, space: Space) -> Answers:
     """Taken one by one while the log-loss falls, two at the least."""
-    factors = [1 / calibration.fit_temperature(oof, truth) for oof, _ in members]
-    made = [tuple(log_softmax(part * f, axis=1) for part in one) for one, f in zip(members, factors, strict=True)]
+    warm = [space.fit_temperature(oof, truth) for oof, _ in members]
+    made = [tuple(space.at_temperature(part, t) for part in one) for one, t in zip(members, warm, strict=True)]
     chosen: list[int] = []
     best = np.inf
     while len(chosen) < len(made):
         left = [k for k in range(len(made)) if k not in chosen]
-        losses = {k: calibration.log_loss(log_mean(np.stack([made[i][0] for i in [*chosen, k]])), truth) for k in left}
+        losses = {k: space.loss(space.pooled(np.stack([made[i][0] for i in [*chosen, k]])), truth) for k in left}
         k = min(losses, key=lambda one: losses[one])
         if losses[k] >= best and len(chosen) >= FEWEST:
             break
         best = min(best, losses[k])
         chosen.append(k)
-    return log_mean(np.stack([made[k][0] for k in chosen])), log_mean(np.stack([made[k][1] for k in chosen]))
+    return tuple(space.pooled(np.stack([made[k][part] for k in chosen])) for part in (0, 1))
 
 
 def compare(table: Table, share: float, draw: int, names: Sequence[str]) -> Iterator[dict[str, object]]:
@@ -186,12 +185,12 @@ def compare(table: Table, share: float, draw: int, names: Sequence[str]) -> Iter
             continue
         alone = [answers(table, [net], way, kept, fold, hidden) for net in table.nets]
         together = [answers(table, list(table.nets), way, kept, fold, hidden)] if way.stages == "all" else []
-        oof, later = blended([*alone, *together], targets[kept])
+        oof, later = blended([*alone, *together], targets[kept], table.experiment.competition.space)
         yield {"share": share, "draw": draw, "rows": len(kept), "way": name} | {
             f"{where} {what}": float(score)
             for where, said, rows in (("OOF", oof, kept), ("hidden", later, hidden))
             for what, score in (
-                ("log-loss", calibration.log_loss(said, targets[rows])),
+                ("log-loss", table.experiment.competition.space.loss(said, targets[rows])),
                 ("F1", f1_score(targets[rows], said.argmax(1), average="macro")),
             )
         }

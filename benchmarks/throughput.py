@@ -44,6 +44,8 @@ from foldcraft.common.config_file import load
 from foldcraft.data import competition
 from foldcraft.data.augment import Augment
 from foldcraft.data.image_cache import INTERPOLATIONS, ImageSpec, open_stores
+from foldcraft.data.targets.classes import Classes
+from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics.scores import METRICS
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.training.distributed import Processes
@@ -258,10 +260,9 @@ def make_trainer(config: Config, paths: Sequence[Path], targets: np.ndarray, fol
         config=config,
         store=open_stores(paths, [ImageSpec(size, config.images.resize, blueprint.interpolation)], folder, "train")[0],
         ids=rows.astype(str),
-        targets=targets,
+        target=SingleLabel.of("label", Classes(tuple(map(str, range(classes)))), targets),
         train_rows=rows,
         valid_rows=rows[:1],
-        classes=classes,
         metric=METRICS["accuracy"],
         state_file=folder / "last.ckpt",
         history_file=folder / "history.csv",
