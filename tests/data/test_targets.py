@@ -136,6 +136,9 @@ def test_auxiliary_columns_are_learned_and_not_predicted() -> None:
         ({"column": "mask", "heads": ["label"]}, "accuracy", "do not fix the label"),
         ({"column": "label", "kind": "multioutput"}, "mean_accuracy", "several columns"),
         ({"columns": ["label", "mask"], "kind": "single"}, "accuracy", "read from one"),
+        ({"columns": [], "kind": "regression"}, "rmse", "names no column"),
+        ({"columns": ["u", "u"], "kind": "regression"}, "rmse", "one of them twice"),
+        ({"column": "v", "kind": "regression", "range": [5, 0]}, "rmse", "5 is not below 0"),
     ],
 )
 def test_what_does_not_fit_is_told_in_a_line(target: object, metric: str, message: str | None) -> None:

@@ -283,3 +283,17 @@ def test_what_is_used_is_a_row_of_its_own_name() -> None:
     assert "not always stacking" in apart.lines[0]
     names = [row[0] for row in alike.rows]
     assert ("stacking" in names, names[-1], "not always" in alike.lines[0]) == (False, "used: stacking", False)
+
+
+def test_where_order_alone_counts_folds_on_other_scales_are_no_loss() -> None:
+    """Fits of different folds differ in scale; pooled, the better order of each fold would look worse."""
+    rng, rows = np.random.default_rng(0), 400
+    targets, fold = rng.integers(0, 2, rows), np.arange(rows) % 4
+    sure, less_sure = (level * (2 * targets - 1) + rng.normal(0, 1, rows) for level in (0.9, 0.6))
+    shifted = sure + np.array([-4.0, 4.0, -2.0, 2.0])[fold]
+    odds = {"shifted": shifted, "plain": less_sure}
+    said = {name: log_softmax(np.stack([np.zeros(rows), one], axis=1), axis=1) for name, one in odds.items()}
+    truth = Labels(targets, fold, np.arange(rows).astype(str), get("roc_auc"), class_space(2))
+    assert truth.score(said["shifted"]) < truth.score(said["plain"])
+    assert not nested.is_really_worse(said["shifted"], said["plain"], truth)
+    assert nested.gain(said["shifted"], said["plain"], truth).value > 0

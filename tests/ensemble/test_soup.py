@@ -372,7 +372,7 @@ def test_what_does_not_go_together_is_refused(kitchen: Path, words: list[str], s
         (["configs/a.yaml", "--seeds", "0,x"], "'0,x' are no seeds"),
         ([*files("a", "a-s1"), "--seeds", "0,1"], "goes with one config"),
         ([*files("a", "a-s1"), "--name", "slow"], "configs/slow.yaml: is there already, and no soup"),
-        ([*files("a", "a-s1"), "--name", "a/b"], "experiment = 'a/b'"),
+        ([*files("a", "a-s1"), "--name", "a/b"], "experiment=a/b"),
     ],
 )
 def test_mistakes_at_the_command(kitchen: Path, command: Command, words: list[str], said: str) -> None:

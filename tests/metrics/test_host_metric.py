@@ -137,7 +137,7 @@ def test_a_metric_that_gives_no_score_is_told_in_a_line(allowed: None, tmp_path:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"code": "metric.py:other"}, "no attribute 'other'"),
+        ({"code": "metric.py:other"}, "has no function 'other'"),
         ({"code": "there.py:score"}, "no file 'there.py'"),
         ({"code": "../metric.py:score"}, "leaves the folder"),
         ({"code": "/tmp/metric.py:score"}, "leaves the folder"),

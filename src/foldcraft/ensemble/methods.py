@@ -193,6 +193,10 @@ class Method(ABC):
         """Is it tried for that metric?"""
         return True
 
+    def lack(self, space: Space) -> str:
+        """Why predictions of this form cannot be combined so; "" where they can."""
+        return ""
+
     def fit(self, members: Members, truth: np.ndarray, units: np.ndarray, space: Space) -> Combination:
         """Find out how to combine.
 
@@ -236,10 +240,10 @@ class RankMean(Method):
         """For metrics that look at the order of rows alone."""
         return metric.by_order and metric.wants != "values"
 
+    def lack(self, space: Space) -> str:
+        return "ranks say nothing of the size of values, which are predicted here" if space.form == "values" else ""
+
     def combine(self, found: Calibrated) -> Combination:
-        if found.space.form == "values":
-            what = "ranks say nothing of the size of values, which are predicted here"
-            raise FoldcraftError(what, "--method 'rank mean'", "use mean, greedy or stacking")
         known, _ = found.rows()
         every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members), found.space)
         return RankPool(*every, known=np.sort(known, axis=1))  # ranks have no temperature

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.constraints import Constraints, Obeying
 from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
-from foldcraft.metrics.gain import gain_in_score
+from foldcraft.metrics.gain import Gain, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import Space
@@ -67,6 +68,13 @@ class Labels:
     def score(self, predicted: np.ndarray) -> float:
         """Of predictions (N, W), in the metric."""
         return self.metric(self.targets, self.space.scored(predicted), self.weights)
+
+    def fold_wise_score(self, predicted: np.ndarray) -> float:
+        """The same, but the mean over folds where the order of rows alone counts."""
+        if not self.metric.by_order:
+            return self.score(predicted)
+        own = [np.flatnonzero(self.fold == fold) for fold in np.unique(self.fold)]
+        return float(np.nanmean([self.rows(rows).score(predicted[rows]) for rows in own]))
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,9 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
     """
     if methods is None:
         methods = methods_for(truth.metric)
+    for method in methods:
+        if why := method.lack(truth.space):
+            raise FoldcraftError(why, f"--method {method.name!r}", "use mean, greedy or stacking")
     alone = [_evaluate([member], truth, [Best()], rules=False)[0] for member in members]
     named = [replace(candidate, name=member.name) for member, candidate in zip(members, alone, strict=True)]
     gains = [_views_gain(member, candidate, truth) for member, candidate in zip(members, alone, strict=True)]
@@ -257,8 +268,20 @@ def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
     return Score(truth.score(log_probs), *interval)
 
 
-def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> tuple[float, float]:
-    """How much better predictions `a` (N, W) score than `b`, and the standard error of that."""
+def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> Gain:
+    """How much better predictions `a` (N, W) score than `b`, and the standard error of that.
+
+    Where the order of rows alone counts it is the mean over folds: each is predicted by another fit, on another scale.
+    """
+    if not truth.metric.by_order:
+        return _gain_on(a, b, truth)
+    own = [np.flatnonzero(truth.fold == fold) for fold in np.unique(truth.fold)]
+    parts = [_gain_on(a[rows], b[rows], truth.rows(rows)) for rows in own]
+    errors = np.array([part.error for part in parts])
+    return Gain(float(np.mean([part.value for part in parts])), float(np.sqrt((errors**2).sum()) / len(parts)))
+
+
+def _gain_on(a: np.ndarray, b: np.ndarray, truth: Labels) -> Gain:
     scored = truth.space.scored
     return gain_in_score(truth.metric, truth.targets, scored(a), scored(b), truth.units, row_weights=truth.weights)
 
@@ -269,7 +292,7 @@ def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
     The rule by which views, a blending method and a decision rule are left out: none has to show a gain, but none is
     used against what out-of-fold rows say.
     """
-    if not truth.metric.better(truth.score(b), truth.score(a)):
+    if not truth.metric.better(truth.fold_wise_score(b), truth.fold_wise_score(a)):
         return False  # mostly; it spares the bootstrap
     return gain(a, b, truth).is_real_loss
 
@@ -326,7 +349,7 @@ def _worth(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> 
     if _by_loss(truth.metric):
         scores = [truth.space.loss(one, some.targets, some.weights) for one in plain]
     else:
-        scores = [some.score(one) for one in plain]
+        scores = [some.fold_wise_score(one) for one in plain]
     best = 0
     for place, score in enumerate(scores):
         if _is_better(truth.metric, score, scores[best]):  # of equals the simpler

@@ -1,5 +1,6 @@
 """A host's own metric: a function of two tables, in a file, run in a process of its own where that is allowed."""
 
+import ast
 import atexit
 import json
 import math
@@ -94,7 +95,26 @@ def read(spec: Mapping[str, Any], folder: Path) -> HostCode:
     if not allowed_code.is_allowed():
         what = f"{name} is code of the host, and is run only where the command line says so"
         raise FoldcraftError(what, PLACE, "read the file, then add --allow-code to the command")
+    _check_defined(file, function)
     return HostCode(file, function, spec["greater_is_better"], float(seconds), spec.get("wants"))
+
+
+def _check_defined(file: Path, function: str) -> None:
+    """See that the file defines or imports the function, without running it."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FoldcraftError(f"cannot be read as Python: {shorten(str(error), 80)}", file, "mend the file") from None
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    if function not in names and "*" not in names:
+        raise FoldcraftError(f"has no function {function!r}", file, suggest(function, sorted(names)))
 
 
 def _found(name: str, folders: Sequence[Path]) -> Path:

@@ -17,6 +17,7 @@ from foldcraft.common.paths import duplicates_file
 from foldcraft.data import competition, folds
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
+from foldcraft.ensemble import constraints
 from foldcraft.predictions.experiment import Experiment, with_scale
 from foldcraft.study.audit.finding import Finding
 from foldcraft.submission import form_inference
@@ -32,7 +33,9 @@ def open_experiment(config: Config, say: Say) -> Experiment:
         FoldcraftError: what `ensure` and `Experiment.open` raise.
     """
     ensure(config, say)
-    return Experiment.open(config)
+    experiment = Experiment.open(config)
+    constraints.read(config.competition.constraints, experiment.competition.space)  # told before hours of training
+    return experiment
 
 
 def open_to_look(config: Config) -> Experiment:

@@ -51,10 +51,13 @@ def columns_of(names: CompetitionConfig, known: Sequence[str], path: Path) -> tu
     """
     wanted = settings_of(names)
     if (wanted.column is None) == (wanted.columns is None):
-        raise FoldcraftError("name either a column or columns", KEY, EXAMPLE)
+        both = "" if wanted.column is None else "; words on the command line are added to what the config says"
+        raise FoldcraftError(f"name either a column or columns{both}", KEY, EXAMPLE)
     if wanted.column is not None:
         return (wanted.column,)
     if not isinstance(wanted.columns, str):
+        if not wanted.columns or len(set(wanted.columns)) < len(wanted.columns):
+            raise FoldcraftError("names no column, or one of them twice", f"{KEY}.columns", "name each column once")
         return tuple(wanted.columns)
     found = tuple(name for name in known if name != names.id and fnmatch.fnmatchcase(name, wanted.columns))
     if not found:
@@ -196,8 +199,9 @@ def _ordinal(
     labels = table[column].tolist()
     classes = _classes(labels, names, wanted, path)
     if wanted.order is None and names.order is None and not are_numbers(classes.names):
+        words = [name for name in classes.names if not are_numbers([name])]
         raise FoldcraftError(
-            f"grades need an order, and the labels are no numbers: {listing(classes.names, 5)}",
+            f"grades need an order, and the labels are no numbers: {listing(words, 5)}",
             "competition.order",
             "name all of them from the least to the most: order: [none, mild, severe]",
         )
@@ -286,8 +290,11 @@ def _regression(
     truth = np.column_stack([_numbers(table[name], name, path) for name in columns])
     for name, values in zip(columns, truth.T, strict=True):
         if np.isnan(values).all() or np.nanstd(values) == 0:
-            raise FoldcraftError(f"column {name!r} has one value in all rows", path, f"leave it out of {KEY}")
+            has = "no value in any row" if np.isnan(values).all() else "one value in all rows"
+            raise FoldcraftError(f"column {name!r} has {has}", path, f"leave it out of {KEY}")
     low, high = wanted.range or (-np.inf, np.inf)
+    if low >= high:
+        raise FoldcraftError(f"{low:g} is not below {high:g}", f"{KEY}.range", "write the least value first")
     outside = (truth < low) | (truth > high)
     if outside.any():
         row = int(np.flatnonzero(outside.any(1))[0])
