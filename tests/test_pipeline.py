@@ -169,7 +169,7 @@ def test_loss_that_is_no_number_names_the_images(shapes: Path, command, monkeypa
     command("split", "--config", shapes)
     backward = Trainer._backward
 
-    def poisoned(trainer: Trainer, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def poisoned(trainer: Trainer, pixels: torch.Tensor, targets: torch.Tensor, *_: object) -> torch.Tensor:
         return backward(trainer, pixels, targets) * (float("nan") if trainer.epoch == 1 else 1)
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)

@@ -114,7 +114,10 @@ def known(truth: np.ndarray, odds: np.ndarray) -> list[tuple[np.ndarray, np.ndar
     return [(t[~np.isnan(t)], p[~np.isnan(t)]) for t, p in zip(truth.T, odds.T, strict=True)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("ordinal", "multilabel", "regression")  # one of each form; the others are slow
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in KINDS])
 def test_every_kind_goes_from_a_table_to_a_page(kind: str, workplace: Path, command) -> None:
     one = draw(kind)
     two = one.with_name("two.yaml")
