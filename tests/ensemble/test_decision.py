@@ -6,8 +6,17 @@ from scipy.special import log_softmax
 from tables import class_space
 
 from foldcraft.ensemble import decision_rules
-from foldcraft.ensemble.decision_rules import Argmax, ClassBias, MinExpectedCost, PriorAdjustment, Threshold
+from foldcraft.ensemble.decision_rules import (
+    Argmax,
+    ClassBias,
+    CutPoints,
+    LabelThresholds,
+    MinExpectedCost,
+    PriorAdjustment,
+    Threshold,
+)
 from foldcraft.metrics.scores import get
+from foldcraft.metrics.spaces import ClassSpace, LabelSpace
 
 MACRO_F1 = get("macro_f1")
 SPACES = {count: class_space(count) for count in (2, 3, 4, 5)}
@@ -123,3 +132,41 @@ def test_rules_give_probabilities() -> None:
     log_probs, _ = rows(50, [0.7, 0.2, 0.1])
     for rule in (Argmax(), PriorAdjustment((0.1, 0.2, 0.3), 0.5), MinExpectedCost()):
         np.testing.assert_allclose(np.exp(rule.apply(log_probs)).sum(1), 1)
+
+
+def test_each_of_several_labels_has_its_rule_by_its_name() -> None:
+    space = ClassSpace(("mask=on", "mask=off", "age=old", "age=young"), (2, 2))
+    first, truth = rows(600, [0.9, 0.1])
+    second, other = rows(600, [0.5, 0.5])
+    both = np.column_stack([truth, np.where(np.arange(600) % 7 == 0, -1, other)])
+    metric = get("macro_f1", "multioutput", ("mask", "age"), (2, 2))
+    rule = decision_rules.fit(np.hstack([first, second]), both, own(600), metric, space)
+    assert str(rule).startswith("mask: prior adjustment")
+    scored = [
+        metric(both, np.exp(each)) for each in (rule.apply(np.hstack([first, second])), np.hstack([first, second]))
+    ]
+    assert scored[0] > scored[1]
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "micro_f1"])
+def test_rare_labels_get_a_threshold_of_their_own(name: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((900, 2)) < [0.1, 0.4]).astype(float)
+    odds = 1.5 * (2 * truth - 1) + rng.normal(0, 1.5, truth.shape) - [2.5, 0.5]
+    metric, space = get(name, "multilabel", ("rare", "common")), LabelSpace(("rare", "common"))
+    rule = decision_rules.fit(odds, truth, own(900), metric, space)
+    assert isinstance(rule, LabelThresholds)
+    assert rule.cuts[0] < 0
+    assert metric(truth, space.scored(rule.apply(odds))) > metric(truth, space.scored(odds)) + 0.02
+
+
+def test_cut_points_are_used_where_grades_outside_the_bags_gain() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(4, 800, p=[0.7, 0.1, 0.1, 0.1])
+    flat = 0.25 * (truth[:, None] == np.arange(4)) + rng.dirichlet(np.full(4, 3.0), 800) + 0.6 * (np.arange(4) == 0)
+    log_probs = np.log(flat / flat.sum(1, keepdims=True))  # too sure of the first grade
+    metric = get("qwk")
+    rule = decision_rules.fit(log_probs, truth, own(800), metric, SPACES[4])
+    assert isinstance(rule, CutPoints)
+    fresh = MinExpectedCost().apply(log_probs)
+    assert metric(truth, np.exp(rule.apply(log_probs))) > metric(truth, np.exp(fresh))

@@ -132,18 +132,19 @@ class LabelThresholds(Rule):
 
 @dataclass(frozen=True)
 class HeadRules(Rule):
-    """A rule for each of several labels, of which `slices` are the columns."""
+    """A rule for each of several labels, by their names, of which `slices` are the columns."""
 
     name: ClassVar[str] = "a rule a label"
     slices: tuple[slice, ...]
     rules: tuple[Rule, ...]
+    labels: tuple[str, ...]
 
     def apply(self, log_probs: np.ndarray) -> np.ndarray:
         parts = zip(self.slices, self.rules, strict=True)
         return np.concatenate([rule.apply(log_probs[:, columns]) for columns, rule in parts], axis=1)
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.rules))
+        return "; ".join(f"{label}: {rule}" for label, rule in zip(self.labels, self.rules, strict=True))
 
 
 def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
@@ -245,7 +246,10 @@ def _head_rules(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, met
     for columns, labels in zip(space.slices, truth.T, strict=True):
         known = labels >= 0
         rules.append(_class_rule(log_probs[known][:, columns], labels[known], units[known], own))
-    return Argmax() if all(isinstance(rule, Argmax) for rule in rules) else HeadRules(tuple(space.slices), tuple(rules))
+    if all(isinstance(rule, Argmax) for rule in rules):
+        return Argmax()
+    labels = tuple(space.names[own.start].partition("=")[0] for own in space.slices)
+    return HeadRules(tuple(space.slices), tuple(rules), labels)
 
 
 def _label_thresholds(log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
