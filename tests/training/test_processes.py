@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,9 @@ def test_folds_side_by_side_end_with_their_parent(shapes: Path, command, how: si
     """However it ends, its children and their workers end too, and leave no lock behind."""
     command("split", "--config", shapes)
     words = ["--config", str(shapes), "--fold", "0,1", "--jobs", "2", "train.epochs=400", "machine.workers=1"]
-    parent = subprocess.Popen([sys.executable, TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background commands ignore it
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    parent = subprocess.Popen([sys.executable, TRAIN, *words], **silent, preexec_fn=listens)
     begun = [Path(f"runs/shapes/tiny/fold{fold}/last.ckpt") for fold in (0, 1)]
     assert wait_for(lambda: all(file.is_file() for file in begun), 90)
     family = children_of(parent.pid)
