@@ -83,6 +83,7 @@ def test_the_choice_is_told_in_plain_words() -> None:
     assert why("32-true contiguous", {}) == "as the config says"
 
 
+@pytest.mark.slow
 def test_the_choice_is_explained_once_a_command(shapes: Path, command) -> None:
     words = ("--config", shapes, "--fold", "0,1", "train.epochs=1")
     done = command("train", *words)

@@ -53,9 +53,10 @@ UNLIKE = (
 )
 
 
-@pytest.mark.parametrize(
-    "name", ["split", "train --fold 0,1 --quiet", "infer", "compare", "check --only first_loss", "audit", "report"]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("check --only first_loss", "audit", "report")]
+
+
+@pytest.mark.parametrize("name", ["split", "train --fold 0,1 --quiet", "infer", "compare", *SLOW])
 def test_folds_that_the_config_wants_otherwise_are_told_once(
     shapes: Path, as_split_makes_them: str, command: Command, caplog: pytest.LogCaptureFixture, name: str
 ):

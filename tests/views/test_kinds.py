@@ -114,7 +114,7 @@ def known(truth: np.ndarray, odds: np.ndarray) -> list[tuple[np.ndarray, np.ndar
     return [(t[~np.isnan(t)], p[~np.isnan(t)]) for t, p in zip(truth.T, odds.T, strict=True)]
 
 
-QUICK = ("ordinal", "multilabel", "regression")  # one of each form; the others are slow
+QUICK = ("ordinal", "regression")  # labels and values; the others are slow
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in KINDS])
