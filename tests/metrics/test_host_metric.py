@@ -23,6 +23,8 @@ from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.metric import Metric
 from foldcraft.metrics.scores import get
 
+pytestmark = pytest.mark.integration
+
 ACCURACY = """
 import os
 

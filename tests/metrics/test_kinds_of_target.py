@@ -19,6 +19,8 @@ from foldcraft.metrics.gain import gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import METRICS, Metric, get
 
+pytestmark = pytest.mark.integration
+
 NAMES = {
     "single": ("a", "b", "c", "d"),
     "soft": ("a", "b", "c"),

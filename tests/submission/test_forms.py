@@ -21,6 +21,8 @@ from foldcraft.data.competition import Competition
 from foldcraft.submission import form_inference
 from foldcraft.submission.forms import Form, Lists
 
+pytestmark = pytest.mark.integration
+
 IDS = ["t2", "t10", "t1", "07"]
 LABELS = {"columns": ["scab", "rust"], "kind": "multilabel"}
 LISTS = {"column": "label", "kind": "multilabel", "separator": " "}

@@ -18,6 +18,8 @@ from foldcraft.data.targets.single import Ordinal
 from foldcraft.data.targets.target import Target
 from foldcraft.study.audit import label_errors, label_issues, leaks, run
 
+pytestmark = pytest.mark.integration
+
 ROWS = 400
 IDS = np.array([f"{row:03d}" for row in range(ROWS)])
 GRADES = Classes(("0", "1", "2"))
