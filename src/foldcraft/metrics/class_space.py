@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from foldcraft.metrics import calibration
 from foldcraft.metrics.calibration import MOST_ROWS
-from foldcraft.metrics.space import TINY, Cells, Link, Part, Space, log_loss_of_sum, weighted
+from foldcraft.metrics.space import TINY, Cells, Link, Part, Space, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -124,14 +124,8 @@ class ClassSpace(Space):
         rows, columns = np.nonzero(shares)
         return Cells(np.exp(predicted[rows, columns]), rows, shares[rows, columns].astype(np.float64))
 
-    def loss_of_sum(self, total: np.ndarray, count: int, weights: np.ndarray) -> float:
-        return log_loss_of_sum(total, count, weights)
-
     def of_shares(self, shares: np.ndarray) -> np.ndarray:
         return self.normalised(np.log(shares))
-
-    def natural(self, predicted: np.ndarray) -> np.ndarray:
-        return predicted
 
     def loss_of_natural(self, combined: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
         log_probs, wanted = self.normalised(combined), self.matrix(truth)

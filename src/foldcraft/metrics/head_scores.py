@@ -5,6 +5,7 @@ the rows where its label is known; the score is the mean over the heads. `weight
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -30,7 +31,7 @@ def _of_labels(
     predicted: np.ndarray,
     weights: np.ndarray,
     widths: Sequence[int],
-    importance: np.ndarray | None,
+    importance: np.ndarray | None = None,
 ) -> np.ndarray:
     """The mean over the heads of a score of counts."""
     parts, rows = [], []
@@ -43,34 +44,9 @@ def _of_labels(
     return mean_over(np.array(parts), np.array(rows) > 0, importance)
 
 
-def mean_accuracy(
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    weights: np.ndarray,
-    widths: Sequence[int],
-    importance: np.ndarray | None = None,
-) -> np.ndarray:
-    return _of_labels(class_scores.accuracy, truth, predicted, weights, widths, importance)
-
-
-def macro_recall(
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    weights: np.ndarray,
-    widths: Sequence[int],
-    importance: np.ndarray | None = None,
-) -> np.ndarray:
-    return _of_labels(class_scores.macro_recall, truth, predicted, weights, widths, importance)
-
-
-def macro_f1(
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    weights: np.ndarray,
-    widths: Sequence[int],
-    importance: np.ndarray | None = None,
-) -> np.ndarray:
-    return _of_labels(class_scores.macro_f1, truth, predicted, weights, widths, importance)
+mean_accuracy = partial(_of_labels, class_scores.accuracy)
+macro_recall = partial(_of_labels, class_scores.macro_recall)
+macro_f1 = partial(_of_labels, class_scores.macro_f1)
 
 
 def log_loss(

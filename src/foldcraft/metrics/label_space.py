@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from foldcraft.metrics import calibration
 from foldcraft.metrics.calibration import MOST_ROWS
-from foldcraft.metrics.space import TINY, Cells, Link, Space, known_mean, log_loss_of_sum, signs_at, weighted
+from foldcraft.metrics.space import TINY, Cells, Link, Space, known_mean, signs_at, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -75,14 +75,8 @@ class LabelSpace(Space):
         sign = 2 * truth[rows, columns] - 1
         return Cells(expit(sign * predicted[rows, columns]), rows, np.ones(len(rows)))
 
-    def loss_of_sum(self, total: np.ndarray, count: int, weights: np.ndarray) -> float:
-        return log_loss_of_sum(total, count, weights)
-
     def of_shares(self, shares: np.ndarray) -> np.ndarray:
         return np.log(shares) - np.log1p(-shares)
-
-    def natural(self, predicted: np.ndarray) -> np.ndarray:
-        return predicted
 
     def loss_of_natural(self, combined: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
         known, wanted = ~np.isnan(truth), np.nan_to_num(truth)

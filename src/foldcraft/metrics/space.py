@@ -136,13 +136,13 @@ class Space(ABC):
     def cells(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         """What a mixture of members mixes, cell by cell of what is known: probabilities of the truth, or errors."""
 
-    @abstractmethod
     def loss_of_sum(self, total: np.ndarray, count: int, weights: np.ndarray) -> float:
         """The loss of the mean of `count` members whose cells (C,) sum to `total`, each cell by its weight (C,)."""
+        return float(-(weights @ np.log(np.maximum(total, TINY))) + weights.sum() * np.log(count))
 
-    @abstractmethod
     def natural(self, predicted: np.ndarray) -> np.ndarray:
         """Predictions (..., W) in the units in which weighted sums of them are made."""
+        return predicted
 
     @abstractmethod
     def loss_of_natural(self, combined: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
@@ -230,10 +230,6 @@ def signs_at(losses: np.ndarray, is_up: np.ndarray) -> np.ndarray:
     shown, rows, worst = np.zeros(losses.shape), np.arange(len(losses)), losses.argmax(1)
     shown[rows, worst] = np.where(is_up[rows, worst], 1, -1)
     return shown
-
-
-def log_loss_of_sum(total: np.ndarray, count: int, weights: np.ndarray) -> float:
-    return float(-(weights @ np.log(np.maximum(total, TINY))) + weights.sum() * np.log(count))
 
 
 def known_mean(cells: np.ndarray) -> np.ndarray:

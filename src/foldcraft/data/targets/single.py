@@ -141,24 +141,27 @@ class HeadsLabel(SingleLabel):
         firsts = np.cumsum([0, *(len(classes) for classes in self.head_classes[:-1])])
         return self.parts + firsts
 
+    @cached_property
+    def _outputs_behind_class(self) -> np.ndarray:
+        """1 where an output is one of those that a class is made of, float32 (K, outputs)."""
+        members = np.zeros((self.space.width, self.outputs), np.float32)
+        np.put_along_axis(members, self._outputs_of_class, 1, axis=1)
+        return members
+
     def from_learned(self, predicted: np.ndarray) -> np.ndarray:
         """The heads' log-probabilities joined: their sum, over the classes that there are."""
         return log_softmax(predicted[..., self._outputs_of_class].sum(-1), axis=-1)
 
     def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The share of each head's classes in a distribution over labels."""
-        members = np.zeros((self.space.width, self.outputs), np.float32)
-        np.put_along_axis(members, self._outputs_of_class, 1, axis=1)
-        return targets @ members
+        return targets @ self._outputs_behind_class
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         logp = self.learned_space.of_outputs(outputs)
         return logp[..., self._outputs_of_class].sum(-1).log_softmax(-1)
 
     def outputs_behind(self, columns: np.ndarray) -> np.ndarray:
-        of_class = np.zeros((self.space.width, self.outputs))
-        np.put_along_axis(of_class, self._outputs_of_class, 1.0, axis=1)
-        return columns @ of_class
+        return columns @ self._outputs_behind_class
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class WithAuxiliary(Target):
     def learned_space(self) -> Space:
         own = self.main.learned_space
         more = side_by_side(self.names, self.more_classes)
-        return ClassSpace((*own.names, *more.names), (*(own.widths or (own.width,)), *(more.widths or (more.width,))))
+        return ClassSpace((*own.names, *more.names), (*(own.widths or (own.width,)), *more.widths))
 
     @cached_property
     def learned(self) -> np.ndarray:
@@ -218,8 +221,7 @@ class WithAuxiliary(Target):
     def to_learned(self, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What is learned of the label, and the auxiliary columns of training rows; of others these are not known."""
         more = np.full((len(rows), self.outputs - self.main.outputs), np.nan, np.float32)
-        space = side_by_side(self.names, self.more_classes)
-        more[rows >= 0] = ClassSpace(space.names, space.widths).matrix(self.more[rows[rows >= 0]])
+        more[rows >= 0] = side_by_side(self.names, self.more_classes).matrix(self.more[rows[rows >= 0]])
         return np.concatenate([self.main.to_learned(targets, rows), more], axis=1)
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
