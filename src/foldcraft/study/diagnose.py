@@ -197,7 +197,7 @@ class _Table:
     def __init__(self, experiments: Sequence[Experiment], callback: Callback) -> None:
         self.experiment, self.callback = experiments[0], callback
         self.data, self.fold = self.experiment.competition, self.experiment.folds.fold
-        self.target, self.units, self.strata = self.data.target, self.data.units, self.data.target.strata
+        self.target, self.units, self.stratum = self.data.target, self.data.units, self.data.target.stratum
         self.sources = sources = [_source(experiment) for experiment in experiments]
         self.sizes = sources[0].config.probe_sizes
         self.nets = [source.frozen(min(self.sizes)) for source in sources]
@@ -284,7 +284,7 @@ class _Table:
         halves = []
         prepared = linear_probe.prepare(self.rows(k), ProbeConfig())
         for share in SHARES[:-1]:
-            for kept in draws(self.units, self.strata, self.fold, share):
+            for kept in draws(self.units, self.stratum, self.fold, share):
                 log_probs = self.solve(k, kept, prepared)
                 scores.setdefault(share, []).append(self.score(log_probs))
                 halves += [log_probs] if share == 0.5 else []
@@ -329,7 +329,7 @@ class _Table:
     def _some_rows(self) -> np.ndarray:
         """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
         share, every = MOST_FOR_VIEWS / len(self.fold), np.ones(len(self.fold), bool)
-        return every if share >= 1 else next(draws(self.units, self.strata, self.fold, share), every)
+        return every if share >= 1 else next(draws(self.units, self.stratum, self.fold, share), every)
 
     def _seen_also(self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray]) -> Probe:
         """A probe on some rows; plain ones come first in what is learned."""
@@ -360,21 +360,20 @@ def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray, target: Tar
     return log_probs
 
 
-def draws(units: np.ndarray, strata: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
+def draws(units: np.ndarray, stratum: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
     """Masks (N,) of a share of the groups, three where so many are found that leave every fold rows to learn from."""
-    masks = (some_groups(units, strata, share, seed) for seed in range(TRIES))
+    masks = (some_groups(units, stratum, share, seed) for seed in range(TRIES))
     usable = (kept for kept in masks if all(kept[fold != k].any() for k in np.unique(fold)))
     return itertools.islice(usable, REPEATS)
 
 
-def some_groups(units: np.ndarray, strata: np.ndarray, share: float, seed: int) -> np.ndarray:
+def some_groups(units: np.ndarray, stratum: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A mask (N,) of the rows of a share of the groups; the same share of each class's groups, one at the least.
 
     Args:
-        strata: of each row (N,), or several of 0 and 1 (N, L), of which the sets are strata.
+        stratum: of each row (N,), as `Target.stratum` has it.
     """
     units_kept: set[str] = set()
-    stratum = np.unique(strata, axis=0, return_inverse=True)[1].ravel()
     for label in np.unique(stratum):
         there = np.unique(units[stratum == label])
         drawn = sorted(there.tolist(), key=lambda unit: seed_from("share", seed, str(unit)))
