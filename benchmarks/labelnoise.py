@@ -20,7 +20,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config_file
-from foldcraft.data import competition, image_stats
+from foldcraft.data import image_stats
+from foldcraft.data.tables import read_tables
 from foldcraft.study.audit import label_errors, run
 from foldcraft.study.audit.run import Seen
 from foldcraft.views.terminal import Terminal
@@ -100,7 +101,7 @@ def main() -> None:
     rows = []
     for path in args.configs:
         settings = config_file.load(path, args.overrides)
-        tables, terminal = competition.read_tables(settings), Terminal()
+        tables, terminal = read_tables(settings), Terminal()
         facts = image_stats.collect(tables, bounds=settings.images.bounds)
         seen = run.look(settings, tables, facts, terminal)
         for seed in range(args.repeats):

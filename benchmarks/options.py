@@ -39,6 +39,7 @@ from foldcraft.common.files import write_atomic
 from foldcraft.common.paths import FoldFolder, experiment_folder, hardware_file
 from foldcraft.data import competition, folds, splitting
 from foldcraft.data.folds import Folds
+from foldcraft.data.tables import read_tables
 from foldcraft.ensemble import model_soup, soup_ingredients
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.calibration import calibrated
@@ -211,7 +212,7 @@ class Cells:
         if small.folds_file.is_file():
             return
         whole = config_file.load(self.path, [f"competition.folder={self.source}"])
-        tables = competition.read_tables(whole)
+        tables = read_tables(whole)
         data = competition.read(whole)
         made = splitting.make(data, whole.folds.model_copy(update={"seed": self.seed, "count": FOLDS}))
         kept = self.kept(made, data.units, data.targets)

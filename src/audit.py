@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft.data import competition
+    from foldcraft.data.tables import read_tables
 
-    tables = competition.read_tables(config)
+    tables = read_tables(config)
 
     from foldcraft.common.files import locked
     from foldcraft.common.paths import audit_folder

@@ -18,13 +18,14 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft.data import competition, folds
+    from foldcraft.data.tables import read_tables
     from foldcraft.study import make_folds
     from foldcraft.study.audit import label_issues
     from foldcraft.submission import form_inference
     from foldcraft.views.folds import show_split
 
     terminal = cli.terminal(args)
-    tables = competition.read_tables(config)
+    tables = read_tables(config)
     data = competition.whole(tables, config)
     for note in data.image_notes:
         terminal.say(note)

@@ -15,7 +15,8 @@ from tables import competition
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import folds, splitting
-from foldcraft.data.competition import Competition, joined_groups, with_shared_files
+from foldcraft.data.competition import Competition
+from foldcraft.data.groups import joined_groups, with_shared_files
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)

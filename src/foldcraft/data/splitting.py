@@ -13,8 +13,9 @@ from foldcraft.common import fingerprint
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import label_sets
-from foldcraft.data.competition import Competition, joined_groups
+from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
+from foldcraft.data.groups import joined_groups
 from foldcraft.data.targets.target import Target
 
 # By scheme, and whether there are groups.

@@ -15,8 +15,9 @@ from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
 from foldcraft.common import config_file
-from foldcraft.data import competition, contact_sheet, image_cache, image_stats
+from foldcraft.data import contact_sheet, image_cache, image_stats
 from foldcraft.data.contact_sheet import SheetTile
+from foldcraft.data.tables import read_tables
 from foldcraft.predictions.experiment import with_scale
 from foldcraft.study.audit import file_issues, label_errors, label_issues, leaks
 from foldcraft.study.audit.finding import Finding, ImageRef
@@ -182,14 +183,14 @@ def test_sound_data_pass_and_a_second_audit_looks_at_changed_files_only(
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:300] + b"?" + data[301:]])
 def test_damaged_facts_are_collected_again(sound: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    tables, cache = competition.read_tables(config_file.load(sound)), tmp_path / "facts.parquet"
+    tables, cache = read_tables(config_file.load(sound)), tmp_path / "facts.parquet"
     whole = image_stats.collect(tables, cache)
     cache.write_bytes(damage(cache.read_bytes()))
     pd.testing.assert_frame_equal(image_stats.collect(tables, cache), whole)
 
 
 def test_facts_are_the_same_from_processes_and_from_threads(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = competition.read_tables(config_file.load(sound))
+    tables = read_tables(config_file.load(sound))
     progress: list[int] = []
     few = image_stats.collect(tables, progress=progress.append)
     monkeypatch.setattr(image_stats, "WORTH_PROCESSES", 1)
@@ -201,7 +202,7 @@ def test_facts_are_the_same_from_processes_and_from_threads(sound: Path, monkeyp
 def of_labels(path: Path, *words: str) -> dict[str, Finding]:
     """What the labels say, by name."""
     settings = config_file.load(path, list(words))
-    tables = competition.read_tables(settings)
+    tables = read_tables(settings)
     return {finding.name: finding for finding in label_issues.find(tables, settings.folds.count)}
 
 
@@ -266,7 +267,7 @@ def test_groups_with_mixed_labels(sound: Path) -> None:
     edit(grouped)
     found = of_labels(sound, "competition.group=group")["mixed_groups"]
     assert (found.count, found.severity) == (1, "warning")
-    tables = competition.read_tables(config_file.load(sound, ["competition.group=group"]))
+    tables = read_tables(config_file.load(sound, ["competition.group=group"]))
     assert label_issues.mixed_groups(tables).to_dict("records") == [
         {"group": "cross0", "rows": 3, "labels": "cross: 2;bar: 1"}
     ]
@@ -520,7 +521,7 @@ def test_two_audits_at_once(sound: Path, command) -> None:
 
 def test_depth_and_bands_that_are_left_out_are_told(sound: Path) -> None:
     """Twelve bits are scaled by what all of them fill; a fourth band without a name is infrared as well as opacity."""
-    tables = competition.read_tables(config_file.load(sound))
+    tables = read_tables(config_file.load(sound))
     for path in tables.train_paths[:9]:
         Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16).save(path)
     tables.train_paths[20].write_bytes(cv2.imencode(".tif", np.zeros((SIDE, SIDE, 4), np.uint8))[1].tobytes())

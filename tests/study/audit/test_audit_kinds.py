@@ -11,7 +11,7 @@ from scipy.special import logit
 from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.data import competition
+from foldcraft.data.tables import read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.several import MultiLabel, MultiOutput, Regression, Soft
 from foldcraft.data.targets.single import Ordinal
@@ -123,7 +123,7 @@ def settings_of(shape: str) -> Config:
 
 def test_the_table_of_labels_counts_what_there_is(planted: pd.DataFrame) -> None:
     def counts(shape: str) -> dict[str, int]:
-        found = label_issues.table(competition.read_tables(settings_of(shape)))
+        found = label_issues.table(read_tables(settings_of(shape)))
         return dict(zip(found["label"], found["rows"], strict=True))
 
     assert counts("multilabel") == {name: (planted[name] == "1").sum() for name in ("bar", "bright", "left")}
@@ -135,7 +135,7 @@ def test_the_table_of_labels_counts_what_there_is(planted: pd.DataFrame) -> None
 
 def test_groups_of_many_values_are_no_finding_and_label_sets_are_told_in_words(planted: pd.DataFrame) -> None:
     def mixed(shape: str) -> pd.DataFrame:
-        return label_issues.mixed_groups(competition.read_tables(settings_of(shape)))
+        return label_issues.mixed_groups(read_tables(settings_of(shape)))
 
     assert mixed("regression").empty
     assert "bar, bright" in " ".join(mixed("multilabel")["labels"])
@@ -152,7 +152,7 @@ def test_copies_with_another_truth_are_found_and_nothing_is_left_out(
         planted.loc[20, ["form", "tone"]] = ["ring", "odd"]
         planted.to_csv("input/kinds/train.csv", index=False)
     settings = settings_of(shape)
-    found = run.run(settings, competition.read_tables(settings), Callback())
+    found = run.run(settings, read_tables(settings), Callback())
     copies = next(finding for finding in found.findings if finding.name == "copies_with_other_labels")
     assert {shown.id for strip in copies.image_rows for shown in strip} == {"010", "020"}
     assert found.skipped == []

@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from foldcraft.common.errors import listing
-from foldcraft.data.competition import Tables
 from foldcraft.data.image_kinds import IMAGE_SUFFIXES
+from foldcraft.data.tables import Tables
 from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
 TABLE = "files.csv"

@@ -10,10 +10,11 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
-from foldcraft.data import folds, image_stats, splitting
-from foldcraft.data.competition import Competition, Tables
+from foldcraft.data import competition, folds, image_stats, splitting
+from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
+from foldcraft.data.tables import Tables
 from foldcraft.predictions import linear_probe, oof
 from foldcraft.predictions.experiment import Experiment, scaled, with_scale
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
@@ -121,7 +122,7 @@ def look(config: Config, tables: Tables, facts: pd.DataFrame, callback: Callback
     for part, paths in (("training", readable.train_paths), ("test", readable.test_paths)):
         if not paths:
             raise FoldcraftError(f"no image of the {part} set can be read", tables.folder)
-    data = readable.competition()
+    data = competition.of(readable)
     made, frozen = _folds(config, data)
     experiment = Experiment(config, data, made)
     model, blueprint = initialization.fresh_net(config, data.target.outputs)
@@ -188,7 +189,7 @@ def probe_log_probs(seen: Seen) -> np.ndarray:
 def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Callback) -> None:
     """Confident learning on what finished experiments say, or else a probe."""
     try:
-        data = seen.experiment.competition if seen else found.tables.competition()
+        data = seen.experiment.competition if seen else competition.of(found.tables)
     except FoldcraftError as error:
         found.skipped.append(f"wrong labels: {error}")
         return
