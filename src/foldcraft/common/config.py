@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from foldcraft.common import config_renames, fingerprint
 
@@ -105,6 +105,50 @@ class SubmissionConfig(Section):
     )
 
 
+class ImageConfig(Section):
+    """How the image of a row is read, where it is more, or less, than a file."""
+
+    file: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="template of its path, or several, of which the first that is there is taken"
+    )
+    tiff_level: int | None = Field(None, ge=0, le=64, description="level of a TIFF that holds several; 0: the largest")
+    box: Annotated[list[str | float], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="part of the upright image: [left, top, width, height] in pixels, columns or numbers"
+    )
+    tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] | None = Field(
+        None, description="[rows, columns] of a grid; each tile is an image, and all of them have one answer"
+    )
+    pixels: str | None = Field(None, description='columns that hold the pixels, by a pattern: "pixel*"')
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=2, max_length=3)] | None = Field(
+        None, description="pixels: [height, width], or [height, width, channels]"
+    )
+    hdf5: str | None = Field(None, description="path of an HDF5 file that holds the images")
+    key: str | None = Field(None, description='hdf5: template of an image\'s dataset: "{id}"')
+    channels: Annotated[list[str], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="templates of grey files, each a channel of the image"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> "ImageConfig":
+        ways = {"file": "", "pixels": "shape", "hdf5": "key", "channels": ""}
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1:
+            raise ValueError(f"wants one of {', '.join(ways)}")
+        for way, beside in ways.items():
+            if beside and (getattr(self, beside) is None) == (way in given):
+                raise ValueError(f"{way} and {beside} go together")
+        if self.tiff_level is not None and self.file is None:
+            raise ValueError("tiff_level is of a file")
+        if self.box is not None and self.tiles is not None:
+            raise ValueError("a box or tiles, not both")
+        if self.pixels and (self.box or self.tiles):
+            raise ValueError("box and tiles are of files")
+        return self
+
+
+ImageSetting = str | Annotated[list[str], Field(min_length=1)] | ImageConfig
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -124,8 +168,12 @@ class CompetitionConfig(Section):
         "left out: numbers by value, else words by alphabet",
     )
     group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
-    image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
-    test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
+    image: ImageSetting = Field(
+        "train/{id}",
+        description="path of a training image; any column in braces, extension optional; or several, of which the "
+        'first that is there is taken; or how it is read, see docs/images.md: {hdf5: train.hdf5, key: "{id}"}',
+    )
+    test_image: ImageSetting = Field("test/{id}", description="of a test image, as `competition.image`")
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )
@@ -183,11 +231,21 @@ class ImagesConfig(Section):
         "looking at all images of the competition, and kept in the run",
     )
 
+    channels: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto",
+        description="channels that enter the net; auto: 3, or all bands of images that have bands beside grey, colours "
+        "and opacity; kept in the run",
+    )
     on_error: Literal["stop", "baseline"] = Field(
         "stop",
         description="what becomes of test images that cannot be read: stop, or baseline (they get the frequencies of "
         "the classes in training, and are listed); training images always stop",
     )
+
+    @property
+    def bands(self) -> int:
+        """Channels that enter the net; where that is not found yet, three."""
+        return 3 if self.channels == "auto" else self.channels
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -548,6 +606,8 @@ class Config(Section):
         if self.images.min_value is None:
             del settings["images"]["min_value"]
         del settings["images"]["on_error"]  # it is about test images
+        if self.images.bands == 3:  # said as before there was another number
+            del settings["images"]["channels"]
         if not self.train.patience:  # then nothing depends on what is seen on the way
             del settings["train"]["validate_every"]
         if not self.is_probe:  # what is trained does not depend on it; said as in version 0.1, so that folds stay valid

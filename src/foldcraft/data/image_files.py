@@ -59,6 +59,11 @@ def check_links(folder: Path, paths: Sequence[Path], key: str) -> None:
         )
 
 
+def filled(template: str, rows: pd.DataFrame, key: str) -> list[str]:
+    """The template filled in for every row, whatever it names."""
+    return _image_names(template, rows, key)
+
+
 def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
     """The template filled in for every row."""
     fields = FIELD.findall(template)

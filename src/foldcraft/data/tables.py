@@ -12,9 +12,11 @@ import pandas as pd
 from foldcraft.common import csv_file
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import bundled, image_files, sample_rows
+from foldcraft.data import bundled, image_files, image_sources, sample_rows
 from foldcraft.data.groups import with_shared_files
+from foldcraft.data.image_sources import ImageRequest
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
+from foldcraft.data.sources import Source
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
 
@@ -27,7 +29,8 @@ class Tables:
 
     Attributes:
         train, test, sample: the CSVs as text.
-        train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
+        train_paths, test_paths: what each row's image is made of; a file that is missing has the path that the template
+            gives it.
         missing: what the templates ask for and the folder lacks.
         image_notes: what there is to say of how files were found, a line each.
     """
@@ -37,8 +40,8 @@ class Tables:
     train: pd.DataFrame
     test: pd.DataFrame
     sample: pd.DataFrame
-    train_paths: tuple[Path, ...]
-    test_paths: tuple[Path, ...]
+    train_paths: tuple[Source, ...]
+    test_paths: tuple[Source, ...]
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
@@ -150,8 +153,11 @@ def read_tables(config: Config) -> Tables:
     train = _read_train(folder / names.train, names)
     test = _read_csv(folder / names.test, names.id, [])
     sample, rows = _read_sample(folder / names.sample, names, train, test)
-    parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
-    (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
+    parts = {
+        "competition.image": ImageRequest(names.image, train, names.train),
+        "competition.test_image": ImageRequest(names.test_image, test, names.test),
+    }
+    (train_paths, test_paths), missing, notes = image_sources.find(folder, parts, names.follow_links)
     return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes, rows)
 
 
