@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import ImageConfig, ImageSetting
-from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data import image_files, sources
 from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel
 
@@ -104,7 +104,7 @@ def _boxes(request: ImageRequest, key: str) -> list[list[float]]:
     boxes = np.stack(columns, axis=1)
     no_box = ~np.isfinite(boxes).all(axis=1)
     no_box[~no_box] = (boxes[~no_box, 2:] <= 0).any(axis=1)
-    _check(request, f"{key}.box", no_box, "have no box", lambda row: [f"{value:g}" for value in boxes[row]])
+    _check(request, f"{key}.box", no_box, "no box", lambda row: [f"{value:g}" for value in boxes[row]])
     return boxes.tolist()
 
 
@@ -147,7 +147,7 @@ def _pixels(request: ImageRequest, key: str) -> np.ndarray:
     columns = _columns(request, key)
     pixels = np.stack([_numbers(request.rows[name]) for name in columns], axis=1)
     wrong = ~np.isfinite(pixels).all(axis=1)
-    _check(request, f"{key}.pixels", wrong, "have cells that are no pixels", lambda row: _odd(request, columns, row))
+    _check(request, f"{key}.pixels", wrong, "no pixels", lambda row: _odd(request, columns, row))
     return pixels
 
 
@@ -166,5 +166,6 @@ def _check(request: ImageRequest, key: str, wrong: np.ndarray, what: str, shown:
     if wrong.any():
         rows = np.flatnonzero(wrong)
         lines = listing([str(row + 2) for row in rows], 5)
-        said = f"{len(rows)} rows of {request.table} {what}, in line {lines}: {', '.join(shown(int(rows[0])))}"
+        shown_row = ", ".join(shown(int(rows[0])))
+        said = f"{what} in {counted(len(rows), 'row')} of {request.table}, line {lines}: {shown_row}"
         raise FoldcraftError(said, key, "mend the cells or drop the rows")
