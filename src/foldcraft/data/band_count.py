@@ -13,6 +13,7 @@ from foldcraft.data.sources import Hdf5Item, Source, is_there, name_in
 
 MAY_HAVE_OTHERS = (".tif", ".tiff", ".npy")  # of plain files; all others have three
 MOST_ITEMS = 1000  # of HDF5 that are looked at, spread over all of them, as each must be read
+OF_FILES = (1, 2, 4)  # channels beside three that may be asked for of files of grey, colours and opacity
 SHOWN = 40  # characters of an image's name in a message
 
 
@@ -42,6 +43,24 @@ def find_channels(images: Sequence[Source], folder: Path) -> int:
         if count is not None:
             by_count.setdefault(count, []).append(source)
     return _agreed({count: there for count, there in by_count.items() if there}, folder)
+
+
+def check_channels(wanted: int, images: Sequence[Source], folder: Path) -> None:
+    """See that images can be had with so many channels.
+
+    Raises:
+        FoldcraftError: they cannot.
+    """
+    if wanted == 3:
+        return
+    found = find_channels(images, folder)
+    if found == 3 and wanted not in OF_FILES:
+        hint = "set 1 (grey), 2 (grey and opacity), 3, or 4 (colours and opacity)"
+        raise FoldcraftError(f"images are grey or in colour, and have no {wanted} channels", "images.channels", hint)
+    if found not in (3, wanted):
+        raise FoldcraftError(
+            f"images have {found} channels, not {wanted}", "images.channels", f"set {found}, 3 or auto"
+        )
 
 
 def _may_have_others(source: Source) -> bool:

@@ -16,7 +16,7 @@ from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
 from foldcraft.data import bit_depth, competition, folds
-from foldcraft.data.band_count import find_channels
+from foldcraft.data.band_count import check_channels, find_channels
 from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
@@ -243,14 +243,15 @@ def with_channels(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[s
     Raises:
         FoldcraftError: not all images have as many.
     """
-    images = config.images
-    if images.channels != "auto":
+    every = [*pictures.train_paths, *pictures.test_paths]
+    if config.images.channels != "auto":
+        check_channels(config.images.channels, every, config.folder)
         return config, ()
     for file in fold_configs(experiment_folder(config)):
         with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
             kept = FoldFolder(file.parent, -1).read_settings().get("images", {}).get("channels", "auto")
             return _with_images(config, {} if kept == "auto" else {"channels": kept}), ()
-    found = find_channels([*pictures.train_paths, *pictures.test_paths], config.folder)
+    found = find_channels(every, config.folder)
     if found == 3:
         return config, ()
     words = f"images have {found} channels, which all enter the net; images.channels: 3 takes the first three"
