@@ -31,6 +31,7 @@ class Tables:
         train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
         missing: what the templates ask for and the folder lacks.
         image_notes: what there is to say of how tables and files were found and read, a line each.
+        fold_column: that holds the host's own folds.
         test_is_sample: were the test rows taken from the sample's ids?
     """
 
@@ -45,6 +46,7 @@ class Tables:
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
     test_is_sample: bool = False
+    fold_column: str | None = None
 
     @property
     def train_ids(self) -> np.ndarray:
@@ -119,6 +121,11 @@ class Tables:
         return SubmissionRequest(settings, self.sample_rows, given, ordered, k)
 
     @property
+    def host_folds(self) -> np.ndarray | None:
+        """The host's fold of each training row (N,) as it is written, where such a column is named."""
+        return self.train[self.fold_column].to_numpy(dtype=str) if self.fold_column else None
+
+    @property
     def groups_to_tell_by(self) -> np.ndarray | None:
         """What the fingerprint is of where groups are missing: what was once taken for groups all the same."""
         if self.has_group.all():
@@ -151,6 +158,8 @@ def read_tables(config: Config) -> Tables:
     rows = host_rows.read(folder, names)
     names = rows.names
     _check_train(rows.train, folder / names.train, names)
+    if config.folds.column is not None:
+        _check_columns(rows.train, folder / names.train, [config.folds.column], ())
     test, sample, answers = _with_sample(rows, folder)
     parts = {
         "competition.image": (names.image, rows.train, {"@id": names.train_id, **_the_target(names)}),
@@ -158,7 +167,7 @@ def read_tables(config: Config) -> Tables:
     }
     (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
     paths = train_paths, test_paths, missing, (*rows.notes, *notes)
-    return Tables(names, folder, rows.train, test, sample, *paths, answers, rows.test_is_sample)
+    return Tables(names, folder, rows.train, test, sample, *paths, answers, rows.test_is_sample, config.folds.column)
 
 
 def _the_target(names: CompetitionConfig) -> dict[str, str]:
