@@ -116,7 +116,8 @@ class Folder:
         same = [path for key in keys - {""} for path in self._everywhere.get(key, [])]
         if same:
             inside = self.path / wanted.parent
-            same = sorted(set(same), key=lambda path: (not path.is_relative_to(inside), len(path.parts), path))
+            same = [path for path in same if path.is_relative_to(inside)] or same
+            same = sorted(set(same), key=lambda path: (len(path.parts), path))
             there = [shorten(str(path.relative_to(self.path)), SHOWN) for path in same[:NEAREST]]
             return f"for {shorten(name, SHOWN)} there is {listing(there)}"
         folder = self.path / wanted.parent

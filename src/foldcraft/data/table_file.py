@@ -20,6 +20,7 @@ PACKED = (".zip", ".gz")
 MOST_BYTES = 8 << 30  # of a table when it is unpacked
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SAMPLED = 200  # records by which a separator is judged
+NUL = re.compile("\0")
 CONTROL = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")  # what no text has; \x0c and line breaks may be in one
 UTF_8 = "comma-separated UTF-8"
 
@@ -105,7 +106,7 @@ def _decoded(data: bytes, path: Path) -> tuple[str, str]:
             text, encoding = data.decode("utf-8-sig"), ""
         except UnicodeDecodeError as error:
             text, encoding = _older(data, error, path)
-    if found := CONTROL.search(text[:MOST_BYTES]):
+    if found := (CONTROL if encoding else NUL).search(text):
         line = text.count("\n", 0, found.start()) + 1
         what = "NUL bytes, as damaged files do" if found[0] == "\0" else "control characters, as no text does"
         raise FoldcraftError(f"not a readable CSV: it holds {what}, in line {line}", path, f"save it as {UTF_8}")
