@@ -1,0 +1,98 @@
+"""Which table of a host's folder is which: training rows, test rows, sample submission; and which columns name rows."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from foldcraft.study.start.inventory import Inventory
+
+TRAIN, TEST, SAMPLE = ("train", "training"), ("test", "testing", "eval", "evaluation"), ("submission", "submit")
+LABELS = ("label", "labels", "annotation", "annotations", "targets", "target", "ground", "truth")
+NAMES = ("id", "image", "img", "file", "filename", "name", "path", "uid", "key")  # words in the names of id columns
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Paths of the tables, each "" where there is none; one may be test table and sample at once."""
+
+    train: str = ""
+    test: str = ""
+    sample: str = ""
+
+    def frame(self, inventory: Inventory, role: str) -> pd.DataFrame | None:
+        """The table of a role."""
+        return inventory.tables.get(getattr(self, role))
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The tables themselves, all as text; None where there is none."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame | None = None
+    sample: pd.DataFrame | None = None
+
+    @property
+    def asked_by(self) -> str:
+        """The sample's id column, "" where there is no sample."""
+        return "" if self.sample is None else str(self.sample.columns[0])
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a path or of a column's name, without capitals: sample_submission.csv, patientId."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
+    return [word for word in re.split(r"[^0-9a-z]+", spaced.casefold()) if word]
+
+
+def find(inventory: Inventory) -> Roles:
+    """The tables by the words of their names, else by what is left."""
+    sample = _first(inventory, SAMPLE, ())
+    train = _first(inventory, TRAIN, (sample,)) or _first(inventory, LABELS, (sample,))
+    test = _first(inventory, TEST, (sample, train))
+    left = [path for path in inventory.tables if path not in (sample, train, test)]
+    if not train and left and (not sample or len(inventory.tables) > 1):
+        train = max(left, key=lambda path: len(inventory.tables[path]))
+    if not sample and test and train:
+        own = set(inventory.tables[test].columns) - set(inventory.tables[train].columns)
+        shared = [name for name in inventory.tables[test].columns if name in inventory.tables[train].columns]
+        if (len(own) == 1 and not shared) or len(inventory.tables[test].columns) == 2:
+            sample = test
+    return Roles(train, test, sample)
+
+
+def _first(inventory: Inventory, words: Sequence[str], but: Sequence[str]) -> str:
+    """The table whose path has one of some words: in its name rather than in its folder's, the shortest first."""
+    found = []
+    for path in inventory.tables:
+        name = words_of(path.rpartition("/")[2])
+        place = words_of(path.rpartition("/")[0])
+        hits = [word for word in words if word in name or any(part.startswith(word) for part in name)]
+        far = [word for word in words if word in place]
+        if path not in but and (hits or far):
+            found.append((not hits, path.count("/"), len(path), path))
+    return min(found)[3] if found else ""
+
+
+def row_names(frame: pd.DataFrame, wish: str = "") -> list[str]:
+    """Columns whose cells are there and differ in all rows, the likeliest id first.
+
+    Args:
+        wish: a name that the other tables give to the id.
+    """
+    unique = [name for name in frame.columns if not (frame[name] == "").any() and frame[name].is_unique]
+    numbers = [name for name in unique if frame[name].str.fullmatch(r"-?\d+\.\d+").all()]
+    place = {name: k for k, name in enumerate(frame.columns)}
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        return (name != wish, name in numbers, not set(words_of(name)) & set(NAMES), place[name])
+
+    return sorted(unique, key=rank)
+
+
+def column_of(frame: pd.DataFrame, wanted: pd.Series) -> str:
+    """The column whose cells are the wanted ones, whatever their order; "" where none is."""
+    cells = set(wanted)
+    exact = [name for name in frame.columns if set(frame[name]) == cells]
+    return exact[0] if exact else ""
