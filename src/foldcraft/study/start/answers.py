@@ -70,6 +70,8 @@ def find(frames: Frames, ids: Sequence[str], is_long: bool = True) -> Answer:
         return _columns(train, known, asked)
     if is_long and sample is not None and (answer := _long(train, test, sample, known)):
         return answer
+    if not asked and (several := _one_hot(train, known)):
+        return Answer(tuple(several), "soft", "probabilities")
     column = _column(frames, known, asked)
     if not column:
         return Answer(missing=asked[0] if asked else "the label")
@@ -161,6 +163,13 @@ def _of_parts(train: pd.DataFrame, known: Sequence[str], parts: tuple[str, ...],
     return Answer((values[0],), kind, "long", row=row, parts=parts)
 
 
+def _one_hot(train: pd.DataFrame, known: Sequence[str]) -> list[str]:
+    """Columns that together say of each row which class it is; none where there are not."""
+    bits = [name for name in known if set(train[name]) <= {"0", "1", "0.0", "1.0"}]
+    ones = train[bits].apply(pd.to_numeric).sum(axis=1) if len(bits) > 1 else pd.Series([0.0])
+    return bits if (ones == 1).all() else []
+
+
 def _column(frames: Frames, known: Sequence[str], asked: Sequence[str]) -> str:
     """The one column that is predicted, "" where none is: by its name, by the sample's cells, or for want of others."""
     plain = {name.casefold(): name for name in known}
@@ -197,6 +206,9 @@ def _one(cells: pd.Series, column: str, said: pd.Series | None) -> Answer:
         several = [name for name in names if separator in name]
         alone = {name for name in names if separator not in name}
         is_list = several and len(parts) < len(names) + len(several) and (parts & alone or are_numbers(sorted(parts)))
+        is_asked = said is not None and set(said) - {""} and not set(said) <= set(names) and len(parts) < len(cells)
+        if several and is_asked and all(set(cell.split(separator)) <= parts for cell in said if cell):
+            return Answer((column,), "multilabel", "lists", separator)
         if is_list and len(parts) <= len(names) and max(times.values()) > 1 and not _are_plain(names, alone, parts):
             return Answer((column,), "multilabel", "lists", separator)
     if looks_like_values(cells):

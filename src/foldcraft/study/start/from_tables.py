@@ -29,6 +29,8 @@ def write(made: Draft, inventory: Inventory, found: Roles, frames: Frames) -> No
     """Lines of the draft."""
     train, test, sample = frames.train, frames.test, frames.sample
     made.add("train", found.train, f"{counted(len(train), 'row')}, columns {listing(list(train.columns), 4)}")
+    if found.joined:
+        made.add("join", list(found.joined), "says more of the same rows")
     if test is not None:
         made.add("test", found.test, counted(len(test), "row"))
     elif sample is not None:
@@ -47,10 +49,9 @@ def write(made: Draft, inventory: Inventory, found: Roles, frames: Frames) -> No
     _targets(made, train, answer)
     image_lines.write(made, inventory, frames, ours, theirs)
     if views:
-        by = {"train": list(views), "test": frames.asked_by}
-        made.add(
-            "answer", {"by": by, "combine": "mean"}, f"{frames.asked_by} of the test rows is {' and '.join(views)}"
-        )
+        key_of = views[0] if len(views) == 1 else list(views)
+        by = key_of if key_of == frames.asked_by else {"train": key_of, "test": frames.asked_by}
+        made.add("answer", {"by": by, "combine": "mean"}, f"the sample asks for each {' and '.join(views)}")
     image_lines.hang_together(made, frames, key, answer)
     judge_lines.metric_of(made, inventory, answer)
     judge_lines.submission(made, answer)

@@ -12,7 +12,7 @@ from foldcraft.study.start.inventory import Inventory, parent
 
 SAMPLED = 40  # rows by which a path is guessed, and then tried on all
 PIXELS = re.compile(r"(.*?)(\d+)")
-SHORTEST = 3  # characters of a cell that another part of a path may be named after
+NUMBERED = re.compile(r"(.+)[_\-]\d{1,4}")  # the name of one of several images
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,14 @@ class _Index:
                 self.by_name[name].append(path)
             for part in {pure.parent.name, *pure.parent.parts} - {""}:
                 self.folders[part].append(path)
+        self.numbered: dict[str, list[str]] = defaultdict(list)
         self.heads: dict[str, list[str]] = defaultdict(list)  # by the part before the last _
         for path in inventory.images:
             stem = PurePosixPath(path).stem
             if "_" in stem:
                 self.heads[stem.rpartition("_")[0]].append(path)
+            if found := NUMBERED.fullmatch(stem):
+                self.numbered[found[1]].append(path)
 
     def guesses(self, frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, tuple[str, ...], bool, bool]]:
         """Templates that fit some row: template, column, channels, several images, extension cut off."""
@@ -112,12 +115,17 @@ class _Index:
             name = path.rpartition("/")[2]
             hits = self.by_name.get(name, [])
             for hit in hits[:4]:
-                yield _with_columns(hit, name, column, others, path), column, (), False, False
+                for template in _with_columns(hit, name, column, others, path):
+                    yield template, column, (), False, False
             stem = PurePosixPath(name).stem
             if not hits and stem != name:
                 for hit in self.by_name.get(stem, [])[:4]:
-                    yield _with_columns(hit, stem, column, others, ""), column, (), False, True
-            if not hits and (parts := self.heads.get(name)):
+                    for template in _with_columns(hit, stem, column, others, ""):
+                        yield template, column, (), False, True
+            if not hits and (parts := self.numbered.get(name)):
+                for template in {f"{parent(path)}/{{{column}}}{path.rpartition('/')[2][len(name)]}*" for path in parts}:
+                    yield template.removeprefix("/"), column, (), True, False
+            elif not hits and (parts := self.heads.get(name)):
                 yield from self._channels(parts, name, column)
             for key, cut in ((name, False), (stem, True)):
                 if not hits and (inside := self.folders.get(key)) and (not cut or stem != name):
@@ -159,21 +167,22 @@ class _Index:
 
     def _is_there(self, name: str, channels: tuple[str, ...], several: bool) -> bool:
         if several:
-            inside = name.removesuffix("/*")
-            return any(path.startswith(inside + "/") for path in self.folders.get(inside.rpartition("/")[2], []))
+            top, _, last = name.removesuffix("*").rpartition("/")
+            if last:  # a name that several images begin with
+                return any(parent(path) == top for path in self.numbered.get(last[:-1], []))
+            return any(path.startswith(top + "/") for path in self.folders.get(top.rpartition("/")[2], []))
         if channels:
             return all(name.replace("{*}", kind) in self.paths for kind in channels)
         return name in self.paths
 
 
-def _with_columns(hit: str, name: str, column: str, others: pd.Series, path: str) -> str:
-    """The path of a file with columns in the place of what the row's cells say."""
+def _with_columns(hit: str, name: str, column: str, others: pd.Series, path: str) -> set[str]:
+    """The path of a file with the column in it, and with other columns in the place of what the row's cells say."""
     folder, _, last = hit.rpartition("/")
     if path and hit.endswith(path) and "/" in path:
-        return hit.removesuffix(path) + "{" + column + "}"
+        return {hit.removesuffix(path) + "{" + column + "}"}
     named = last.replace(name, "{" + column + "}", 1)
-    parts = []
-    for part in folder.split("/") if folder else []:
-        alike = [key for key, cell in others.items() if cell == part and len(part) >= SHORTEST]
-        parts.append("{" + str(alike[0]) + "}" if alike else part)
-    return "/".join([*parts, named])
+    parts = folder.split("/") if folder else []
+    alike = {part: [key for key, cell in others.items() if cell == part] for part in parts}
+    filled = ["{" + str(alike[part][0]) + "}" if alike[part] else part for part in parts]
+    return {"/".join([*parts, named]), "/".join([*filled, named])}

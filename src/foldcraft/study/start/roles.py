@@ -15,11 +15,16 @@ NAMES = ("id", "image", "img", "file", "filename", "name", "path", "uid", "key")
 
 @dataclass(frozen=True)
 class Roles:
-    """Paths of the tables, each "" where there is none; one may be test table and sample at once."""
+    """Paths of the tables, each "" where there is none; one may be test table and sample at once.
+
+    Attributes:
+        joined: tables that say more of the training rows, by a column of ids that both have.
+    """
 
     train: str = ""
     test: str = ""
     sample: str = ""
+    joined: tuple[str, ...] = ()
 
     def frame(self, inventory: Inventory, role: str) -> pd.DataFrame | None:
         """The table of a role."""
@@ -49,7 +54,10 @@ def words_of(text: str) -> list[str]:
 def find(inventory: Inventory) -> Roles:
     """The tables by the words of their names, else by what is left."""
     sample = _first(inventory, SAMPLE, ())
+    labelled = [path for path in inventory.tables if path != sample and set(words_of(path)) & set(LABELS)]
     train = _first(inventory, TRAIN, (sample,)) or _first(inventory, LABELS, (sample,))
+    if train not in labelled:  # of two tables of the training rows the one with the labels comes first
+        train = next((path for path in labelled if _same_rows(inventory, path, train)), train)
     test = _first(inventory, TEST, (sample, train))
     left = [path for path in inventory.tables if path not in (sample, train, test)]
     if not train and left and (not sample or len(inventory.tables) > 1):
@@ -59,7 +67,18 @@ def find(inventory: Inventory) -> Roles:
         shared = [name for name in inventory.tables[test].columns if name in inventory.tables[train].columns]
         if (len(own) == 1 and not shared) or len(inventory.tables[test].columns) == 2:
             sample = test
-    return Roles(train, test, sample)
+    taken = (train, test, sample)
+    joined = [path for path in inventory.tables if path not in taken and _same_rows(inventory, path, train)]
+    return Roles(train, test, sample, tuple(joined))
+
+
+def _same_rows(inventory: Inventory, path: str, train: str) -> bool:
+    """Have two tables a column of ids in common, whose cells are the same?"""
+    one, other = inventory.tables.get(path), inventory.tables.get(train)
+    if one is None or other is None or len(one) != len(other):
+        return False
+    shared = [name for name in one.columns if name in other.columns and one[name].is_unique]
+    return any(set(one[name]) == set(other[name]) for name in shared)
 
 
 def _first(inventory: Inventory, words: Sequence[str], but: Sequence[str]) -> str:

@@ -22,6 +22,8 @@ def draft(folder: Path, name: str) -> Draft:
         made.add("folder", folder.as_posix(), "where the host's files lie")
     found = roles.find(seen)
     train = found.frame(seen, "train")
+    for path in found.joined if train is not None else ():
+        train = train.merge(seen.tables[path], validate="one_to_one")
     if train is None:
         from_files.write(made, seen, found)
     else:
