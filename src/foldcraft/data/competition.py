@@ -167,7 +167,7 @@ def of(rows: Tables) -> Competition:
         test_ids=rows.test_ids,
         test_paths=rows.test_paths,
         sample=rows.sample,
-        id_column=rows.sample_rows.column if rows.sample_rows else names.id,
+        id_column=rows.sample_rows.column if rows.sample_rows else names.test_id,
         submission=rows.request,
         image_notes=rows.image_notes,
     )

@@ -1,4 +1,4 @@
-"""A host's table as it stands, all of it text: CSV with comma, semicolon or tab, or Parquet; plain, zipped or gzipped."""
+"""A host's table as it stands, all of it text: CSV with comma, semicolon or tab, Parquet; also zipped or gzipped."""
 
 import csv
 import gzip
