@@ -70,7 +70,7 @@ def find(frames: Frames, ids: Sequence[str], is_long: bool = True) -> Answer:
         return _columns(train, known, asked)
     if is_long and sample is not None and (answer := _long(train, test, sample, known)):
         return answer
-    if not asked and (several := _one_hot(train, known)):
+    if not asked and (several := _exclusive_columns(train, known)):
         return Answer(tuple(several), "soft", "probabilities")
     column = _column(frames, known, asked)
     if not column:
@@ -163,7 +163,7 @@ def _of_parts(train: pd.DataFrame, known: Sequence[str], parts: tuple[str, ...],
     return Answer((values[0],), kind, "long", row=row, parts=parts)
 
 
-def _one_hot(train: pd.DataFrame, known: Sequence[str]) -> list[str]:
+def _exclusive_columns(train: pd.DataFrame, known: Sequence[str]) -> list[str]:
     """Columns that together say of each row which class it is; none where there are not."""
     bits = [name for name in known if set(train[name]) <= {"0", "1", "0.0", "1.0"}]
     ones = train[bits].apply(pd.to_numeric).sum(axis=1) if len(bits) > 1 else pd.Series([0.0])

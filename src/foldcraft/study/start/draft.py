@@ -38,6 +38,11 @@ class Draft:
         """What a setting was given; None where it was not."""
         return next((value for name, value, _ in self.lines if name == key), None)
 
+    @property
+    def guesses(self) -> list[str]:
+        """Names of the settings that are guesses."""
+        return [key for key, _, reason in self.lines if reason.startswith(CHECK)]
+
     def settings(self) -> dict[str, Any]:
         """All of it as a config has it."""
         made: dict[str, Any] = {"competition": {key: value for key, value, _ in self.lines}}

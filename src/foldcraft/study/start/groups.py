@@ -10,6 +10,7 @@ from foldcraft.study.start.roles import words_of
 
 PERSONS = ("patient", "subject", "person", "participant", "individual", "user", "case", "animal", "plant", "student")
 PLACES = ("study", "scene", "site", "plot", "video", "series", "session", "slide", "exam", "eeg", "group", "photo")
+FEWEST = 8  # groups
 MOST_SHARE = 0.95  # of the rows that may be groups of their own
 FOLD, WEIGHT = ("fold", "kfold"), ("weight", "weights")
 
@@ -35,8 +36,10 @@ def find(train: pd.DataFrame, but: Sequence[str], id_column: str) -> Groups:
     Args:
         but: columns that are something else.
     """
-    repeated = [name for name in train.columns if name not in but and _repeats(train[name])]
-    ranked = [name for words in (PERSONS, PLACES) for name in repeated if set(words_of(name)) & set(words)]
+    free = [name for name in train.columns if name not in but]
+    repeated = [name for name in free if _repeats(train[name])]
+    some = [name for name in free if not train[name].is_unique and train[name].nunique() >= FEWEST]
+    ranked = [name for words in (PERSONS, PLACES) for name in some if set(words_of(name)) & set(words)]
     ids = [name for name in repeated if name not in ranked and set(words_of(name)) & {"id", "uid"}]
     ranked = list(dict.fromkeys([*ranked, *ids]))
     if ranked:
@@ -47,14 +50,14 @@ def find(train: pd.DataFrame, but: Sequence[str], id_column: str) -> Groups:
 def _repeats(cells: pd.Series) -> bool:
     """More than a handful of values, most of which come several times."""
     count = cells.nunique()
-    return max(8, len(cells) / 200) <= count <= MOST_SHARE * len(cells)
+    return max(FEWEST, len(cells) / 200) <= count <= MOST_SHARE * len(cells)
 
 
 def _part(ids: pd.Series) -> str:
     """What ids have in common before their last number, where that makes groups: patient12_3.png."""
     for pattern in (r"^(.+?)[_\-](?:[A-Za-z]*\d{1,3}|[LR])(?:\.\w+)?$",):
         heads = ids.str.extract(pattern, expand=False)
-        if heads.notna().all() and 8 <= heads.nunique() <= 0.7 * len(ids):
+        if heads.notna().all() and FEWEST <= heads.nunique() <= 0.7 * len(ids):
             return pattern
     return ""
 

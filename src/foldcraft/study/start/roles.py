@@ -62,14 +62,19 @@ def find(inventory: Inventory) -> Roles:
     left = [path for path in inventory.tables if path not in (sample, train, test)]
     if not train and left and (not sample or len(inventory.tables) > 1):
         train = max(left, key=lambda path: len(inventory.tables[path]))
-    if not sample and test and train:
-        own = set(inventory.tables[test].columns) - set(inventory.tables[train].columns)
-        shared = [name for name in inventory.tables[test].columns if name in inventory.tables[train].columns]
-        if (len(own) == 1 and not shared) or len(inventory.tables[test].columns) == 2:
-            sample = test
+    if not sample and test and train and _is_to_be_filled(inventory.tables[test], inventory.tables[train]):
+        sample = test
     taken = (train, test, sample)
     joined = [path for path in inventory.tables if path not in taken and _same_rows(inventory, path, train)]
     return Roles(train, test, sample, tuple(joined))
+
+
+def _is_to_be_filled(test: pd.DataFrame, train: pd.DataFrame) -> bool:
+    """Is a test table the sample as well: ids, and a column that the training table lacks or that says one thing?"""
+    if len(test.columns) != 2:
+        return False
+    answer = test.columns[1]
+    return answer not in train.columns or (test[answer].nunique() == 1 and bool(set(words_of(answer)) & set(LABELS)))
 
 
 def _same_rows(inventory: Inventory, path: str, train: str) -> bool:
