@@ -1,7 +1,7 @@
 """Which table of a host's folder is which: training rows, test rows, sample submission; and which columns name rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -62,19 +62,20 @@ def find(inventory: Inventory) -> Roles:
     left = [path for path in inventory.tables if path not in (sample, train, test)]
     if not train and left and (not sample or len(inventory.tables) > 1):
         train = max(left, key=lambda path: len(inventory.tables[path]))
-    if not sample and test and train and _is_to_be_filled(inventory.tables[test], inventory.tables[train]):
-        sample = test
     taken = (train, test, sample)
     joined = [path for path in inventory.tables if path not in taken and _same_rows(inventory, path, train)]
+    known = {name for path in (train, *joined) if path for name in inventory.tables[path].columns}
+    if not sample and test and train and _is_to_be_filled(inventory.tables[test], known):
+        sample = test
     return Roles(train, test, sample, tuple(joined))
 
 
-def _is_to_be_filled(test: pd.DataFrame, train: pd.DataFrame) -> bool:
-    """Is a test table the sample as well: ids, and a column that the training table lacks or that says one thing?"""
+def _is_to_be_filled(test: pd.DataFrame, known: Collection[str]) -> bool:
+    """Is a test table the sample as well: ids, and a column that no training table has or that says one thing?"""
     if len(test.columns) != 2:
         return False
     answer = test.columns[1]
-    return answer not in train.columns or (test[answer].nunique() == 1 and bool(set(words_of(answer)) & set(LABELS)))
+    return answer not in known or (test[answer].nunique() == 1 and bool(set(words_of(answer)) & set(LABELS)))
 
 
 def _same_rows(inventory: Inventory, path: str, train: str) -> bool:
