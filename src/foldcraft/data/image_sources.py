@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common.config import ImageConfig, ImageSetting
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
-from foldcraft.data import image_files, sources
+from foldcraft.data import image_files, row_places, sources, templates
 from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel
 
 
@@ -22,11 +22,13 @@ class ImageRequest:
         setting: how they are read.
         rows: of the table.
         table: its file, for messages.
+        aliases: what {@id} means.
     """
 
     setting: ImageSetting
     rows: pd.DataFrame
     table: str
+    aliases: templates.Aliases = field(default_factory=dict)
 
     @property
     def way(self) -> ImageConfig:
@@ -55,7 +57,11 @@ def find(
             no box.
     """
     wanted = {key: request.templates(key) for key, request in parts.items()}
-    asked = {name: (template, parts[key].rows) for key, named in wanted.items() for name, template in named.items()}
+    asked = {
+        name: (template, parts[key].rows, parts[key].aliases)
+        for key, named in wanted.items()
+        for name, template in named.items()
+    }
     found, missing, notes = image_files.find(folder, asked, follow_links)
     files = dict(zip(asked, found, strict=True))
     cells = _cells(parts)
@@ -74,7 +80,7 @@ def _sources(request: ImageRequest, key: str, files: Sequence[tuple[Path, ...]])
     if way.channels is not None:
         whole: list[Source] = [Channels(paths) for paths in zip(*files, strict=True)]
     elif way.hdf5 is not None:
-        keys = image_files.filled(way.key or "", rows, f"{key}.key")
+        keys = templates.fill(way.key or "", rows, f"{key}.key", request.aliases)
         whole = [Hdf5Item(path, name) for path, name in zip(files[0], keys, strict=True)]
     else:
         whole = [_first(paths) for paths in zip(*files, strict=True)]
@@ -99,7 +105,7 @@ def _boxes(request: ImageRequest, key: str) -> list[list[float]]:
     rows, columns = request.rows, []
     for side in request.way.box or ():
         if isinstance(side, str) and side not in rows.columns:
-            raise FoldcraftError(f"no column {side!r}", f"{key}.box", suggest(side, list(map(str, rows.columns))))
+            raise FoldcraftError(f"no column {side!r}", f"{key}.box", suggest(side, row_places.told(rows)))
         columns.append(_numbers(rows[side]) if isinstance(side, str) else np.full(len(rows), float(side)))
     boxes = np.stack(columns, axis=1)
     no_box = ~np.isfinite(boxes).all(axis=1)
@@ -115,7 +121,7 @@ def _columns(request: ImageRequest, key: str) -> list[str]:
         FoldcraftError: none does, or too many or too few for the shape.
     """
     pattern, shape = request.way.pixels or "", request.way.shape or []
-    known = list(map(str, request.rows.columns))
+    known = row_places.told(request.rows)
     found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
     if not found:
         raise FoldcraftError(f"no column is like {pattern!r}", f"{key}.pixels", suggest(pattern, known))
