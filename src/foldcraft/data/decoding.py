@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foldcraft.common.errors import FoldcraftError, shorten
-from foldcraft.data import array_files, tiff_pages
+from foldcraft.data import array_files, tiff_headers, tiff_pages
 from foldcraft.data.image_kinds import KINDS
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
@@ -35,10 +35,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ORIENTATION, EXTRA_SAMPLES = 0x0112, 338
-COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of a TIFF that is RGB, CMYK, YCbCr or Lab
+ORIENTATION = 0x0112
 NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # those of a PNG that its pixels depend on
-TIFF_STARTS, BIG_TIFF_STARTS = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 END_OF_JPEG = b"\xff\xd9"
 
 Image.MAX_IMAGE_PIXELS = None  # what an image needs is looked at here
@@ -136,7 +134,7 @@ def _bands_of_tiff(source: Path | bytes | Deep, wanted: int) -> np.ndarray | Non
     """Bands of a TIFF that has more than grey, colours and opacity, or pages that are; None for any other."""
     if isinstance(source, Deep):
         return None
-    if _leaves_out(_tags_of_tiff(source)):
+    if tiff_headers.leaves_out(tiff_headers.tags_of(source)):
         return tiff_pages.read(source, MOST_PIXELS, MOST_MEMORY)
     found = tiff_pages.stacked(source, MOST_MEMORY) if wanted > 1 else None
     return found if found is not None and found.shape[2] == wanted else None
@@ -171,10 +169,10 @@ def channels_of(path: Path) -> int:
         return array_files.channels_of_npy(path)
     if suffix not in (".tif", ".tiff"):
         return 3
-    if _start(path, 4) in BIG_TIFF_STARTS:
+    if tiff_headers.start_of(path, 4) in tiff_headers.BIG_TIFF_STARTS:
         return tiff_pages.channels_of(path)
-    tags = _tags_of_tiff(path)
-    return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) if _leaves_out(tags) else 3
+    tags = tiff_headers.tags_of(path)
+    return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) if tiff_headers.leaves_out(tags) else 3
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -218,15 +216,12 @@ def has_bands_left_out(path: Path) -> bool:
     try:
         with Image.open(path, formats=KINDS) as image:
             if isinstance(image, TiffImagePlugin.TiffImageFile):
-                return _leaves_out(image.tag_v2)
+                return tiff_headers.leaves_out(image.tag_v2)
             return "A" in image.getbands() and not _declares_alpha(image)
     except UnidentifiedImageError:
-        return _start(path, 4) not in BIG_TIFF_STARTS and _leaves_out(_tags_of_tiff(path))
-
-
-def _leaves_out(tags: Any) -> bool:
-    colours = COLOURS.get(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION), 1)
-    return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > colours + _extra_is_alpha(tags)
+        return tiff_headers.start_of(path, 4) not in tiff_headers.BIG_TIFF_STARTS and tiff_headers.leaves_out(
+            tiff_headers.tags_of(path)
+        )
 
 
 def is_deep(path: Path) -> bool:
@@ -241,7 +236,7 @@ def is_deep(path: Path) -> bool:
         with Image.open(path, formats=KINDS) as image:
             return _is_deep_grey(image) or _is_deep_colour(image, path)
     except UnidentifiedImageError:
-        return bool(_tags_of_tiff(path))
+        return bool(tiff_headers.tags_of(path))
 
 
 def _read(source: Path | bytes, read: Callable[[Image.Image | None, Any], T]) -> T:
@@ -266,9 +261,9 @@ def _open(source: Path | bytes, read: Callable[[Image.Image | None, Any], T]) ->
     try:
         opened = Image.open(_stream(source), formats=KINDS)
     except UnidentifiedImageError:  # of TIFFs OpenCV reads some more: floats in colour, 64 bits, two bands
-        if (coloured := _as_colours(source)) is not None:
+        if (coloured := tiff_headers.as_colours(source)) is not None:
             return _open(coloured, read)
-        if _is_for_pages(source):
+        if tiff_headers.is_for_pages(source):
             return read(None, Deep(tiff_pages.read(source, MOST_PIXELS, MOST_MEMORY)))
         with _alone_if_large(_pixels_of_tiff(source)):
             return read(None, source)
@@ -367,9 +362,9 @@ def _to_rgb(image: Image.Image, has_alpha: bool) -> Image.Image:
 def _declares_alpha(image: Image.Image) -> bool:
     """Does the file, just opened, say that its last band is opacity? It may be infrared, or depth, as well."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _extra_is_alpha(image.tag_v2)
+        return tiff_headers.extra_is_alpha(image.tag_v2)
     if image.format == "JPEG2000" and image.filename:
-        return b"cdef" in _start(Path(image.filename), 1 << 16)
+        return b"cdef" in tiff_headers.start_of(Path(image.filename), 1 << 16)
     return True
 
 
@@ -392,16 +387,9 @@ def _is_deep_colour(image: Image.Image, source: Path | bytes) -> bool:
 
 def _bits_of_jpeg2000(source: Path | bytes) -> int:
     """Bits of the first component, as the SIZ marker of the code stream has it; 8 where there is none to be seen."""
-    start = _start(source, 1 << 16)
+    start = tiff_headers.start_of(source, 1 << 16)
     place = start.find(b"\xff\x4f\xff\x51")
     return (start[place + 42] & 127) + 1 if 0 <= place < len(start) - 42 else 8
-
-
-def _start(source: Path | bytes, length: int) -> bytes:
-    if isinstance(source, bytes):
-        return source[:length]
-    with open(source, "rb") as stream:
-        return stream.read(length)
 
 
 def _deep(image: Image.Image | None, source: Path | bytes | Deep) -> Deep | None:
@@ -409,8 +397,8 @@ def _deep(image: Image.Image | None, source: Path | bytes | Deep) -> Deep | None
     if isinstance(source, Deep):
         return source
     if image is None:
-        tags = _tags_of_tiff(source)
-        deep = _by_opencv(source, _extra_is_alpha(tags), 1, _is_multiplied(tags))
+        tags = tiff_headers.tags_of(source)
+        deep = _by_opencv(source, tiff_headers.extra_is_alpha(tags), 1, tiff_headers.is_multiplied(tags))
         if deep and deep.values.dtype == np.uint8 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8:
             raise ValueError("a TIFF with bands of more than 8 bits that are neither grey nor RGB; write it as one")
         return deep
@@ -419,7 +407,7 @@ def _deep(image: Image.Image | None, source: Path | bytes | Deep) -> Deep | None
         if image.format != "JPEG2000":
             image.load()  # tells of a truncated file
         turn = image.getexif().get(ORIENTATION, 1) if image.format == "PNG" else 1  # others OpenCV turns itself
-        multiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_multiplied(image.tag_v2)
+        multiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and tiff_headers.is_multiplied(image.tag_v2)
         return _by_opencv(source, has_alpha, turn, multiplied)
     if not _is_deep_grey(image):
         return None
@@ -445,75 +433,13 @@ def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int, multipli
     return Deep(colours, alpha, orientation)
 
 
-def _extra_is_alpha(tags: Any) -> bool:
-    return bool({1, 2} & set(_extra_samples(tags)))
-
-
-def _is_multiplied(tags: Any) -> bool:
-    """Are the colours multiplied by the opacity already?"""
-    return 1 in _extra_samples(tags)
-
-
-def _extra_samples(tags: Any) -> tuple[int, ...]:
-    extra = tags.get(EXTRA_SAMPLES, ())
-    return extra if isinstance(extra, tuple) else (extra,)
-
-
-def _tags_of_tiff(source: Path | bytes) -> Any:
-    """What the header says of a TIFF that Pillow cannot decode.
-
-    Raises:
-        ValueError: it is no TIFF.
-    """
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
-        if (start := stream.read(8))[:4] not in TIFF_STARTS:
-            raise ValueError("not an image of a known kind")
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
-        stream.seek(tags.next)
-        tags.load(stream)
-        return tags
-
-
-def _is_for_pages(source: Path | bytes) -> bool:
-    """Is it a TIFF that OpenCV reads no better: of more than four bands, or of the kind for more than 4 GB?"""
-    if (start := _start(source, 4)) in BIG_TIFF_STARTS:
-        return True
-    return start in TIFF_STARTS and _tags_of_tiff(source).get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 4
-
-
-def _as_colours(source: Path | bytes) -> bytes | None:
-    """A TIFF of three or four bands that calls itself grey, as satellite images do, with its first three as RGB.
-
-    None for anything else. OpenCV would read the first band alone.
-    """
-    if _start(source, 4) in BIG_TIFF_STARTS:
-        return None
-    tags = _tags_of_tiff(source)
-    bands, kind = (
-        tags.get(tag, 1) for tag in (TiffImagePlugin.SAMPLESPERPIXEL, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
-    )
-    if bands not in (3, 4) or kind != 1:
-        return None
-    data = bytearray(source if isinstance(source, bytes) else source.read_bytes())
-    order = "<" if data[:2] == b"II" else ">"
-    (first,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, first)
-    for place in range(first + 2, first + 2 + 12 * count, 12):
-        (tag,) = struct.unpack_from(f"{order}H", data, place)
-        if tag == TiffImagePlugin.PHOTOMETRIC_INTERPRETATION:
-            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 2, 0)
-        elif tag == EXTRA_SAMPLES and not (bands == 4 and _extra_is_alpha(tags)):
-            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 0, 0)
-    return bytes(data)
-
-
 def _pixels_of_tiff(source: Path | bytes) -> int:
     """How many pixels a TIFF's header promises. Of what Pillow cannot decode, OpenCV gets nothing else to see.
 
     Raises:
         ValueError: it is no TIFF, or has too many.
     """
-    tags = _tags_of_tiff(source)
+    tags = tiff_headers.tags_of(source)
     pixels = int(tags[TiffImagePlugin.IMAGEWIDTH]) * int(tags[TiffImagePlugin.IMAGELENGTH])
     if not 0 < pixels <= MOST_PIXELS:
         raise ValueError(f"{pixels} pixels, and no more than {MOST_PIXELS} of such a TIFF are decoded")
