@@ -7,14 +7,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-import pydicom
 import pytest
 import tifffile
-from conftest import draw_shape
+import yaml
+from conftest import CONFIG, draw_shape
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from safetensors import safe_open
 
+from foldcraft.common import notices
 from foldcraft.common.config import ImageConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import band_count, decoding, image_reading, image_sources
@@ -307,8 +309,10 @@ def test_dicom_goes_through_slope_window_and_photometric(tmp_path: Path) -> None
 
 
 def test_the_middle_frame_of_a_dicom_is_taken_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notices.tell_once.cache_clear()
     frames = np.stack([np.full((4, 5), value, np.uint8) for value in (10, 20, 30)])
     assert (seen(dicom(tmp_path / "a.dcm", frames, NumberOfFrames=3)) == 20).all()
+    assert "of DICOM files with several frames the middle one is taken" in caplog.text
 
 
 def test_dicom_without_pixels_is_told(tmp_path: Path) -> None:
@@ -429,4 +433,78 @@ def test_a_part_that_is_gone_is_told(tmp_path: Path) -> None:
     both = Channels((tmp_path / "a_red.png", tmp_path / "a_blue.png"))
     with pytest.raises(FoldcraftError, match=r"a_red\.png and 1 more \(it is not there\)"):
         open_stores([both], [ImageSpec(8)], tmp_path / "cache", "train")
-    assert pydicom.__version__
+
+
+# Whole runs
+
+
+def competition(place: Path, kind: str) -> Path:
+    """A competition of drawn shapes whose images are of that kind; its config."""
+    folder = place / "input" / "shapes"
+    for part, number in (("train", 48), ("test", 12)):
+        first = 0 if part == "train" else 100
+        rows = pd.DataFrame({"id": [f"{first + k:03d}" for k in range(number)]})
+        rows["label"] = [("bar", "cross", "dot")[k % 3] for k in range(number)]
+        (folder / part).mkdir(parents=True)
+        greys = [np.asarray(draw_shape(row.label, int(row.id))) for row in rows.itertuples()]
+        for name, grey in zip(rows["id"], greys, strict=True):
+            write_image(folder / part / name, kind, grey)
+        if kind == "hdf5":
+            with h5py.File(folder / f"{part}.hdf5", "w") as file:
+                for name, grey in zip(rows["id"], greys, strict=True):
+                    file[name] = np.dstack([grey] * 3)
+        if kind == "pixels":
+            rows = pd.concat([rows, pd.DataFrame([grey.ravel() for grey in greys]).add_prefix("pixel")], axis=1)
+        rows.drop(columns="label" if part == "test" else []).to_csv(folder / f"{part}.csv", index=False)
+    rows[["id"]].assign(label="bar").to_csv(folder / "sample_submission.csv", index=False)
+    ways = {
+        "channels": {"channels": [f"PART/{{id}}_{colour}.png" for colour in ("red", "green", "blue", "yellow")]},
+        "tiff": "PART/{id}",
+        "hdf5": {"hdf5": "PART.hdf5", "key": "{id}"},
+        "pixels": {"pixels": "pixel*", "shape": [20, 20]},
+    }
+    settings = yaml.safe_load(CONFIG)
+    for key, part in (("image", "train"), ("test_image", "test")):
+        settings["competition"][key] = yaml.safe_load(yaml.safe_dump(ways[kind]).replace("PART", part))
+    settings |= {"folds": {"count": 2}, "augment": {"preset": "heavy"}}
+    path = place / "configs" / "tiny.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def write_image(path: Path, kind: str, grey: np.ndarray) -> None:
+    """The files of one image; none where it lies elsewhere."""
+    if kind == "channels":
+        for share, colour in enumerate(("red", "green", "blue", "yellow"), start=1):
+            Image.fromarray(grey // share).save(f"{path}_{colour}.png")
+    if kind == "tiff":
+        bands = np.dstack([grey * 200.0, -1.0 * grey]).astype(np.float32)
+        tifffile.imwrite(f"{path}.tif", bands, photometric="minisblack", planarconfig="contig", metadata=None)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("channels", 4), ("tiff", 2), ("hdf5", 3), ("pixels", 3)])
+def test_from_table_to_submission(workplace: Path, command, caplog, kind: str, channels: int) -> None:
+    config = competition(workplace, kind)
+    trained = command("train", "--config", config, "--fold", "0")
+    assert trained.code == 0, trained.err
+    said = trained.out + trained.err
+    assert (f"images have {channels} channels, which all enter the net" in said) == (channels != 3)
+    assert ("augmentation leaves out what wants three: HueSaturationValue" in caplog.text) == (channels != 3)
+    with safe_open(workplace / "runs" / "shapes" / "tiny" / "fold0" / "model.safetensors", "np") as model:
+        stem = model.get_tensor("conv1.0.weight")
+    assert stem.shape[1] == channels
+    done = command("infer", "--config", config)
+    assert done.code == 0, done.err
+    answers = pd.read_csv(next((workplace / "submissions").glob("shapes_*.csv")), dtype=str)
+    assert answers["id"].tolist() == [f"{100 + k}" for k in range(12)]
+
+
+@pytest.mark.slow
+def test_all_commands_take_four_channels(workplace: Path, command) -> None:
+    config = competition(workplace, "channels")
+    config.write_text(config.read_text() + "finetune: {mode: linear_probe}\n")
+    assert command("train", "--config", config, "--fold", "all").code == 0
+    for name in ("audit", "preview", "report", "infer"):
+        done = command(name, "--config", config)
+        assert done.code == 0, (name, done.err)
