@@ -31,6 +31,11 @@ def _once(names: list[str]) -> list[str]:
     return names
 
 
+def _as_list(names: Any) -> Any:
+    """A column alone as a list of one."""
+    return [names] if isinstance(names, str) else names
+
+
 def _as_text(labels: Any) -> Any:
     """Labels as the table has them; YAML takes 10 for a number, and no for false."""
     if not isinstance(labels, list):
@@ -105,6 +110,35 @@ class SubmissionConfig(Section):
     )
 
 
+Columns = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_once), Field(min_length=1)]
+
+
+class AnswerColumns(Section):
+    """What an answer is named by, where training and test table call it otherwise."""
+
+    train: Columns = Field(description="columns of the training table")
+    test: Columns = Field(description="columns of the test table")
+
+
+class AnswerConfig(Section):
+    """Several images that make one answer."""
+
+    by: Columns | AnswerColumns = Field(
+        description="columns whose rows make one answer; where they are called otherwise in the test table "
+        "{train: [patient, side], test: prediction_id}"
+    )
+    combine: Literal["mean", "max", "log_mean", "top_k_mean", "auto"] = Field(
+        "mean",
+        description="how its images' predictions become one, see docs/answers.md; auto: chosen on OOF, nested",
+    )
+    k: int = Field(3, ge=1, le=1000, description="top_k_mean: how many images it is the mean of")
+
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        """Of the training and of the test table."""
+        return (self.by.train, self.by.test) if isinstance(self.by, AnswerColumns) else (self.by, self.by)
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -126,6 +160,9 @@ class CompetitionConfig(Section):
     group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
     image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
     test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
+    answer: AnswerConfig | None = Field(
+        None, description="several images make one answer: {by: [patient, side], combine: mean}, see docs/answers.md"
+    )
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )

@@ -12,7 +12,8 @@ import pandas as pd
 from foldcraft.common import csv_file
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import bundled, image_files, sample_rows
+from foldcraft.data import answers, bundled, image_files, sample_rows
+from foldcraft.data.answers import AnswerNames
 from foldcraft.data.groups import with_shared_files
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.targets import reading
@@ -42,16 +43,17 @@ class Tables:
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
+    answers: AnswerNames | None = None
 
     @property
     def train_ids(self) -> np.ndarray:
         """Ids of the training rows (N,)."""
-        return self.train[self.names.id].to_numpy(dtype=str)
+        return self.answers.train_ids if self.answers else self.train[self.names.id].to_numpy(dtype=str)
 
     @property
     def test_ids(self) -> np.ndarray:
         """Ids of the test rows (M,)."""
-        return self.test[self.names.id].to_numpy(dtype=str)
+        return self.answers.test_ids if self.answers else self.test[self.names.id].to_numpy(dtype=str)
 
     @cached_property
     def read_target(self) -> ReadTarget:
@@ -124,9 +126,9 @@ class Tables:
         """The rows that two masks, (N,) and (M,), keep."""
         paths = [path for path, kept in zip(self.train_paths, train, strict=True) if kept]
         test_paths = [path for path, kept in zip(self.test_paths, test, strict=True) if kept]
-        return replace(
-            self, train=self.train[train], test=self.test[test], train_paths=tuple(paths), test_paths=tuple(test_paths)
-        )
+        kept = self.answers.only(train, test) if self.answers else None
+        both = {"train_paths": tuple(paths), "test_paths": tuple(test_paths), "answers": kept}
+        return replace(self, train=self.train[train], test=self.test[test], **both)
 
 
 def read_tables(config: Config) -> Tables:
@@ -148,16 +150,17 @@ def read_tables(config: Config) -> Tables:
         if not names.follow_links:
             image_files.check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
     train = _read_train(folder / names.train, names)
-    test = _read_csv(folder / names.test, names.id, [])
-    sample, rows = _read_sample(folder / names.sample, names, train, test)
+    test = _read_csv(folder / names.test, names.id, [], by=_by(names)[1])
+    answering = answers.read(names, train, test, folder)
+    sample, rows = _read_sample(folder / names.sample, names, train, test, answering)
     parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
     (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
-    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes, rows)
+    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes, rows, answering)
 
 
 def _read_train(path: Path, names: CompetitionConfig) -> pd.DataFrame:
     """The training rows; of the columns that the settings name, those of groups and of several labels may have gaps."""
-    table = _read_csv(path, names.id, [])
+    table = _read_csv(path, names.id, [], by=_by(names)[0])
     needed = reading.needed_columns(names, list(map(str, table.columns)), path)
     gaps = set(needed) - {reading.settings_of(names).column} if not reading.may_be_empty(names) else set(needed)
     more = [column for column in (names.group, names.weight) if column]
@@ -165,15 +168,28 @@ def _read_train(path: Path, names: CompetitionConfig) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
+def _by(names: CompetitionConfig) -> tuple[list[str], list[str]]:
+    """Columns that answers are named by, of the training and of the test table."""
+    return names.answer.columns if names.answer else ([], [])
+
+
+def _read_csv(
+    path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = (), by: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty.
+
+    Args:
+        by: columns of answers; rows of one answer may share an id, or have none.
+    """
     if not os.path.isfile(path):
         raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
     frame = csv_file.read(path, id_column)
+    if by:
+        frame = answers.with_ids(frame, id_column, by, path)
     _check_columns(frame, path, [id_column, *columns], gappy)
     if frame.empty:
         raise FoldcraftError("no rows", path)
-    if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
+    if not by and (repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist()):
         raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
     return frame
 
@@ -217,7 +233,7 @@ def _weights(table: pd.DataFrame, names: CompetitionConfig, path: Path) -> np.nd
 
 
 def _read_sample(
-    path: Path, names: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame
+    path: Path, names: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame, answering: AnswerNames | None
 ) -> tuple[pd.DataFrame, SampleRows]:
     """The sample submission, and whose answers its rows are.
 
@@ -226,13 +242,19 @@ def _read_sample(
     """
     settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
     known = csv_file.read(path, names.id) if path.is_file() else pd.DataFrame()
-    rows = None
-    if len(known):
-        wanted = test[names.id].tolist()
-        rows = sample_rows.find(known, names.id, wanted, lambda: _predicted(names, train), settings, path)
-    sample = _read_csv(path, rows.column if rows else names.id, [])
+    rows, wanted, id_column = None, test[names.id].tolist(), names.id
+
+    def find(column: str, ids: Sequence[str]) -> SampleRows | None:
+        return sample_rows.find(known, column, ids, lambda: _predicted(names, train), settings, path)
+
+    if answering and len(known):
+        rows = answers.match_sample(known, names, answering, find)
+        wanted, id_column = answering.wanted, _by(names)[1][0] if _by(names)[1][0] in known.columns else names.id
+    elif len(known):
+        rows = find(names.id, wanted)
+    sample = known if answering and rows else _read_csv(path, rows.column if rows else id_column, [])
     if rows is None:
-        raise _strangers(sample, test, names, path)
+        raise _strangers(set(sample[id_column]), set(wanted), names, path)
     if len(sample.columns) < 2:
         raise FoldcraftError("has no column beside the id", path)
     return sample, rows
@@ -243,9 +265,8 @@ def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]
     return reading.read(names, train, Path(names.train)).target.heads
 
 
-def _strangers(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, path: Path) -> FoldcraftError:
-    missing = sorted(set(test[names.id]) - set(sample[names.id]))
-    extra = sorted(set(sample[names.id]) - set(test[names.id]))
+def _strangers(there: set[str], wanted: set[str], names: CompetitionConfig, path: Path) -> FoldcraftError:
+    missing, extra = sorted(wanted - there), sorted(there - wanted)
     problems = [f"{len(missing)} ids of {names.test} are not in it ({listing(missing, 3)})"] if missing else []
     problems += [f"{len(extra)} of its ids are not in {names.test} ({listing(extra, 3)})"] if extra else []
     if not problems:

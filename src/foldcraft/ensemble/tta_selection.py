@@ -14,6 +14,31 @@ IDENTITY = "identity"
 MOST = 4  # views that are averaged
 
 
+def choose(
+    views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray, space: Space, ways: int = 1
+) -> tuple[float, ...]:
+    """A weight for each view; those that are not used get zero.
+
+    Where images are combined to answers in several ways, the views of one of them are used: of the one with the least
+    calibrated loss, of equals the first.
+
+    Args:
+        views: of the first way, then of the next, and so on.
+        log_probs: (V * ways, N, K), in the space.
+    """
+    if ways == 1:
+        return choose_views(views, log_probs, truth, space)
+    count = len(views) // ways
+    every = []
+    for way in range(ways):
+        own = slice(way * count, (way + 1) * count)
+        weights = np.zeros(len(views))
+        weights[own] = choose_views(views[:count], log_probs[own], truth, space)
+        every.append(weights)
+    losses = [_loss(weights, log_probs, truth, space) for weights in every]
+    return tuple(every[int(np.argsort(losses, kind="stable")[0])].tolist())
+
+
 def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray, space: Space) -> tuple[float, ...]:
     """A weight for each view; those that are not used get zero.
 

@@ -145,6 +145,12 @@ class Experiment:
             raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
         return scaled(ImageSpec(side, images.resize, blueprint.interpolation), images)
 
+    @property
+    def answer_folds(self) -> np.ndarray:
+        """The fold of each answer (A,), which is that of its images."""
+        made = self.competition.answering
+        return self.folds.fold if made is None else self.folds.fold[made.first]
+
     @cached_property
     def test_rows(self) -> np.ndarray:
         """All rows of the test set."""
