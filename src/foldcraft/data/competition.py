@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
-from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import host_answers, image_paths
 from foldcraft.data.answers import Answering
@@ -83,6 +83,14 @@ class Competition:
             score_weights=made.mean(self.score_weights),
             answering=None,
         )
+
+    def counted(self, answers: np.ndarray | None = None, thing: str = "row") -> str:
+        """How many rows there are in training: 88 rows; or answers, all or some of them: 44 answers of 88 images."""
+        if self.answering is None:
+            return counted(len(self.train_ids) if answers is None else len(answers), thing)
+        images = np.bincount(self.answering.train)
+        some = images if answers is None else images[answers]
+        return f"{counted(len(some), 'answer')} of {counted(int(some.sum()), 'image')}"
 
     @property
     def classes(self) -> Classes:

@@ -32,6 +32,7 @@ class Combined:
         views: of each member, once for each way to combine images to answers.
         selection: what was fitted, how it scores, and which blending method is used.
         test: predictions of the test set (N, W).
+        counted: how many rows were judged, or answers of how many images.
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
     """
 
@@ -40,6 +41,7 @@ class Combined:
     views: list[tuple[str, ...]]
     selection: BlendSelection
     test: np.ndarray
+    counted: str = ""
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     @property
@@ -187,7 +189,8 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     selection = nested.judge(known, truth, methods)
     asked = [replace(one, log_probs=test.log_probs) for one, test in zip(known, tests, strict=True)]
     answers = selection.chosen.plan.apply(asked)
+    said = members[0].experiment.competition.counted(rows)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
-    return Combined(rows, truth, [one.views for one in known], selection, answers, tests[0].ids[blind])
+    return Combined(rows, truth, [one.views for one in known], selection, answers, said, tests[0].ids[blind])

@@ -5,7 +5,7 @@ their score look better than it is. So all of it is fitted once more for every f
 the fold is judged by that: the nested score. Groups lie whole in one fold, so they stay whole here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -250,7 +250,7 @@ def _fit(
     views = tuple(
         tta_selection.only_first(member.views)
         if is_plain
-        else tta_selection.choose(member.views, member.log_probs, truth.targets, truth.space, member.ways)
+        else tta_selection.choose(member.views, member.log_probs, truth.targets, truth.space, member.ways, _cost(truth))
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
     space = truth.space
@@ -262,6 +262,11 @@ def _fit(
         rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric, space)
         found.append((f"{method.name}, {rule.name}", BlendPlan(views, combination, rule)))
     return found
+
+
+def _cost(truth: Labels) -> Callable[[np.ndarray], float] | None:
+    """What ways to combine images are compared by, as blending methods are: the loss, or the metric."""
+    return None if _by_loss(truth.metric) else lambda predicted: -truth.metric.sign * truth.fold_wise_score(predicted)
 
 
 def score_of(log_probs: np.ndarray, truth: Labels) -> Score:

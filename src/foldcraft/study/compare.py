@@ -133,4 +133,5 @@ def load_comparison(runs: Sequence[Run]) -> ScoredRows:
         predicted=tuple(oof.at(rows).probabilities for oof in oofs),
         weights=weights,
         part=data.target.part,
+        counted=runs[0].member.experiment.competition.counted(rows),
     )

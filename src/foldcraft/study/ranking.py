@@ -71,6 +71,7 @@ class Ranking:
         fold_count: number of folds there are.
         folds: those that the ranked are ranked on.
         rows, groups: how many these folds hold.
+        counted: the rows in words, or answers of how many images.
         draws: of the bootstrap.
     """
 
@@ -83,6 +84,7 @@ class Ranking:
     groups: int
     draws: int
     judged: "_Judged" = field(repr=False)
+    counted: str = ""
 
     def of(self, state: str) -> pd.DataFrame:
         """The rows that are "ranked", "unfinished" or "apart"."""
@@ -134,6 +136,7 @@ def rank(experiment: Experiment, folds: Sequence[int] | None = None, before: Ran
         groups=len(np.unique(experiment.competition.answers.units[rows])),
         draws=judged.draws,
         judged=judged,
+        counted=experiment.competition.counted(np.flatnonzero(rows)),
     )
 
 

@@ -101,6 +101,11 @@ class Evidence:
         return self.combined.rows
 
     @property
+    def makes_answers(self) -> bool:
+        """Do several images make one answer?"""
+        return self.members[0].experiment.competition.answering is not None
+
+    @property
     def image_rows(self) -> np.ndarray:
         """Place of the image of each judged row among the training rows (N,); of an answer's images the first."""
         made = self.members[0].experiment.competition.answering
