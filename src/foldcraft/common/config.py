@@ -50,6 +50,12 @@ def _word_as_text(label: Any) -> Any:
     return label if label is None else _as_text([label])[0]
 
 
+def _is_no_list(target: Any) -> Any:
+    if isinstance(target, list):
+        raise ValueError("several columns are {columns: [a, b], kind: multilabel}, or multioutput, regression, soft")
+    return target
+
+
 def _names_a_row(template: str) -> str:
     if "{@id}" not in template or "{@target}" not in template:
         raise ValueError("must hold {@id} and {@target}, as in {@id}__{@target}")
@@ -149,7 +155,7 @@ class CompetitionConfig(Section):
     test: str = Field("test.csv", description="CSV of test rows; only the id column is needed")
     sample: str = Field("sample_submission.csv", description="the host's sample submission: ids, order, columns, types")
     id: str = Field("id", description="column that names a row; read as text")
-    target: str | TargetConfig = Field(
+    target: Annotated[str | TargetConfig, BeforeValidator(_is_no_list)] = Field(
         "label", description="column with the label of a training row; or what else is predicted, see docs/targets.md"
     )
     order: Annotated[list[str], BeforeValidator(_as_text), AfterValidator(_once)] | None = Field(

@@ -171,7 +171,8 @@ def _classes(labels: Sequence[str], names: CompetitionConfig, wanted: TargetConf
     if lacking or extra:
         parts = [f"lacks {listing(lacking, 3)}"] if lacking else []
         parts += [f"has {listing(extra, 3)}, which no row has"] if extra else []
-        raise FoldcraftError(" and ".join(parts), "competition.order", f"name each label of {path.name} once")
+        key = f"{KEY}.order" if wanted.order is not None else "competition.order"
+        raise FoldcraftError(" and ".join(parts), key, f"name each label of {path.name} once")
     return Classes(tuple(order))
 
 
