@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig
-from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data.groups import joined_groups
 from foldcraft.data.sample_rows import SampleRows
 
@@ -113,7 +113,7 @@ class Answering:
         if len(unlike):
             rows = np.flatnonzero(self.train == unlike[0])
             labels = [shorten(word, SHOWN) for word in dict.fromkeys(in_words(rows[np.unique(codes[rows], True)[1]]))]
-            what = f"{len(unlike)} answers have images of unequal labels, first {self._name(unlike[0])}"
+            what = f"{counted(len(unlike), 'answer')} with images of unequal labels, first {self._name(unlike[0])}"
             raise FoldcraftError(f"{what}: {listing(labels, 4)}", where, f"mend the labels, or {SETTING}.by")
 
     def check_groups(self, groups: np.ndarray, has_group: np.ndarray, where: Path) -> None:
@@ -128,7 +128,7 @@ class Answering:
             names = [
                 shorten(name, SHOWN) for name in dict.fromkeys(groups[(self.train == unlike[0]) & has_group].tolist())
             ]
-            what = f"{len(unlike)} answers have images of several groups, first {self._name(unlike[0])}"
+            what = f"{counted(len(unlike), 'answer')} with images of several groups, first {self._name(unlike[0])}"
             raise FoldcraftError(f"{what}: {listing(names, 4)}", where, f"mend the groups, or {SETTING}.by")
 
     def joined(self, groups: np.ndarray | None) -> np.ndarray | None:

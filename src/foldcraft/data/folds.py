@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common import checksums, fingerprint, notices
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.files import check_readable, parse_json, write_atomic
 from foldcraft.common.paths import duplicates_file
 from foldcraft.data.competition import Competition
@@ -161,7 +161,7 @@ def read(path: Path, competition: Competition) -> Folds:
     found = _in_order(folds, competition)
     if competition.answering and (torn := competition.answering.torn(found.fold)):
         names = listing([shorten(name, 30) for name in torn], 3)
-        raise FoldcraftError(f"{len(torn)} answers have images in several folds: {names}", path, again)
+        raise FoldcraftError(f"{counted(len(torn), 'answer')} with images in several folds: {names}", path, again)
     return found
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft.common.errors import counted
+from foldcraft.common.errors import counted, plural
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
