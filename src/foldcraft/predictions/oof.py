@@ -154,6 +154,9 @@ def common_rows(experiments: Sequence[OOF]) -> np.ndarray:
     """
     for other in experiments[1:]:
         store.check_same(experiments[0].origin, other.origin)
+        if not np.array_equal(experiments[0].competition.train_ids, other.competition.train_ids):
+            what = f"{experiments[0].origin} and {other.origin} make answers of other images"
+            raise FoldcraftError(what, "competition.answer.by", "give all the same")
     common = experiments[0].rows
     for other in experiments[1:]:
         common = common[np.isin(common, other.rows)]

@@ -103,6 +103,7 @@ class Diagnosis:
         unit: that differences of the score are measured in (`Competition.score_unit`).
         loss_name: what the proper loss is called.
         part: what `images_per_class` counts: a class, label or column.
+        counted: how many images there are, or answers of how many images, which scores are of.
     """
 
     metric: str
@@ -122,6 +123,7 @@ class Diagnosis:
     unit: float = 1.0
     loss_name: str = "log-loss"
     part: str = "class"
+    counted: str = ""
 
     @property
     def best(self) -> NetScore:
@@ -150,6 +152,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     return Diagnosis(
         metric=data.metric.name,
         rows=len(data.targets),
+        counted=data.counted(thing="image"),
         groups=len(set(data.units.tolist())),
         images_per_class=_per_class(data.target, np.arange(len(data.targets))),
         groups_per_class=_per_class(data.target, data.units),

@@ -143,9 +143,7 @@ def submit(
     entry = _entry(members, result)
     written = write(frame, folder, name, entry)
     if len(result.blind):
-        blind = np.isin(competition.answers.test_ids, result.blind)
-        rows = blind if competition.answering is None else blind[competition.answering.test]
-        members[0].experiment.tell_unreadable(competition.test_ids[rows].tolist(), callback)
+        members[0].experiment.tell_unreadable(result.blind.tolist(), callback)
     return Submission(written, result, entry, len(frame))
 
 
