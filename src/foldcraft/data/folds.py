@@ -200,7 +200,7 @@ def _by_hand(path: Path, competition: Competition) -> Folds | None:
         shown = listing([shorten(name, 30) for name in (lacking or extra)], 3)
         what = f"lacks {len(lacking)} training ids, has {len(extra)} others and {twice} twice ({shown})"
         what = f"not a folds file of these rows: {what}"
-        raise FoldcraftError(what, path, "a line id,fold for each training row; or restore it from git")
+        raise FoldcraftError(what, path, "name each training row once, or delete it: src/split.py makes folds")
     fold_of = dict(zip(ids, table["fold"].str.strip(), strict=True))
     made = numbered(competition, [fold_of[name] for name in competition.train_ids.tolist()], BY_HAND, path)
     write(made, path)
