@@ -103,28 +103,30 @@ def test_two_views_of_a_breast_make_one_answer(breasts: Path, command: Callable[
 
 
 def test_frames_of_a_video_share_its_id_and_the_way_is_chosen(workplace: Path, command: Callable[..., Outcome]) -> None:
-    folder, train, test = workplace / "input" / "videos", [], []
+    """A row a video, which unfolds into its frames; the test rows are the sample's."""
+    folder, labels = workplace / "input" / "videos", {}
     for video in range(20):
-        kind, frames = ("cross", "FAKE") if video % 2 else ("dot", "REAL"), 2 + video % 3
-        name, part = f"v{video}.mp4", "train" if video < 16 else "test"
-        files = [f"{video}/{frame}" for frame in range(frames)]
-        draw(folder, part, files, kind[0], 10 * video)
-        train += [(name, file, kind[1]) for file in files if part == "train"]
-        test += [(file, name) for file in files if part == "test"]
-    write(folder, pd.DataFrame(train, columns=["video", "file", "label"]), ["file", "video"], test)
+        kind, labels[f"v{video}.mp4"] = ("cross", "FAKE") if video % 2 else ("dot", "REAL")
+        frames = [f"v{video}/{frame}" for frame in range(2 + video % 3)]
+        draw(folder, "train" if video < 16 else "test", frames, kind, 10 * video)
+    table = pd.DataFrame({"video": list(labels), "label": list(labels.values())})
+    table[:16].to_csv(folder / "train.csv", index=False)
+    table[16:][::-1].assign(label=0.5).to_csv(folder / "sample_submission.csv", index=False)
     section = (
-        '{name: videos, id: video, image: "train/{file}", test_image: "test/{file}", metric: log_loss, '
-        "submission: {positive: FAKE}, answer: {by: video, combine: auto, k: 2}}"
+        '{name: videos, id: video, derive: {clip: {from: video, regex: "^(.+)[.]"}}, files: "train/{clip}/*", '
+        'test_files: "test/{clip}/*", metric: log_loss, submission: {positive: FAKE}, '
+        "answer: {by: video, combine: auto, k: 2}}"
     )
     path = configured(workplace, "videos", section, "[identity]")
-    done = command("train", "--config", path, "--fold", "all", "--quiet")
+    done = command("train", "--config", path, "--fold", "all")
     assert done.code == 0, done.err
+    assert "videos: 16 answers of 47 images" in done.out
     done = command("infer", "--config", path)
     assert done.code == 0, done.err
-    assert "16 answers of 47 images" in done.out
+    assert "on 16 answers of 47 images" in done.out
     assert pd.read_csv("submissions/videos_videos.csv")["video"].tolist() == [f"v{k}.mp4" for k in (19, 18, 17, 16)]
-    found = store.read(Path("runs/videos/videos/fold0/oof.parquet"))
-    assert "v0.mp4#2" in [*found.ids, *store.read(Path("runs/videos/videos/fold1/oof.parquet")).ids]
+    found = [store.read(Path(f"runs/videos/videos/fold{fold}/oof.parquet")).ids.tolist() for fold in (0, 1)]
+    assert {"v0.mp4", "v0.mp4#2", "v2.mp4#4"} <= {*found[0], *found[1]}
 
 
 def test_an_answer_of_each_row_is_as_without(shapes: Path, command: Callable[..., Outcome]) -> None:

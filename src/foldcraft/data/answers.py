@@ -15,6 +15,7 @@ import pandas as pd
 from foldcraft.common.config import CompetitionConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data.groups import joined_groups
+from foldcraft.data.host_rows import HostRows
 from foldcraft.data.sample_rows import SampleRows
 
 SETTING = "competition.answer"
@@ -165,8 +166,27 @@ def read(names: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame, fold
         _joined(table, columns, folder / file)
         for table, columns, file in zip((train, test), names.answer.columns, (names.train, names.test), strict=True)
     ]
-    ids = [distinct(table[names.id].tolist()) for table in (train, test)]
+    ids = [distinct(table[key].tolist()) for table, key in ((train, names.train_id), (test, names.test_id))]
     return AnswerNames(*parts, *ids)
+
+
+def with_all_ids(rows: HostRows, folder: Path) -> HostRows:
+    """Both tables as `with_ids` makes them; as they are where each row is an answer.
+
+    Raises:
+        FoldcraftError: as `with_ids`.
+    """
+    names = rows.names
+    if names.answer is None:
+        return rows
+    (train_by, test_by), notes = names.answer.columns, list(rows.notes)
+    keys = {"train": names.train_id, "test": names.test_id}
+    for part, key in keys.items():
+        if key == "id" and key not in getattr(rows, part).columns:
+            notes.append(f"competition.id: the {part} rows are called by their answers")
+    train = with_ids(rows.train, keys["train"], train_by, folder / names.train)
+    test = with_ids(rows.test, keys["test"], test_by, folder / names.test)
+    return replace(rows, train=train, test=test, notes=tuple(notes))
 
 
 def with_ids(table: pd.DataFrame, id_column: str, by: Sequence[str], path: Path) -> pd.DataFrame:
@@ -175,8 +195,10 @@ def with_ids(table: pd.DataFrame, id_column: str, by: Sequence[str], path: Path)
     Raises:
         FoldcraftError: as `read`; rows of one id are of different answers.
     """
-    if id_column not in table.columns:
+    if id_column == "id" and id_column not in table.columns:
         return table.assign(**{id_column: _joined(table, by, path)})
+    if id_column not in table.columns:  # told where columns are checked
+        return table
     twins = table[id_column].duplicated(keep=False)
     if twins.any():
         answers = pd.Series(_joined(table[twins], by, path)).groupby(table[id_column][twins].to_numpy()).nunique()
@@ -238,12 +260,12 @@ def match_sample(
             return SampleRows(columns[0], np.array(cells))
     rows = None
     try:
-        if rows := find(columns[0] if len(columns) == 1 else names.id, wanted):
+        if rows := find(columns[0] if len(columns) == 1 else names.test_id, wanted):
             return rows
     except FoldcraftError:  # told if the ids of the rows do not fit either
-        if not set(answers.test_ids.tolist()) & set(sample.get(names.id, ())):
+        if not set(answers.test_ids.tolist()) & set(sample.get(names.test_id, ())):
             raise
-    rows = find(names.id, answers.test_ids.tolist())
+    rows = find(names.test_id, answers.test_ids.tolist())
     if rows is None:
         return None
     answer_of = dict(zip(answers.test_ids.tolist(), answers.test.tolist(), strict=True))

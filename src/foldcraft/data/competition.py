@@ -37,6 +37,7 @@ class Competition:
         submission: what else is known of the file that the host wants.
         notes: what was taken of the target without being asked for, a line each.
         groups: of the training rows; one whose group is missing has a group of its own.
+        host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
         answering: where several rows make one answer, which; `answers` is the competition of these.
     """
@@ -57,6 +58,7 @@ class Competition:
     score_weights: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
+    host_folds: np.ndarray | None = None
     answering: Answering | None = None
 
     @cached_property
@@ -81,6 +83,7 @@ class Competition:
             written_groups=None,
             weights=made.mean(self.weights),
             score_weights=made.mean(self.score_weights),
+            host_folds=None,
             answering=None,
         )
 
@@ -188,8 +191,8 @@ def of(rows: Tables) -> Competition:
         FoldcraftError: a single class, or more than the metric is made for.
     """
     read, names, weights = rows.read_target, rows.names, rows.weights
-    id_column = rows.sample_rows.column if rows.sample_rows else names.id
-    metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.id)
+    id_column = rows.sample_rows.column if rows.sample_rows else names.test_id
+    metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.test_id)
     groups, made = with_shared_files(rows.groups, rows.train_ids, rows.train_paths), _answering(rows)
     return Competition(
         name=names.name,
@@ -207,6 +210,7 @@ def of(rows: Tables) -> Competition:
         sample=rows.sample,
         id_column=id_column,
         submission=rows.request,
+        host_folds=rows.host_folds,
         image_notes=rows.image_notes,
         answering=made,
     )

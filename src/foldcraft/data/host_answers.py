@@ -37,7 +37,7 @@ def metric_of(
     """The metric of a competition that names the host's code.
 
     Args:
-        id_column: of the sample; left out: as that of the tables.
+        id_column: of the sample; left out: as that of the test table.
 
     Raises:
         FoldcraftError: as `host_metric.read`; a sample submission that is not understood.
@@ -45,7 +45,7 @@ def metric_of(
     code = host_metric.read(names.metric, folder)
     if names.metric_weight:
         raise FoldcraftError("a host's code knows no weights of rows", "competition.metric_weight", "set it to false")
-    id_column = id_column or names.id
+    id_column = id_column or names.test_id
     answers = [column for column in sample.columns if column != id_column]
     form = _form(code, target, answers, sample)
     blank = target.at(np.arange(0))  # it is handed on, and the truth is not needed

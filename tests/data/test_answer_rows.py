@@ -32,10 +32,19 @@ Opens = Callable[..., Competition]
 def opened(tmp_path: Path) -> Opens:
     """Opens the competition of some tables and settings; of the images only names count."""
 
-    def open_it(train: str = TRAIN, test: str = TEST, sample: str = SAMPLE, **more: object) -> Competition:
+    def open_it(
+        train: str = TRAIN, test: str = TEST, sample: str = SAMPLE, wanted_sample: object = "auto", **more: object
+    ) -> Competition:
         for name, text in (("train", train), ("test", test), ("sample_submission", sample)):
             (tmp_path / f"{name}.csv").write_text(text)
-        wanted = {"id": "image", "image": "{image}", "test_image": "{image}", "answer": {"by": BY}, **more}
+        wanted = {
+            "id": "image",
+            "image": "{image}",
+            "test_image": "{image}",
+            "answer": {"by": BY},
+            "sample": wanted_sample,
+            **more,
+        }
         section = {"name": "little", "folder": tmp_path, **{key: value for key, value in wanted.items() if value}}
         return read(
             Config.model_validate({"experiment": "e", "competition": section, "backbone": {"name": "n"}}), images_of=()
@@ -71,6 +80,21 @@ def test_the_sample_may_ask_by_columns_or_for_each_row(opened: Opens) -> None:
         assert made["label"].tolist() == wanted, sample
         assert made.iloc[:, 0].tolist() == data.sample.iloc[:, 0].tolist()
         build.check(made, data)
+
+
+def test_the_sample_may_be_none_or_go_by_order(opened: Opens) -> None:
+    data = opened(wanted_sample="none")
+    assert data.sample.to_dict("list") == {"prediction_id": ["9_L", "9_R"], "label": ["no", "no"]}
+    for rows, wanted in ((2, ["9_L", "9_R"]), (3, ["9_L", "9_R", "9_L"])):
+        sample = "key,label\n" + "".join(f"k{row},no\n" for row in range(rows))
+        data = opened(sample=sample, wanted_sample={"file": "sample_submission.csv", "by": "order"})
+        assert data.submission.rows.ids.tolist() == wanted
+
+
+def test_a_column_of_the_training_answers_need_not_be_in_the_test_table(opened: Opens) -> None:
+    by = {"train": ["who", "side"], "test": "prediction_id"}
+    data = opened(derive={"who": {"from": "patient", "regex": "(.)"}}, answer={"by": by})
+    assert data.answers.train_ids.tolist()[:2] == ["0_L", "0_R"]
 
 
 def test_a_test_answer_may_have_one_image(opened: Opens) -> None:
