@@ -11,7 +11,7 @@ import pandas as pd
 from foldcraft.common.config import ImageConfig, ImageSetting
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data import image_files, row_places, sources, templates
-from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel
+from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel, Tile
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ def _sources(request: ImageRequest, key: str, files: Sequence[tuple[Path, ...]])
         whole = [_first(paths) for paths in zip(*files, strict=True)]
     if way.tiff_level is not None:
         whole = [TiffLevel(path, way.tiff_level) for path in whole if isinstance(path, Path)]
+    if way.tiles is not None:
+        places = (divmod(int(tile), way.tiles[1]) for tile in rows[row_places.TILE])
+        whole = [Tile(source, way.tiles, place) for source, place in zip(whole, places, strict=True)]
     if way.box is not None:
         whole = [CutOut(source, tuple(box)) for source, box in zip(whole, _boxes(request, key), strict=True)]
     return whole

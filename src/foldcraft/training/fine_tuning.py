@@ -155,6 +155,7 @@ class Training:
             weights=experiment.competition.weights,
             score_weights=experiment.competition.score_weights,
             swaps=experiment.swaps,
+            competition=experiment.competition if experiment.competition.answering else None,
         )
 
     def run(self, task: Task, model: torch.nn.Module, callback: Callback, state: dict[str, Any] | None) -> Fitted:
