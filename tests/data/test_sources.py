@@ -16,10 +16,11 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from safetensors import safe_open
 
-from foldcraft.common import notices
+from foldcraft.common import config_file, notices
 from foldcraft.common.config import ImageConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import band_count, decoding, image_reading, image_sources
+from foldcraft.data.competition import read
 from foldcraft.data.decoding import UnreadableImage
 from foldcraft.data.image_cache import ImageSpec, content_of, open_stores, square
 from foldcraft.data.image_sources import ImageRequest
@@ -461,6 +462,7 @@ def competition(place: Path, kind: str) -> Path:
         "channels": {"channels": [f"PART/{{id}}_{colour}.png" for colour in ("red", "green", "blue", "yellow")]},
         "tiff": "PART/{id}",
         "hdf5": {"hdf5": "PART.hdf5", "key": "{id}"},
+        "tiles": {"file": "PART/{id}.png", "tiles": [1, 2]},
         "pixels": {"pixels": "pixel*", "shape": [20, 20]},
     }
     settings = yaml.safe_load(CONFIG)
@@ -478,6 +480,8 @@ def write_image(path: Path, kind: str, grey: np.ndarray) -> None:
     if kind == "channels":
         for share, colour in enumerate(("red", "green", "blue", "yellow"), start=1):
             Image.fromarray(grey // share).save(f"{path}_{colour}.png")
+    if kind == "tiles":
+        Image.fromarray(np.hstack([grey, 255 - grey])).save(f"{path}.png")
     if kind == "tiff":
         bands = np.dstack([grey * 200.0, -1.0 * grey]).astype(np.float32)
         tifffile.imwrite(f"{path}.tif", bands, photometric="minisblack", planarconfig="contig", metadata=None)
@@ -496,6 +500,21 @@ def test_from_table_to_submission(workplace: Path, command, caplog, kind: str, c
     assert stem.shape[1] == channels
     done = command("infer", "--config", config)
     assert done.code == 0, done.err
+    answers = pd.read_csv(next((workplace / "submissions").glob("shapes_*.csv")), dtype=str)
+    assert answers["id"].tolist() == [f"{100 + k}" for k in range(12)]
+
+
+def test_tiles_of_an_image_have_one_answer(workplace: Path, command) -> None:
+    config = competition(workplace, "tiles")
+    data = read(config_file.load(config))
+    assert (len(data.train_ids), len(data.answers.train_ids)) == (96, 48)
+    assert data.train_ids[:3].tolist() == ["000", "000#2", "001"]
+    greys = [seen(source)[..., 0] for source in data.train_paths[:2]]
+    assert (greys[1] == 255 - greys[0]).all()
+    assert any("tiles of an image have one answer" in note for note in data.image_notes)
+    trained = command("train", "--config", config, "--fold", "0")
+    assert trained.code == 0, trained.err
+    assert command("infer", "--config", config).code == 0
     answers = pd.read_csv(next((workplace / "submissions").glob("shapes_*.csv")), dtype=str)
     assert answers["id"].tolist() == [f"{100 + k}" for k in range(12)]
 
