@@ -17,6 +17,7 @@ from foldcraft.metrics.scores import get
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space, ValueSpace
 from foldcraft.predictions import answers
 from foldcraft.predictions.answers import WAYS, combine
+from foldcraft.predictions.oof import OOF, common_rows
 from foldcraft.predictions.store import Origin, Predictions
 
 TWO, THREE, LABELS = class_space(2), class_space(3), LabelSpace(("a", "b"))
@@ -143,6 +144,17 @@ def test_a_fold_that_lacks_an_image_is_refused() -> None:
     answers.check_whole(little(), np.array([0, 2]), "here")
     with pytest.raises(FoldcraftError, match="some of the images of an answer without the others: B"):
         answers.check_whole(little(), np.array([0, 1, 2]), "here")
+
+
+def test_answers_of_other_images_have_no_rows_in_common() -> None:
+    origin = Origin("e", -1, ("no", "yes"), "d", "f", "w")
+    both = []
+    for data in (little().answers, replace(little(), answering=None)):
+        rows = np.arange(len(data.train_ids))
+        both.append(OOF(data, rows, rows, ("identity",), np.zeros((1, len(rows), 2)), origin))
+    assert common_rows([both[0], both[0]]).tolist() == [0, 1, 2]
+    with pytest.raises(FoldcraftError, match="make answers of other images"):
+        common_rows(both)
 
 
 def test_an_image_that_cannot_be_read_counts_where_it_is_alone() -> None:

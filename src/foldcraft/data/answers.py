@@ -16,7 +16,6 @@ from foldcraft.common.config import CompetitionConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data.groups import joined_groups
 from foldcraft.data.host_rows import HostRows
-from foldcraft.data.sample_rows import SampleRows
 
 SETTING = "competition.answer"
 BETWEEN = "_"  # the cells of an answer's name
@@ -146,8 +145,8 @@ class Answering:
 
     def _unlike(self, codes: np.ndarray) -> np.ndarray:
         """Answers whose rows have several codes (N,); -1 is like any."""
-        known = codes >= 0
-        pairs = np.unique(np.stack([self.train[known], codes[known]]), axis=1)[0]
+        known, count = codes >= 0, int(codes.max(initial=0)) + 1
+        pairs = np.unique(self.train[known] * count + codes[known]) // count
         return np.flatnonzero(np.bincount(pairs, minlength=len(self.train_ids)) > 1)
 
     def _name(self, answer: int) -> str:
@@ -240,33 +239,3 @@ def distinct(ids: Sequence[str]) -> np.ndarray:
         taken.add(told)
         found.append(told)
     return np.array(found, dtype=str)
-
-
-def match_sample(
-    sample: pd.DataFrame,
-    names: CompetitionConfig,
-    answers: AnswerNames,
-    find: Callable[[str, Sequence[str]], SampleRows | None],
-) -> SampleRows | None:
-    """Which answer each row of a sample asks for: it has the columns of `by`, the answers' names, or ids of test rows.
-
-    Args:
-        find: from a column and the ids that are wanted in it to the rows.
-    """
-    columns, wanted = names.answer.columns[1], answers.wanted
-    if set(columns) <= set(sample.columns):
-        cells = [BETWEEN.join(row) for row in sample[list(columns)].to_numpy(dtype=str).tolist()]
-        if set(cells) == set(wanted):
-            return SampleRows(columns[0], np.array(cells))
-    rows = None
-    try:
-        if rows := find(columns[0] if len(columns) == 1 else names.test_id, wanted):
-            return rows
-    except FoldcraftError:  # told if the ids of the rows do not fit either
-        if not set(answers.test_ids.tolist()) & set(sample.get(names.test_id, ())):
-            raise
-    rows = find(names.test_id, answers.test_ids.tolist())
-    if rows is None:
-        return None
-    answer_of = dict(zip(answers.test_ids.tolist(), answers.test.tolist(), strict=True))
-    return replace(rows, ids=np.array([answer_of[name] for name in rows.ids.tolist()]))

@@ -252,7 +252,7 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         hint = f"{nearest}: {hint}" if nearest else hint
         if not missing.get("train"):
             hint += ", or set images.on_error=baseline, which spares some test images"
-        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in names], 5)}"
+        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in dict.fromkeys(names)], 5)}"
         raise FoldcraftError(what, folder, hint)
 
 

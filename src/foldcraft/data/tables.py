@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foldcraft.common.config import CompetitionConfig, Config, IdConfig, SubmissionConfig
+from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.data import (
+    answer_sample,
     answers,
     bundled,
     host_rows,
@@ -297,26 +298,12 @@ def _with_answers(rows: HostRows, made: AnswerNames, folder: Path) -> tuple[pd.D
     Raises:
         FoldcraftError: the sample asks neither for the answers nor for the test rows.
     """
-    names, sample = rows.names, rows.sample
-    path, by = folder / names.sample_file, names.answer.columns[1]
+    names = rows.names
+    path, column = folder / names.sample_file, answer_sample.column_of(names)
     _check_rows(rows.test, folder / names.test, names.test_id, twins=True)
-    column = by[0] if len(by) == 1 else names.test_id
-    if sample is None:
-        plain = names.model_copy(update={"id": IdConfig(train=names.train_id, test=column)})
-        sample = plain_sample.of(plain, rows.train, pd.DataFrame({column: made.wanted}))
-        return rows.test, sample, SampleRows(column, np.array(made.wanted))
-    settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
-
-    def find(own: str, ids: Sequence[str]) -> SampleRows | None:
-        return sample_rows.find(sample, own, ids, lambda: _predicted(names, rows.train), settings, path)
-
-    if rows.by_order:
-        ids = np.array(made.wanted) if len(sample) != len(made.test) else made.test
-        found = sample_rows.by_order(sample, column, ids, path)
-    else:
-        found = answers.match_sample(sample, names, made, find) if len(sample) else None
+    sample, found = answer_sample.match(rows, made, path, lambda: _predicted(names, rows.train))
     if found is None:
-        _check_columns(sample, path, [column], ())
+        column = next((name for name in (column, names.test_id) if name in sample.columns), sample.columns[0])
         raise _strangers(set(sample[column]), set(made.wanted), names, path)
     if len(sample.columns) < 2 and found.column in sample.columns:
         raise FoldcraftError("has no column beside the id", path)
