@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from foldcraft.common import config_renames, fingerprint
 
@@ -105,6 +105,28 @@ class SubmissionConfig(Section):
     )
 
 
+class MetadataConfig(Section):
+    """Columns of the tables that say something of a row beside its image; cells may be missing."""
+
+    numeric: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of numbers")
+    category: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of words, or of codes")
+    drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="dropout of metadata where they enter a net that is fine-tuned"
+    )
+
+    @model_validator(mode="after")
+    def _names_columns(self) -> "MetadataConfig":
+        if not self.names:
+            raise ValueError("names no column: {numeric: [age], category: [sex]}")
+        _once(self.names)
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All columns."""
+        return [*self.numeric, *self.category]
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
@@ -141,6 +163,11 @@ class CompetitionConfig(Section):
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
+    metadata: MetadataConfig | None = Field(
+        None,
+        description="columns that enter beside the image, {numeric: [age], category: [sex, site]}; cells may be "
+        "missing; see docs/metadata.md",
+    )
     constraints: list[str] = Field(
         [],
         description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '

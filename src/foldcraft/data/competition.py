@@ -13,7 +13,9 @@ from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import host_answers, image_paths
+from foldcraft.data import metadata as metadata_columns
 from foldcraft.data.groups import with_shared_files
+from foldcraft.data.metadata import Metadata
 from foldcraft.data.sample_rows import SubmissionRequest
 from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
@@ -37,6 +39,7 @@ class Competition:
         notes: what was taken of the target without being asked for, a line each.
         groups: of the training rows; one whose group is missing has a group of its own.
         written_groups: as the table has them, where they differ.
+        metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Competition:
     score_weights: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
+    metadata: Metadata | None = None
+    test_metadata: Metadata | None = None
 
     @property
     def classes(self) -> Classes:
@@ -87,7 +92,8 @@ class Competition:
     def learned_identity(self) -> list[object]:
         """What a training depends on beside ids, labels and groups; of one label a row nothing."""
         weights = [] if self.weights is None else [fingerprint.of_bytes(np.ascontiguousarray(self.weights).tobytes())]
-        return [*self.target.identity, *weights]
+        beside = [] if self.metadata is None else [self.metadata.identity]
+        return [*self.target.identity, *weights, *beside]
 
     @cached_property
     def test_fingerprint(self) -> str:
@@ -153,6 +159,9 @@ def of(rows: Tables) -> Competition:
     """
     read, names, weights = rows.read_target, rows.names, rows.weights
     metric = _metric(names, read.target, rows.folder, rows.sample)
+    files = (rows.folder / names.train, rows.folder / names.test)
+    beside, test_beside = metadata_columns.both(names.metadata, (rows.train, rows.test), files)
+    notes = [] if beside is None else [beside.describe()]
     return Competition(
         name=names.name,
         metric=metric,
@@ -160,7 +169,7 @@ def of(rows: Tables) -> Competition:
         train_ids=rows.train_ids,
         weights=weights,
         score_weights=weights if names.metric_weight else None,
-        notes=(*read.notes, *metric.notes),
+        notes=(*read.notes, *metric.notes, *notes),
         groups=with_shared_files(rows.groups, rows.train_ids, rows.train_paths),
         written_groups=rows.groups_to_tell_by,
         train_paths=rows.train_paths,
@@ -170,6 +179,8 @@ def of(rows: Tables) -> Competition:
         id_column=rows.sample_rows.column if rows.sample_rows else names.id,
         submission=rows.request,
         image_notes=rows.image_notes,
+        metadata=beside,
+        test_metadata=test_beside,
     )
 
 

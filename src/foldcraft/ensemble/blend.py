@@ -143,7 +143,7 @@ def _predict_tests(
     if not tasks:
         return
     rows = tasks[0][0].experiment.test_rows
-    members = [models[member.name, fold].member(stores[member.name], views) for member, fold, _, views in tasks]
+    members = [models[member.name, fold].member(stores[member.name], views, "test") for member, fold, _, views in tasks]
     with callback.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):

@@ -13,9 +13,11 @@ class Inputs:
 
     Attributes:
         images: prepared, float32 (B, 3, size, size).
+        beside: metadata, encoded float32 (B, d); None: the net takes none, or the mean of all rows is taken.
     """
 
     images: torch.Tensor
+    beside: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -26,13 +28,17 @@ class Inputs:
 
     def split(self, parts: int) -> "list[Inputs]":
         """So many parts of about the same size, in order."""
-        return [Inputs(images) for images in self.images.tensor_split(parts)]
+        of_parts = [None] * parts if self.beside is None else self.beside.tensor_split(parts)
+        return [Inputs(*both) for both in zip(self.images.tensor_split(parts), of_parts, strict=True)]
 
     def twice(self) -> "Inputs":
         """All rows, and all of them again (2 B)."""
-        return Inputs(torch.cat([self.images, self.images]))
+        beside = None if self.beside is None else torch.cat([self.beside, self.beside])
+        return Inputs(torch.cat([self.images, self.images]), beside)
 
 
 def forward(net: nn.Module, inputs: Inputs) -> torch.Tensor:
     """What the net says of the rows, float32 (B, ·): logits, or features of a net without a classifier."""
-    return net(inputs.images).float()
+    if inputs.beside is None:
+        return net(inputs.images).float()
+    return net(inputs.images, inputs.beside).float()
