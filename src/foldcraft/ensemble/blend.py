@@ -9,8 +9,10 @@ import numpy as np
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
+from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.ensemble import constraints, nested
+from foldcraft.ensemble import boosting, constraints
+from foldcraft.ensemble.boosting import Booster
 from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
@@ -33,6 +35,7 @@ class Combined:
         selection: what was fitted, how it scores, and which blending method is used.
         test: predictions of the test set (N, W).
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
+        boosted: the last member, where one that boosts trees on metadata is used.
     """
 
     rows: np.ndarray
@@ -41,6 +44,7 @@ class Combined:
     selection: BlendSelection
     test: np.ndarray
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+    boosted: BlendMember | None = None
 
     @property
     def folds(self) -> list[int]:
@@ -173,18 +177,39 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     rows = common_rows(oofs)
     data = members[0].experiment.competition
     weights = None if data.score_weights is None else data.score_weights[rows]
-    judged = (data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows])
+    about = (data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows])
     said = [text for member in members for text in member.experiment.config.competition.constraints]
     known_before = constraints.read(list(dict.fromkeys(said)), data.space)
-    truth = Labels(*judged, data.metric, data.space, weights, known_before)
+    truth = Labels(*about, data.metric, data.space, weights, known_before)
     tests = [store.average_folds(member.test(), member.views) for member in members]
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
     known = [BlendMember(m.name, oof.views, oof.at(rows).log_probs) for m, oof in zip(members, oofs, strict=True)]
-    selection = nested.judge(known, truth, methods)
+    judged = boosting.judge(known, truth, methods, _booster(members, rows, known, truth))
+    selection, booster, views = judged.selection, judged.booster, [m.views for m in members]
     asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
+    if booster:
+        asked.append(booster.of_tests(_metadata(members).test_metadata, asked))
+        views.append(booster.member.views)
     answers = selection.chosen.plan.apply(asked)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
-    return Combined(rows, truth, [m.views for m in members], selection, answers, tests[0].ids[blind])
+    boosted = booster.member if booster else None
+    return Combined(rows, truth, views, selection, answers, tests[0].ids[blind], boosted)
+
+
+def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:
+    """The competition as the first member has it that looks at metadata; None where none does."""
+    found = (member.experiment.competition for member in members)
+    return next((one for one in found if one.metadata is not None), None)
+
+
+def _booster(
+    members: Sequence[FinishedExperiment], rows: np.ndarray, known: Sequence[BlendMember], truth: Labels
+) -> Booster | None:
+    data = _metadata(members)
+    if data is None:
+        return None
+    weights = None if data.weights is None else data.weights[rows]
+    return Booster.of(data.metadata.at(rows), known, truth, weights)
