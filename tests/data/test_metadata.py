@@ -56,7 +56,14 @@ def test_a_column_that_the_test_table_lacks_is_told() -> None:
         )
 
 
-@pytest.mark.parametrize("wrong", [{}, {"numeric": ["a"], "category": ["a"]}])
+def test_a_code_may_be_a_number_and_a_category() -> None:
+    both = MetadataConfig(numeric=["zip"], category=["zip"])
+    found = metadata.read(both, table(zip=["07", "10"]), Path("train.csv"))
+    assert found.describe() == "1 column of metadata beside the image: zip"
+    assert found.words[:, 0].tolist() == ["07", "10"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"numeric": ["a", "a"]}])
 def test_no_column_or_one_twice_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"names no column|more than once"):
         MetadataConfig(**wrong)

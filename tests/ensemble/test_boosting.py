@@ -40,27 +40,27 @@ def image(signal: float, seed: int = 2) -> BlendMember:
 
 def judged(metadata: Metadata, truth: Labels = TRUTH, member: BlendMember | None = None) -> Judged:
     members = [member or image(0.6)]
-    return boosting.judge(members, truth, None, Booster.of(metadata, members, truth))
+    return boosting.judge(members, truth, None, Booster.both(metadata, members, truth))
 
 
 def test_what_metadata_tell_is_found_and_used() -> None:
     found = judged(beside(CLASS))
-    alone = boosting.judge([image(0.6)], TRUTH, None, None).selection
-    assert found.booster is not None
+    alone = boosting.judge([image(0.6)], TRUTH, None, ()).selection
+    assert len(found.boosters) == 2
     assert found.selection.chosen.score.value > 0.85 > alone.chosen.score.value + 0.1
-    assert [one.name for one in found.selection.members] == ["image", "boosted"]
-    assert found.selection.words[-1].startswith("boosted trees on number, place and what the members say gain +0.")
+    assert [one.name for one in found.selection.members] == ["image", "boosted", "boosted with members"]
+    assert found.selection.words[-1].startswith("boosted trees on number, place gain +0.")
     assert found.selection.words[-1].endswith(", and are used")
     # New rows, of the same kind.
     tests = np.random.default_rng(7).integers(0, CLASSES, 50)
     asked = BlendMember("image", ("identity", "hflip"), np.full((2, 50, CLASSES), -np.log(CLASSES)))
-    said = found.booster.of_tests(beside(tests, 8), [asked])
-    answers = found.selection.chosen.plan.apply([asked, said])
+    said = [booster.of_tests(beside(tests, 8), [asked]) for booster in found.boosters]
+    answers = found.selection.chosen.plan.apply([asked, *said])
     assert np.mean(answers.argmax(1) == tests) > 0.75
 
 
 def test_noise_is_not_used_or_does_not_harm() -> None:
-    alone = boosting.judge([image(1.2)], TRUTH, None, None).selection
+    alone = boosting.judge([image(1.2)], TRUTH, None, ()).selection
     for seed in range(3):
         noise = beside(np.random.default_rng(seed).integers(0, CLASSES, ROWS), seed)
         found = judged(noise, member=image(1.2))
@@ -72,7 +72,7 @@ def test_a_folds_labels_have_no_say_in_what_it_is_judged_by() -> None:
     moved = np.where(FOLD == 0, (CLASS + 1) % CLASSES, CLASS)
     member, metadata = image(0.6), beside(CLASS)
     honest, lied_to = (
-        nested.judge([member, Booster.of(metadata, [member], truth).member], truth).candidates
+        nested.judge([member, *(one.member for one in Booster.both(metadata, [member], truth))], truth).candidates
         for truth in (TRUTH, replace(TRUTH, targets=moved))
     )
     pairs = list(zip(honest, lied_to, strict=True))
@@ -88,9 +88,10 @@ def test_it_is_the_same_every_time_and_quick() -> None:
     truth = Labels(classes, fold, units, get("accuracy"), SPACE)
     member = BlendMember("image", ("identity",), log_softmax(rng.normal(0, 1, (1, 2000, CLASSES)), axis=2))
     began = time.perf_counter()
-    first = Booster.of(beside(classes), [member], truth).member.log_probs
+    _, stacked = Booster.both(beside(classes), [member], truth)
+    first = stacked.member.log_probs
     assert time.perf_counter() - began < 60, "a few seconds where nothing else runs"
-    some = Booster.of(beside(classes), [member], truth)
+    _, some = Booster.both(beside(classes), [member], truth)
     np.testing.assert_array_equal(some._said_without([0], fold == 0), first[0][fold == 0])
 
 
@@ -116,15 +117,16 @@ def test_every_kind_of_target_has_trees_of_its_own(kind: str) -> None:
     metric = get(metric, called, space.names, getattr(space, "widths", ()))
     labels = Labels(truth, FOLD, UNITS, metric, space)
     member = BlendMember("image", ("identity",), np.tile(space.baseline(truth), (1, ROWS, 1)))
-    found = Booster.of(beside(CLASS), [member], labels).member.log_probs[0]
-    assert found.shape == (ROWS, space.width)
-    assert space.loss(found, truth) < 0.5 * space.loss(member.log_probs[0], truth)
+    for booster in Booster.both(beside(CLASS), [member], labels):
+        found = booster.member.log_probs[0]
+        assert found.shape == (ROWS, space.width)
+        assert space.loss(found, truth) < 0.5 * space.loss(member.log_probs[0], truth)
 
 
 def test_it_takes_three_folds() -> None:
     two = replace(TRUTH, fold=FOLD % 2)
     found = judged(beside(CLASS), two)
-    assert found.booster is None
+    assert found.boosters == ()
     assert found.selection.words[-1].endswith("are not tried: that takes 3 finished folds, and there are 2")
 
 
@@ -132,6 +134,6 @@ def test_a_class_that_is_missing_in_some_folds_has_a_small_probability() -> None
     rare = np.where(CLASS == 2, 0, CLASS)
     rare[0] = 2
     truth = replace(TRUTH, targets=rare)
-    said = Booster.of(beside(CLASS), [image(0.6)], truth).member.log_probs[0]
+    said = Booster.both(beside(CLASS), [image(0.6)], truth)[1].member.log_probs[0]
     assert np.isfinite(said).all()
     np.testing.assert_allclose(np.exp(said).sum(1), 1)

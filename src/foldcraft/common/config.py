@@ -118,13 +118,12 @@ class MetadataConfig(Section):
     def _names_columns(self) -> "MetadataConfig":
         if not self.names:
             raise ValueError("names no column: {numeric: [age], category: [sex]}")
-        _once(self.names)
         return self
 
     @property
     def names(self) -> list[str]:
-        """All columns."""
-        return [*self.numeric, *self.category]
+        """All columns; a code may be a number and a category."""
+        return list(dict.fromkeys([*self.numeric, *self.category]))
 
 
 class CompetitionConfig(Section):

@@ -44,8 +44,8 @@ class Metadata:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns."""
-        return (*self.numeric, *self.category)
+        """All columns; one may be a number and a category."""
+        return tuple(dict.fromkeys([*self.numeric, *self.category]))
 
     def at(self, rows: np.ndarray) -> Metadata:
         """Those of some rows, by their places (M,)."""
@@ -68,8 +68,9 @@ class Metadata:
 
     def describe(self) -> str:
         """Which there are, and how much is missing, in a line."""
-        missing = [*np.isnan(self.numbers).sum(0), *(self.words == "").sum(0)]
-        said = [f"{name} ({count} missing)" if count else name for name, count in zip(self.names, missing, strict=True)]
+        missing = dict(zip(self.numeric, np.isnan(self.numbers).sum(0).tolist(), strict=True))
+        missing |= dict(zip(self.category, (self.words == "").sum(0).tolist(), strict=True))
+        said = [f"{name} ({missing[name]} missing)" if missing[name] else name for name in self.names]
         return f"{counted(len(said), 'column')} of metadata beside the image: {listing(said, 8)}"
 
 

@@ -35,7 +35,7 @@ class Combined:
         selection: what was fitted, how it scores, and which blending method is used.
         test: predictions of the test set (N, W).
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
-        boosted: the last member, where one that boosts trees on metadata is used.
+        boosted: the last members, where some that boost trees on metadata are used.
     """
 
     rows: np.ndarray
@@ -44,7 +44,7 @@ class Combined:
     selection: BlendSelection
     test: np.ndarray
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
-    boosted: BlendMember | None = None
+    boosted: tuple[BlendMember, ...] = ()
 
     @property
     def folds(self) -> list[int]:
@@ -185,17 +185,15 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
     known = [BlendMember(m.name, oof.views, oof.at(rows).log_probs) for m, oof in zip(members, oofs, strict=True)]
-    judged = boosting.judge(known, truth, methods, _booster(members, rows, known, truth))
-    selection, booster, views = judged.selection, judged.booster, [m.views for m in members]
+    judged = boosting.judge(known, truth, methods, _boosters(members, rows, known, truth))
+    selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
     asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
-    if booster:
-        asked.append(booster.of_tests(_metadata(members).test_metadata, asked))
-        views.append(booster.member.views)
+    asked += [booster.of_tests(_metadata(members).test_metadata, asked) for booster in judged.boosters]
     answers = selection.chosen.plan.apply(asked)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
-    boosted = booster.member if booster else None
+    views = [member.views for member in (*known, *boosted)]
     return Combined(rows, truth, views, selection, answers, tests[0].ids[blind], boosted)
 
 
@@ -205,11 +203,11 @@ def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:
     return next((one for one in found if one.metadata is not None), None)
 
 
-def _booster(
+def _boosters(
     members: Sequence[FinishedExperiment], rows: np.ndarray, known: Sequence[BlendMember], truth: Labels
-) -> Booster | None:
+) -> tuple[Booster, ...]:
     data = _metadata(members)
     if data is None:
-        return None
+        return ()
     weights = None if data.weights is None else data.weights[rows]
-    return Booster.of(data.metadata.at(rows), known, truth, weights)
+    return Booster.both(data.metadata.at(rows), known, truth, weights)

@@ -1,7 +1,7 @@
-"""A member of the blend that boosts trees on metadata and on what the other members say.
+"""Members of the blend that boost trees: on metadata, and on metadata with what the other members say.
 
-It is fitted on out-of-fold predictions, so it is nested as all else that is: what it says of a fold was learned from
-the others, and where a fold is judged, nothing that the blend is fitted on has seen that fold's labels.
+They are fitted on out-of-fold predictions, so they are nested as all else that is: what one says of a fold was learned
+from the others, and where a fold is judged, nothing that the blend is fitted on has seen that fold's labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendMember, BlendSelection, Labels
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
-NAME, VIEWS = "boosted", ("identity",)
+ALONE, STACKED, VIEWS = "boosted", "boosted with members", ("identity",)
 TREES, MOST_TREES = 80, 2400  # of a class; of all classes together
 SETTINGS = {"learning_rate": 0.06, "max_leaf_nodes": 8, "min_samples_leaf": 10, "l2_regularization": 1.0}
 FEWEST_FOLDS, MOST_COLUMNS = 3, 200
@@ -48,21 +48,24 @@ class Booster:
 
     Attributes:
         metadata: of the rows that are judged (N).
-        predicted: what the members say of them (N, F).
+        predicted: what the members say of them (N, F); of trees on metadata alone nothing (N, 0).
         weights: how much each row counts in training (N,); None: all alike.
     """
 
+    name: str
     metadata: Metadata
     predicted: np.ndarray
     truth: Labels
     weights: np.ndarray | None = None
 
     @classmethod
-    def of(
+    def both(
         cls, metadata: Metadata, members: Sequence[BlendMember], truth: Labels, weights: np.ndarray | None = None
-    ) -> "Booster":
-        """On the mean over the views of each member; of very many columns on the mean over the members."""
-        return cls(metadata, said_by(members, truth.space), truth, weights)
+    ) -> tuple["Booster", "Booster"]:
+        """On metadata alone, which is better where members know little; and with what the members say."""
+        nothing = np.empty((len(metadata), 0))
+        alone = cls(ALONE, metadata, nothing, truth, weights)
+        return alone, replace(alone, name=STACKED, predicted=said_by(members, truth.space))
 
     def lack(self) -> str:
         """Why it cannot be fitted; "" where it can."""
@@ -84,7 +87,7 @@ class Booster:
             said = np.empty(shape)
             said[held] = self._said_without([one, other], held)
             without[one][fold == other], without[other][fold == one] = said[fold == other], said[fold == one]
-        return Boosted(NAME, VIEWS, alone[None], without)
+        return Boosted(self.name, VIEWS, alone[None], without)
 
     def _said_without(self, folds: Sequence[int], asked: np.ndarray) -> np.ndarray:
         learned = np.flatnonzero(~np.isin(self.truth.fold, folds))
@@ -93,8 +96,8 @@ class Booster:
     def of_tests(self, metadata: Metadata, members: Sequence[BlendMember]) -> BlendMember:
         """What it says of other rows, learned from all."""
         every = np.arange(len(self.truth.fold))
-        said = self.fitted(every)(metadata, said_by(members, self.truth.space))
-        return BlendMember(NAME, VIEWS, said[None])
+        seen = said_by(members, self.truth.space) if self.name == STACKED else np.empty((len(metadata), 0))
+        return BlendMember(self.name, VIEWS, self.fitted(every)(metadata, seen)[None])
 
     def fitted(self, rows: np.ndarray) -> Callable[[Metadata, np.ndarray], np.ndarray]:
         """From metadata and what the members say of some rows to predictions (n, W), learned from `rows`."""
@@ -111,7 +114,7 @@ class Booster:
 
 
 def said_by(members: Sequence[BlendMember], space: Space) -> np.ndarray:
-    """What members say of rows, in numbers (N, F)."""
+    """What members say of rows, the mean over their views, in numbers (N, F); of very many columns the mean of all."""
     means = [space.pooled(member.log_probs) for member in members]
     if sum(mean.shape[1] for mean in means) > MOST_COLUMNS:
         means = [space.pooled(np.stack(means))]
@@ -180,38 +183,34 @@ def _about(trees: int, categorical: np.ndarray) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is used, and the boosted member if it is among that.
-
-    Attributes:
-        booster: None where it is not used.
-    """
+    """What is used, and the boosted members, which come last, if they are among that."""
 
     selection: BlendSelection
-    booster: Booster | None = None
+    boosters: tuple[Booster, ...] = ()
 
 
 def judge(
     members: Sequence[BlendMember],
     truth: Labels,
     methods: Sequence[Method] | None,
-    booster: Booster | None,
+    boosters: tuple[Booster, ...],
 ) -> Judged:
-    """The blend with the boosted member where its nested answers are better than without; for each fold the others say.
+    """The blend with boosted members where its nested answers are better than without; for each fold the others say.
 
     Args:
-        booster: None: there are no metadata.
+        boosters: none where there are no metadata.
     """
     plain = nested.judge(members, truth, methods)
-    if booster is None:
+    if not boosters:
         return Judged(plain)
-    about = f"boosted trees on {listing(list(booster.metadata.names), 4)} and what the members say"
-    if why := booster.lack():
+    about = f"boosted trees on {listing(list(boosters[0].metadata.names), 4)}"
+    if why := boosters[0].lack():
         return Judged(replace(plain, words=[*plain.words, f"{about} are not tried: {why}"]))
-    more = nested.judge([*members, booster.member], truth, methods)
+    more = nested.judge([*members, *(booster.member for booster in boosters)], truth, methods)
     value, error = nested.gain(more.chosen.nested, plain.chosen.nested, truth)
     is_used, answers = nested.better_of(more, plain, truth)
     said = f"{about} gain {value:+.4f} ± {error:.4f}, and are {'used' if is_used else 'not used'}"
     kept = more if is_used else plain
     chosen = replace(kept.chosen, nested=answers, score=nested.score_of(answers, truth))
     found = replace(kept, chosen=chosen, words=[*kept.words, said])
-    return Judged(found, booster if is_used else None)
+    return Judged(found, boosters if is_used else ())

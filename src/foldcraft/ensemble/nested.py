@@ -401,7 +401,7 @@ def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> t
 def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tuple[bool, np.ndarray]:
     """Do all nested answers speak for the first of two blends, and answers (N, W), each fold's of what the others say?
 
-    It must be better by what ways are compared by, and not really worse in the metric.
+    It must be better by what ways are compared by, and no worse in the metric.
     """
 
     def is_better(rows: np.ndarray) -> bool:
@@ -409,8 +409,8 @@ def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tup
         for blend in (more, fewer):
             best, scores = _worth(blend.candidates, truth, rows)
             worth.append(scores[best])
-        answers = [blend.chosen.nested[rows] for blend in (more, fewer)]
-        return _is_better(truth.metric, *worth) and not is_really_worse(*answers, truth.rows(rows))
+        mine, theirs = (truth.rows(rows).fold_wise_score(blend.chosen.nested[rows]) for blend in (more, fewer))
+        return _is_better(truth.metric, *worth) and not truth.metric.better(theirs, mine)
 
     answers = fewer.chosen.nested.copy()
     for fold, others in _elsewhere(truth).items():

@@ -184,7 +184,7 @@ def gather_evidence(
     callback.say("judging the blend")
     combined = blend.combine(members)
     looks = [one.oof().at(combined.rows).log_probs for one in members]
-    looks += [combined.boosted.log_probs] if combined.boosted else []
+    looks += [one.log_probs for one in combined.boosted]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 
