@@ -143,7 +143,7 @@ def make_soup(args: argparse.Namespace, command: str) -> int:
     if is_worth_it:
         soup_selection.save(candidates, comparison, target, command)
     soup.show(candidates, comparison, terminal)
-    terminal.say(soup.outcome(comparison, name, target if is_worth_it else None))
+    terminal.say(soup.outcome(candidates, comparison, name, target if is_worth_it else None))
     return 0
 
 

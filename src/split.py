@@ -1,7 +1,8 @@
 """Split the training rows into frozen folds: folds/<competition>.csv, to be kept in git.
 
 Folds that are there already are checked and shown, never made again. src/train.py and others make them by themselves
-where there are none; this command is for who wants to look at them first. Copies of images that src/audit.py found stay
+where there are none; this command is for who wants to look at them first: --show tells of the rows, the derived columns
+and the submission as well. Copies of images that src/audit.py found stay
 in one fold (folds.merge_duplicates).
 """
 
@@ -14,7 +15,9 @@ from foldcraft.views import cli
 
 
 def main(arguments: Sequence[str]) -> int:
-    args = cli.parser(__doc__).parse_intermixed_args(arguments)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--show", action="store_true", help="the first rows as they are read, and a line to submit")
+    args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
     from foldcraft.data import competition, folds
@@ -23,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.study.audit import label_issues
     from foldcraft.submission import form_inference
     from foldcraft.views.folds import show_split
+    from foldcraft.views.rows import show_form, show_rows
 
     terminal = cli.terminal(args)
     tables = read_tables(config)
@@ -47,8 +51,12 @@ def main(arguments: Sequence[str]) -> int:
             )
     if shared := sum(count > 1 for count in Counter(data.train_paths).values()):
         terminal.say(f"{shared} image files have several rows each; the rows of a file stay together, as a group does")
+    if args.show:
+        show_rows(tables, terminal)
     show_split(split, data, terminal)
-    if not form.goes_without_saying:
+    if args.show:
+        show_form(data, form, terminal)
+    elif not form.goes_without_saying:
         terminal.say(f"submission: {form.describe()}")
     return 0
 

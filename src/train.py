@@ -39,11 +39,13 @@ def main(arguments: Sequence[str]) -> int:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
     from foldcraft.study import make_folds
+    from foldcraft.views.rows import show_data
 
     terminal = cli.terminal(args)
     configs = [config.as_trial() if args.trial else config for config in configs]
     experiments = [make_folds.open_experiment(config, terminal.say) for config in configs]
     folds = [cli.parse_folds(args.fold or "all", experiment.folds.count) for experiment in experiments]
+    show_data([experiment.competition for experiment in experiments], terminal)
     files = cli.words_of(args)[0] or [None]
     return max(train(args, *each) for each in zip(experiments, folds, files, strict=True))
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +25,7 @@ from foldcraft.views import cli
 ROOT = Path(__file__).parents[1]
 BESIDE = ROOT.parent / "shared"  # real data and weights, where a checkout has them beside it
 DATA = Path(os.environ.get("FOLDCRAFT_DATA", BESIDE / "data"))
+FORMATS = Path(os.environ.get("FOLDCRAFT_FORMATS", BESIDE / "formats"))  # draws what hosts hand out, in miniature
 WEIGHTS = Path(os.environ.get("FOLDCRAFT_WEIGHTS", BESIDE / "weights"))
 
 MEMORY = Path("/dev/shm")
@@ -128,6 +130,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of all miniatures of what hosts hand out."""
+    if not (FORMATS / "make.py").is_file():
+        pytest.skip(f"no miniatures at {FORMATS}; set FOLDCRAFT_FORMATS to have this tested")
+    place = tmp_path_factory.mktemp("hosts")
+    subprocess.run([sys.executable, FORMATS / "make.py", place], check=True)
+    return place
 
 
 @pytest.fixture

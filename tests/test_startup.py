@@ -22,7 +22,7 @@ WORDS = {
     "sweep": [*ONE, "--space", "space.yaml"],
     "demo": [],
 }
-WITHOUT_TABLES = ("ledger",)
+WITHOUT_TABLES = ("ledger", "start")
 OLD = ("board", "ledger", "preview", "soup", "summary")  # names that commands had
 SPACE = "{method: grid, metric: {name: oof, goal: maximize}, parameters: {optim.lr: {values: [0.1, 0.2]}}}"
 
@@ -44,6 +44,7 @@ CASES = [
 ]
 OTHERS = {  # what must be said, by command, of the words
     "ledger": ("no submission yet", []),
+    "start": ("no such folder", ["input/nowhere"]),
     "check": ("did you mean 'gradients'?", [*ONE, "--only", "gradient"]),
     "infer": ("'best' is not a score", ["--score", "first.csv", "best"]),
 }

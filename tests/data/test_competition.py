@@ -357,10 +357,11 @@ def test_of_many_missing_images_a_few_are_named(folder: Path):
     assert len(str(error.value)) < 600
 
 
-def test_a_table_in_another_encoding_is_named(folder: Path):
+def test_a_table_in_another_encoding_is_read_and_named(folder: Path):
     (folder / "train.csv").write_bytes("id,label\na,é\nb,x\n".encode("latin-1"))
-    with pytest.raises(FoldcraftError, match=r"train\.csv: not a readable CSV.*UTF-8"):
-        open_it(folder)
+    data = open_it(folder)
+    assert labels_of(data) == ["é", "x"]
+    assert data.image_notes == ("competition.train: train.csv is read as Latin-1",)
 
 
 def test_an_unknown_metric_is_named(folder: Path):

@@ -277,7 +277,6 @@ EDITS = {
     "row added": lambda text: text + "zzz,0\n",
     "no number": lambda text: text + "zzz,first\n",
     "column renamed": lambda text: text.replace("fold\n", "part\n"),
-    "no header": lambda text: text.split("\n", 1)[1],
     "other header": lambda text: "# []\n" + text.split("\n", 1)[1],
     "empty": lambda text: "",
     "fewer folds": _header(count=2),
@@ -314,3 +313,39 @@ def test_folds_of_other_data_are_refused(
         folds.read(path, change(data))
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_folds_that_are_written_by_hand_are_taken_and_told(frozen: tuple[Path, Competition], caplog):
+    path, data = frozen
+    made = folds.read(path, data)
+    path.write_text(path.read_text().split("\n", 1)[1])
+    assert folds.read(path, data).fingerprint == made.fingerprint
+    assert "taken as 3 folds written by hand" in caplog.text
+    assert folds.read(path, data).scheme == "by_hand", "it has a header now, and is held to it"
+    path.write_text(_move_a_row(path.read_text()))
+    with pytest.raises(FoldcraftError, match="has been edited"):
+        folds.read(path, data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,fold\n" + "".join(f"r{row:03d},{row % 2}\n" for row in range(11)), "lacks"),
+        ("id,fold\nzzz,0\n", "has 1 others"),
+    ],
+)
+def test_folds_by_hand_must_be_of_these_rows(frozen: tuple[Path, Competition], text: str, message: str):
+    path, data = frozen
+    path.write_text(text)
+    with pytest.raises(FoldcraftError, match=message):
+        folds.read(path, data)
+
+
+def test_the_host_s_folds_are_taken_as_they_are():
+    data = replace(competition(["x", "y"] * 3), host_folds=np.array(["10", "2", "2", "10", "3", "3"]))
+    made = splitting.make(data, FoldsConfig(column="fold"))
+    assert made.fold.tolist() == [2, 0, 0, 2, 1, 1]
+    assert (made.count, made.scheme) == (3, "column")
+    torn = replace(data, groups=np.array(["g", "g", "h", "i", "j", "k"]))
+    with pytest.raises(FoldcraftError, match=r"folds\.column: 1 groups lie in several folds, 'g'"):
+        splitting.make(torn, FoldsConfig(column="fold"))

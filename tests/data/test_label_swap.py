@@ -11,15 +11,19 @@ from PIL import Image
 from pydantic import ValidationError
 
 from foldcraft.common import config_file
+from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import competition, folds, splitting
 from foldcraft.data.augment import Augment, flips_of
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.several import MultiLabel, MultiOutput, Regression
 from foldcraft.data.targets.single import Ordinal, SingleLabel
 from foldcraft.data.targets.target import Target
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import open_finished
+from foldcraft.study.diagnose import measure
 
 SIDES = SingleLabel.of("side", Classes(("left", "middle", "right")), np.array([0, 1, 2]))
 EYES = (Classes(("closed", "open")), Classes(("closed", "open")), Classes(("left", "right")))
@@ -142,3 +146,18 @@ def test_left_and_right_are_learned_and_test_time_views_do_not_blur_them(
     turned = command("train", "--config", "c.yaml", "--fold", "0", "tta.views=[rot90]", *words)
     assert turned.code == 2
     assert "quarter turn" in turned.err
+
+
+def test_diagnose_judges_a_flip_by_what_it_turns_the_label_into(workplace: Path) -> None:
+    """The mirror image of left is right: it is recognised where the settings say so, and not where they do not."""
+    draw(Path("input/sides"))
+    Path("c.yaml").write_text(CONFIG)
+    swapped = config_file.load(Path("c.yaml"))
+    data = competition.read(swapped)
+    folds.write(splitting.make(data, swapped.folds), swapped.folds_file)
+    plain = swapped.model_copy(update={"augment": AugmentConfig(hflip=0.5)})
+    found = [measure([Experiment.open(config)], Callback()) for config in (swapped, plain)]
+    effects = [{effect.view: effect for effect in each.views}["hflip"] for each in found]
+    assert effects[0].keeps_label
+    assert effects[0].seen > 0.9
+    assert not effects[1].keeps_label

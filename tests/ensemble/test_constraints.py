@@ -104,7 +104,7 @@ def test_a_sum_that_holds_is_used_and_one_that_does_not_is_not() -> None:
     np.testing.assert_allclose(answers[:, 2], answers[:, 0] + answers[:, 1])
     assert helped.chosen.score.value < helped.members[0].score.value
     assert helped.chosen.optimistic == pytest.approx(np.sqrt(((answers - truth) ** 2).mean(0)).mean())
-    assert "constraints move 200 of 200 rows, gain +" in helped.words[-1]
+    assert "constraints move 200 of 200 rows, gain 0" in helped.words[-1]
     wrong = judged("total = a - b", truth, predicted, space, "rmse")
     assert not wrong.chosen.name.endswith("constraints")
     assert "are not used" in wrong.words[-1]

@@ -111,7 +111,7 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     uneven = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
-    assert any("over the likeliest class" in line for line in uneven.words)
+    assert any("against the likeliest class" in line for line in uneven.words)
 
 
 def drawn(targets: np.ndarray, margin: np.ndarray, noise: float) -> np.ndarray:
@@ -135,8 +135,8 @@ def test_a_rule_that_is_really_worse_is_not_used(monkeypatch: pytest.MonkeyPatch
     assert selection.chosen.plan.rule.name == "argmax"
     assert selection.chosen.name == "best single"
     assert selection.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
-    assert selection.words[-1].startswith("least expected distance gains -0.")
-    assert selection.words[-1].endswith("over the likeliest class, and is not used")
+    assert selection.words[-1].startswith("least expected distance loses 0.")
+    assert selection.words[-1].endswith("against the likeliest class, and is not used")
 
 
 def test_a_blend_that_is_really_worse_is_not_used() -> None:
@@ -160,7 +160,7 @@ def test_a_blend_that_is_really_worse_is_not_used() -> None:
     ]
     selection = judge(members, truth, [First(), Second()])
     assert "second" in selection.words[0]
-    assert selection.words[1].startswith("second gains -0.1")
+    assert selection.words[1].startswith("second loses 0.1")
     assert selection.chosen.name == "first"
     assert selection.chosen.score.value == pytest.approx((often > 0).mean(), abs=0.01)
 

@@ -83,6 +83,14 @@ CASES = {
         {"age": ["7"] * 4, "label": ["a", "b", "c", "c"]},
         "column 'label' holds labels; age left as in the sample",
     ),
+    "numbers that the sample writes otherwise": Case(
+        {"label": ["0.0", "1.0", "2.0", "0.0"]},
+        {"label": "1"},
+        {"metric": "accuracy"},
+        THREE,
+        {"label": ["0.0", "1.0", "2.0", "2.0"]},
+        "column 'label' holds labels as the training table writes them: '1.0', the sample has '1'",
+    ),
     "one answer beside the test table's columns": Case(
         ABC,
         {"age": 7, "answer": "?"},

@@ -6,6 +6,7 @@
 import math
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,10 +46,40 @@ def _word_as_text(label: Any) -> Any:
     return label if label is None else _as_text([label])[0]
 
 
+def _is_no_list(target: Any) -> Any:
+    if isinstance(target, list):
+        raise ValueError("several columns are {columns: [a, b], kind: multilabel}, or multioutput, regression, soft")
+    return target
+
+
 def _names_a_row(template: str) -> str:
     if "{@id}" not in template or "{@target}" not in template:
         raise ValueError("must hold {@id} and {@target}, as in {@id}__{@target}")
     return template
+
+
+def _listed(names: Any) -> Any:
+    """A name alone as a list of one."""
+    return [names] if isinstance(names, str) else names
+
+
+def _mapped(values: Any) -> Any:
+    """Patterns and what they stand for, as text."""
+    if not isinstance(values, dict):
+        return values
+    patterns, words = _as_text(list(values)), _as_text(list(values.values()))
+    return dict(zip(patterns, words, strict=True))
+
+
+def _rising(edges: list[float]) -> list[float]:
+    if any(low >= high for low, high in pairwise(edges)):
+        raise ValueError("write each above the one before")
+    return edges
+
+
+def _number_as_text(value: Any) -> Any:
+    """An expression that YAML takes for a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class TargetConfig(Section):
@@ -126,17 +157,91 @@ class MetadataConfig(Section):
         return list(dict.fromkeys([*self.numeric, *self.category]))
 
 
+class IdConfig(Section):
+    """What the ids are called, where training and test table call them otherwise."""
+
+    train: str = Field(description="column of the training rows")
+    test: str = Field(description="column of the test rows")
+
+
+class SampleConfig(Section):
+    """A sample submission that is matched with the test rows otherwise than by ids."""
+
+    file: str = Field("auto", description="as `competition.sample`")
+    by: Literal["id", "order"] = Field("id", description="order: its rows are the test rows, in their order")
+
+
+class DeriveConfig(Section):
+    """How a new column is made of those that are there."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    source: str | None = Field(None, alias="from", description="column that map, regex or bins look at; alone: copied")
+    map: Annotated[dict[str, str], BeforeValidator(_mapped), Field(min_length=1)] | None = Field(
+        None, description='value by shell pattern, the first that fits a cell: {"mask*": 0, "*": 1}'
+    )
+    regex: str | None = Field(None, description='the first group of a regular expression, found anywhere: "^(.+)_"')
+    bins: Annotated[list[float], AfterValidator(_rising), Field(min_length=1)] | None = Field(
+        None, description="[30, 60]: 0 below 30, 1 below 60, 2 for the rest"
+    )
+    value: Annotated[str | None, BeforeValidator(_number_as_text)] = Field(
+        None, description="arithmetic and comparison over columns: \"3*(sex == 'female') + band\""
+    )
+    format: str | None = Field(None, description='text with columns in braces: "{path}/{stem}"')
+    default: Annotated[str | None, BeforeValidator(_word_as_text)] = Field(
+        None, description="what a row gets for which nothing fits; left out: such rows are refused"
+    )
+
+
+class PivotConfig(Section):
+    """A table with a row for each target becomes one with a row for each image."""
+
+    rows: Annotated[list[str], BeforeValidator(_listed), AfterValidator(_once), Field(min_length=1)] = Field(
+        description="column, or columns, whose equal cells become one row"
+    )
+    columns: str = Field(description="column that names the target of a row; each becomes a column")
+    values: str = Field(description="column that holds its value")
+
+
 class CompetitionConfig(Section):
     name: Name = Field(description="name of the competition; names its folds, runs and submissions")
     folder: FilePath | None = Field(None, description="folder with the CSVs and images; left out: `input/<name>`")
     bundled: Literal["digits", "masks"] | None = Field(
         None, description="a data set that needs no download, written to the folder when that is missing"
     )
-    train: str = Field("train.csv", description="CSV of training rows: id, target, perhaps group")
-    test: str = Field("test.csv", description="CSV of test rows; only the id column is needed")
-    sample: str = Field("sample_submission.csv", description="the host's sample submission: ids, order, columns, types")
-    id: str = Field("id", description="column that names a row; read as text")
-    target: str | TargetConfig = Field(
+    train: str = Field(
+        "train.csv",
+        description="table of training rows: id, target, perhaps group; or a pattern of image files, train/*/*.jpg, "
+        "one row a file; see docs/competitions.md",
+    )
+    test: str = Field(
+        "auto",
+        description="table of test rows, or a pattern of image files; auto: test.csv, else the ids of the sample, else "
+        "the files of test/",
+    )
+    sample: str | SampleConfig = Field(
+        "auto",
+        description="the host's sample submission: ids, order, columns, types; auto: sample_submission.csv, else the "
+        "one file that looks like it; none: id and answers are written plainly; or {file: sample.csv, by: order}",
+    )
+    join: Annotated[list[str], BeforeValidator(_listed), AfterValidator(_once)] = Field(
+        [], description="tables that are joined to the rows by the columns that they share: [labels.csv]"
+    )
+    files: str | None = Field(
+        None, description='a training row becomes as many rows as files fit a pattern: "train/images/{path}/*"'
+    )
+    test_files: str | None = Field(None, description="the same of a test row")
+    derive: dict[str, DeriveConfig] = Field(
+        {}, description="new columns by their names, in order, see docs/competitions.md"
+    )
+    pivot: PivotConfig | None = Field(
+        None,
+        description="a long table, one row a target, becomes one row an image: {rows: a, columns: b, values: y}",
+    )
+    id: str | IdConfig = Field(
+        "id", description="column that names a row; read as text; or {train: file, test: ImageID}"
+    )
+    target: Annotated[str | TargetConfig, BeforeValidator(_is_no_list)] = Field(
         "label", description="column with the label of a training row; or what else is predicted, see docs/targets.md"
     )
     order: Annotated[list[str], BeforeValidator(_as_text), AfterValidator(_once)] | None = Field(
@@ -144,9 +249,17 @@ class CompetitionConfig(Section):
         description="all labels from the least to the most, as qwk needs them; the last of two is the positive one; "
         "left out: numbers by value, else words by alphabet",
     )
-    group: str | None = Field(None, description="column whose rows must stay in one fold (person, photo, patient)")
-    image: str = Field("train/{id}", description="path of a training image; any column in braces, extension optional")
-    test_image: str = Field("test/{id}", description="path of a test image; any column in braces, extension optional")
+    group: str | list[str] | None = Field(
+        None,
+        description="column whose rows must stay in one fold (person, photo, patient); or a list: rows that are alike "
+        "in all of these columns",
+    )
+    image: str = Field(
+        "auto",
+        description="path of a training image; any column in braces, extension optional; auto: `{file}` where rows "
+        "come from files, else `train/{@id}`",
+    )
+    test_image: str = Field("auto", description="the same of a test image; auto: `{file}`, else `test/{@id}`")
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )
@@ -173,8 +286,34 @@ class CompetitionConfig(Section):
         '"A implies B"; used where that gains',
     )
 
+    @property
+    def train_id(self) -> str:
+        """Column that names a training row."""
+        return self.id if isinstance(self.id, str) else self.id.train
+
+    @property
+    def test_id(self) -> str:
+        """Column that names a test row."""
+        return self.id if isinstance(self.id, str) else self.id.test
+
+    @property
+    def sample_file(self) -> str:
+        """The sample submission."""
+        return self.sample if isinstance(self.sample, str) else self.sample.file
+
+    @property
+    def groups(self) -> list[str]:
+        """Columns that tell the group of a row."""
+        return [self.group] if isinstance(self.group, str) else list(self.group or [])
+
+    @property
+    def group_name(self) -> str:
+        """What they are called in words."""
+        return " and ".join(self.groups)
+
 
 class FoldsConfig(Section):
+    column: str | None = Field(None, description="column of the training rows that holds the host's own folds")
     count: int = Field(5, ge=2, le=50, description="number of folds")
     scheme: Literal["auto", "stratified", "stratified_group", "plain"] = Field(
         "auto",

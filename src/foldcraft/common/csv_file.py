@@ -16,40 +16,33 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 MEND = "double a quote that is meant as such, and put quotes around its whole cell"
 
 
-def read(path: Path, id_column: str) -> pd.DataFrame:
+def parse(text: str, path: Path, id_column: str, separator: str = ",") -> pd.DataFrame:
     """The table under its header: pandas' own reading of one would rename twins, and shift cells that are too many.
 
     Args:
+        path: where the text is from, for messages.
         id_column: by whose cells a swallowed row is told from a line of text.
 
     Raises:
-        FoldcraftError: not a CSV in UTF-8; two columns of one name; a quote that is never closed, or swallows rows.
+        FoldcraftError: not a CSV; two columns of one name; a quote that is never closed, or swallows rows.
     """
-    text = _text(path)
     try:
-        table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, header=None)
+        stream = io.StringIO(text, newline="")
+        table = pd.read_csv(stream, dtype=str, keep_default_na=False, header=None, sep=separator, low_memory=False)
     except ValueError as error:
         if "EOF inside string" in str(error):
-            raise _quote("is never closed", path, text, _records(text)[-1]) from None
+            raise _quote("is never closed", path, text, _records(text, separator)[-1]) from None
         hint = "save it as comma-separated UTF-8, with double quotes around cells that hold a comma"
         raise FoldcraftError(f"not a readable CSV: {error}", path, hint) from None
     header = table.iloc[0].tolist()
     if twins := sorted({name for name in header if header.count(name) > 1}):
         raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")
-    if '"' in text and (swallowed := _swallowed(table, header.index(id_column) if id_column in header else 0)):
+    if '"' in text and (
+        swallowed := _swallowed(table, header.index(id_column) if id_column in header else 0, separator)
+    ):
         number, count = swallowed
-        raise _quote(f"swallows {count} rows or more", path, text, _records(text)[number])
+        raise _quote(f"swallows {count} rows or more", path, text, _records(text, separator)[number])
     return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if b"\0" in data:
-            raise ValueError("it holds NUL bytes, as UTF-16 and damaged files do")
-        return data.decode("utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise FoldcraftError(f"not a readable CSV: {error}", path, "save it as comma-separated UTF-8") from None
 
 
 def _quote(what: str, path: Path, text: str, line: int) -> FoldcraftError:
@@ -62,9 +55,9 @@ def _line_start(text: str, line: int) -> int:
     return next((end for number, end in enumerate(breaks, 2) if number == line), 0)
 
 
-def _records(text: str) -> list[int]:
+def _records(text: str, separator: str) -> list[int]:
     """The line that each record begins in; empty lines are none."""
-    reader, starts, before = csv.reader(io.StringIO(text, newline="")), [], 0
+    reader, starts, before = csv.reader(io.StringIO(text, newline=""), delimiter=separator), [], 0
     for cells in reader:
         if cells:
             starts.append(before + 1)
@@ -72,7 +65,7 @@ def _records(text: str) -> list[int]:
     return starts
 
 
-def _swallowed(table: pd.DataFrame, id_place: int) -> tuple[int, int] | None:
+def _swallowed(table: pd.DataFrame, id_place: int, separator: str) -> tuple[int, int] | None:
     """The first record with a cell that holds rows of the table, and how many of them; None where there is none.
 
     A line of such a cell has as many cells as the table has columns, and in the id's place something made like the ids.
@@ -87,19 +80,19 @@ def _swallowed(table: pd.DataFrame, id_place: int) -> tuple[int, int] | None:
     known = {_made_like(cell) for cell in table.loc[whole, id_place].dropna()}
     for row in rows:
         for place in (place for place in table.columns if broken[place][row]):
-            lines = list(_lines(table.at[row, place], len(table.columns) - 1 - place))
+            lines = list(_lines(table.at[row, place], len(table.columns) - 1 - place, separator))
             ids = [cells[id_place] for cells in lines if len(cells) == len(table.columns)]
             if count := sum(not known or _made_like(cell) in known for cell in ids):
                 return int(row), count
     return None
 
 
-def _lines(cell: str, columns_after: int) -> Iterator[Sequence[str]]:
+def _lines(cell: str, columns_after: int, separator: str) -> Iterator[Sequence[str]]:
     """Each further line of a cell, read on its own; the last goes on in the columns after it."""
     _, *inner, last = LINE_BREAK.split(cell)
     for line in inner:
-        yield next(csv.reader([line]), [])
-    yield [*next(csv.reader([last]), [""]), *[""] * columns_after]
+        yield next(csv.reader([line], delimiter=separator), [])
+    yield [*next(csv.reader([last], delimiter=separator), [""]), *[""] * columns_after]
 
 
 def _made_like(cell: str) -> str:

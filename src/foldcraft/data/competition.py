@@ -38,6 +38,7 @@ class Competition:
         submission: what else is known of the file that the host wants.
         notes: what was taken of the target without being asked for, a line each.
         groups: of the training rows; one whose group is missing has a group of its own.
+        host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
         metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
     """
@@ -60,6 +61,7 @@ class Competition:
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
     metadata: Metadata | None = None
     test_metadata: Metadata | None = None
+    host_folds: np.ndarray | None = None
 
     @property
     def classes(self) -> Classes:
@@ -176,8 +178,9 @@ def of(rows: Tables) -> Competition:
         test_ids=rows.test_ids,
         test_paths=rows.test_paths,
         sample=rows.sample,
-        id_column=rows.sample_rows.column if rows.sample_rows else names.id,
+        id_column=rows.sample_rows.column if rows.sample_rows else names.test_id,
         submission=rows.request,
+        host_folds=rows.host_folds,
         image_notes=rows.image_notes,
         metadata=beside,
         test_metadata=test_beside,

@@ -1,7 +1,7 @@
 """Frozen folds: made once, written to a file that belongs in git, checked whenever they are read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +10,14 @@ import pandas as pd
 
 from foldcraft.common import checksums, fingerprint, notices
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.files import check_readable, parse_json, write_atomic
 from foldcraft.common.paths import duplicates_file
+from foldcraft.data import table_file
 from foldcraft.data.competition import Competition
 
+COLUMN, BY_HAND = "column", "by_hand"
+MOST = 50
 # What the header may say of folds that were made by a scheme.
 MADE_BY = {
     "auto": ("stratified", "stratified_group"),
@@ -103,16 +106,29 @@ def read_for(config: Config, competition: Competition) -> Folds:
 def unlike(made: Folds, config: Config, competition: Competition) -> Iterator[str]:
     """What the config says itself of the folds, and they are not; what is left to the defaults asks for nothing."""
     wanted, said = config.folds, config.folds.model_fields_set
-    for key in ("count", "seed"):
+    for key in {COLUMN: (), BY_HAND: ("count",)}.get(made.scheme, ("count", "seed")):
         if key in said and getattr(wanted, key) != getattr(made, key):
             yield f"folds.{key}={getattr(wanted, key)} (it has {getattr(made, key)})"
     too_rare = competition.target.most_frequent < made.count  # then nothing can be stratified
-    if "scheme" in said and made.scheme not in (MADE_BY["plain"] if too_rare else MADE_BY[wanted.scheme]):
+    if (
+        "scheme" in said
+        and wanted.column is None
+        and made.scheme not in (MADE_BY["plain"] if too_rare else MADE_BY[wanted.scheme])
+    ):
         yield f"folds.scheme={wanted.scheme} (it has {made.scheme})"
+    if (wanted.column is not None) != (made.scheme == COLUMN) or not _is_of_column(made, competition):
+        yield f"folds.column={wanted.column} (it has {made.scheme} folds)"
     if wanted.merge_duplicates is False and made.duplicates:
         yield "folds.merge_duplicates=false (it keeps copies together)"
     if wanted.merge_duplicates is True and not made.duplicates and _may_have_copies(duplicates_file(config)):
         yield "folds.merge_duplicates=true (it was made without)"
+
+
+def _is_of_column(made: Folds, competition: Competition) -> bool:
+    """Are rows in one fold where they are in one of the host's, if such a column is named?"""
+    cells = competition.host_folds
+    pairs = set() if cells is None else set(zip(cells.tolist(), made.fold.tolist(), strict=True))
+    return cells is None or len(pairs) == len(set(cells.tolist())) == made.count
 
 
 def _may_have_copies(audited: Path) -> bool:
@@ -132,6 +148,8 @@ def read(path: Path, competition: Competition) -> Folds:
     if not path.exists():
         raise FoldcraftError("no folds yet", path, "run `python src/split.py` with the same --config")
     check_readable(path)
+    if not path.read_bytes()[:100].lstrip().startswith(b"#") and (known := _by_hand(path, competition)):
+        return known
     try:
         with open(path, encoding="utf-8") as stream:
             header = dict(parse_json(stream.readline().removeprefix("#")))
@@ -159,6 +177,62 @@ def read(path: Path, competition: Competition) -> Folds:
     if sorted(folds.ids.tolist()) != sorted(competition.train_ids.tolist()):
         raise FoldcraftError("has been edited since it was made", path, again)
     return _in_order(folds, competition)
+
+
+def _by_hand(path: Path, competition: Competition) -> Folds | None:
+    """Folds in a file `id,fold` without a header line that says what they were made for; None where it is none.
+
+    It is given that line, and this is told.
+
+    Raises:
+        FoldcraftError: other ids than the training rows'; as `numbered`.
+    """
+    try:
+        table = table_file.read(path, "id").frame
+    except FoldcraftError:
+        return None
+    if set(table.columns) != {"id", "fold"} or table.empty:
+        return None
+    ids, ours = table["id"].tolist(), set(competition.train_ids.tolist())
+    if set(ids) != ours or len(ids) != len(ours):
+        lacking, extra = sorted(ours - set(ids)), sorted(set(ids) - ours)
+        twice = len(ids) - len(set(ids))
+        shown = listing([shorten(name, 30) for name in (lacking or extra)], 3)
+        what = f"lacks {len(lacking)} training ids, has {len(extra)} others and {twice} twice ({shown})"
+        what = f"not a folds file of these rows: {what}"
+        raise FoldcraftError(what, path, "name each training row once, or delete it: src/split.py makes folds")
+    fold_of = dict(zip(ids, table["fold"].str.strip(), strict=True))
+    made = numbered(competition, [fold_of[name] for name in competition.train_ids.tolist()], BY_HAND, path)
+    write(made, path)
+    notices.tell_once(f"{path} has no header of ours: taken as {made.count} folds written by hand, and given one")
+    return made
+
+
+def numbered(competition: Competition, cells: Sequence[str], scheme: str, where: object) -> Folds:
+    """Folds by what they are called (N,), in the order of these names.
+
+    Raises:
+        FoldcraftError: empty cells; one fold, or too many; a group in several; names where numbers are asked for.
+    """
+    cells = list(cells)
+    if "" in cells:
+        raise FoldcraftError(f"row {cells.index('') + 1} has no fold", where, "fill it in")
+    numbers = pd.to_numeric(pd.Series(cells), errors="coerce")
+    values = sorted(set(cells)) if numbers.isna().any() else sorted(set(cells), key=float)
+    if not 2 <= len(values) <= MOST:
+        what = f"{len(values)} folds ({listing([shorten(value, 20) for value in values], 3)})"
+        raise FoldcraftError(what, where, f"there may be 2 to {MOST}")
+    if scheme == BY_HAND and values != [str(number) for number in range(len(values))]:
+        what = f"folds are called {listing([shorten(value, 20) for value in values], 5)}"
+        raise FoldcraftError(what, where, f"number them from 0 to {len(values) - 1}")
+    place = {value: number for number, value in enumerate(values)}
+    fold = np.array([place[cell] for cell in cells], dtype=np.int64)
+    made = Folds(competition.train_ids, fold, len(values), scheme, 0, competition.fingerprint)
+    if torn := torn_groups(made, competition):
+        group = pd.Series(fold).groupby(competition.groups).nunique().idxmax()
+        what = f"{torn} groups lie in several folds, {shorten(str(group), 40)!r} among them"
+        raise FoldcraftError(what, where, "leave competition.group out, or the folds; rows of one file are a group too")
+    return made
 
 
 def _difference(folds: Folds, competition: Competition) -> str:

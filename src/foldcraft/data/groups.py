@@ -1,6 +1,6 @@
 """Groups of rows that must stay in one fold, joined where they share a file or a copy."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,15 @@ def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequenc
     Of the names of groups, or of ids where there are no groups, the one that sorts first stays.
     """
     return groups if len(set(paths)) == len(paths) else joined_groups(ids if groups is None else groups, paths)
+
+
+def joined(columns: Sequence[np.ndarray], none: Collection[str]) -> np.ndarray:
+    """Groups (N,) of rows that are alike in all columns; "" where one of several says that there is none."""
+    if len(columns) == 1:
+        return columns[0]
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    lacking = [any(cell.strip().casefold() in none for cell in row) for row in zip(*columns, strict=True)]
+    return np.array(["" if gone else " / ".join(row) for row, gone in zip(rows, lacking, strict=True)], dtype=str)
 
 
 def joined_groups(names: np.ndarray, keys: Sequence[Hashable | None]) -> np.ndarray:

@@ -40,10 +40,10 @@ def metric_of(names: CompetitionConfig, target: Target, folder: Path, sample: pd
     code = host_metric.read(names.metric, folder)
     if names.metric_weight:
         raise FoldcraftError("a host's code knows no weights of rows", "competition.metric_weight", "set it to false")
-    answers = [column for column in sample.columns if column != names.id]
+    answers = [column for column in sample.columns if column != names.test_id]
     form = _form(code, target, answers, sample)
     blank = target.at(np.arange(0))  # it is handed on, and the truth is not needed
-    return host_metric.metric(code, target.kind, form.wants, names.id, partial(columns, blank, form))
+    return host_metric.metric(code, target.kind, form.wants, names.test_id, partial(columns, blank, form))
 
 
 def _form(code: HostCode, target: Target, answers: Sequence[str], sample: pd.DataFrame) -> Form:

@@ -1,26 +1,24 @@
 """The image file of every row, found by a template, inside the competition's folder."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from foldcraft.common.errors import FoldcraftError, listing, suggest
-from foldcraft.data import image_paths
-
-FIELD = re.compile(r"\{([^{}]*)\}")
+from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.data import image_paths, templates
 
 
 def find(
-    folder: Path, parts: dict[str, tuple[str, pd.DataFrame]], follow_links: bool
+    folder: Path, parts: dict[str, tuple[str, pd.DataFrame, templates.Aliases]], follow_links: bool
 ) -> tuple[list[tuple[Path, ...]], tuple[str, ...], tuple[str, ...]]:
-    """The image of every row of each part (template and rows, by the template's key), the names of missing ones, notes.
+    """The image of every row of each part (template, rows and what {@id} means, by the template's key), the names of
+    missing ones, notes.
 
     An extension that a template leaves out is looked up in the folder.
     """
-    wanted = {key: _image_names(template, rows, key) for key, (template, rows) in parts.items()}
+    wanted = {key: templates.fill(template, rows, key, aliases) for key, (template, rows, aliases) in parts.items()}
     for key, names in wanted.items():
         check_inside([*names, *map(image_paths.with_slashes, names)], key)
     files = image_paths.Folder(folder)
@@ -38,7 +36,8 @@ def find(
 def check_inside(names: Sequence[str], key: str) -> None:
     """See that files named in a config or a table lie in the competition's folder."""
     if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
-        raise FoldcraftError(f"paths leave the input folder: {listing(outside, 3)}", key, "put the files into it")
+        shown = listing([shorten(name, 60) for name in outside], 3)
+        raise FoldcraftError(f"paths leave the input folder: {shown}", key, "put the files into it")
 
 
 def check_links(folder: Path, paths: Sequence[Path], key: str) -> None:
@@ -57,14 +56,3 @@ def check_links(folder: Path, paths: Sequence[Path], key: str) -> None:
             key,
             "copy them here, or set competition.follow_links=true if the link is yours",
         )
-
-
-def _image_names(template: str, rows: pd.DataFrame, key: str) -> list[str]:
-    """The template filled in for every row."""
-    fields = FIELD.findall(template)
-    if set("{}") & set(FIELD.sub("", template)):
-        raise FoldcraftError(f"{template!r} has a brace without its other half", key)
-    if unknown := [field for field in fields if field not in rows.columns]:
-        raise FoldcraftError(f"no column for {{{unknown[0]}}}", key, suggest(unknown[0], list(map(str, rows.columns))))
-    columns = {field: rows[field].tolist() for field in fields}
-    return [FIELD.sub(lambda field, row=row: columns[field[1]][row], template) for row in range(len(rows))]

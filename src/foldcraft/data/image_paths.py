@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from foldcraft.common.errors import FoldcraftError, counted, listing
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.data.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
 
 MOST_FILES = 200_000  # that are looked through for one that is missing
+NEAREST, SHOWN = 3, 40  # files that a message names for a missing one, and characters of each
 MOST_NAMES = 2000  # of a folder that are compared with a missing one's
 
 
@@ -109,22 +110,26 @@ class Folder:
         return self._known[folder].get(key_of(name), [])
 
     def nearest(self, name: str) -> str:
-        """What may be meant by the name of a file that is not there, in words; "" where nothing is like it."""
+        """What may be meant by the name of a missing file, up to three, in words; "" where nothing is like it."""
         wanted = PurePosixPath(with_slashes(name))
         keys = {key_of(wanted.name), key_of(wanted.stem) if wanted.suffix.lower() in IMAGE_SUFFIXES else ""}
         same = [path for key in keys - {""} for path in self._everywhere.get(key, [])]
         if same:
             inside = self.path / wanted.parent
-            best = min(same, key=lambda path: (not path.is_relative_to(inside), len(path.parts)))
-            return f"for {name} there is {best.relative_to(self.path)}"
+            same = [path for path in same if path.is_relative_to(inside)] or same
+            same = sorted(set(same), key=lambda path: (len(path.parts), path))
+            there = [shorten(str(path.relative_to(self.path)), SHOWN) for path in same[:NEAREST]]
+            return f"for {shorten(name, SHOWN)} there is {listing(there)}"
         folder = self.path / wanted.parent
         if not os.path.isdir(folder):
             names = [path.name for path in self._entries(self.path) if os.path.isdir(path)]
-            return f"there is no folder {wanted.parent}, only {listing(names, 5)}" if names else ""
+            shown = listing([shorten(one, SHOWN) for one in names], 5)
+            return f"there is no folder {shorten(str(wanted.parent), SHOWN)}, only {shown}" if names else ""
         files = self._files(folder)[:MOST_NAMES]
         names = {(path.name if wanted.suffix else path.stem): path.name for path in files}
-        close = get_close_matches(wanted.name, names, 1, 0.7)
-        return f"nearest to {name} is {wanted.parent / names[close[0]]}" if close else ""
+        close = get_close_matches(wanted.name, names, NEAREST, 0.7)
+        found = [shorten(str(wanted.parent / names[one]), SHOWN) for one in close]
+        return f"nearest to {shorten(name, SHOWN)} is {listing(found)}" if close else ""
 
     @cached_property
     def _everywhere(self) -> dict[str, list[Path]]:

@@ -91,6 +91,23 @@ def find(
     return None
 
 
+def by_order(sample: pd.DataFrame, id_column: str, test_ids: np.ndarray, path: Path) -> SampleRows:
+    """The rows of a sample as those of the test table, in its order.
+
+    Its ids are in the column that has the name of the test table's, else in the first of several whose cells are
+    all different.
+
+    Raises:
+        FoldcraftError: there are not as many.
+    """
+    if len(sample) != len(test_ids):
+        what = f"has {len(sample)} rows, and there are {len(test_ids)} test rows"
+        raise FoldcraftError(what, path, "leave by: order out, to match them by their ids")
+    unique = [name for name in sample.columns if sample[name].is_unique]
+    column = id_column if id_column in sample.columns else unique[0] if unique and len(sample.columns) > 1 else ""
+    return SampleRows(column, test_ids, by_cells=column != id_column)
+
+
 def _names(names: Names) -> Sequence[str]:
     try:
         return names()

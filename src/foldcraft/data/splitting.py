@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from foldcraft.common import fingerprint
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import label_sets
+from foldcraft.data import host_folds, label_sets
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.groups import joined_groups
@@ -36,6 +36,8 @@ def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | No
     Raises:
         FoldcraftError: there are fewer rows, or groups, than folds; groups are asked for and there are none.
     """
+    if config.column is not None:
+        return host_folds.of_column(competition, config, clusters)
     merged = clusters is not None and len(clusters) > 0
     groups = merged_groups(competition, clusters) if merged else competition.groups
     if groups is None and config.scheme == "stratified_group":

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foldcraft.common import csv_file
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import bundled, image_files, sample_rows
-from foldcraft.data.groups import with_shared_files
+from foldcraft.data import bundled, host_rows, image_files, plain_sample, reshape, row_places, sample_rows
+from foldcraft.data.groups import joined, with_shared_files
+from foldcraft.data.host_rows import HostRows
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
@@ -26,10 +26,13 @@ class Tables:
     """The rows of a competition folder, and the file that the image of each is, or should be, in.
 
     Attributes:
-        train, test, sample: the CSVs as text.
+        names: with all that `auto` took written out.
+        train, test, sample: as text; columns that are always there and derived ones among them.
         train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
         missing: what the templates ask for and the folder lacks.
-        image_notes: what there is to say of how files were found, a line each.
+        image_notes: what there is to say of how tables and files were found and read, a line each.
+        fold_column: that holds the host's own folds.
+        test_is_sample: were the test rows taken from the sample's ids?
     """
 
     names: CompetitionConfig
@@ -42,16 +45,18 @@ class Tables:
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
+    test_is_sample: bool = False
+    fold_column: str | None = None
 
     @property
     def train_ids(self) -> np.ndarray:
         """Ids of the training rows (N,)."""
-        return self.train[self.names.id].to_numpy(dtype=str)
+        return self.train[self.names.train_id].to_numpy(dtype=str)
 
     @property
     def test_ids(self) -> np.ndarray:
         """Ids of the test rows (M,)."""
-        return self.test[self.names.id].to_numpy(dtype=str)
+        return self.test[self.names.test_id].to_numpy(dtype=str)
 
     @cached_property
     def read_target(self) -> ReadTarget:
@@ -72,7 +77,8 @@ class Tables:
     @property
     def written_groups(self) -> np.ndarray | None:
         """Groups of the training rows (N,) as they are written, where there is such a column."""
-        return self.train[self.names.group].fillna("").to_numpy(dtype=str) if self.names.group else None
+        cells = [self.train[name].fillna("").to_numpy(dtype=str) for name in self.names.groups]
+        return joined(cells, NO_GROUP) if cells else None
 
     @property
     def has_group(self) -> np.ndarray:
@@ -103,7 +109,8 @@ class Tables:
     @property
     def request(self) -> SubmissionRequest:
         """What the host wants, beside what the sample says."""
-        names, is_test = self.names, self.names.sample == self.names.test
+        names = self.names
+        is_test = names.sample == names.test and not self.test_is_sample
         settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
         ordered = names.order is not None or getattr(names.target, "order", None) is not None
         # Of a sample that is the test table, what the training table has too is no answer.
@@ -112,6 +119,11 @@ class Tables:
         given = () if alone else tuple(name for name in self.sample.columns if name in columns)
         k = names.metric.get("k") if isinstance(names.metric, dict) else None
         return SubmissionRequest(settings, self.sample_rows, given, ordered, k)
+
+    @property
+    def host_folds(self) -> np.ndarray | None:
+        """The host's fold of each training row (N,) as it is written, where such a column is named."""
+        return self.train[self.fold_column].to_numpy(dtype=str) if self.fold_column else None
 
     @property
     def groups_to_tell_by(self) -> np.ndarray | None:
@@ -143,48 +155,52 @@ def read_tables(config: Config) -> Tables:
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
-    for key in ("train", "test", "sample"):
-        image_files.check_inside([getattr(names, key)], f"competition.{key}")
-        if not names.follow_links:
-            image_files.check_links(folder, [folder / getattr(names, key)], f"competition.{key}")
-    train = _read_train(folder / names.train, names)
-    test = _read_csv(folder / names.test, names.id, [])
-    sample, rows = _read_sample(folder / names.sample, names, train, test)
-    parts = {"competition.image": (names.image, train), "competition.test_image": (names.test_image, test)}
+    rows = host_rows.read(folder, names)
+    names = rows.names
+    _check_train(rows.train, folder / names.train, names)
+    if config.folds.column is not None:
+        _check_columns(rows.train, folder / names.train, [config.folds.column], ())
+    test, sample, answers = _with_sample(rows, folder)
+    parts = {
+        "competition.image": (names.image, rows.train, {"@id": names.train_id, **_the_target(names)}),
+        "competition.test_image": (names.test_image, test, {"@id": names.test_id}),
+    }
     (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
-    return Tables(names, folder, train, test, sample, train_paths, test_paths, missing, notes, rows)
+    paths = train_paths, test_paths, missing, (*rows.notes, *notes)
+    return Tables(names, folder, rows.train, test, sample, *paths, answers, rows.test_is_sample, config.folds.column)
 
 
-def _read_train(path: Path, names: CompetitionConfig) -> pd.DataFrame:
-    """The training rows; of the columns that the settings name, those of groups and of several labels may have gaps."""
-    table = _read_csv(path, names.id, [])
+def _the_target(names: CompetitionConfig) -> dict[str, str]:
+    column = reading.settings_of(names).column
+    return {} if column is None else {"@target": column}
+
+
+def _check_train(table: pd.DataFrame, path: Path, names: CompetitionConfig) -> None:
+    """See to the training rows; of the columns that the settings name, groups and several labels may have gaps."""
+    _check_rows(table, path, names.train_id)
     needed = reading.needed_columns(names, list(map(str, table.columns)), path)
     gaps = set(needed) - {reading.settings_of(names).column} if not reading.may_be_empty(names) else set(needed)
-    more = [column for column in (names.group, names.weight) if column]
+    more = [*names.groups, *([names.weight] if names.weight else [])]
     _check_columns(table, path, [column for column in needed if column not in gaps], [*sorted(gaps), *more])
-    return table
 
 
-def _read_csv(path: Path, id_column: str, columns: Sequence[str], gappy: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV as text: "07" stays "07", "NA" stays "NA"; cells of `gappy` columns may be empty."""
-    if not os.path.isfile(path):
-        raise FoldcraftError("no such file", path, "see 'competition' in the config for the names that are expected")
-    frame = csv_file.read(path, id_column)
-    _check_columns(frame, path, [id_column, *columns], gappy)
+def _check_rows(frame: pd.DataFrame, path: Path, id_column: str) -> None:
+    """See that every row has an id of its own."""
+    _check_columns(frame, path, [id_column], ())
     if frame.empty:
         raise FoldcraftError("no rows", path)
     if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
-        raise FoldcraftError(f"ids occur more than once: {listing(repeated)}", path, "keep one row an id")
-    return frame
+        shown = listing([shorten(name, 60) for name in repeated], 3)
+        raise FoldcraftError(f"ids occur more than once: {shown}", path, "keep one row an id")
 
 
 def _check_columns(frame: pd.DataFrame, path: Path, columns: Sequence[str], gappy: Sequence[str]) -> None:
     """See that columns are there, and that none of their cells is empty where they may not be."""
     for column in [*columns, *gappy]:
         if column not in frame.columns:
-            known = suggest(column, list(map(str, frame.columns)))
+            known = suggest(column, row_places.told(frame))
             raise FoldcraftError(
-                f"no column {column!r}, {known}", path, "name the column in the config's 'competition'"
+                f"no column {shorten(column, 60)!r}, {known}", path, "name the column in the config's 'competition'"
             )
         empty = [str(row + 2) for row in np.flatnonzero(frame[column].str.strip() == "")]
         if empty and column not in gappy:
@@ -216,26 +232,43 @@ def _weights(table: pd.DataFrame, names: CompetitionConfig, path: Path) -> np.nd
     return weights / weights.mean()
 
 
-def _read_sample(
-    path: Path, names: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame
-) -> tuple[pd.DataFrame, SampleRows]:
-    """The sample submission, and whose answers its rows are.
+def _with_sample(rows: HostRows, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, SampleRows]:
+    """The test rows, the sample submission, and whose answers the sample's rows are.
+
+    Rows of one test id are one where the sample asks for several answers of each.
 
     Raises:
-        FoldcraftError: its ids are neither those of the test rows nor made of these and the names of what is predicted.
+        FoldcraftError: ids of the sample are neither those of the test rows nor made of these and the names of what is
+            predicted; a test id occurs twice.
     """
+    names, test = rows.names, rows.test
+    path, place = folder / names.sample_file, folder / names.test
     settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
-    known = csv_file.read(path, names.id) if path.is_file() else pd.DataFrame()
-    rows = None
-    if len(known):
-        wanted = test[names.id].tolist()
-        rows = sample_rows.find(known, names.id, wanted, lambda: _predicted(names, train), settings, path)
-    sample = _read_csv(path, rows.column if rows else names.id, [])
-    if rows is None:
+    if names.test_id not in test.columns:
+        _check_rows(test, place, names.test_id)
+    is_once = not test[names.test_id].duplicated().any()
+    once = test if is_once else reshape.distinct(test, names.test_id)
+    if rows.sample is None:
+        _check_rows(test, place, names.test_id)
+        sample = plain_sample.of(names, rows.train, test)
+        return test, sample, SampleRows(names.test_id, sample[names.test_id].to_numpy(dtype=str))
+    sample, found = rows.sample, None
+    if rows.by_order:
+        _check_rows(test, place, names.test_id)
+        found = sample_rows.by_order(sample, names.test_id, test[names.test_id].to_numpy(dtype=str), path)
+    elif len(sample):
+        wanted = once[names.test_id].tolist()
+        found = sample_rows.find(sample, names.test_id, wanted, lambda: _predicted(names, rows.train), settings, path)
+    if not is_once and found is not None and found.parts is not None:
+        test = once
+    _check_rows(test, place, names.test_id)
+    if not rows.by_order:
+        _check_rows(sample, path, found.column if found else names.test_id)
+    if found is None:
         raise _strangers(sample, test, names, path)
-    if len(sample.columns) < 2:
+    if len(sample.columns) < 2 and found.column in sample.columns:
         raise FoldcraftError("has no column beside the id", path)
-    return sample, rows
+    return test, sample, found
 
 
 def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
@@ -244,11 +277,15 @@ def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]
 
 
 def _strangers(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, path: Path) -> FoldcraftError:
-    missing = sorted(set(test[names.id]) - set(sample[names.id]))
-    extra = sorted(set(sample[names.id]) - set(test[names.id]))
-    problems = [f"{len(missing)} ids of {names.test} are not in it ({listing(missing, 3)})"] if missing else []
-    problems += [f"{len(extra)} of its ids are not in {names.test} ({listing(extra, 3)})"] if extra else []
+    missing = sorted(set(test[names.test_id]) - set(sample[names.test_id]))
+    extra = sorted(set(sample[names.test_id]) - set(test[names.test_id]))
+    problems = [f"{len(missing)} ids of {names.test} are not in it ({_some(missing)})"] if missing else []
+    problems += [f"{len(extra)} of its ids are not in {names.test} ({_some(extra)})"] if extra else []
     if not problems:
         hint = "leave row and form out"
         return FoldcraftError("its ids are those of the test rows, one a row", "competition.submission", hint)
     return FoldcraftError(" and ".join(problems), path, "both files must list the same test ids")
+
+
+def _some(ids: Sequence[str]) -> str:
+    return listing([shorten(name, 40) for name in ids], 2)

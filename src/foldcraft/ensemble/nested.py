@@ -432,12 +432,12 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     words = _ladder(names, best, is_behind, judge)
     if place != best:
         value, error = gain(_answer(found, best, truth, every).nested, used.nested, truth)
-        over = f"over {plain[place].name} in {truth.metric.name.replace('_', ' ')}"
-        words.append(f"{plain[best].name} gains {value:+.4f} ± {error:.4f} {over}, and is not used")
+        over = f"against {plain[place].name} in {truth.metric.name.replace('_', ' ')}"
+        words.append(f"{plain[best].name} {_change(value, error)} {over}, and is not used")
     if ruled[place].decides:
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
-        words.append(f"{ruled[place].plan.rule} gains {value:+.4f} ± {error:.4f} over {truth.space.by_default}{so}")
+        words.append(f"{ruled[place].plan.rule} {_change(value, error)} against {truth.space.by_default}{so}")
     if truth.constraints is not None:
         words.append(_about_constraints(found, place, used, truth))
     return chosen, words
@@ -449,7 +449,11 @@ def _about_constraints(found: Sequence[BlendCandidate], place: int, used: BlendC
     moved = int((np.abs(obeying - decided.nested) > 1e-9).any(1).sum())
     value, error = gain(obeying, decided.nested, truth)
     so = "are used" if isinstance(used.plan.rule, Obeying) else "are not used"
-    return f"constraints move {moved} of {len(obeying)} rows, gain {value:+.4f} ± {error:.4f}, and {so}"
+    return f"constraints move {moved} of {len(obeying)} rows, {_change(value, error, 'gain', 'lose')}, and {so}"
+
+
+def _change(value: float, error: float, up: str = "gains", down: str = "loses") -> str:
+    return f"{up if value >= 0 else down} {abs(value):.4f} ± {error:.4f}"
 
 
 def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: str) -> list[str]:

@@ -275,12 +275,12 @@ def save(candidates: SoupCandidates, comparison: SoupComparison, target: Path, c
     soup, best = comparison.soup, comparison.best
     assert soup is not None
     made = settings_of(candidates, soup.chosen, target.stem)
-    metric = candidates.experiment.competition.metric.name
+    data = candidates.experiment.competition
     about = {"kind": soup.name, "nested_score": soup.score, "nested_log_loss": soup.loss}
     write_soup(candidates, soup.chosen, made, about)
     comment = (
         f"{MARK} {listing(candidates.names(soup.chosen), 100)}, by\n#   {command}\n"
-        f"# OOF {metric} {soup.score:.4f} ({soup.low:.4f}–{soup.high:.4f}), log-loss {soup.loss:.4f}; of the best "
-        f"of them {best.score:.4f} and {best.loss:.4f}.\n"
+        f"# OOF {data.metric.name} {soup.score:.4f} ({soup.low:.4f}–{soup.high:.4f}), {data.space.loss_name} "
+        f"{soup.loss:.4f}; of the best of them {best.score:.4f} and {best.loss:.4f}.\n"
     )
     write_atomic(target, comment + made.to_yaml())

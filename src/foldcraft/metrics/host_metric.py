@@ -192,7 +192,7 @@ class _Worker:
     """The process that runs a metric's file; started at the first question."""
 
     def __init__(self, code: HostCode) -> None:
-        self.code, self.lock, self.rest = code, threading.Lock(), b""
+        self.code, self.lock, self.rest, self.has_told = code, threading.Lock(), b"", False
         environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(WORKER), str(code.file), code.function],
@@ -212,8 +212,10 @@ class _Worker:
     def score(self, rows: list[int] | None) -> float:
         """Of some rows of the tables that it was given last, or of all."""
         answer = self.ask({"rows": rows})
-        if printed := str(answer.get("printed", "")).strip():
-            notices.tell_once(f"{self.code.name} prints, which is not shown: {shorten(' '.join(printed.split()), 80)}")
+        if (printed := str(answer.get("printed", "")).strip()) and not self.has_told:
+            self.has_told = True
+            start = shorten(" ".join(printed.split()), 80)
+            notices.tell_once(f"{self.code.name} prints, which is not shown: {start}")
         if "error" in answer:
             said = shorten(" ".join(str(answer["error"]).split()), 140)
             raise _NoScore(f"fails: {said}", self.code.name, "call it on the sample submission by hand")

@@ -310,10 +310,8 @@ class _Table:
         for view, features in self._looks(k, kept, VIEWS):
             effects[view] = self._effect(k, view, kept, features, before)
             if view == "hflip":
-                mean = np.mean([plain, features], axis=0, dtype=np.float32).astype(np.float16)
-                both = self.target.from_learned(self._seen_also(k, kept, [mean]).log_probs)
-                truth, units = self.data.targets[kept], self.units[kept]
-                mirror = gain_in_loss(self.data.space, truth, both, before, units)
+                both = self._with_mirror(k, kept, features)
+                mirror = gain_in_loss(self.data.space, self.data.targets[kept], both, before, self.units[kept])
         if effects["hflip"].keeps_label and effects["vflip"].keeps_label:
             for view, features in self._looks(k, kept, TURNS):
                 effects[view] = self._effect(k, view, kept, features, before)
@@ -331,18 +329,35 @@ class _Table:
         share, every = MOST_FOR_VIEWS / len(self.fold), np.ones(len(self.fold), bool)
         return every if share >= 1 else next(draws(self.units, self.stratum, self.fold, share), every)
 
-    def _seen_also(self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray]) -> Probe:
+    def _with_mirror(self, k: int, kept: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """Predictions (n, W) of images and their mirror images, by the mean of both; of its features where it may."""
+        if self.experiment.swaps.of_view("hflip") is not None:  # then a mirror image is of another label
+            return self.data.space.pooled(np.stack(self._seen_in(k, "hflip", kept, mirrored)))
+        mean = np.mean([self.plain[k][kept], mirrored], axis=0, dtype=np.float32).astype(np.float16)
+        return self.target.from_learned(self._seen_also(k, kept, [mean]).log_probs)
+
+    def _seen_in(self, k: int, view: str, kept: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions (n, W) of plain images and of those in a view, by a probe that learned from both."""
+        solved = self._seen_also(k, kept, [self.plain[k][kept], features], ["identity", view])
+        judged = each_fold(solved, features, self._folds_of(kept), self.target)
+        return self.target.from_learned(solved.log_probs), self.experiment.swaps.restored(view, judged)
+
+    def _seen_also(
+        self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray], views: Sequence[str] = ("identity",)
+    ) -> Probe:
         """A probe on some rows; plain ones come first in what is learned."""
-        fold = np.unique(self.fold[kept], return_inverse=True)[1]
-        target = self.target.at(kept)
-        rows = Rows(self.nets[k].stages, learned, learned[0], target.learned, fold, target.learned_space)
-        return linear_probe.solve(rows, ProbeConfig())
+        target, about = self.target.at(kept), self.experiment
+        shown = [initialization.target_of_view(about, view).at(kept).learned for view in views]
+        judged = (learned[0], target.learned, self._folds_of(kept), target.learned_space)
+        of_views = shown if about.swaps.orders else None
+        return linear_probe.solve(Rows(self.nets[k].stages, learned, *judged, of_views=of_views), ProbeConfig())
+
+    def _folds_of(self, kept: np.ndarray) -> np.ndarray:
+        return np.unique(self.fold[kept], return_inverse=True)[1]
 
     def _effect(self, k: int, view: str, kept: np.ndarray, features: np.ndarray, before: np.ndarray) -> ViewEffect:
         rows = np.flatnonzero(kept)
-        solved = self._seen_also(k, kept, [self.plain[k][kept], features])
-        on_plain = self.target.from_learned(solved.log_probs)
-        judged = each_fold(solved, features, np.unique(self.fold[kept], return_inverse=True)[1], self.target)
+        on_plain, judged = self._seen_in(k, view, kept, features)
         plain, looked_at = self.better(on_plain, before, rows), self.better(judged, on_plain, rows)
         unit = self.data.score_unit
         keeps = plain.value >= -max(0.005 * unit, 2 * plain.error)

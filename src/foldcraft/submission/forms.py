@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data.competition import Competition
+from foldcraft.data.targets.classes import are_numbers
 
 SHOWN = 40  # characters of a name in a message
 
@@ -154,11 +156,27 @@ class Labels(Form):
     def holds(self) -> str:
         if self.competition.space.form == "labels":
             return "0 or 1"
+        if other := self._written_otherwise:
+            return f"labels as the training table writes them: {other[0]!r}, the sample has {other[1]!r}"
         return "labels"
 
     @property
     def goes_without_saying(self) -> bool:
-        return len(self.columns) == 1 and not self.left and self._parts is None
+        is_alone = len(self.columns) == 1 and not self.left and self._parts is None
+        return is_alone and self._written_otherwise is None
+
+    @property
+    def _written_otherwise(self) -> tuple[str, str] | None:
+        """A label that is a number, as the training table and as the sample write it, where these differ."""
+        for name, column in self.columns.items():
+            known = self.competition.target.vocabulary[name].names
+            cells = set(self.competition.sample[column].astype(str)) - set(known)
+            if are_numbers(known) and cells and are_numbers(sorted(cells)):
+                by_value = {Decimal(label): label for label in known}
+                alike = [(by_value[Decimal(cell)], cell) for cell in sorted(cells) if Decimal(cell) in by_value]
+                if alike:
+                    return alike[0]
+        return None
 
 
 @dataclass(frozen=True)

@@ -53,14 +53,15 @@ def show(candidates: SoupCandidates, comparison: SoupComparison, terminal: Termi
         )
 
 
-def told(gain: Gain) -> str:
+def told(gain: Gain, loss: str) -> str:
+    """What is gained in the metric and in the proper loss, by its name."""
     return " and ".join(
         f"{value:+.4f} ± {error:.4f} in {what}"
-        for what, (value, error) in (("the metric", gain.metric), ("log-loss", gain.loss))
+        for what, (value, error) in (("the metric", gain.metric), (loss, gain.loss))
     )
 
 
-def outcome(comparison: SoupComparison, name: str, config: Path | None) -> str:
+def outcome(candidates: SoupCandidates, comparison: SoupComparison, name: str, config: Path | None) -> str:
     """What became of the soup, and what to do with it, in a line.
 
     Args:
@@ -69,7 +70,8 @@ def outcome(comparison: SoupComparison, name: str, config: Path | None) -> str:
     if comparison.soup is None:
         return "no soup is written: every mean of weights is worse than the best single experiment"
     if config is None:
-        gain = told(comparison.soup.gain) if comparison.soup.gain else "none"
+        loss = candidates.experiment.competition.space.loss_name
+        gain = told(comparison.soup.gain, loss) if comparison.soup.gain else "none"
         return f"no soup is written: the {comparison.soup.name}'s gain is not real ({gain}); --keep writes it"
     blend = f"blend it: python src/infer.py --config {config}"
     return f"wrote {config} and the folds of {name}, the {comparison.soup.name}; {blend}"

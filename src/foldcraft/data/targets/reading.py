@@ -59,7 +59,7 @@ def columns_of(names: CompetitionConfig, known: Sequence[str], path: Path) -> tu
         if not wanted.columns or len(set(wanted.columns)) < len(wanted.columns):
             raise FoldcraftError("names no column, or one of them twice", f"{KEY}.columns", "name each column once")
         return tuple(wanted.columns)
-    found = tuple(name for name in known if name != names.id and fnmatch.fnmatchcase(name, wanted.columns))
+    found = tuple(name for name in known if name != names.train_id and fnmatch.fnmatchcase(name, wanted.columns))
     if not found:
         raise FoldcraftError(f"no column is like {wanted.columns!r}", KEY, suggest(wanted.columns, list(known)))
     return found
@@ -171,7 +171,8 @@ def _classes(labels: Sequence[str], names: CompetitionConfig, wanted: TargetConf
     if lacking or extra:
         parts = [f"lacks {listing(lacking, 3)}"] if lacking else []
         parts += [f"has {listing(extra, 3)}, which no row has"] if extra else []
-        raise FoldcraftError(" and ".join(parts), "competition.order", f"name each label of {path.name} once")
+        key = f"{KEY}.order" if wanted.order is not None else "competition.order"
+        raise FoldcraftError(" and ".join(parts), key, f"name each label of {path.name} once")
     return Classes(tuple(order))
 
 

@@ -185,7 +185,7 @@ def find(doubtful: Doubts, judge_name: str) -> list[Finding]:
         sentence += f"what is expected by {judge_name}"
     else:
         sentence = f"{len(listed)} of {doubtful.judged} labels are probably wrong by {judge_name} "
-        sentence += f"({doubtful.expected:.0f} expected)"
+        sentence += f"({doubtful.expected:.0f} wrong ones are expected, of which some cannot be told from right ones)"
     image_rows = [
         [ImageRef("train", row["id"], f"{row.get('target', '')} {row['label']} > {row['suggested']}".strip())]
         for _, row in listed.iterrows()

@@ -146,9 +146,9 @@ def _group_names(tables: Tables) -> Iterator[Finding]:
             "missing_groups",
             "warning",
             without,
-            f"{without} of {len(there)} rows have no {tables.names.group} ({listing(said, 3)}): "
+            f"{without} of {len(there)} rows have no {tables.names.group_name} ({listing(said, 3)}): "
             "each stands by itself, and may be in any fold",
-            f"fill in {tables.names.group} in {tables.names.train} where rows belong together",
+            f"fill in {tables.names.group_name} in {tables.names.train} where rows belong together",
             NAMES_TABLE,
             [_some(tables, ~there)],
         )
@@ -257,7 +257,7 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
     known = set(tables.labels.tolist())
     if own[0] in tables.test.columns:
         yield from _test_labels(tables, own[0], known)
-    columns = [column for column in tables.sample.columns if column != tables.names.id]
+    columns = [column for column in tables.sample.columns if column != tables.names.test_id]
     if len(columns) > 1 and set(columns) != known:
         yield _sample_columns(tables, set(columns), known)
     if len(columns) == 1:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import Config
+from foldcraft.data import host_rows
 from foldcraft.data import image_cache as pictures
 from foldcraft.data.augment import resize_for_inference
 from foldcraft.data.folds import torn_groups
@@ -79,10 +80,9 @@ def pairs_hold(subject: Subject) -> CheckResult:
 
 def _written(config: Config) -> dict[str, np.ndarray]:
     """What a net is to learn of each row, by its id: the file read anew, by the target's own rules."""
-    names, path = config.competition, config.folder / config.competition.train
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    target = reading.read(names, rows, path).target
-    return dict(zip(rows[names.id].tolist(), _learned(target), strict=True))
+    rows = host_rows.read(config.folder, config.competition)
+    target = reading.read(rows.names, rows.train, config.folder / rows.names.train).target
+    return dict(zip(rows.train[rows.names.train_id].tolist(), _learned(target), strict=True))
 
 
 def _learned(target: Target) -> np.ndarray:

@@ -184,7 +184,7 @@ def _by_size(seen: Evidence) -> Table:
             own = Part(part.name, part.rows[some], part.columns, part.truth[some], part.measures)
             rows.append(
                 [
-                    *texts(part.name, f"{low:.4g} to {high:.4g}"),
+                    *texts(part.name, f"{low:.4g} to {high:.4g}" if low < high else f"{low:.4g}"),
                     number(int(some.sum()), ",d"),
                     number(float(error.mean()), "+.3f"),
                     interval(*own.interval(BIAS, given, units), "+.3f"),

@@ -1,0 +1,257 @@
+"""Rows from tables of any kind and from files; joined, unfolded, pivoted, derived; and what is refused."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from foldcraft.common.config import CompetitionConfig, Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import expression, host_rows, table_file
+from foldcraft.data.host_rows import HostRows
+from foldcraft.data.tables import read_tables
+
+TRAIN = "id,sex,age,label\na1,female,20,x\na2,male,60,y\na10,female,,x\n"
+SAMPLE = "id,label\nb1,x\nb2,x\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.csv").write_text(TRAIN)
+    (tmp_path / "sample_submission.csv").write_text(SAMPLE)
+    return tmp_path
+
+
+def read(folder: Path, settings: str = "") -> HostRows:
+    names = {"name": "x", "folder": folder, **(yaml.safe_load(settings) or {})}
+    return host_rows.read(folder, CompetitionConfig.model_validate(names))
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator", "how"),
+    [
+        ("utf-8", ",", ""),
+        ("utf-8-sig", ";", "separated by semicolon"),
+        ("utf-16", "\t", "UTF-16, separated by tab"),
+        ("cp949", ",", "CP949"),
+    ],
+)
+def test_a_table_of_any_kind(tmp_path: Path, encoding: str, separator: str, how: str):
+    rows = [
+        ["아이디", "설명"],
+        ["007", "고양이, 개" if separator != "," else "고양이"],
+        ["1.0", "새;\t" if separator == "," else "새"],
+    ]
+    (tmp_path / "t.csv").write_bytes("\n".join(separator.join(row) for row in rows).encode(encoding))
+    read = table_file.read(tmp_path / "t.csv", "id")
+    assert [list(read.frame.columns), *read.frame.to_numpy().tolist()] == rows
+    assert read.how == how
+
+
+def test_latin_1_and_packed_tables(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes("id,name\na,é\nb,Ära\nc,naïve\n".encode("latin-1"))
+    latin = table_file.read(tmp_path / "a.csv", "id")
+    assert latin.how == "Latin-1"
+    assert latin.frame["name"].tolist() == ["é", "Ära", "naïve"]
+    with zipfile.ZipFile(tmp_path / "b.csv.zip", "w") as packed:
+        packed.writestr("b.csv", TRAIN)
+        packed.writestr("__MACOSX/._b.csv", "\0")
+    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress(TRAIN.replace(",", "\t").encode()))
+    zipped, gzipped = (table_file.read(tmp_path / name, "id") for name in ("b.csv.zip", "c.tsv.gz"))
+    assert zipped.frame.equals(gzipped.frame)
+    assert (zipped.how, gzipped.how) == ("zipped", "gzipped, separated by tab")
+
+
+def test_parquet_is_text_as_well(tmp_path: Path):
+    table = {"id": [7, 8], "w": [3.0, np.nan], "p": np.array([0.1, 2.5], "float32"), "s": ["07", None], "l": [[1], [2]]}
+    pd.DataFrame(table).to_parquet(tmp_path / "t.parquet")
+    read = table_file.read(tmp_path / "t.parquet", "id")
+    assert read.frame.to_dict("list") == {"id": ["7", "8"], "w": ["3", ""], "p": ["0.1", "2.5"], "s": ["07", ""]}
+    assert "without l" in read.how
+
+
+def test_damaged_text_is_refused(tmp_path: Path):
+    korean = "id,말\n" + "".join(f"{row},고양이\n" for row in range(9))
+    damaged = bytearray(korean.encode())
+    damaged[40] = 0xFF
+    (tmp_path / "t.csv").write_bytes(damaged)
+    with pytest.raises(FoldcraftError, match="damaged UTF-8 in line 4"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
+def test_rows_are_files_sorted_as_people_do(folder: Path):
+    touch(folder, *(f"train/{label}/{n}.jpg" for label in "ab" for n in (10, 2)), "train/a/._2.jpg", "train/Thumbs.db")
+    touch(folder, "train/b/3.png")
+    rows = read(folder, "train: train/*/*.jpg")
+    assert rows.train["file"].tolist() == ["train/a/2.jpg", "train/a/10.jpg", "train/b/2.jpg", "train/b/10.jpg"]
+    assert rows.train[["stem", "folder", "row"]].iloc[1].tolist() == ["10", "a", "2"]
+    assert (rows.names.image, rows.names.id.train) == ("{_file}", "_file")
+    assert any("train/b/3.png" in note for note in rows.notes), "what lies beside is told"
+    assert rows.test["id"].tolist() == ["b1", "b2"]
+
+
+def test_a_pattern_that_fits_nothing_says_what_is_there(folder: Path):
+    touch(folder, "train/a/1.jpg")
+    with pytest.raises(
+        FoldcraftError, match=r"'train/\*/\*\.png' fits no file; train/ holds a/; a file is train/a/1\.jpg"
+    ):
+        read(folder, "train: train/*/*.png")
+    with pytest.raises(FoldcraftError, match="leave the input folder"):
+        read(folder, "train: ../*/*.png")
+
+
+def test_a_missing_table_says_what_is_there(folder: Path):
+    (folder / "train.csv").rename(folder / "labels.csv")
+    with pytest.raises(FoldcraftError, match=r"train\.csv: no such file; tables there are: labels\.csv, sample_sub"):
+        read(folder)
+
+
+def test_a_row_unfolds_into_its_files(folder: Path):
+    touch(folder, *(f"p/{row}/{n}.jpg" for row in ("a1", "a2", "a10") for n in (1, 2)))
+    rows = read(folder, 'files: "p/{id}/*"\nderive: {name: {format: "{id}/{stem}"}}\nid: {train: name, test: id}')
+    assert rows.train["name"].tolist() == ["a1/1", "a1/2", "a2/1", "a2/2", "a10/1", "a10/2"]
+    with pytest.raises(FoldcraftError, match=r"3 of 3 train rows have no file, first row 1 with 'q/a1/\*'"):
+        read(folder, 'files: "q/{id}/*"')
+    with pytest.raises(FoldcraftError, match=r"p/a1/1\.jpg is a file of 3 train rows: 1, 2, 3"):
+        read(folder, 'files: "p/*/*"')
+
+
+def test_a_cell_is_no_pattern(folder: Path):
+    (folder / "train.csv").write_text("id,label\n[ab],x\n*,y\n")
+    touch(folder, "p/[ab]/1.jpg", "p/a/1.jpg")
+    with pytest.raises(FoldcraftError, match=r"1 of 2 train rows have no file, first row 2"):
+        read(folder, 'files: "p/{id}/*"')
+
+
+def test_tables_are_joined_by_what_they_share(folder: Path):
+    (folder / "more.csv").write_text("id,site\na10,p\na1,q\nzz,r\n")
+    rows = read(folder, "join: more.csv")
+    assert rows.train["site"].tolist() == ["q", "", "p"]
+    assert any("1 of 3 train rows are not in more.csv ('a2', ...)" in note for note in rows.notes)
+    (folder / "more.csv").write_text("id,site\na1,p\na1,q\n")
+    with pytest.raises(FoldcraftError, match=r"more\.csv has id 'a1' in several rows, which would multiply ours"):
+        read(folder, "join: more.csv")
+    (folder / "more.csv").write_text("id,site\n1,p\n2,q\n")
+    with pytest.raises(FoldcraftError, match=r"no training row is in more\.csv: by id the first is 'a1', its"):
+        read(folder, "join: more.csv")
+
+
+def test_a_long_table_becomes_wide(folder: Path):
+    (folder / "train.csv").write_text("image,part,v,place\nm,u,1,p\nn,u,2,q\nm,w,3,p\n")
+    rows = read(folder, "pivot: {rows: image, columns: part, values: v}\nid: {train: image, test: id}")
+    assert rows.train[["image", "place", "u", "w", "row"]].to_numpy().tolist() == [
+        ["m", "p", "1", "3", "1"],
+        ["n", "q", "2", "", "2"],
+    ]
+    (folder / "train.csv").write_text("image,part,v\nm,u,1\nm,u,2\n")
+    with pytest.raises(FoldcraftError, match="row 'm' has 'u' twice"):
+        read(folder, "pivot: {rows: image, columns: part, values: v}")
+
+
+@pytest.mark.parametrize(
+    ("how", "cells"),
+    [
+        ("{from: id, map: {'a1*': 1, '*': 0}}", ["1", "0", "1"]),
+        ("{from: id, regex: '([0-9]+)$'}", ["1", "2", "10"]),
+        ("{from: age, bins: [20, 60], default: none}", ["1", "2", "none"]),
+        ("{value: \"3*(sex == 'female') + row/2\"}", ["3.5", "1", "4.5"]),
+        ("{value: \"not (age == '')\"}", ["1", "1", "0"]),
+        ("{value: \"sex in ('male', 'female') and row < 3\"}", ["1", "1", "0"]),
+        ("{format: '{sex}-{@id}'}", ["female-a1", "male-a2", "female-a10"]),
+        ("{from: sex}", ["female", "male", "female"]),
+    ],
+)
+def test_a_column_is_derived(folder: Path, how: str, cells: list[str]):
+    assert read(folder, f"derive: {{new: {how}}}").train["new"].tolist() == cells
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("{from: sex, map: {'m*': 0}}", "2 of 3 train rows get no value: row 1, 3, with sex 'female'"),
+        ("{from: age, bins: [30]}", "1 of 3 train rows get no value: row 3, with age ''"),
+        ("{value: 'age < 30'}", "1 of 3 train rows get no value: row 3"),
+        ("{from: id, regex: '^a'}", "has no group"),
+        ("{from: id, regex: '(a'}", "is no pattern"),
+        ("{value: \"sex == 'femal'\"}", "no row has 'femal' in column 'sex'; did you mean 'female'?"),
+        ("{value: sex + 1}", "column 'sex' is no number in row 1: 'female'"),
+        ("{value: sexx}", "no column 'sexx'; did you mean 'sex'?"),
+        ("{value: row / 0}", "get no value"),
+        ("{from: agee}", "no column 'agee'; did you mean 'age'?"),
+        ("{from: age, value: age}", "value names its columns itself"),
+        ("{map: {a: b}}", "map looks at one column"),
+        ("{}", "says nothing"),
+    ],
+)
+def test_a_column_that_cannot_be_derived_is_named(folder: Path, how: str, message: str):
+    with pytest.raises(FoldcraftError) as error:
+        read(folder, f"derive: {{new: {how}}}")
+    assert message in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("__import__('os')", "id.upper()", "row[0]", "lambda: 1", "[x for x in id]", "9**9**9", "row**row", "row**99"),
+        *(
+            "f'{id}'",
+            "(row := 1)",
+            "1 if row else 2",
+            "-" * 1500 + "1",
+            "(" * 500 + "1" + ")" * 500,
+            "1e999",
+            "9" * 5000,
+        ),
+        *("row @ row", "row << 99", "True", "", "row; row", "+".join(["1"] * 900), "row in id", "b'a'", "1j", "..."),
+    ],
+)
+def test_an_expression_is_arithmetic_and_nothing_else(text: str):
+    with pytest.raises(FoldcraftError, match=r"derive\.x: ") as error:
+        expression.read(text, "derive.x")
+    assert len(str(error.value)) < 300
+
+
+def test_a_pattern_that_never_ends_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("foldcraft.data.regex_groups.LIMIT", 0.5)
+    (folder / "train.csv").write_text(f"id,label\n{'a' * 40}!,x\nb,y\n")
+    with pytest.raises(FoldcraftError, match="is not done with 2 cells after"):
+        read(folder, "derive: {new: {from: id, regex: '(a+)+$'}}")
+
+
+def test_what_the_sample_has_to_do_with_the_test_rows(folder: Path):
+    settings = {"name": "x", "folder": folder, "test": "test.csv", "id": {"train": "id", "test": "row"}}
+    (folder / "test.csv").write_text("pixel\n7\n8\n")
+
+    def tables(sample: object) -> pd.DataFrame:
+        values = {"experiment": "e", "competition": {**settings, "sample": sample}, "backbone": {"name": "test_resnet"}}
+        return read_tables(Config.model_validate(values))
+
+    by_order = tables({"file": "sample_submission.csv", "by": "order"})
+    assert (by_order.sample_rows.column, by_order.sample_rows.ids.tolist()) == ("id", ["1", "2"])
+    assert tables("none").sample.to_numpy().tolist() == [["1", "x"], ["2", "x"]]
+    with pytest.raises(FoldcraftError, match="no column 'row', known: id, label"):
+        tables("sample_submission.csv")
+
+
+def test_a_derived_path_does_not_leave_the_folder(folder: Path):
+    settings = {"name": "x", "folder": folder, "derive": {"p": {"format": "../{id}"}}, "image": "{p}"}
+    values = {"experiment": "e", "competition": settings, "backbone": {"name": "test_resnet"}}
+    with pytest.raises(FoldcraftError, match="leave the input folder"):
+        read_tables(Config.model_validate(values))
+
+
+def test_groups_of_several_columns_are_rows_alike_in_all(folder: Path):
+    settings = {"name": "x", "folder": folder, "group": ["sex", "label"]}
+    values = {"experiment": "e", "competition": settings, "backbone": {"name": "test_resnet"}}
+    assert read_tables(Config.model_validate(values)).groups.tolist() == ["female / x", "male / y", "female / x"]

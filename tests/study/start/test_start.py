@@ -1,0 +1,181 @@
+"""A first config from a host's folder: tables, ids, target, images, groups, form; what cannot be told is said."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, Outcome
+
+from foldcraft.study.start import run
+from foldcraft.study.start.draft import Draft
+
+COLUMNS = {"ranzcr": 11, "csiro": 5, "bengali": 3, "hms": 6, "pp2020": 4}  # of the target
+
+# What each miniature's config has to say: id, target, image and the answers' form. None: nothing is said.
+HOSTS: dict[str, dict[str, Any]] = {
+    "boostcamp": {"id": {"train": "file", "test": "ImageID"}, "test_image": "eval/images/{ImageID}", "group": "path"},
+    "dogs": {"target": "label", "test_image": "test/{id}.jpg", "submission": {"positive": "dog"}},
+    "seedlings": {"target": "folder", "train": "train/*/*", "test_image": "test/{file}", "submission": None},
+    "aptos": {"id": "id_code", "target": "diagnosis", "image": "train_images/{id_code}.png"},
+    "cassava": {"id": "image_id", "target": "label", "image": "train_images/{image_id}", "test": "auto"},
+    "pp2020": {"id": "image_id", "image": "images/{image_id}.jpg", "kind": "multilabel"},
+    "pp2021": {"target": {"column": "labels", "kind": "multilabel", "separator": " "}, "image": "train_images/{image}"},
+    "ranzcr": {"kind": "multilabel", "group": "PatientID", "image": "train/{StudyInstanceUID}.jpg"},
+    "isic2020": {"target": "target", "group": "patient_id", "image": "jpeg/train/{image_name}.jpg"},
+    "paw": {"target": {"column": "Pawpularity", "kind": "regression"}, "image": "train/{Id}.jpg", "metric": "rmse"},
+    "csiro": {"kind": "regression", "id": "image_id", "submission": {"row": "{@id}__{@target}"}},
+    "hms": {"kind": "soft", "group": "patient_id", "image": "train_spectrograms_png/{label_id}.png"},
+    "bengali": {"kind": "multioutput", "id": "image_id", "submission": {"row": "{@id}_{@target}"}},
+    "frames": {"target": "label", "answer": {"by": "filename", "combine": "mean"}, "submission": {"positive": "FAKE"}},
+    "rsna_bc": {
+        "target": "cancer",
+        "answer": {"by": {"train": ["patient_id", "laterality"], "test": "prediction_id"}, "combine": "mean"},
+        "image": "train_images/{patient_id}/{image_id}.png",
+    },
+    "foldcol": {"target": "label", "weight": "weight", "image": "train/{id}"},
+    "digitrec": {"id": "row", "target": "label", "image": {"pixels": "pixel*", "shape": [28, 28]}},
+    "hpa": {"target": {"column": "Target", "kind": "multilabel", "separator": " "}, "id": "Id"},
+    "happywhale": {"target": "individual_id", "submission": {"form": "top_k", "k": 5}, "image": "train_images/{image}"},
+    "dacon_birds": {"id": {"train": "img_path", "test": "id"}, "target": "label", "image": "{img_path}"},
+}
+
+
+def said(made: Draft) -> dict[str, Any]:
+    about = {key: value for key, value, _ in made.lines}
+    kind = about["target"].get("kind") if isinstance(about.get("target"), dict) else "single"
+    return {**about, "kind": kind}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_hosts_folder_is_understood(hosts: Path, name: str) -> None:
+    made = run.draft(hosts / name, name)
+    found = said(made)
+    assert {key: found.get(key) for key in HOSTS[name]} == HOSTS[name]
+    if name in COLUMNS:
+        assert len(found["target"]["columns"]) == COLUMNS[name]
+    if name == "foldcol":
+        assert made.settings()["folds"] == {"column": "fold"}
+    if name == "boostcamp":
+        assert any("incorrect_mask, mask1" in text for text in made.open)
+        assert any("'ans'" in text for text in made.open)
+    if name == "hpa":
+        assert sorted(Path(path).stem for path in found["image"]["channels"]) == [
+            f"{{Id}}_{colour}" for colour in ("blue", "green", "red", "yellow")
+        ]
+
+
+Rows = dict[str, list[object]]
+
+
+def lay_out(folder: Path, tables: dict[str, Rows], images: list[str]) -> Path:
+    """A host's folder; of its images only the names are looked at."""
+    for path in images:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    for path, rows in tables.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(folder / path, index=False)
+    return folder
+
+
+def test_images_in_folders_of_their_class_and_a_table_of_drivers(tmp_path: Path) -> None:
+    names, classes = [f"img_{k * 7}.jpg" for k in range(30)], [f"c{k % 3}" for k in range(30)]
+    rows = {"subject": [f"p{k // 3}" for k in range(30)], "classname": classes, "img": names}
+    sample = {"img": ["img_1.jpg", "img_3.jpg"], "c0": [0.3, 0.3], "c1": [0.3, 0.3], "c2": [0.4, 0.4]}
+    images = [f"imgs/train/{label}/{name}" for label, name in zip(classes, names, strict=True)]
+    images += [f"imgs/test/{name}" for name in sample["img"]]
+    found = said(run.draft(lay_out(tmp_path, {"drivers.csv": rows, "sample_submission.csv": sample}, images), "x"))
+    assert found["image"] == "imgs/train/{classname}/{img}"
+    assert (found["target"], found["group"], found["id"]) == ("classname", "subject", "img")
+    assert found["metric"] == "log_loss"
+
+
+def test_labels_and_metadata_in_two_tables_and_no_sample(tmp_path: Path) -> None:
+    ids = [f"ISIC_{k:04d}" for k in range(24)]
+    truth: Rows = {"image": ids, **{name: [float(k % 3 == j) for k in range(24)] for j, name in enumerate("ABC")}}
+    about: Rows = {"image": ids, "age": [50] * 24, "lesion_id": [f"L{k // 2}" for k in range(24)]}
+    tables = {"Training_GroundTruth.csv": truth, "Training_Metadata.csv": about}
+    tests: Rows = {"image": ["ISIC_0100", "ISIC_0101"], "age": [50, 60]}
+    images = [f"Training_Input/{name}.jpg" for name in ids] + [f"Test_Input/{name}.jpg" for name in tests["image"]]
+    found = said(run.draft(lay_out(tmp_path, {**tables, "Test_Metadata.csv": tests}, images), "x"))
+    assert (found["train"], found["join"]) == ("Training_GroundTruth.csv", ["Training_Metadata.csv"])
+    assert found["target"] == {"columns": ["A", "B", "C"], "kind": "soft"}
+    assert (found["group"], found["sample"]) == ("lesion_id", "none")
+
+
+def test_several_images_whose_names_begin_with_the_row(tmp_path: Path) -> None:
+    pets, tests = [f"{k * 7919:09x}" for k in range(20)], ["aa1", "bb2"]
+    rows: Rows = {"PetID": pets, "Age": [k % 7 for k in range(20)], "Speed": [k % 5 for k in range(20)]}
+    images = [f"train_images/{pet}-{n}.jpg" for k, pet in enumerate(pets) for n in range(1, 2 + k % 3)]
+    images += [f"test_images/{pet}-1.jpg" for pet in tests]
+    tables = {"train.csv": rows, "test.csv": {"PetID": tests, "Age": [1, 2]}}
+    folder = lay_out(tmp_path, {**tables, "sample_submission.csv": {"PetID": tests, "Speed": [0, 0]}}, images)
+    found = said(run.draft(folder, "x"))
+    assert (found["files"], found["test_files"]) == ("train_images/{PetID}-*", "test_images/{PetID}-*")
+    assert (found["target"], found["answer"]) == ("Speed", {"by": "PetID", "combine": "mean"})
+
+
+def test_lists_whose_labels_are_never_alone(tmp_path: Path) -> None:
+    tags = ["haze primary", "clear primary road", "cloudy", "clear primary water"]
+    rows: Rows = {"image_name": [f"train_{k}" for k in range(24)], "tags": [tags[k % 4] for k in range(24)]}
+    sample: Rows = {"image_name": ["test_0", "test_1"], "tags": ["primary clear road water"] * 2}
+    images = [f"train-jpg/train_{k}.jpg" for k in range(24)] + ["test-jpg/test_0.jpg", "test-jpg/test_1.jpg"]
+    folder = lay_out(tmp_path, {"train_v2.csv": rows, "sample_submission_v2.csv": sample}, images)
+    assert said(run.draft(folder, "x"))["target"] == {"column": "tags", "kind": "multilabel", "separator": " "}
+
+
+def test_labels_of_several_words_are_no_lists(tmp_path: Path) -> None:
+    birds = ["Ruddy Shelduck", "Gray Wagtail", "Gray Heron"]
+    rows: Rows = {"id": [f"a{k}" for k in range(21)], "label": [birds[k % 3] for k in range(21)]}
+    images = [f"train/a{k}.png" for k in range(21)] + ["test/b.png"]
+    tables = {"train.csv": rows, "sample_submission.csv": {"id": ["b"], "label": ["Gray Heron"]}}
+    assert said(run.draft(lay_out(tmp_path, tables, images), "x"))["target"] == "label"
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"),
+    [
+        ("Submissions are evaluated by the macro F1 score.", "macro_f1"),
+        ("<h2>Evaluation</h2> scored using the <b>quadratic weighted kappa</b>, not accuracy", "qwk"),
+        ("Our data are accurate. Metric: log loss", "log_loss"),
+    ],
+)
+def test_a_description_names_the_metric(tmp_path: Path, text: str, metric: str) -> None:
+    rows: Rows = {"id": [f"a{k}.png" for k in range(9)], "label": [k % 3 for k in range(9)]}
+    tables = {"train.csv": rows, "sample_submission.csv": {"id": ["b.png"], "label": [0]}}
+    folder = lay_out(tmp_path, tables, [*(f"train/a{k}.png" for k in range(9)), "test/b.png"])
+    (folder / "README.md").write_text(text)
+    made = run.draft(folder, "x")
+    assert said(made)["metric"] == metric
+    assert "metric" not in made.guesses
+
+
+def test_the_command_writes_a_config_that_reads_and_overwrites_nothing(
+    shapes: Path, command: Callable[..., Outcome]
+) -> None:
+    folder = Path("input/shapes")
+    shutil.copytree(ROOT / "configs" / "recipes", "configs/recipes")
+    done = command("start", folder, "--name", "fresh")
+    assert done.code == 0, done.err
+    assert "read: " in done.out
+    assert "next: python src/split.py --show --config configs/fresh/probe.yaml" in done.out
+    text = Path("configs/fresh/competition.yaml").read_text()
+    assert yaml.safe_load(text)["competition"]["target"] == "label"
+    again = command("start", folder, "--name", "fresh")
+    assert (again.code, Path("configs/fresh/competition.yaml").read_text()) == (2, text)
+    assert "is there already" in again.err
+
+
+def test_what_is_no_hosts_folder_is_told(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "tests_only" / "test").mkdir(parents=True)
+    (tmp_path / "tests_only" / "test" / "a.png").touch()
+    for name, words in (("nowhere", "no such folder"), ("empty", "neither"), ("tests_only", "no training")):
+        done = command("start", tmp_path / name)
+        assert done.code == 2
+        assert words in done.err
+        assert len(done.err) < 300
