@@ -92,6 +92,15 @@ def test_no_flag_where_nothing_is_missing_and_nothing_rare() -> None:
     np.testing.assert_array_equal(encoder(read([""], ["z"])), [[0, 0, 0]])
 
 
+def test_what_is_strange_to_the_training_rows_is_told() -> None:
+    learned = read(["10", "20", ""], ["a", "b", ""])
+    assert read(["10", "", "15"], ["a", "b", ""]).strange(learned) == []
+    assert read(["9", "21", "15"], ["a", "c", ""]).strange(learned) == [
+        "age lies outside of 10 to 20, as training rows have it, in 2 test rows",
+        "site is something that no training row has: c",
+    ]
+
+
 def test_codes_are_of_the_rows_learned_from() -> None:
     learned = read(["1"] * 12, ["b"] * 6 + ["a"] * 5 + ["c"])
     asked = read(["", "3", "4"], ["a", "b", "c"])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CONFIG, Outcome
+from conftest import CONFIG, Outcome, draw_shape
 from PIL import Image
 
 from foldcraft.common import config_file
@@ -21,7 +21,7 @@ ROWS, TESTS = 90, 12
 METADATA = "metadata: {numeric: [size], category: [site]}"
 
 
-def write(telling: bool = True, rows: int = ROWS) -> pd.DataFrame:
+def write(telling: bool = True, rows: int = ROWS, shown: bool = False) -> pd.DataFrame:
     """input/noise: three classes by `size` and, of the smaller ones, by `site`; some cells are empty; all rows."""
     rng, folder = np.random.default_rng(0), Path("input/noise")
     label = rng.integers(0, 3, rows + TESTS)
@@ -33,8 +33,10 @@ def write(telling: bool = True, rows: int = ROWS) -> pd.DataFrame:
     frame["label"] = [f"c{k}" for k in label]
     for part, some in (("train", frame[:rows]), ("test", frame[rows:])):
         (folder / part).mkdir(parents=True)
-        for name in some["id"]:
-            Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).save(folder / part / name)
+        for row, name in some["id"].items():
+            noise = Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8))
+            picture = draw_shape(("bar", "cross", "dot")[label[row]], int(row)) if shown else noise
+            picture.save(folder / part / name)
     frame[:rows].to_csv(folder / "train.csv", index=False)
     frame[rows:].drop(columns="label").to_csv(folder / "test.csv", index=False)
     frame[rows:][["id", "label"]].assign(label="c0").to_csv(folder / "sample_submission.csv", index=False)
@@ -127,7 +129,7 @@ def test_a_trained_net_sees_metadata(workplace: Path, command: Command, mode: st
     beside[1, 0] = 2.0
     with torch.no_grad():
         first, second = net(image, beside)
-        assert torch.equal(net(image)[0], first), "without metadata the mean row is meant"
+        assert torch.equal(net(image)[0], first), "without metadata 0 is meant"
     assert (second - first).argmax() == 2, "a great size is of the third class"
 
 
@@ -176,3 +178,43 @@ def test_a_column_that_is_missing_in_the_test_table_is_one_line(workplace: Path,
     assert said.code == 2
     assert "test.csv: no column 'site' of metadata" in said.err
     assert len(said.err) < 300
+
+
+def test_views_say_which_metadata_there_are_and_what_became_of_them(workplace: Path, command: Command) -> None:
+    write()
+    probe = config("probe", PROBE)
+    fine(command("train", "--config", probe, "--fold", "all"))
+    said = fine(command("audit", "--config", probe))
+    assert "metadata: 2 columns of metadata beside the image: size (1 missing), site (1 missing)" in said.out
+    said = fine(command("infer", "--config", probe, "--name", "one"))
+    assert "- boosted trees on size, site gain " in said.out
+    fine(command("report", "--config", probe))
+    page = Path("runs/noise/report.html").read_text()
+    assert "2 columns of metadata beside the image" in page
+    assert "of what the head of probe sees" in page
+    said = fine(command("compare", "--config", probe))
+    assert "probe" in said.out
+
+
+@pytest.mark.parametrize("text", [PROBE, "finetune: {head_init: probe}\n"], ids=["probe", "net"])
+def test_checks_pass_with_metadata(workplace: Path, command: Command, text: str) -> None:
+    write(shown=True)
+    path = config("one", text)
+    fine(command("split", "--config", path))
+    said = command("check", "--config", path)
+    assert said.code == 0, said.out + said.err
+
+
+def test_a_teacher_and_a_student_see_metadata_and_a_soup_does_not(workplace: Path, command: Command) -> None:
+    write()
+    teacher, other = (
+        config("teacher", "finetune: {head_init: probe}\n"),
+        config("other", "finetune: {head_init: probe}\nseed: 1\n"),
+    )
+    student = config("student", "finetune: {head_init: probe}\ndistill: {teachers: [teacher], pseudo: 0.3}\n")
+    for path in (teacher, other, student):
+        fine(command("train", "--config", path, "--fold", "0,1"))
+    assert oof_score(student) > 0.85
+    refused = command("infer", "--soup", "--config", teacher, other)
+    assert refused.code == 2
+    assert "sees metadata, which soups are not made for" in refused.err

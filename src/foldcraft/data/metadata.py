@@ -66,6 +66,19 @@ class Metadata:
         cells = zip(self.numbers.tolist(), self.words.tolist(), strict=True)
         return fingerprint.of_values([[*map(repr, numbers), *words] for numbers, words in cells])
 
+    def strange(self, learned: Metadata) -> list[str]:
+        """What these rows have that those which are learned from have not, a line a column."""
+        said = []
+        for name, own, known in zip(self.numeric, self.numbers.T, learned.numbers.T, strict=True):
+            low, high = (np.nanmin(known), np.nanmax(known)) if not np.isnan(known).all() else (np.nan, np.nan)
+            if beyond := int(((own < low) | (own > high)).sum()):
+                rows = counted(beyond, "test row")
+                said.append(f"{name} lies outside of {low:g} to {high:g}, as training rows have it, in {rows}")
+        for name, own, known in zip(self.category, self.words.T, learned.words.T, strict=True):
+            if unmet := sorted(set(own.tolist()) - set(known.tolist())):
+                said.append(f"{name} is something that no training row has: {listing([one[:30] for one in unmet], 5)}")
+        return said
+
     def describe(self) -> str:
         """Which there are, and how much is missing, in a line."""
         missing = dict(zip(self.numeric, np.isnan(self.numbers).sum(0).tolist(), strict=True))

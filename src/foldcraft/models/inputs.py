@@ -13,7 +13,7 @@ class Inputs:
 
     Attributes:
         images: prepared, float32 (B, 3, size, size).
-        beside: metadata, encoded float32 (B, d); None: the net takes none, or the mean of all rows is taken.
+        beside: metadata, encoded float32 (B, d); None: the net takes none, or 0 in all columns.
     """
 
     images: torch.Tensor

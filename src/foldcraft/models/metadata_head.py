@@ -28,7 +28,7 @@ class MetadataHead(nn.Module):
 
 
 def attach(net: nn.Module, width: int, outputs: int, drop: float) -> nn.Module:
-    """Let a net take metadata as a second argument, in place; without one, the mean row is what it is told.
+    """Let a net take metadata as a second argument, in place; without one, 0 is what it is told in all columns.
 
     Raises:
         ValueError: no width that metadata have.
@@ -51,7 +51,7 @@ def _joined(kind: type[nn.Module]) -> type[nn.Module]:
 
     def forward(self: Any, images: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
         head = self.metadata
-        if beside is None:  # what a mean row has, so that the net's own size and speed can be looked at
+        if beside is None:  # so that the net itself, its size and its speed can be looked at
             beside = images.new_zeros(len(images), head.linear.in_features)
         return kind.forward(self, images) + head(beside)
 

@@ -170,7 +170,7 @@ class ProbeNet(nn.Module):
     """Frozen nets with one linear layer on the features of some of their stages, and on metadata beside them.
 
     Args:
-        beside: columns of metadata; without any that are handed in the mean row has them.
+        beside: columns of metadata; where none are handed in they are 0.
     """
 
     def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int, beside: int = 0) -> None:

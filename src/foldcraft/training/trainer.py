@@ -259,7 +259,7 @@ class Trainer:
         images = self.prepare(batch.images)
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         weights = None if self.weights is None else self._weights_of(batch.rows)
-        inputs = self._inputs(images, batch.rows)
+        inputs = self.inputs_of(images, batch.rows)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
             inputs, targets, weights = self.mix.of_inputs(inputs, targets, weights, step)
         loss = self._backward(inputs, targets, weights)
@@ -274,7 +274,7 @@ class Trainer:
             self.ema.update(self.bare_model, step=step + 1)
         return loss
 
-    def _inputs(self, images: torch.Tensor, rows: torch.Tensor | np.ndarray) -> Inputs:
+    def inputs_of(self, images: torch.Tensor, rows: torch.Tensor | np.ndarray) -> Inputs:
         """Prepared images of some rows with what is known beside them."""
         if self.beside is None:
             return Inputs(images)
@@ -313,7 +313,7 @@ class Trainer:
         self.swa.update_parameters(self.bare_model)
         rows = self.task.train_rows
         parts = np.array_split(rows, max(1, len(rows) // (2 * self.plan.batch)))
-        batches = (self._inputs(self.prepare(self._plain(part)), part) for part in parts)
+        batches = (self.inputs_of(self.prepare(self._plain(part)), part) for part in parts)
         measure_statistics(self.swa.module, self.config.finetune, batches, self.hardware)
 
     def _plain(self, rows: np.ndarray) -> torch.Tensor:
@@ -324,7 +324,7 @@ class Trainer:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
         model, target = self._predictor().eval(), self.task.target
         parts = [
-            predictions(model, self._inputs(self.prepare(self._plain(rows)), rows), self.hardware, target.predictions)
+            predictions(model, self.inputs_of(self.prepare(self._plain(rows)), rows), self.hardware, target.predictions)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
         predicted = torch.cat(parts).cpu().numpy()
