@@ -12,6 +12,7 @@ from PIL import Image
 
 from foldcraft.common import config_file
 from foldcraft.data.metadata import Encoder
+from foldcraft.ensemble.blend import combine
 from foldcraft.models import checkpoint
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import open_finished
@@ -218,3 +219,14 @@ def test_a_teacher_and_a_student_see_metadata_and_a_soup_does_not(workplace: Pat
     refused = command("infer", "--soup", "--config", teacher, other)
     assert refused.code == 2
     assert "sees metadata, which soups are not made for" in refused.err
+
+
+def test_metadata_that_tell_nothing_hardly_harm(workplace: Path, command: Command) -> None:
+    write(telling=False, shown=True)
+    probe, without = config("probe", PROBE), config("without", PROBE, metadata="")
+    for path in (probe, without):
+        fine(command("train", "--config", path, "--fold", "all"))
+    found = {path.stem: combine(open_finished([config_file.load(path)])) for path in (probe, without)}
+    assert oof_score(probe) > oof_score(without) - 0.04
+    scores = {name: one.selection.chosen.score.value for name, one in found.items()}
+    assert scores["probe"] > scores["without"] - 0.04

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import MetadataConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PLACE = "competition.metadata"
 NOTHING = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "null", "none"))
@@ -60,11 +59,11 @@ class Metadata:
         """What trained folds depend on."""
         return ["metadata", list(self.numeric), list(self.category), self.drop, self.content]
 
-    @property
+    @cached_property
     def content(self) -> str:
         """Digest of all cells."""
-        cells = zip(self.numbers.tolist(), self.words.tolist(), strict=True)
-        return fingerprint.of_values([[*map(repr, numbers), *words] for numbers, words in cells])
+        numbers = fingerprint.of_bytes(np.ascontiguousarray(self.numbers, dtype="<f8").tobytes())
+        return fingerprint.of_values([numbers, fingerprint.of_rows(map(tuple, self.words.tolist()))])
 
     def strange(self, learned: Metadata) -> list[str]:
         """What these rows have that those which are learned from have not, a line a column."""
@@ -114,17 +113,12 @@ def _words(column: pd.Series) -> np.ndarray:
 
 
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:
-    values, wrong = np.full(len(column), np.nan), []
-    for row, cell in enumerate(_words(column).tolist()):
-        try:
-            values[row] = float(cell) if cell else np.nan
-        except ValueError:
-            wrong.append((row, cell))
-        if np.isinf(values[row]):
-            wrong.append((row, cell))
-    if wrong:
-        row, cell = wrong[0]
-        what = f"column {column.name!r} is no number in {counted(len(wrong), 'line')}, first {row + 2}: {cell[:40]!r}"
+    words = _words(column)
+    values = pd.to_numeric(pd.Series(words), errors="coerce").to_numpy(dtype=np.float64)
+    if (wrong := ~np.isfinite(values) & (words != "")).any():
+        row = int(np.flatnonzero(wrong)[0])
+        where = f"{counted(int(wrong.sum()), 'line')}, first {row + 2}: {shorten(str(words[row]), 40)!r}"
+        what = f"column {shorten(str(column.name), 60)!r} is no number in {where}"
         raise FoldcraftError(what, path, f"mend or empty the cells, or name it under {PLACE}.category")
     return values
 
