@@ -157,6 +157,35 @@ class MetadataConfig(Section):
         return list(dict.fromkeys([*self.numeric, *self.category]))
 
 
+Columns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_once), Field(min_length=1)]
+
+
+class AnswerColumns(Section):
+    """What an answer is named by, where training and test table call it otherwise."""
+
+    train: Columns = Field(description="columns of the training table")
+    test: Columns = Field(description="columns of the test table")
+
+
+class AnswerConfig(Section):
+    """Several images that make one answer."""
+
+    by: Columns | AnswerColumns = Field(
+        description="columns whose rows make one answer; where they are called otherwise in the test table "
+        "{train: [patient, side], test: prediction_id}"
+    )
+    combine: Literal["mean", "max", "log_mean", "top_k_mean", "auto"] = Field(
+        "mean",
+        description="how its images' predictions become one, see docs/answers.md; auto: chosen on OOF, nested",
+    )
+    k: int = Field(3, ge=1, le=1000, description="top_k_mean: how many images it is the mean of")
+
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        """Of the training and of the test table."""
+        return (self.by.train, self.by.test) if isinstance(self.by, AnswerColumns) else (self.by, self.by)
+
+
 class IdConfig(Section):
     """What the ids are called, where training and test table call them otherwise."""
 
@@ -260,6 +289,9 @@ class CompetitionConfig(Section):
         "come from files, else `train/{@id}`",
     )
     test_image: str = Field("auto", description="the same of a test image; auto: `{file}`, else `test/{@id}`")
+    answer: AnswerConfig | None = Field(
+        None, description="several images make one answer: {by: [patient, side], combine: mean}, see docs/answers.md"
+    )
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )

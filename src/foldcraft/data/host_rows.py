@@ -261,7 +261,8 @@ def _answers(names: CompetitionConfig, train: pd.DataFrame) -> set[str]:
 
 def _needed(names: CompetitionConfig, derivations: list[derive.Derivation]) -> set[str]:
     """Columns that test rows may not lack: what their ids, images and whatever else enters is made of."""
-    settings = [names.test_image, names.test_files, *(getattr(names, key, None) for key in ("metadata", "answer"))]
+    settings = [names.test_image, names.test_files, *(getattr(names, key, None) for key in ("metadata",))]
+    settings += names.answer.columns[1] if names.answer else []
     wanted = {names.test_id}
     for setting in settings:
         for text in _texts(setting):

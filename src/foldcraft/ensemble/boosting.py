@@ -87,7 +87,7 @@ class Booster:
             said = np.empty(shape)
             said[held] = self._said_without([one, other], held)
             without[one][fold == other], without[other][fold == one] = said[fold == other], said[fold == one]
-        return Boosted(self.name, VIEWS, alone[None], without)
+        return Boosted(self.name, VIEWS, alone[None], without=without)
 
     def _said_without(self, folds: Sequence[int], asked: np.ndarray) -> np.ndarray:
         learned = np.flatnonzero(~np.isin(self.truth.fold, folds))

@@ -161,6 +161,12 @@ class Experiment:
             raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
         return scaled(ImageSpec(side, images.resize, blueprint.interpolation), images)
 
+    @property
+    def answer_folds(self) -> np.ndarray:
+        """The fold of each answer (A,), which is that of its images."""
+        made = self.competition.answering
+        return self.folds.fold if made is None else self.folds.fold[made.first]
+
     @cached_property
     def test_rows(self) -> np.ndarray:
         """All rows of the test set."""
@@ -211,9 +217,13 @@ class Experiment:
         return self.config.images.on_error == "baseline"
 
     def tell_unreadable(self, names: Sequence[str], callback: Callback) -> None:
-        """Say, once, which test images have the baseline's answer."""
+        """Say, once, which test images, or answers none of whose images can be read, have the baseline's answer."""
+        made = self.competition.answering
+        what = f"{len(names)} of {len(self.test_rows)} test images cannot be read and get"
+        if made is not None and set(names) <= set(made.test_ids.tolist()):
+            what = f"of {len(names)} of {len(made.test_ids)} answers no image can be read; they get"
         words = (
-            f"warning: {len(names)} of {len(self.test_rows)} test images cannot be read and get the frequencies of the "
+            f"warning: {what} the frequencies of the "
             f"classes (images.on_error=baseline): {listing([shorten(name, 20) for name in names], 5)}"
         )
         self._tell_once(words, callback)

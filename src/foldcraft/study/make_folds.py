@@ -82,7 +82,7 @@ def ensure(config: Config, say: Say) -> None:
     made, is_new = read_or_make(config, data, copies)
     if is_new:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
-        what = f"{made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}{together}"
+        what = f"{made.count} folds of {data.counted()}, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
         if not form.goes_without_saying:
             say(f"submission: {form.describe()}")

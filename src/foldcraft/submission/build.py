@@ -25,7 +25,7 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     """The sample submission with its answers replaced, everything else left as it is.
 
     Args:
-        ids: test ids (N,).
+        ids: of the test rows, or answers (N,).
         log_probs: predictions (N, W).
 
     Raises:
@@ -137,7 +137,7 @@ def submit(
     _warn_of_gaps(members, callback)
     blend.complete(members, callback)
     result = blend.combine(members, methods)
-    frame = make(competition, competition.test_ids, result.test)
+    frame = make(competition, competition.answers.test_ids, result.test)
     check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     entry = _entry(members, result)

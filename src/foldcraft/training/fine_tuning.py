@@ -158,6 +158,7 @@ class Training:
             weights=experiment.competition.weights,
             score_weights=experiment.competition.score_weights,
             swaps=experiment.swaps,
+            competition=experiment.competition if experiment.competition.answering else None,
             beside=self._beside(fold),
         )
 

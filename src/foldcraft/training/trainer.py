@@ -29,6 +29,7 @@ from foldcraft.common.files import write_atomic
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.data import loader
 from foldcraft.data.augment import Augment
+from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.loader import (
@@ -50,6 +51,7 @@ from foldcraft.models.hardware import Hardware, cores, tune
 from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.models.weight_averaging import averaged, measure_statistics
+from foldcraft.predictions import answers
 from foldcraft.training.distributed import Processes
 from foldcraft.training.losses import check_has_dropout, rdrop_loss, training_loss
 from foldcraft.training.plan import Plan, plan
@@ -68,6 +70,7 @@ class Task:
         target: what is learned, and what the rows are judged by.
         weights: how much each row counts in training (N,); left out: all alike.
         score_weights: the same in the score.
+        competition: that the score is of, where several images make one answer; left out: of each image.
         swaps: what flips do to the label.
         distilled: what is learned from teachers; left out: from the labels alone.
         beside: metadata of all rows, those of pseudo-labels after the others, encoded float32 (N + M, d).
@@ -88,6 +91,7 @@ class Task:
     score_weights: np.ndarray | None = None
     swaps: Swaps = field(default_factory=Swaps)
     beside: np.ndarray | None = None
+    competition: Competition | None = None
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -105,6 +109,8 @@ class Task:
     def score(self, predicted: np.ndarray) -> float:
         """In the metric, of predictions (n, W) of the validation rows."""
         rows = self.valid_rows
+        if self.competition is not None:
+            return answers.score(self.competition, predicted, rows)
         weights = None if self.score_weights is None else self.score_weights[rows]
         return self.metric(self.target.truth[rows], self.target.space.scored(predicted), weights)
 

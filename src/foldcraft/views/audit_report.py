@@ -92,7 +92,11 @@ def _summary(audit: Audit, folder: Path, drawn: list[Finding]) -> str:
 def _paths(audit: Audit) -> Paths:
     tables = audit.tables
     parts = [("train", tables.train_ids, tables.train_paths), ("test", tables.test_ids, tables.test_paths)]
-    return {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
+    found = {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
+    if tables.answers:  # an answer is shown by the first of its images
+        for answer, path in zip(tables.answers.train.tolist(), tables.train_paths, strict=True):
+            found.setdefault(("train", answer), path)
+    return found
 
 
 def _path_exists(strip: list[ImageRef], paths: Paths) -> bool:

@@ -15,7 +15,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.data.tables import Tables
-from foldcraft.predictions import linear_probe, oof
+from foldcraft.predictions import answers, linear_probe, oof
 from foldcraft.predictions.experiment import Experiment, scaled, with_scale
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.feature_cache import load_or_compute as gather_features
@@ -211,9 +211,11 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
         judge = f"the predictions of {', '.join(finished)}"
     elif seen:
         callback.say("no finished experiment yet: labels are judged by a probe on frozen features")
-        log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
+        every = np.arange(len(data.train_ids))
+        log_probs = answers.of_rows(data, probe_log_probs(seen)[None], every).by_way[0][0]
+        judge = f"a probe on {seen.net.name}"
     else:
         return
-    doubtful = label_errors.doubts(data.target, log_probs, data.train_ids)
+    doubtful = label_errors.doubts(data.answers.target, log_probs, data.answers.train_ids)
     found.csvs[label_errors.TABLE] = doubtful.table
     found.findings += label_errors.find(doubtful, judge)

@@ -51,9 +51,12 @@ def split(seen: Evidence) -> PageSection:
         "plain": f"rows are shuffled, {plural(part)} are not looked at",
     }.get(experiment.folds.scheme, experiment.folds.scheme)
     tests = counted(len(experiment.competition.test_ids), "image")
+    if made := experiment.competition.answering:
+        tests = f"{counted(len(made.test_ids), 'answer')} of {tests}"
     words = (
         f"{experiment.folds.count} folds, frozen in {experiment.config.folds_file}: {scheme}. "
         f"A model of fold k learns from all other folds and answers fold k. The test set has {tests}."
+        + (f" Training has {experiment.competition.counted()}, and what is judged are the answers." if made else "")
     )
     heads = columns("", *(f"# {name}" for name in table.columns))
     title = Column(part if part != "head" else "class")

@@ -97,13 +97,24 @@ class Evidence:
 
     @property
     def rows(self) -> np.ndarray:
-        """Place of each judged row among the competition's training rows (N,)."""
+        """Place of each judged row among the competition's training rows, or its answers (N,)."""
         return self.combined.rows
+
+    @property
+    def makes_answers(self) -> bool:
+        """Do several images make one answer?"""
+        return self.members[0].experiment.competition.answering is not None
+
+    @property
+    def image_rows(self) -> np.ndarray:
+        """Place of the image of each judged row among the training rows (N,); of an answer's images the first."""
+        made = self.members[0].experiment.competition.answering
+        return self.rows if made is None else made.first[self.rows]
 
     @property
     def ids(self) -> np.ndarray:
         """Ids of the judged rows (N,)."""
-        return self.members[0].experiment.competition.train_ids[self.rows]
+        return self.members[0].experiment.competition.answers.train_ids[self.rows]
 
     @cached_property
     def cases(self) -> list[Mistake]:
@@ -183,7 +194,7 @@ def gather_evidence(
     blend.complete(members, callback)
     callback.say("judging the blend")
     combined = blend.combine(members)
-    looks = [one.oof().at(combined.rows).log_probs for one in members]
+    looks = [one.oof().at(combined.rows).all_log_probs for one in members]
     looks += [one.log_probs for one in combined.boosted]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 

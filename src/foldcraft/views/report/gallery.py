@@ -101,13 +101,13 @@ def _in_words(seen: Evidence, cases: Sequence[Mistake]) -> tuple[list[str], list
 
 
 def _image_link(seen: Evidence, case: Mistake) -> str:
-    return seen.link(seen.members[0].experiment.competition.train_paths[seen.rows[case.row]])
+    return seen.link(seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]])
 
 
 def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     config, truth = seen.members[0].experiment.config, seen.combined.truth
     (label,), (said,) = _in_words(seen, [case])
-    path = seen.members[0].experiment.competition.train_paths[seen.rows[case.row]]
+    path = seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]]
     picture = small(path, config.images)
     return Card(
         name=str(seen.ids[case.row]),
@@ -193,5 +193,5 @@ def _asked(seen: Evidence, cases: Sequence[Mistake]) -> np.ndarray:
 
 def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Mistake], callback: Callback) -> torch.Tensor:
     store, _ = model.experiment.open_images([model.experiment.image_spec(model.blueprint)], callback)[0]
-    pixels = PlainImages(store, model.experiment.config.images).at(seen.rows[[case.row for case in cases]])
+    pixels = PlainImages(store, model.experiment.config.images).at(seen.image_rows[[case.row for case in cases]])
     return Preparation.of(model.blueprint, model.hardware)(pixels)
