@@ -155,15 +155,15 @@ metric: macro_f1
 """
 DIGITREC = """
 id: row
-image: "{row}"
-test_image: "{row}"
+image: {pixels: "pixel*", shape: [28, 28]}
+test_image: {pixels: "pixel*", shape: [28, 28]}
 metric: accuracy
 """
 HPA = """
 id: Id
 target: {column: Target, separator: " ", kind: multilabel}
-image: train/{@id}_green.png
-test_image: test/{@id}_green.png
+image: {channels: ["train/{@id}_red.png", "train/{@id}_green.png", "train/{@id}_blue.png", "train/{@id}_yellow.png"]}
+test_image: {channels: ["test/{@id}_red.png", "test/{@id}_green.png", "test/{@id}_blue.png", "test/{@id}_yellow.png"]}
 metric: macro_f1
 """
 WHALE = """
@@ -224,9 +224,8 @@ def test_a_host_is_read_as_it_is(hosts: Path, name: str):
     assert first_test in (None, *data.test_ids.tolist())
     assert all(len(note) < 300 for note in tables.image_notes)
     form_inference.tried(data)
-    if name != "digitrec":  # its images are in the table
-        assert not tables.missing
-        assert all(path.is_file() for path in (*data.train_paths, *data.test_paths))
+    assert not tables.missing
+    assert all(path.is_file() for path in (*data.train_paths, *data.test_paths))
 
 
 def test_a_mask_s_label_is_made_of_file_sex_and_age(hosts: Path):

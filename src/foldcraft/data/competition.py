@@ -18,6 +18,7 @@ from foldcraft.data.answers import Answering
 from foldcraft.data.groups import with_shared_files
 from foldcraft.data.metadata import Metadata
 from foldcraft.data.sample_rows import SubmissionRequest
+from foldcraft.data.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
@@ -50,9 +51,9 @@ class Competition:
     target: Target
     train_ids: np.ndarray
     groups: np.ndarray | None
-    train_paths: tuple[Path, ...]
+    train_paths: tuple[Source, ...]
     test_ids: np.ndarray
-    test_paths: tuple[Path, ...]
+    test_paths: tuple[Source, ...]
     sample: pd.DataFrame
     id_column: str
     image_notes: tuple[str, ...] = ()
@@ -141,8 +142,8 @@ class Competition:
         """Digest of the test ids."""
         return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
 
-    def paths(self, part: str) -> tuple[Path, ...]:
-        """Where the images of a part, "train" or "test", lie or should lie, one a row."""
+    def paths(self, part: str) -> tuple[Source, ...]:
+        """What the images of a part, "train" or "test", are or should be made of, one a row."""
         return self.train_paths if part == "train" else self.test_paths
 
     def train_rows(self, ids: np.ndarray) -> np.ndarray:
@@ -254,16 +255,17 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
     Raises:
         FoldcraftError: some are not; how many, the first of them, and what is nearest to the first.
     """
-    missing = {part: [path for path in competition.paths(part) if not path.is_file()] for part in parts}
+    missing = {part: [source for source in competition.paths(part) if not is_there(source)] for part in parts}
     if spare and len(missing.get("test", ())) < len(competition.test_paths):
         missing.pop("test", None)
-    if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
+    gone = [missing_file(source) for sources in missing.values() for source in sources]
+    if names := [name_in(path, folder) for path in gone if path]:
         nearest = image_paths.Folder(folder).nearest(names[0])
         hint = "mend the files, or competition.image and test_image; src/audit.py lists them all"
         hint = f"{nearest}: {hint}" if nearest else hint
         if not missing.get("train"):
             hint += ", or set images.on_error=baseline, which spares some test images"
-        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in names], 5)}"
+        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in dict.fromkeys(names)], 5)}"
         raise FoldcraftError(what, folder, hint)
 
 

@@ -16,16 +16,19 @@ from foldcraft.data import (
     answers,
     bundled,
     host_rows,
-    image_files,
+    image_sources,
     plain_sample,
     reshape,
     row_places,
     sample_rows,
+    tiles,
 )
 from foldcraft.data.answers import AnswerNames
 from foldcraft.data.groups import joined, with_shared_files
 from foldcraft.data.host_rows import HostRows
+from foldcraft.data.image_sources import ImageRequest
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
+from foldcraft.data.sources import Source
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
 
@@ -39,7 +42,8 @@ class Tables:
     Attributes:
         names: with all that `auto` took written out.
         train, test, sample: as text; columns that are always there and derived ones among them.
-        train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
+        train_paths, test_paths: what each row's image is made of; a file that is missing has the path that the template
+            gives it.
         missing: what the templates ask for and the folder lacks.
         image_notes: what there is to say of how tables and files were found and read, a line each.
         fold_column: that holds the host's own folds.
@@ -52,8 +56,8 @@ class Tables:
     train: pd.DataFrame
     test: pd.DataFrame
     sample: pd.DataFrame
-    train_paths: tuple[Path, ...]
-    test_paths: tuple[Path, ...]
+    train_paths: tuple[Source, ...]
+    test_paths: tuple[Source, ...]
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
@@ -168,7 +172,7 @@ def read_tables(config: Config) -> Tables:
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
-    rows = answers.with_all_ids(host_rows.read(folder, names), folder)
+    rows = answers.with_all_ids(tiles.unfolded(host_rows.read(folder, names)), folder)
     names = rows.names
     _check_train(rows.train, folder / names.train, names)
     if config.folds.column is not None:
@@ -176,10 +180,12 @@ def read_tables(config: Config) -> Tables:
     made = answers.read(names, rows.train, rows.test, folder)
     test, sample, asked = _with_answers(rows, made, folder) if made else _with_sample(rows, folder)
     parts = {
-        "competition.image": (names.image, rows.train, {"@id": names.train_id, **_the_target(names)}),
-        "competition.test_image": (names.test_image, test, {"@id": names.test_id}),
+        "competition.image": ImageRequest(
+            names.image, rows.train, names.train, {"@id": names.train_id, **_the_target(names)}
+        ),
+        "competition.test_image": ImageRequest(names.test_image, test, names.test, {"@id": names.test_id}),
     }
-    (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
+    (train_paths, test_paths), missing, notes = image_sources.find(folder, parts, names.follow_links)
     paths = train_paths, test_paths, missing, (*rows.notes, *notes)
     about = (asked, rows.test_is_sample, config.folds.column, made)
     return Tables(names, folder, rows.train, test, sample, *paths, *about)

@@ -12,7 +12,7 @@ class Inputs:
     """All that a net is told of B rows, on its device.
 
     Attributes:
-        images: prepared, float32 (B, 3, size, size).
+        images: prepared, float32 (B, C, size, size).
         beside: metadata, encoded float32 (B, d); None: the net takes none, or 0 in all columns.
     """
 
@@ -35,6 +35,12 @@ class Inputs:
         """All rows, and all of them again (2 B)."""
         beside = None if self.beside is None else torch.cat([self.beside, self.beside])
         return Inputs(torch.cat([self.images, self.images]), beside)
+
+
+def channels_of(net: nn.Module) -> int:
+    """How many channels a net takes, as its first convolution has it."""
+    stems = (module for module in net.modules() if isinstance(module, nn.Conv2d) and module.groups == 1)
+    return next((stem.in_channels for stem in stems), 3)
 
 
 def forward(net: nn.Module, inputs: Inputs) -> torch.Tensor:

@@ -16,6 +16,7 @@ from foldcraft.models import backbones, blocks
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
 from foldcraft.models.blocks import Maps, Watch
+from foldcraft.models.inputs import channels_of
 from foldcraft.models.linear_heads import Heads
 
 HEAD = "head"  # what the classifier sees
@@ -59,7 +60,9 @@ class StageFeatures(nn.Module):
         try:
             self.blocks = blocks.find_blocks(net, size)
             with torch.no_grad():
-                pooled = self._pooled(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+                pooled = self._pooled(
+                    torch.zeros(1, channels_of(net), size, size, device=next(net.parameters()).device)
+                )
         except (AttributeError, NotImplementedError, AssertionError, TypeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise FoldcraftError(
@@ -72,7 +75,7 @@ class StageFeatures(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, S, S), S at least `size`, to float32 (B, D), stage by stage."""
+        """Prepared images (B, C, S, S), S at least `size`, to float32 (B, D), stage by stage."""
         return torch.cat(list(self._pooled(reduced(images, self.size)).values()), dim=1)
 
     def _pooled(self, images: torch.Tensor) -> Maps:
@@ -122,7 +125,7 @@ class FeaturePool(nn.Module):
         self.stages = stages_of([look.stages for look in self.looks], parts)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, S, S) to float32 (B, D), part by part."""
+        """Prepared images (B, C, S, S) to float32 (B, D), part by part."""
         found = []
         for part, look in zip(self.parts, self.looks, strict=True):
             own = _renormalised(images, self.parts[0], part)
@@ -149,7 +152,7 @@ def stages_of(of_parts: Sequence[Sequence[Stage]], parts: Sequence[Part]) -> tup
 
 
 def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images (B, 3, S, S) at that size, as they are where they have it."""
+    """Images (B, C, S, S) at that size, as they are where they have it."""
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)

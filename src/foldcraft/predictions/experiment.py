@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,12 +17,14 @@ from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
 from foldcraft.data import bit_depth, competition, folds
+from foldcraft.data.band_count import check_channels, find_channels
 from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.metadata import Encoder
+from foldcraft.data.sources import is_there
 from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
@@ -76,8 +77,8 @@ class Experiment:
             support.check(config, data.target)
         made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
         Swaps.of(config.augment, data.target)  # a name that is not there is told now
-        settled, words = with_scale(config, data)
-        return cls(settled, data, made, (*data.notes, *data.image_notes, *words))
+        settled, of_bands, of_depth = with_images_known(config, data)
+        return cls(settled, data, made, (*data.notes, *data.image_notes, *of_bands, *of_depth))
 
     @cached_property
     def swaps(self) -> Swaps:
@@ -120,7 +121,7 @@ class Experiment:
 
     def _content(self, part: str) -> str:
         paths, beside = self.competition.paths(part), self.competition.test_metadata
-        if not any(map(os.path.isfile, paths)):
+        if not any(map(is_there, paths)):
             return ""
         if part == "test" and beside is not None:  # what is predicted for a row depends on both
             images = content_of(paths, cache_folder(self.config), self._spares_tests)
@@ -159,7 +160,7 @@ class Experiment:
         side = images.cache_size or needed
         if side < images.size:
             raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
-        return scaled(ImageSpec(side, images.resize, blueprint.interpolation), images)
+        return scaled(ImageSpec(side, images.resize, blueprint.interpolation, channels=images.bands), images)
 
     @property
     def answer_folds(self) -> np.ndarray:
@@ -249,6 +250,40 @@ def scaled(spec: ImageSpec, images: ImagesConfig) -> ImageSpec:
     return replace(spec, min_value=black, max_value=BRIGHTEST if white == BRIGHTEST else white)
 
 
+def with_images_known(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
+    """The config with the number of channels and the scale written out, and what there is to say of either.
+
+    Raises:
+        FoldcraftError: not all images have as many channels.
+    """
+    with_bands, of_bands = with_channels(config, pictures)
+    settled, of_depth = with_scale(with_bands, pictures)
+    return settled, of_bands, of_depth
+
+
+def with_channels(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...]]:
+    """The config with the number of channels written out where it is left to be found and is not three.
+
+    Some folds may have begun before channels were looked for, with the first three.
+
+    Raises:
+        FoldcraftError: not all images have as many.
+    """
+    every = [*pictures.train_paths, *pictures.test_paths]
+    if config.images.channels != "auto":
+        check_channels(config.images.channels, every, config.folder)
+        return config, ()
+    for file in fold_configs(experiment_folder(config)):
+        with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
+            kept = FoldFolder(file.parent, -1).read_settings().get("images", {}).get("channels", "auto")
+            return _with_images(config, {} if kept == "auto" else {"channels": kept}), ()
+    found = find_channels(every, config.folder)
+    if found == 3:
+        return config, ()
+    words = f"images have {found} channels, which all enter the net; images.channels: 3 takes the first three"
+    return _with_images(config, {"channels": found}), (words,)
+
+
 def with_scale(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...]]:
     """The config with the scale of the deep images written out, and what there is to say of it.
 
@@ -282,5 +317,13 @@ def _told_scale(config: Config, kept: dict[str, Any], file: Path) -> tuple[Confi
 
 
 def _with_bounds(config: Config, black: float, white: float) -> Config:
-    bounds = {"min_value": black or None, "max_value": white}
-    return config.model_copy(update={"images": config.images.model_copy(update=bounds)})
+    return _with_images(config, {"min_value": black or None, "max_value": white})
+
+
+def with_three_channels(config: Config) -> Config:
+    """The config with the first three channels of every image."""
+    return _with_images(config, {"channels": 3})
+
+
+def _with_images(config: Config, changed: dict[str, Any]) -> Config:
+    return config.model_copy(update={"images": config.images.model_copy(update=changed)})

@@ -10,13 +10,14 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import write_atomic
 from foldcraft.data import contact_sheet
 from foldcraft.data.contact_sheet import SheetTile
+from foldcraft.data.sources import Source, is_there
 from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.study.audit.run import Audit
 from foldcraft.views.terminal import Terminal
 
 MOST_TILES = 48  # on a sheet
 COLUMNS = 8
-Paths = Mapping[tuple[str, str], Path]
+Paths = Mapping[tuple[str, str], Source]
 
 
 def write(audit: Audit, folder: Path, callback: Callback) -> None:
@@ -100,7 +101,7 @@ def _paths(audit: Audit) -> Paths:
 
 
 def _path_exists(strip: list[ImageRef], paths: Paths) -> bool:
-    return any(paths[shown.part, shown.id].is_file() for shown in strip)
+    return any(is_there(paths[shown.part, shown.id]) for shown in strip)
 
 
 def _tile(shown: ImageRef, paths: Paths, bounds: tuple[float, float]) -> SheetTile:

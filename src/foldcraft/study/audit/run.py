@@ -16,7 +16,7 @@ from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.data.tables import Tables
 from foldcraft.predictions import answers, linear_probe, oof
-from foldcraft.predictions.experiment import Experiment, scaled, with_scale
+from foldcraft.predictions.experiment import Experiment, scaled, with_images_known, with_scale, with_three_channels
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.feature_cache import load_or_compute as gather_features
 from foldcraft.study.audit import (
@@ -83,12 +83,22 @@ def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     """Audit one competition, whose tables have been read."""
     for note in tables.image_notes:
         callback.say(note)
-    config, scale = with_scale(config, tables)
+    unlike = None
+    try:
+        config, channels, scale = with_images_known(config, tables)
+    except FoldcraftError as error:  # pictures are still looked at as far as people see them
+        channels, unlike = (), error
+        config, scale = with_scale(with_three_channels(config), tables)
+    for note in channels:
+        callback.say(note)
     found = Audit(tables, config.images.bounds)
     found.notes += [f"metadata: {note}" for note in _metadata(tables)]
     for note in found.notes:
         callback.say(note)
+    if unlike:
+        found.skipped.append(f"channels beyond three: {unlike}")
     facts = _facts(config, tables, callback)
+    facts["bands_left_out"] &= config.images.bands == 3
     found.findings += file_issues.find(facts, tables, scale) + label_issues.find(tables, config.folds.count)
     found.csvs["files.csv"] = file_issues.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = label_issues.table(tables)

@@ -16,6 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
+from foldcraft.data.sources import Source, files_of
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.ensemble import blend
@@ -170,8 +171,9 @@ class Evidence:
         findings = [one for one in about.get("findings", []) if isinstance(one, dict)]
         return {"findings": findings, "not_looked_at": about.get("not_looked_at", [])}
 
-    def link(self, path: Path) -> str:
-        """A path as the page links to it."""
+    def link(self, source: Source) -> str:
+        """A path as the page links to it; of an image of several files the first, of one of none the page itself."""
+        path = next(iter(files_of(source)), self.page)
         return quote(Path(os.path.relpath(path, self.page.parent)).as_posix())
 
     def study(self, name: str) -> Path:

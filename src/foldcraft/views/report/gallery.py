@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +13,9 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
-from foldcraft.data import image_cache
+from foldcraft.data import image_cache, image_reading
 from foldcraft.data.loader import PlainImages
+from foldcraft.data.sources import Source
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel
@@ -126,10 +126,10 @@ def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     )
 
 
-def small(path: Path, settings: ImagesConfig) -> Image.Image:
-    """What the net sees of an image file, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
+def small(path: Source, settings: ImagesConfig) -> Image.Image:
+    """What the net sees of an image, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
     black, white = settings.bounds
-    image = image_cache.decode(path, white, SIDE, black)
+    image = image_reading.decode(path, white, SIDE, black)
     if settings.resize == "squash":
         image.thumbnail((SIDE, SIDE))
         return image
