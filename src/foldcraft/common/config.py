@@ -136,6 +136,27 @@ class SubmissionConfig(Section):
     )
 
 
+class MetadataConfig(Section):
+    """Columns of the tables that say something of a row beside its image; cells may be missing."""
+
+    numeric: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of numbers")
+    category: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of words, or of codes")
+    drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="dropout of metadata where they enter a net that is fine-tuned"
+    )
+
+    @model_validator(mode="after")
+    def _names_columns(self) -> "MetadataConfig":
+        if not self.names:
+            raise ValueError("names no column: {numeric: [age], category: [sex]}")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All columns; a code may be a number and a category."""
+        return list(dict.fromkeys([*self.numeric, *self.category]))
+
+
 class ImageConfig(Section):
     """How the image of a row is read, where it is more, or less, than a file."""
 
@@ -331,6 +352,11 @@ class CompetitionConfig(Section):
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
+    metadata: MetadataConfig | None = Field(
+        None,
+        description="columns that enter beside the image, {numeric: [age], category: [sex, site]}; cells may be "
+        "missing; see docs/metadata.md",
+    )
     constraints: list[str] = Field(
         [],
         description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '

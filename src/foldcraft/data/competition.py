@@ -13,8 +13,10 @@ from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import host_answers, image_paths
+from foldcraft.data import metadata as metadata_columns
 from foldcraft.data.answers import Answering
 from foldcraft.data.groups import with_shared_files
+from foldcraft.data.metadata import Metadata
 from foldcraft.data.sample_rows import SubmissionRequest
 from foldcraft.data.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.tables import Tables, read_tables
@@ -40,6 +42,7 @@ class Competition:
         groups: of the training rows; one whose group is missing has a group of its own.
         host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
+        metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
         answering: where several rows make one answer, which; `answers` is the competition of these.
     """
 
@@ -59,6 +62,8 @@ class Competition:
     score_weights: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
+    metadata: Metadata | None = None
+    test_metadata: Metadata | None = None
     host_folds: np.ndarray | None = None
     answering: Answering | None = None
 
@@ -66,7 +71,7 @@ class Competition:
     def answers(self) -> "Competition":
         """What is judged and submitted, a row an answer; itself where each row is one.
 
-        An answer's picture is its first image, and it weighs as much as its images do in the mean.
+        An answer's picture and metadata are those of its first image; it weighs as much as its images do in the mean.
         """
         if self.answering is None:
             return self
@@ -81,6 +86,8 @@ class Competition:
             train_paths=tuple(self.train_paths[row] for row in first),
             test_ids=made.test_ids,
             test_paths=tuple(self.test_paths[row] for row in made.first_test),
+            metadata=None if self.metadata is None else self.metadata.at(first),
+            test_metadata=None if self.test_metadata is None else self.test_metadata.at(made.first_test),
             written_groups=None,
             weights=made.mean(self.weights),
             score_weights=made.mean(self.score_weights),
@@ -127,7 +134,8 @@ class Competition:
     def learned_identity(self) -> list[object]:
         """What a training depends on beside ids, labels and groups; of one label a row nothing."""
         weights = [] if self.weights is None else [fingerprint.of_bytes(np.ascontiguousarray(self.weights).tobytes())]
-        return [*self.target.identity, *weights]
+        beside = [] if self.metadata is None else [self.metadata.identity]
+        return [*self.target.identity, *weights, *beside]
 
     @cached_property
     def test_fingerprint(self) -> str:
@@ -195,6 +203,9 @@ def of(rows: Tables) -> Competition:
     id_column = rows.sample_rows.column if rows.sample_rows else names.test_id
     metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.test_id)
     groups, made = with_shared_files(rows.groups, rows.train_ids, rows.train_paths), _answering(rows)
+    files = (rows.folder / names.train, rows.folder / names.test)
+    beside, test_beside = metadata_columns.both(names.metadata, (rows.train, rows.test), files)
+    notes = [] if beside is None else [beside.describe()]
     return Competition(
         name=names.name,
         metric=metric,
@@ -202,7 +213,7 @@ def of(rows: Tables) -> Competition:
         train_ids=rows.train_ids,
         weights=weights,
         score_weights=weights if names.metric_weight else None,
-        notes=(*read.notes, *metric.notes),
+        notes=(*read.notes, *metric.notes, *notes),
         groups=made.joined(groups) if made else groups,
         written_groups=None if made else rows.groups_to_tell_by,
         train_paths=rows.train_paths,
@@ -213,6 +224,8 @@ def of(rows: Tables) -> Competition:
         submission=rows.request,
         host_folds=rows.host_folds,
         image_notes=rows.image_notes,
+        metadata=beside,
+        test_metadata=test_beside,
         answering=made,
     )
 

@@ -41,6 +41,10 @@ class BlendMember:
         """The same of some rows only."""
         return replace(self, log_probs=self.log_probs[:, rows])
 
+    def left_out(self, fold: int) -> "BlendMember":
+        """The same where a fold is judged; for members that are fitted on out-of-fold predictions."""
+        return self
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -218,10 +222,11 @@ def _evaluate(
         # With a single fold there is no other to fit on, and nothing is nested.
         learned = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
         held = np.flatnonzero(truth.fold == fold)
-        some = [member.rows(learned) for member in members]
+        own = [member.left_out(int(fold)) for member in members] if len(folds) > 1 else members
+        some = [member.rows(learned) for member in own]
         plans = _fit(some, truth.rows(learned), methods, rules, plain.get(int(fold)))
         for answers, (_, plan) in zip(nested, plans, strict=True):
-            answers[held] = plan.apply([member.rows(held) for member in members])
+            answers[held] = plan.apply([member.rows(held) for member in own])
     return [
         BlendCandidate(
             name,
@@ -399,6 +404,27 @@ def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> t
         if is_really_worse(chosen.nested[rows], simplest.nested[rows], truth.rows(rows)):
             return 0, simplest
     return best, chosen
+
+
+def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tuple[bool, np.ndarray]:
+    """Do all nested answers speak for the first of two blends, and answers (N, W), each fold's of what the others say?
+
+    It must be better by what ways are compared by, and no worse in the metric.
+    """
+
+    def is_better(rows: np.ndarray) -> bool:
+        worth = []
+        for blend in (more, fewer):
+            best, scores = _worth(blend.candidates, truth, rows)
+            worth.append(scores[best])
+        mine, theirs = (truth.rows(rows).fold_wise_score(blend.chosen.nested[rows]) for blend in (more, fewer))
+        return _is_better(truth.metric, *worth) and not truth.metric.better(theirs, mine)
+
+    answers = fewer.chosen.nested.copy()
+    for fold, others in _elsewhere(truth).items():
+        if fold is not None and is_better(others):
+            answers[truth.fold == fold] = more.chosen.nested[truth.fold == fold]
+    return is_better(np.arange(len(truth.fold))), answers
 
 
 def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandidate, list[str]]:

@@ -50,6 +50,7 @@ class Blueprint:
         sizes: of a linear probe, the sides to which its nets reduce that; none: a probe of version 0.1.
         mirror: of a linear probe, are features averaged with those of the mirror image?
         others: of a linear probe, the further nets that its head sees.
+        metadata: what the head sees beside the image: `width` columns, `drop` of them in training; None: nothing.
     """
 
     source: str
@@ -66,10 +67,11 @@ class Blueprint:
     mirror: bool = False
     others: tuple["Blueprint", ...] = ()
     licence: str = ""
+    metadata: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """As text, for the metadata of a weights file."""
-        return json.dumps(asdict(self))
+        return json.dumps(_without_nothing(asdict(self)))
 
     @classmethod
     def from_json(cls, text: str) -> "Blueprint":
@@ -80,6 +82,12 @@ class Blueprint:
     def _of(cls, values: dict[str, Any]) -> "Blueprint":
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**{**given, "others": tuple(cls._of(other) for other in given.get("others", ()))})
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    """A net that sees no metadata is written as it always was."""
+    kept = {name: value for name, value in values.items() if name != "metadata" or value is not None}
+    return {**kept, "others": [_without_nothing(other) for other in values["others"]]}
 
 
 def weights_folder() -> Path:

@@ -170,18 +170,26 @@ def _renormalised(images: torch.Tensor, given: Part, wanted: Part) -> torch.Tens
 
 
 class ProbeNet(nn.Module):
-    """Frozen nets with one linear layer on the features of some of their stages."""
+    """Frozen nets with one linear layer on the features of some of their stages, and on metadata beside them.
 
-    def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int) -> None:
+    Args:
+        beside: columns of metadata; where none are handed in they are 0.
+    """
+
+    def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int, beside: int = 0) -> None:
         super().__init__()
-        self.features, self.chosen = features, tuple(chosen)
+        self.features, self.chosen, self.beside = features, tuple(chosen), beside
         self.register_buffer("columns", columns_of(features.stages, chosen), persistent=False)
-        self.head = nn.Linear(len(self.columns), classes)
+        self.head = nn.Linear(len(self.columns) + beside, classes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, size, size) to logits (B, K)."""
+    def forward(self, images: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """Prepared images (B, 3, size, size), and encoded metadata (B, d), to logits (B, K)."""
         with torch.autocast(images.device.type, enabled=False):  # as the head was solved
-            return self.head(self.features(images.float())[:, self.columns])
+            seen = self.features(images.float())[:, self.columns]
+            if self.beside:
+                own = seen.new_zeros(len(seen), self.beside) if beside is None else beside.float()
+                seen = torch.cat([seen, own], dim=1)
+            return self.head(seen)
 
     def set_head(self, heads: Heads) -> None:
         """Take over the first of some solved heads."""
@@ -191,7 +199,7 @@ class ProbeNet(nn.Module):
 
     def folded(self) -> "ProbeNet":
         """The same, faster, with BatchNorm folded into convolutions."""
-        made = ProbeNet(self.features.folded(), self.chosen, self.head.out_features)
+        made = ProbeNet(self.features.folded(), self.chosen, self.head.out_features, self.beside)
         made.head = self.head
         return made.eval()
 
@@ -200,12 +208,13 @@ class ProbeNet(nn.Module):
         features = self.features.alone(place)
         before = sum(len(look.stages) for look in self.features.looks[:place])
         first = sum(stage.width for stage in self.features.stages[:before])
+        # Metadata are no part of what a net contributes.
         inside = (self.columns >= first) & (self.columns < first + sum(stage.width for stage in features.stages))
         whole = self.features.stages[before : before + len(features.stages)]
         names = [str(own) for own, stage in zip(features.stages, whole, strict=True) if str(stage) in self.chosen]
         made = ProbeNet(features, names, self.head.out_features)
         with torch.no_grad():
-            made.head.weight.copy_(self.head.weight[:, inside])
+            made.head.weight.copy_(self.head.weight[:, : len(inside)][:, inside])
             made.head.bias.copy_(self.head.bias)
         return made.eval()
 

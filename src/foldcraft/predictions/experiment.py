@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
@@ -22,6 +23,7 @@ from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.data.label_swap import Swaps
+from foldcraft.data.metadata import Encoder
 from foldcraft.data.sources import is_there
 from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
@@ -88,6 +90,17 @@ class Experiment:
         """What its trained folds are made from."""
         return Identity.of(self.config, self.competition, self.folds, self.soup)
 
+    def encoder(self, fold: int) -> Encoder | None:
+        """How metadata enter what is learned for a fold: fitted on the rows that it learns from, and no others."""
+        beside = self.competition.metadata
+        return None if beside is None else Encoder.fit(beside.at(self.folds.train_rows(fold)))
+
+    @property
+    def beside(self) -> list[np.ndarray] | None:
+        """Metadata of all training rows as each fold's head sees them float32 (N, d); None where there are none."""
+        encoders = [self.encoder(fold) for fold in range(self.folds.count)]
+        return [one(self.competition.metadata) for one in encoders] if all(encoders) else None
+
     @cached_property
     def soup(self) -> dict[str, str]:
         """The experiments that this one is the mean of, with the digests of their settings; of most nothing."""
@@ -103,13 +116,16 @@ class Experiment:
 
     @cached_property
     def test_images(self) -> str:
-        """Digest of the test images, as of the training images."""
+        """Digest of the test images, as of the training images, and of their metadata."""
         return self._content("test")
 
     def _content(self, part: str) -> str:
-        paths = self.competition.paths(part)
+        paths, beside = self.competition.paths(part), self.competition.test_metadata
         if not any(map(is_there, paths)):
             return ""
+        if part == "test" and beside is not None:  # what is predicted for a row depends on both
+            images = content_of(paths, cache_folder(self.config), self._spares_tests)
+            return fingerprint.of_values([images, beside.content])
         return content_of(paths, cache_folder(self.config), part == "test" and self._spares_tests)
 
     def check_images(self, trained: Mapping[int, Mapping[str, Any]]) -> None:

@@ -199,6 +199,7 @@ def solve_probe(
             experiment.competition.target.learned_space,
             weights=experiment.competition.weights,
             of_views=_truth_of_views(experiment, learned),
+            beside=experiment.beside if is_whole else None,
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
         _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)

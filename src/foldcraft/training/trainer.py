@@ -73,6 +73,7 @@ class Task:
         competition: that the score is of, where several images make one answer; left out: of each image.
         swaps: what flips do to the label.
         distilled: what is learned from teachers; left out: from the labels alone.
+        beside: metadata of all rows, those of pseudo-labels after the others, encoded float32 (N + M, d).
     """
 
     identity: str
@@ -89,6 +90,7 @@ class Task:
     weights: np.ndarray | None = None
     score_weights: np.ndarray | None = None
     swaps: Swaps = field(default_factory=Swaps)
+    beside: np.ndarray | None = None
     competition: Competition | None = None
 
     @cached_property
@@ -161,6 +163,8 @@ class Trainer:
         space, device = task.target.learned_space, hardware.device
         self.loss = training_loss(space, learned, config.train.imbalance, smoothing, device)
         self.weights = None if task.weights is None else torch.from_numpy(task.weights.astype(np.float32)).to(device)
+
+        self.beside = None if task.beside is None else torch.from_numpy(task.beside).to(device)
 
         model = hardware.place(model)
         self.swa = averaged(model) if config.optim.swa else None
@@ -261,12 +265,10 @@ class Trainer:
         images = self.prepare(batch.images)
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         weights = None if self.weights is None else self._weights_of(batch.rows)
+        inputs = self.inputs_of(images, batch.rows)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
-            if weights is None:
-                images, targets = self.mix(images, targets, step)
-            else:
-                images, targets, weights = self.mix.with_weights(images, targets, weights, step)
-        loss = self._backward(Inputs(images), targets, weights)
+            inputs, targets, weights = self.mix.of_inputs(inputs, targets, weights, step)
+        loss = self._backward(inputs, targets, weights)
         if self.config.optim.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.optim.clip, error_if_nonfinite=False
@@ -277,6 +279,12 @@ class Trainer:
         if self.ema:
             self.ema.update(self.bare_model, step=step + 1)
         return loss
+
+    def inputs_of(self, images: torch.Tensor, rows: torch.Tensor | np.ndarray) -> Inputs:
+        """Prepared images of some rows with what is known beside them."""
+        if self.beside is None:
+            return Inputs(images)
+        return Inputs(images, self.beside[torch.as_tensor(rows).to(self.beside.device)])
 
     def _weights_of(self, rows: torch.Tensor) -> torch.Tensor:
         """How much the rows of a batch count (B,); pseudo-labelled ones count 1."""
@@ -311,7 +319,7 @@ class Trainer:
         self.swa.update_parameters(self.bare_model)
         rows = self.task.train_rows
         parts = np.array_split(rows, max(1, len(rows) // (2 * self.plan.batch)))
-        batches = (Inputs(self.prepare(self._plain(part))) for part in parts)
+        batches = (self.inputs_of(self.prepare(self._plain(part)), part) for part in parts)
         measure_statistics(self.swa.module, self.config.finetune, batches, self.hardware)
 
     def _plain(self, rows: np.ndarray) -> torch.Tensor:
@@ -322,7 +330,7 @@ class Trainer:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
         model, target = self._predictor().eval(), self.task.target
         parts = [
-            predictions(model, Inputs(self.prepare(self._plain(rows))), self.hardware, target.predictions)
+            predictions(model, self.inputs_of(self.prepare(self._plain(rows)), rows), self.hardware, target.predictions)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
         predicted = torch.cat(parts).cpu().numpy()

@@ -10,7 +10,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
-from foldcraft.data import competition, folds, image_stats, splitting
+from foldcraft.data import competition, folds, image_stats, metadata, splitting
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
@@ -92,6 +92,9 @@ def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     for note in channels:
         callback.say(note)
     found = Audit(tables, config.images.bounds)
+    found.notes += [f"metadata: {note}" for note in _metadata(tables)]
+    for note in found.notes:
+        callback.say(note)
     if unlike:
         found.skipped.append(f"channels beyond three: {unlike}")
     facts = _facts(config, tables, callback)
@@ -113,6 +116,14 @@ def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     _label_errors(found, config, seen, callback)
     found.findings = worst_first(found.findings)
     return found
+
+
+def _metadata(tables: Tables) -> list[str]:
+    """Which there are, and what test rows have that no training row has."""
+    names, folder = tables.names, tables.folder
+    files = (folder / names.train, folder / names.test)
+    train, test = metadata.both(names.metadata, (tables.train, tables.test), files)
+    return [] if train is None else [train.describe(), *test.strange(train)]
 
 
 def _facts(config: Config, tables: Tables, callback: Callback) -> pd.DataFrame:

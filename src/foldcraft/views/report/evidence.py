@@ -89,7 +89,7 @@ class Evidence:
         """Place of the member that counts most; of equals the one with the better score."""
         shares, alone = self.chosen.plan.combination.shares, self.combined.selection.members
         sign = self.combined.truth.metric.sign
-        return max(range(len(shares)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
+        return max(range(len(self.members)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
 
     @cached_property
     def answers(self) -> np.ndarray:
@@ -197,6 +197,7 @@ def gather_evidence(
     callback.say("judging the blend")
     combined = blend.combine(members)
     looks = [one.oof().at(combined.rows).all_log_probs for one in members]
+    looks += [one.log_probs for one in combined.boosted]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 
