@@ -191,7 +191,7 @@ class CompetitionConfig(Section):
     train: str = Field(
         "train.csv",
         description="table of training rows: id, target, perhaps group; or a pattern of image files, train/*/*.jpg, "
-        "one row a file; see docs/competitions.md",
+        "one row a file; none: src/infer.py takes the rows that trained folds keep; see docs/competitions.md",
     )
     test: str = Field(
         "auto",

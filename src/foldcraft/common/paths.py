@@ -142,6 +142,11 @@ def hardware_file(config: Config) -> Path:
     return experiment_folder(config) / "hardware.json"
 
 
+def rows_file(config: Config) -> Path:
+    """Where an experiment keeps the training rows that its folds learned from."""
+    return experiment_folder(config) / "rows.parquet"
+
+
 def soup_file(config: Config) -> Path:
     """Where a soup keeps what it is the mean of; no other experiment has such a file."""
     return experiment_folder(config) / "soup.json"

@@ -18,6 +18,7 @@ from foldcraft.data.sample_rows import SubmissionRequest
 from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
+from foldcraft.data.training_rows import TrainingRows
 from foldcraft.metrics import host_metric, scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import ClassSpace, Space
@@ -38,6 +39,7 @@ class Competition:
         groups: of the training rows; one whose group is missing has a group of its own.
         host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
+        tables: that it was made of.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Competition:
     notes: tuple[str, ...] = ()
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
     host_folds: np.ndarray | None = None
+    tables: Tables | None = field(default=None, repr=False, compare=False)
 
     @property
     def classes(self) -> Classes:
@@ -121,18 +124,19 @@ class Competition:
         return self.groups if self.groups is not None else self.train_ids
 
 
-def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
+def read(config: Config, images_of: Sequence[str] = PARTS, trained: TrainingRows | None = None) -> Competition:
     """Read and check a competition folder.
 
     Args:
         images_of: parts whose images must be there.
+        trained: the training rows, where they are not to be read.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
     """
-    return whole(read_tables(config), config, images_of)
+    return whole(read_tables(config, trained), config, images_of)
 
 
 def whole(rows: Tables, config: Config, images_of: Sequence[str] = PARTS) -> Competition:
@@ -172,6 +176,7 @@ def of(rows: Tables) -> Competition:
         id_column=rows.sample_rows.column if rows.sample_rows else names.test_id,
         submission=rows.request,
         host_folds=rows.host_folds,
+        tables=rows,
         image_notes=rows.image_notes,
     )
 

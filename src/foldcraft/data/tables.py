@@ -17,6 +17,7 @@ from foldcraft.data.host_rows import HostRows
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
+from foldcraft.data.training_rows import TrainingRows
 
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
 
@@ -33,6 +34,7 @@ class Tables:
         image_notes: what there is to say of how tables and files were found and read, a line each.
         fold_column: that holds the host's own folds.
         test_is_sample: were the test rows taken from the sample's ids?
+        trained: what was kept of the training rows, where they come from that.
     """
 
     names: CompetitionConfig
@@ -47,6 +49,14 @@ class Tables:
     sample_rows: SampleRows | None = None
     test_is_sample: bool = False
     fold_column: str | None = None
+    trained: TrainingRows | None = None
+
+    @property
+    def training_rows(self) -> TrainingRows:
+        """What the settings ask of the training rows, to be kept."""
+        home = f"{self.folder.as_posix()}/"
+        files = tuple(path.as_posix().removeprefix(home) for path in self.train_paths)
+        return self.trained or TrainingRows.of(self.names, self.train, files, self.fold_column)
 
     @property
     def train_ids(self) -> np.ndarray:
@@ -114,7 +124,8 @@ class Tables:
         settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
         ordered = names.order is not None or getattr(names.target, "order", None) is not None
         # Of a sample that is the test table, what the training table has too is no answer.
-        columns = set(self.train.columns if is_test else self.test.columns)
+        known = set(self.train.columns) if self.trained is None else self.trained.columns
+        columns = known if is_test else set(self.test.columns)
         alone = len(self.sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
         given = () if alone else tuple(name for name in self.sample.columns if name in columns)
         k = names.metric.get("k") if isinstance(names.metric, dict) else None
@@ -141,8 +152,11 @@ class Tables:
         )
 
 
-def read_tables(config: Config) -> Tables:
+def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
     """Read and check the CSVs of a competition folder; images may be missing.
+
+    Args:
+        trained: the training rows, where they are not to be read.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a sample submission whose
@@ -155,7 +169,7 @@ def read_tables(config: Config) -> Tables:
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
-    rows = host_rows.read(folder, names)
+    rows = host_rows.read(folder, names, trained)
     names = rows.names
     _check_train(rows.train, folder / names.train, names)
     if config.folds.column is not None:
@@ -165,9 +179,14 @@ def read_tables(config: Config) -> Tables:
         "competition.image": (names.image, rows.train, {"@id": names.train_id, **_the_target(names)}),
         "competition.test_image": (names.test_image, test, {"@id": names.test_id}),
     }
-    (train_paths, test_paths), missing, notes = image_files.find(folder, parts, names.follow_links)
-    paths = train_paths, test_paths, missing, (*rows.notes, *notes)
-    return Tables(names, folder, rows.train, test, sample, *paths, answers, rows.test_is_sample, config.folds.column)
+    if trained is not None:
+        del parts["competition.image"]
+        image_files.check_inside(trained.files, "competition.image")
+    found, missing, notes = image_files.find(folder, parts, names.follow_links)
+    train_paths = found[0] if trained is None else tuple(folder / name for name in trained.files)
+    paths = train_paths, found[-1], missing, (*rows.notes, *notes)
+    is_sample = rows.test_is_sample
+    return Tables(names, folder, rows.train, test, sample, *paths, answers, is_sample, config.folds.column, trained)
 
 
 def _the_target(names: CompetitionConfig) -> dict[str, str]:
