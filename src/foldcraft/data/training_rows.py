@@ -14,8 +14,10 @@ from foldcraft.data.targets import reading
 
 # Settings that name no column which trained folds are asked about: of files, and of how columns come about.
 NOT_OF_COLUMNS = frozenset(
-    "name folder bundled train test sample join files test_files derive pivot image test_image metric constraints order "
-    "follow_links".split()
+    (
+        *("name", "folder", "bundled", "train", "test", "sample", "join", "files", "test_files", "derive", "pivot"),
+        *("image", "test_image", "metric", "constraints", "order", "follow_links"),
+    )
 )
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.common.files import parse_json, read_bytes, write_atomic
+from foldcraft.common.files import locked, parse_json, read_bytes, remove_leftovers, write_atomic
 from foldcraft.common.paths import rows_file
 from foldcraft.data.folds import Folds
 from foldcraft.data.training_rows import TrainingRows
@@ -43,6 +43,12 @@ def keep(experiment: Experiment) -> None:
     digest = _digest(columns, about)
     if _noted(path) == digest:
         return
+    with locked(path.with_suffix(".lock")):  # folds that end side by side write the same
+        _write(path, columns, about, digest)
+
+
+def _write(path: Path, columns: dict[str, list[Any]], about: str, digest: str) -> None:
+    remove_leftovers(path.parent, path.name)
     metadata = {"foldcraft": about, checksums.KEY: digest}
     arrays = {name: pa.array(cells) for name, cells in columns.items()}
     stream = io.BytesIO()

@@ -37,12 +37,27 @@ def opened(config: Config) -> Experiment:
         data = competition.read(config, ())
     except FoldcraftError as error:
         return _on_kept(config, _instead(config, error), f"{error.where}: {error.what}")
-    if _learned_from_others(config, data) and (kept := _kept(config)) and _is_stub(len(data.train_ids), kept):
-        return _on_kept(config, kept, f"of these rows {config.competition.train} has {len(data.train_ids)}")
+    if _learned_from_others(config, data) and (kept := _kept(config)):
+        return _on_others(config, data, kept)
     if not config.folds_file.exists() and (kept := _kept(config)) and kept.folds.data == data.fingerprint:
         notices.tell_once(f"no {config.folds_file}: the folds are those in {rows_file(config)}")
         return Experiment.on(config, data, kept.folds)
     return Experiment.on(config, data)
+
+
+def _on_others(config: Config, data: Competition, kept: TrainedRows) -> Experiment:
+    """On what is kept, where the rows that are there are a stub.
+
+    Raises:
+        FoldcraftError: they are not, and the folds are of others.
+    """
+    if _is_stub(len(data.train_ids), kept):
+        return _on_kept(config, kept, f"of these rows {config.competition.train} has {len(data.train_ids)}")
+    try:
+        return Experiment.on(config, data)
+    except FoldcraftError as error:
+        hint = f"{error.hint or 'train again'}; or, for the rows that were learned from, set competition.train=none"
+        raise FoldcraftError(error.what, error.where, hint) from None
 
 
 def _on_kept(config: Config, kept: TrainedRows, why: str) -> Experiment:
