@@ -171,3 +171,29 @@ def test_predictions_beside_runs_are_not_those_of_older_models(
     models = [store.read(file).origin.weights for file in sorted(Path("scratch").rglob("fold*/test.parquet"))]
     made = [store.read(file).origin.weights for file in sorted(RUN.glob("fold*/oof.parquet"))]
     assert models == made
+
+
+def test_a_submission_goes_where_the_host_wants_it(
+    home: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of what is there; in the ledger too, unless that may only be read."""
+    out, words = Path("working/submission.csv"), ["--config", *CONFIGS]
+    assert command("infer", *words, "--name", "plain").code == 0
+    out.parent.mkdir()
+    out.write_text("of an earlier run")
+    done = command("infer", *words, "--out", out)
+    assert (done.code, out.read_text()) == (0, Path("submissions/plain.csv").read_text())
+    assert "wrote working/submission.csv: 12 rows, checked; see submissions/ledger.csv" in done.out
+    assert [file.name for file in sorted(Path("submissions").glob("*.csv"))] == ["ledger.csv", "plain.csv"]
+    assert pd.read_csv("submissions/ledger.csv")["file"].tolist() == ["plain.csv", "submission.csv"]
+
+    access, forbidden = os.access, os.path.abspath("submissions")
+    monkeypatch.setattr(os, "access", lambda at, how: os.path.abspath(at) != forbidden and access(at, how))
+    before = Path("submissions/ledger.csv").read_bytes()
+    done = command("infer", *words, "--out", out.with_name("other.csv"))
+    assert "submissions may only be read, so no ledger has it" in done.out
+    assert Path("submissions/ledger.csv").read_bytes() == before
+    for place, what in (("working", "is a folder"), ("sub", "no name of a CSV"), ("submissions/x.csv", "use --name")):
+        told = command("infer", *words, "--out", place)
+        assert (told.code, what in told.err) == (2, True), told.err
+    assert command("infer", *words, "--out", out, "--name", "x").code == 2
