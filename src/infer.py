@@ -36,9 +36,7 @@ OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
 def command_line() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file of the submission; left out: in submissions/"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of the submission; left out: in submissions/")
     parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )

@@ -299,6 +299,9 @@ class FoldsConfig(Section):
         "auto",
         description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run",
     )
+    groups: Literal["audit"] | None = Field(
+        None, description="audit: the hidden groups that `src/audit.py` found stay in one fold, as copies do"
+    )
 
 
 class ImagesConfig(Section):

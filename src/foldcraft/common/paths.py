@@ -192,6 +192,11 @@ def duplicates_file(config: Config) -> Path:
     return audit_folder(config) / "duplicates.csv"
 
 
+def groups_file(config: Config) -> Path:
+    """Where the audit of a competition keeps the hidden groups that it found."""
+    return audit_folder(config) / "groups.csv"
+
+
 def check_file(config: Config) -> Path:
     """Where what was found about an experiment's code is kept."""
     return written_folder(config) / "check" / f"{config.experiment}.json"
