@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -59,6 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
         if used & SLOW or item.get_closest_marker("real"):
             item.add_marker("slow")
+
+
+def recipe(name: str) -> str:
+    """The settings of a host's layout, as docs/competitions.md has them."""
+    text = (ROOT / "docs" / "competitions.md").read_text()
+    found = re.search(rf"\(`{name}`[^`]*```yaml\n(.*?)```", text, re.DOTALL)
+    assert found, f"docs/competitions.md has no recipe for {name}"
+    return found[1]
 
 
 def real_data(name: str) -> Path:

@@ -244,6 +244,17 @@ def test_what_the_sample_has_to_do_with_the_test_rows(folder: Path):
         tables("sample_submission.csv")
 
 
+def test_a_column_may_be_derived_from_one_that_comes_after_it(folder: Path):
+    settings = """
+derive:
+  both: {format: "{band}-{sex}"}
+  band: {from: row, bins: [2]}
+"""
+    assert read(folder, settings).train["both"].tolist() == ["0-female", "1-male", "1-female"]
+    with pytest.raises(FoldcraftError, match="no column 'b'"):
+        read(folder, "derive: {a: {from: b}, b: {from: a}}")
+
+
 def test_a_derived_path_does_not_leave_the_folder(folder: Path):
     settings = {"name": "x", "folder": folder, "derive": {"p": {"format": "../{id}"}}, "image": "{p}"}
     values = {"experiment": "e", "competition": settings, "backbone": {"name": "test_resnet"}}

@@ -342,7 +342,9 @@ def test_an_image_of_too_many_pixels_is_reduced_while_it_is_read(
     again = np.asarray(small).astype(float) - np.asarray(expected)
     assert np.abs(again).mean() < 8
     monkeypatch.setattr(decoding, "MOST_MEMORY", 100_000)
-    if name != "a.jpg":
+    if name == "a.tif":
+        assert max(decode(tmp_path / name).size) < 480
+    elif name != "a.jpg":
         with pytest.raises(UnreadableImage, match=r"960 x 640 pixels need .* save it smaller"):
             decode(tmp_path / name)
 

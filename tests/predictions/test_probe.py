@@ -210,3 +210,62 @@ def test_a_heavier_stage_bears_more_of_the_head() -> None:
 def test_stage_weights_that_cannot_be(weights: dict[str, float]) -> None:
     with pytest.raises(FoldcraftError, match="stage_weights"):
         linear_probe.solve(data(), ProbeConfig(stage_weights=weights))
+
+
+# Metadata beside the features
+
+
+def encoded(rows: Rows, telling: bool, width: int = 3) -> list[np.ndarray]:
+    """Metadata of each fold's head: noise, or the class in one column and noise in the others."""
+    rng = np.random.default_rng(5)
+    values = rng.normal(0, 1, (len(rows.targets), width)).astype(np.float32)
+    if telling:
+        values[:, 0] = rows.targets
+    return [values + fold for fold in range(FOLDS)]  # each fold's are on a scale of their own
+
+
+def flat(rows: int) -> Rows:
+    """Features that know nothing."""
+    found = data(rows)
+    return replace(found, targets=np.random.default_rng(9).integers(0, CLASSES, rows))
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+@pytest.mark.parametrize("count", [24, 150], ids=["fewer rows than features", "more"])
+def test_metadata_that_tell_the_class_are_used(solver: str, count: int) -> None:
+    rows, config = flat(count), ProbeConfig(solver=solver)
+    rows = replace(rows, beside=encoded(rows, telling=True))
+    before, solved = linear_probe.solve(replace(rows, beside=None), config), linear_probe.solve(rows, config)
+    assert min(fold.share for fold in solved.folds) >= 0.5
+    assert loss(solved, rows) < loss(before, rows) - 0.2
+    for fold in range(FOLDS):
+        own = rows.fold == fold
+        outputs = solved.outputs(fold, [rows.plain[own]], rows.beside[fold][own])[0]
+        np.testing.assert_allclose(outputs.log_softmax(1).numpy(), solved.log_probs[own], atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [24, 300])
+def test_metadata_that_tell_nothing_hardly_harm(count: int) -> None:
+    rows = data(count, 0.5)
+    before = linear_probe.solve(rows, ProbeConfig())
+    after = linear_probe.solve(replace(rows, beside=encoded(rows, telling=False)), ProbeConfig())
+    assert loss(after, rows) < loss(before, rows) + 0.03
+
+
+def test_a_share_of_zero_is_the_images_alone() -> None:
+    rows = data()
+    before = linear_probe.solve(rows, ProbeConfig())
+    after = linear_probe.solve(replace(rows, beside=encoded(rows, True), shares=(0.0,)), ProbeConfig())
+    np.testing.assert_allclose(after.log_probs, before.log_probs, atol=1e-5)
+    assert (after.folds[0].head.weight[..., -3:] == 0).all()
+
+
+def test_both_ways_to_solve_agree_about_metadata() -> None:
+    """From the products of rows, and from those of features."""
+    rows, config = flat(24), ProbeConfig()
+    rows = replace(rows, beside=encoded(rows, telling=True), shares=(0.5,))
+    prepared = linear_probe.prepare(rows, config)
+    assert prepared.products is not None
+    one = linear_probe.solve(rows, config, prepared=prepared)
+    other = linear_probe.solve(rows, config, prepared=replace(prepared, products=None))
+    np.testing.assert_allclose(one.log_probs, other.log_probs, atol=2e-3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from foldcraft.common import config_renames, fingerprint
 
@@ -136,6 +136,100 @@ class SubmissionConfig(Section):
     )
 
 
+class MetadataConfig(Section):
+    """Columns of the tables that say something of a row beside its image; cells may be missing."""
+
+    numeric: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of numbers")
+    category: Annotated[list[str], AfterValidator(_once)] = Field([], description="columns of words, or of codes")
+    drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="dropout of metadata where they enter a net that is fine-tuned"
+    )
+
+    @model_validator(mode="after")
+    def _names_columns(self) -> "MetadataConfig":
+        if not self.names:
+            raise ValueError("names no column: {numeric: [age], category: [sex]}")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """All columns; a code may be a number and a category."""
+        return list(dict.fromkeys([*self.numeric, *self.category]))
+
+
+class ImageConfig(Section):
+    """How the image of a row is read, where it is more, or less, than a file."""
+
+    file: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="template of its path, or several, of which the first that is there is taken"
+    )
+    tiff_level: int | None = Field(None, ge=0, le=64, description="level of a TIFF that holds several; 0: the largest")
+    box: Annotated[list[str | float], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="part of the upright image: [left, top, width, height] in pixels, columns or numbers"
+    )
+    tiles: tuple[Annotated[int, Field(ge=1, le=64)], Annotated[int, Field(ge=1, le=64)]] | None = Field(
+        None, description="[rows, columns] of a grid; each tile is an image, and all of them have one answer"
+    )
+    pixels: str | None = Field(None, description='columns that hold the pixels, by a pattern: "pixel*"')
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=2, max_length=3)] | None = Field(
+        None, description="pixels: [height, width], or [height, width, channels]"
+    )
+    hdf5: str | None = Field(None, description="path of an HDF5 file that holds the images")
+    key: str | None = Field(None, description='hdf5: template of an image\'s dataset: "{id}"')
+    channels: Annotated[list[str], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="templates of grey files, each a channel of the image"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> "ImageConfig":
+        ways = {"file": "", "pixels": "shape", "hdf5": "key", "channels": ""}
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1:
+            raise ValueError(f"wants one of {', '.join(ways)}")
+        for way, beside in ways.items():
+            if beside and (getattr(self, beside) is None) == (way in given):
+                raise ValueError(f"{way} and {beside} go together")
+        if self.tiff_level is not None and self.file is None:
+            raise ValueError("tiff_level is of a file")
+        if self.box is not None and self.tiles is not None:
+            raise ValueError("a box or tiles, not both")
+        if self.pixels and (self.box or self.tiles):
+            raise ValueError("box and tiles are of files")
+        return self
+
+
+ImageSetting = str | Annotated[list[str], Field(min_length=1)] | ImageConfig
+
+
+Columns = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_once), Field(min_length=1)]
+
+
+class AnswerColumns(Section):
+    """What an answer is named by, where training and test table call it otherwise."""
+
+    train: Columns = Field(description="columns of the training table")
+    test: Columns = Field(description="columns of the test table")
+
+
+class AnswerConfig(Section):
+    """Several images that make one answer."""
+
+    by: Columns | AnswerColumns = Field(
+        description="columns whose rows make one answer; where they are called otherwise in the test table "
+        "{train: [patient, side], test: prediction_id}"
+    )
+    combine: Literal["mean", "max", "log_mean", "top_k_mean", "auto"] = Field(
+        "mean",
+        description="how its images' predictions become one, see docs/answers.md; auto: chosen on OOF, nested",
+    )
+    k: int = Field(3, ge=1, le=1000, description="top_k_mean: how many images it is the mean of")
+
+    @property
+    def columns(self) -> tuple[list[str], list[str]]:
+        """Of the training and of the test table."""
+        return (self.by.train, self.by.test) if isinstance(self.by, AnswerColumns) else (self.by, self.by)
+
+
 class IdConfig(Section):
     """What the ids are called, where training and test table call them otherwise."""
 
@@ -233,12 +327,16 @@ class CompetitionConfig(Section):
         description="column whose rows must stay in one fold (person, photo, patient); or a list: rows that are alike "
         "in all of these columns",
     )
-    image: str = Field(
+    image: ImageSetting = Field(
         "auto",
         description="path of a training image; any column in braces, extension optional; auto: `{file}` where rows "
-        "come from files, else `train/{@id}`",
+        "come from files, else `train/{@id}`; or several, of which the first that is there is taken; or how it is "
+        'read, see docs/images.md: {hdf5: train.hdf5, key: "{id}"}',
     )
-    test_image: str = Field("auto", description="the same of a test image; auto: `{file}`, else `test/{@id}`")
+    test_image: ImageSetting = Field("auto", description="the same of a test image; auto: `{file}`, else `test/{@id}`")
+    answer: AnswerConfig | None = Field(
+        None, description="several images make one answer: {by: [patient, side], combine: mean}, see docs/answers.md"
+    )
     follow_links: bool = Field(
         False, description="use files that symbolic links in the folder lead to; the folder itself may always be one"
     )
@@ -254,6 +352,11 @@ class CompetitionConfig(Section):
     )
     weight: str | None = Field(None, description="column that says how much a training row counts in training")
     metric_weight: bool = Field(False, description="rows count by `weight` in the score as well")
+    metadata: MetadataConfig | None = Field(
+        None,
+        description="columns that enter beside the image, {numeric: [age], category: [sex, site]}; cells may be "
+        "missing; see docs/metadata.md",
+    )
     constraints: list[str] = Field(
         [],
         description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '
@@ -325,11 +428,21 @@ class ImagesConfig(Section):
         "looking at all images of the competition, and kept in the run",
     )
 
+    channels: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto",
+        description="channels that enter the net; auto: 3, or all bands of images that have bands beside grey, colours "
+        "and opacity; kept in the run",
+    )
     on_error: Literal["stop", "baseline"] = Field(
         "stop",
         description="what becomes of test images that cannot be read: stop, or baseline (they get the frequencies of "
         "the classes in training, and are listed); training images always stop",
     )
+
+    @property
+    def bands(self) -> int:
+        """Channels that enter the net; where that is not found yet, three."""
+        return 3 if self.channels == "auto" else self.channels
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -690,6 +803,8 @@ class Config(Section):
         if self.images.min_value is None:
             del settings["images"]["min_value"]
         del settings["images"]["on_error"]  # it is about test images
+        if self.images.bands == 3:  # said as before there was another number
+            del settings["images"]["channels"]
         if not self.train.patience:  # then nothing depends on what is seen on the way
             del settings["train"]["validate_every"]
         if not self.is_probe:  # what is trained does not depend on it; said as in version 0.1, so that folds stay valid

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from foldcraft.common.config import AugmentConfig, ImagesConfig
-from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, counted, listing, suggest
+from foldcraft.common.notices import tell_once
 
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 
@@ -84,11 +85,13 @@ class Augment:
 
     def __init__(self, config: AugmentConfig, images: ImagesConfig, cache_side: int) -> None:
         steps = [*(config.transforms if config.transforms is not None else _preset(config)), *_erase(config)]
+        channels = images.bands
+        steps = steps if channels == 3 else _for_channels(steps, channels, images.size)
         self.size = images.size
         self.transforms = _build_all([*_fit(images, cache_side, bool(steps)), *steps], images.size)
         self.compose = A.Compose(self.transforms)
         self.config = config
-        blank = np.zeros((cache_side, cache_side, 3), np.uint8)
+        blank = np.zeros((cache_side, cache_side, channels), np.uint8)
         for step in self.transforms:
             blank = _tried(step, blank)
 
@@ -99,14 +102,15 @@ class Augment:
         return [*first, *((_words(step), float(step.p)) for step in self.transforms)]
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """One draw: uint8 (side, side, 3) to uint8 (size, size, 3). The same seed always gives the same pixels."""
+        """One draw: uint8 (side, side, C) to uint8 (size, size, C). The same seed always gives the same pixels."""
         for flip in flips_of(self.config, seed):
             image = np.flip(image, AXIS[flip])
         # One stream for all transforms. Compose.set_random_seed would start every transform on the same numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         pixels = self.compose(image=np.ascontiguousarray(image))["image"]
+        pixels = pixels.reshape(*pixels.shape[:2], -1)  # some transforms forget that there is one channel
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
-            pixels = cv2.resize(pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            pixels = _resized(pixels, self.size)
         return np.ascontiguousarray(pixels)
 
 
@@ -128,7 +132,8 @@ def _tried(step: A.BasicTransform | A.BaseCompose, image: np.ndarray) -> np.ndar
     """What a transform makes of an image, whatever its chance; each of those that it holds is tried too.
 
     Raises:
-        FoldcraftError: it fails, or makes anything but an RGB image in bytes; better heard now than mid-training.
+        FoldcraftError: it fails, or makes anything but an image in bytes of as many channels; better heard now than
+            mid-training.
     """
     if isinstance(step, A.BaseCompose):
         made = [_tried(inner, image) for inner in step.transforms]
@@ -138,13 +143,48 @@ def _tried(step: A.BasicTransform | A.BaseCompose, image: np.ndarray) -> np.ndar
         made = step(image=image, force_apply=True)["image"]
     except Exception as error:
         raise FoldcraftError(f"{name}: {type(error).__name__}: {error}", "augment.transforms") from None
-    if made.dtype != np.uint8 or made.shape[2:] != (3,):
+    channels = image.shape[2]
+    if made.dtype != np.uint8 or made.reshape(*made.shape[:2], -1).shape[2:] != (channels,):
+        kind = "an RGB image" if channels == 3 else f"an image of {channels} channels"
         raise FoldcraftError(
-            f"{name} makes {made.dtype} {made.shape} of an RGB image in bytes",
+            f"{name} makes {made.dtype} {made.shape} of {kind} in bytes",
             "augment.transforms",
             "leave it out; the weights' own normalisation comes after",
         )
-    return made
+    return made.reshape(*made.shape[:2], -1)
+
+
+def _for_channels(steps: Sequence[Spec], channels: int, size: int) -> list[Spec]:
+    """The steps without those that images must have three channels for; these are told, once."""
+    kept, left_out = [], []
+    for step in steps:
+        fitting = _fitting(step, channels, size, left_out)
+        kept += [] if fitting is None else [fitting]
+    if left_out:
+        names = listing(list(dict.fromkeys(left_out)), 8)
+        tell_once(f"of images with {counted(channels, 'channel')}, augmentation leaves out what wants three: {names}")
+    return kept
+
+
+def _fitting(step: Spec, channels: int, size: int, left_out: list[str]) -> Spec | None:
+    """A step as far as it takes so many channels; None where nothing of it does."""
+    if isinstance(step, Mapping) and len(step) == 1:
+        ((name, given),) = step.items()
+        if isinstance(given, Mapping) and isinstance(given.get("transforms"), list | tuple):
+            inner = [_fitting(one, channels, size, left_out) for one in given["transforms"]]
+            inner = [one for one in inner if one is not None]
+            return {name: {**given, "transforms": inner}} if inner else None
+    transform = _build(step, size)
+    side = 2 * size
+    _tried(transform, np.zeros((side, side, 3), np.uint8))  # what fails on three as well is a mistake
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _tried(transform, np.zeros((side, side, channels), np.uint8))
+    except (FoldcraftError, ValueError):
+        left_out.append(type(transform).__name__)
+        return None
+    return step
 
 
 def _preset(config: AugmentConfig) -> list[Spec]:
@@ -169,14 +209,25 @@ def _fit(images: ImagesConfig, cache_side: int, augmented: bool) -> list[Spec]:
 
 
 def resize_for_inference(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
-    """What inference sees of a cached image: uint8 (side, side, 3) to (size, size, 3), by the resizing policy."""
+    """What inference sees of a cached image: uint8 (side, side, C) to (size, size, C), by the resizing policy."""
     side, size = image.shape[0], images.size
     if side == size:
         return image
     if images.resize != "crop":
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        return _resized(image, size)
     start = (side - size) // 2
     return image[start : start + size, start : start + size]
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, C) to (size, size, C); OpenCV takes no more than four channels here, and forgets that there is one."""
+    parts = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
+    made = [cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in parts]
+    return (
+        np.concatenate([part.reshape(size, size, -1) for part in made], axis=2)
+        if len(parts) > 1
+        else (made[0].reshape(size, size, -1))
+    )
 
 
 def _build_all(specs: Sequence[Spec], size: int) -> list[A.BasicTransform | A.BaseCompose]:

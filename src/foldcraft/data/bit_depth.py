@@ -12,7 +12,9 @@ import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.decoding import BRIGHTEST, UnreadableImage, deep_values, is_deep
+from foldcraft.data.decoding import BRIGHTEST, UnreadableImage
+from foldcraft.data.image_reading import deep_values, is_deep
+from foldcraft.data.sources import Source, key_of, stamp_of
 
 FORMAT = 1  # raise it when a look would come out differently
 INDEX = "depth.json"
@@ -46,26 +48,26 @@ class Scale:
     words: str
 
 
-def find_scale(paths: Iterable[Path], folder: Path) -> Scale | None:
+def find_scale(paths: Iterable[Source], folder: Path) -> Scale | None:
     """The scale of those images among `paths` that have more than 8 bits a value; None where there are none.
 
     What was seen is remembered in `folder`, so that a file is looked at again only when it has changed.
     """
     index_file = folder / INDEX
     known = _remembered(index_file)
-    seen = {path: _stamp(path) for path in dict.fromkeys(paths)}
-    new = [path for path, stamp in seen.items() if stamp and known.get(os.path.abspath(path), [])[:3] != stamp]
-    known |= {os.path.abspath(path): [*seen[path], _is_deep(path)] for path in new}
-    deep = [path for path, stamp in seen.items() if stamp and known[os.path.abspath(path)][3]]
+    seen = {path: stamp_of(path) for path in dict.fromkeys(paths)}
+    new = [path for path, stamp in seen.items() if stamp and known.get(key_of(path), [])[:3] != stamp]
+    known |= {key_of(path): [*seen[path], _is_deep(path)] for path in new}
+    deep = [path for path, stamp in seen.items() if stamp and known[key_of(path)][3]]
     chosen = [deep[place] for place in np.linspace(0, len(deep) - 1, min(len(deep), MOST_LOOKS)).astype(int)]
-    unseen = [path for path in chosen if len(known[os.path.abspath(path)]) == 4]
+    unseen = [path for path in chosen if len(known[key_of(path)]) == 4]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, look in zip(unseen, pool.map(_look, unseen), strict=True):
-            known[os.path.abspath(path)].append([look.low, look.high, look.is_float] if look else None)
+            known[key_of(path)].append([look.low, look.high, look.is_float] if look else None)
     if unseen or (new and folder.is_dir()):  # plain images alone are no reason to make a folder
         with suppress(FoldcraftError):  # a folder that may not be written to; it is looked at again next time
             checksums.write_json(index_file, {"format": FORMAT, "images": known})
-    looks = [Look(*found) for path in chosen if (found := known[os.path.abspath(path)][4])]
+    looks = [Look(*found) for path in chosen if (found := known[key_of(path)][4])]
     return _scale(looks, len(deep)) if looks else None
 
 
@@ -77,17 +79,11 @@ def _remembered(index_file: Path) -> dict[str, list[Any]]:
         return {}
 
 
-def _stamp(path: Path) -> list[int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _is_deep(path: Path) -> bool:
+def _is_deep(path: Source) -> bool:
     """Has the image more than 8 bits a value? Of the usual kinds the first bytes tell; one that is none has not."""
     try:
+        if not isinstance(path, Path):
+            return is_deep(path)
         with open(path, "rb") as stream:
             start = stream.read(32)
         if start.startswith(PLAIN):
@@ -99,7 +95,7 @@ def _is_deep(path: Path) -> bool:
         return False
 
 
-def _look(path: Path) -> Look | None:
+def _look(path: Source) -> Look | None:
     try:
         values = deep_values(path)
     except (UnreadableImage, OSError, MemoryError):

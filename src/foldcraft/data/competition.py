@@ -1,7 +1,7 @@
 """A competition: its rows, what they are labelled, where their images lie, what answers it wants."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +10,15 @@ import pandas as pd
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
-from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import host_answers, image_paths
+from foldcraft.data import metadata as metadata_columns
+from foldcraft.data.answers import Answering
 from foldcraft.data.groups import with_shared_files
+from foldcraft.data.metadata import Metadata
 from foldcraft.data.sample_rows import SubmissionRequest
+from foldcraft.data.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
@@ -40,6 +44,8 @@ class Competition:
         host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
         tables: that it was made of.
+        metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
+        answering: where several rows make one answer, which; `answers` is the competition of these.
     """
 
     name: str
@@ -47,9 +53,9 @@ class Competition:
     target: Target
     train_ids: np.ndarray
     groups: np.ndarray | None
-    train_paths: tuple[Path, ...]
+    train_paths: tuple[Source, ...]
     test_ids: np.ndarray
-    test_paths: tuple[Path, ...]
+    test_paths: tuple[Source, ...]
     sample: pd.DataFrame
     id_column: str
     image_notes: tuple[str, ...] = ()
@@ -58,8 +64,47 @@ class Competition:
     score_weights: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     submission: SubmissionRequest = field(default_factory=SubmissionRequest)
+    metadata: Metadata | None = None
+    test_metadata: Metadata | None = None
     host_folds: np.ndarray | None = None
     tables: Tables | None = field(default=None, repr=False, compare=False)
+    answering: Answering | None = None
+
+    @cached_property
+    def answers(self) -> "Competition":
+        """What is judged and submitted, a row an answer; itself where each row is one.
+
+        An answer's picture and metadata are those of its first image; it weighs as much as its images do in the mean.
+        """
+        if self.answering is None:
+            return self
+        made, first = self.answering, self.answering.first
+        is_same = len(first) == len(self.train_ids)
+        grouped = self.groups is not None and (is_same or len(set(self.groups.tolist())) < len(first))
+        return replace(
+            self,
+            target=self.target.at(first),
+            train_ids=made.train_ids,
+            groups=self.groups[first] if grouped else None,
+            train_paths=tuple(self.train_paths[row] for row in first),
+            test_ids=made.test_ids,
+            test_paths=tuple(self.test_paths[row] for row in made.first_test),
+            metadata=None if self.metadata is None else self.metadata.at(first),
+            test_metadata=None if self.test_metadata is None else self.test_metadata.at(made.first_test),
+            written_groups=None,
+            weights=made.mean(self.weights),
+            score_weights=made.mean(self.score_weights),
+            host_folds=None,
+            answering=None,
+        )
+
+    def counted(self, answers: np.ndarray | None = None, thing: str = "row") -> str:
+        """How many rows there are in training: 88 rows; or answers, all or some of them: 44 answers of 88 images."""
+        if self.answering is None:
+            return counted(len(self.train_ids) if answers is None else len(answers), thing)
+        images = np.bincount(self.answering.train)
+        some = images if answers is None else images[answers]
+        return f"{counted(len(some), 'answer')} of {counted(int(some.sum()), 'image')}"
 
     @property
     def classes(self) -> Classes:
@@ -92,15 +137,16 @@ class Competition:
     def learned_identity(self) -> list[object]:
         """What a training depends on beside ids, labels and groups; of one label a row nothing."""
         weights = [] if self.weights is None else [fingerprint.of_bytes(np.ascontiguousarray(self.weights).tobytes())]
-        return [*self.target.identity, *weights]
+        beside = [] if self.metadata is None else [self.metadata.identity]
+        return [*self.target.identity, *weights, *beside]
 
     @cached_property
     def test_fingerprint(self) -> str:
         """Digest of the test ids."""
         return fingerprint.of_rows((test_id,) for test_id in self.test_ids.tolist())
 
-    def paths(self, part: str) -> tuple[Path, ...]:
-        """Where the images of a part, "train" or "test", lie or should lie, one a row."""
+    def paths(self, part: str) -> tuple[Source, ...]:
+        """What the images of a part, "train" or "test", are or should be made of, one a row."""
         return self.train_paths if part == "train" else self.test_paths
 
     def train_rows(self, ids: np.ndarray) -> np.ndarray:
@@ -158,7 +204,12 @@ def of(rows: Tables) -> Competition:
         FoldcraftError: a single class, or more than the metric is made for.
     """
     read, names, weights = rows.read_target, rows.names, rows.weights
-    metric = _metric(names, read.target, rows.folder, rows.sample)
+    id_column = rows.sample_rows.column if rows.sample_rows else names.test_id
+    metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.test_id)
+    groups, made = with_shared_files(rows.groups, rows.train_ids, rows.train_paths), _answering(rows)
+    files = (rows.folder / names.train, rows.folder / names.test)
+    beside, test_beside = metadata_columns.both(names.metadata, (rows.train, rows.test), files)
+    notes = [] if beside is None else [beside.describe()]
     return Competition(
         name=names.name,
         metric=metric,
@@ -166,19 +217,38 @@ def of(rows: Tables) -> Competition:
         train_ids=rows.train_ids,
         weights=weights,
         score_weights=weights if names.metric_weight else None,
-        notes=(*read.notes, *metric.notes),
-        groups=with_shared_files(rows.groups, rows.train_ids, rows.train_paths),
-        written_groups=rows.groups_to_tell_by,
+        notes=(*read.notes, *metric.notes, *notes),
+        groups=made.joined(groups) if made else groups,
+        written_groups=None if made else rows.groups_to_tell_by,
         train_paths=rows.train_paths,
         test_ids=rows.test_ids,
         test_paths=rows.test_paths,
         sample=rows.sample,
-        id_column=rows.sample_rows.column if rows.sample_rows else names.test_id,
+        id_column=id_column,
         submission=rows.request,
         host_folds=rows.host_folds,
         tables=rows,
         image_notes=rows.image_notes,
+        metadata=beside,
+        test_metadata=test_beside,
+        answering=made,
     )
+
+
+def _answering(rows: Tables) -> Answering | None:
+    """Which rows make one answer.
+
+    Raises:
+        FoldcraftError: rows of one answer have unequal labels, or are of different groups.
+    """
+    if rows.answers is None:
+        return None
+    target, where = rows.read_target.target, rows.folder / rows.names.train
+    made = Answering.of(rows.answers, rows.names, target.space.names)
+    made.check_labels(target.written, lambda some: target.in_words(target.truth[some]), where)
+    if rows.groups is not None:
+        made.check_groups(rows.groups, rows.has_group, where)
+    return made
 
 
 def check_images(competition: Competition, folder: Path, parts: Sequence[str] = PARTS, spare: bool = False) -> None:
@@ -190,21 +260,22 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
     Raises:
         FoldcraftError: some are not; how many, the first of them, and what is nearest to the first.
     """
-    missing = {part: [path for path in competition.paths(part) if not path.is_file()] for part in parts}
+    missing = {part: [source for source in competition.paths(part) if not is_there(source)] for part in parts}
     if spare and len(missing.get("test", ())) < len(competition.test_paths):
         missing.pop("test", None)
-    if names := [str(path.relative_to(folder)) for paths in missing.values() for path in paths]:
+    gone = [missing_file(source) for sources in missing.values() for source in sources]
+    if names := [name_in(path, folder) for path in gone if path]:
         nearest = image_paths.Folder(folder).nearest(names[0])
         hint = "mend the files, or competition.image and test_image; src/audit.py lists them all"
         hint = f"{nearest}: {hint}" if nearest else hint
         if not missing.get("train"):
             hint += ", or set images.on_error=baseline, which spares some test images"
-        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in names], 5)}"
+        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in dict.fromkeys(names)], 5)}"
         raise FoldcraftError(what, folder, hint)
 
 
-def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame) -> Metric:
+def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame, id_column: str) -> Metric:
     if host_metric.is_one(names.metric):
-        return host_answers.metric_of(names, target, folder, sample)
+        return host_answers.metric_of(names, target, folder, sample, id_column)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
     return scores.get(names.metric, target.kind, target.heads, widths)

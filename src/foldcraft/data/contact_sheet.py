@@ -8,7 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from foldcraft.common.files import write_atomic
-from foldcraft.data.decoding import decode
+from foldcraft.data.image_reading import decode
+from foldcraft.data.sources import Source
 
 LINE = 13  # height of a line of a caption in pixels
 GAP = 4
@@ -58,8 +59,8 @@ def enlarged(image: Image.Image) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def thumbnail(path: Path, bounds: tuple[float, float], side: int = THUMBNAIL) -> Image.Image:
-    """A file's image, whole, in a square of grey; a crossed square where it cannot be read."""
+def thumbnail(path: Source, bounds: tuple[float, float], side: int = THUMBNAIL) -> Image.Image:
+    """A row's image, whole, in a square of grey; a crossed square where it cannot be read."""
     square = Image.new("RGB", (side, side), "lightgrey")
     try:
         image = decode(path, bounds[1], 2 * side, bounds[0])

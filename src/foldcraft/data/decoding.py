@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from foldcraft.common.errors import shorten
+from foldcraft.common.errors import FoldcraftError, shorten
+from foldcraft.data import array_files, tiff_headers, tiff_pages
 from foldcraft.data.image_kinds import KINDS
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
@@ -34,8 +35,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ORIENTATION, EXTRA_SAMPLES = 0x0112, 338
-COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # of a TIFF that is RGB, CMYK, YCbCr or Lab
+ORIENTATION = 0x0112
 NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # those of a PNG that its pixels depend on
 END_OF_JPEG = b"\xff\xd9"
 
@@ -55,7 +55,7 @@ class Deep:
     """An image of more than 8 bits a value.
 
     Attributes:
-        values: (H, W) or (H, W, 3), as they are stored.
+        values: (H, W), (H, W, 3) or more bands, as they are stored.
         alpha: opacity (H, W), 0 to 1, where the file says that it has one.
         orientation: how it is still to be turned, as EXIF has it.
     """
@@ -66,9 +66,9 @@ class Deep:
 
 
 def decode(
-    path: Path, max_value: float = BRIGHTEST, at_least: int | None = None, min_value: float = 0.0
+    source: Path | bytes, max_value: float = BRIGHTEST, at_least: int | None = None, min_value: float = 0.0
 ) -> Image.Image:
-    """The first frame of an image file as upright 8-bit RGB.
+    """The first frame of an image file, or of the bytes of one, as upright 8-bit RGB.
 
     Grey becomes three equal channels, transparent pixels white, values of more than 8 bits are scaled so that
     `min_value` becomes black and `max_value` white. A JPEG may be decoded at a smaller scale as long as both sides
@@ -81,17 +81,118 @@ def decode(
     def read(image: Image.Image | None, source: Path | bytes) -> Image.Image:
         deep = _deep(image, source)
         if deep is not None:
-            is_byte = deep.values.dtype == np.uint8
-            return _flattened(deep, *((0, 255) if is_byte else (min_value, max_value)))
+            return _flattened(deep, min_value, max_value)
         if image is None:
             raise ValueError("not an image of a known kind")
         return _plain(image, at_least)
 
+    return _read(source, read)
+
+
+def picture(values: np.ndarray, max_value: float = BRIGHTEST, min_value: float = 0.0) -> Image.Image:
+    """Values (H, W) or (H, W, C) as 8-bit RGB: of other than three bands the first three, of two the first."""
+    return _flattened(Deep(values), min_value, max_value)
+
+
+def scaled(values: np.ndarray, max_value: float, min_value: float) -> np.ndarray:
+    """Values as bytes, whatever their shape; bytes stay as they are."""
+    return values if values.dtype == np.uint8 else _bytes(values, max_value, min_value)
+
+
+def bands(source: Path | bytes, wanted: int) -> np.ndarray:
+    """All bands of an image file, or of the bytes of one, upright, as they are stored (H, W, C).
+
+    Of an image without more bands than grey, colours and opacity, those that are `wanted`: 1 (grey), 2 (grey and
+    opacity), 3 or 4 (colours and opacity).
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+
+    def read(image: Image.Image | None, source: Path | bytes) -> np.ndarray:
+        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile) or image is None
+        if is_tiff and (found := _bands_of_tiff(source, wanted)) is not None:
+            return found
+        deep = _deep(image, source)
+        if deep is not None:
+            return _turned(_with_alpha(deep, wanted), deep.orientation)
+        if image is None:
+            raise ValueError("not an image of a known kind")
+        mode = {1: "L", 2: "LA", 4: "RGBA"}.get(wanted, "RGB")
+        if mode == "RGB":
+            return np.asarray(_plain(image, None))
+        upright = _upright(image, True)
+        if "A" in mode and not upright.has_transparency_data:
+            return np.asarray(upright.convert("RGB"))  # one band too few, which is told
+        return np.asarray(upright.convert("RGBA").convert(mode) if mode == "LA" else upright.convert(mode))
+
+    found = _read(source, read)
+    return found[..., None] if found.ndim == 2 else found
+
+
+def _bands_of_tiff(source: Path | bytes | Deep, wanted: int) -> np.ndarray | None:
+    """Bands of a TIFF that has more than grey, colours and opacity, or pages that are; None for any other."""
+    if isinstance(source, Deep):
+        return None
+    if tiff_headers.leaves_out(tiff_headers.tags_of(source)):
+        return tiff_pages.read(source, MOST_PIXELS, MOST_MEMORY)
+    found = tiff_pages.stacked(source, MOST_MEMORY) if wanted > 1 else None
+    return found if found is not None and found.shape[2] == wanted else None
+
+
+def _with_alpha(deep: Deep, wanted: int) -> np.ndarray:
+    values = deep.values
+    if values.ndim == 3 and values.shape[2] == 3 and wanted == 1:
+        return values @ np.array([0.299, 0.587, 0.114])
+    if deep.alpha is None or wanted not in (2, 4):
+        return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 and wanted == 3 else values
+    whole = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
+    opacity = (deep.alpha * whole).astype(values.dtype)
+    return np.dstack([values, opacity])
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """As `TURNS` has it, of values (H, W, ...)."""
+    swapped = values.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else values
+    up_down, left_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return swapped[:: -1 if up_down else 1, :: -1 if left_right else 1]
+
+
+def channels_of(path: Path) -> int:
+    """How many channels a file's image has for a net; asked of the header.
+
+    Raises:
+        Exception: of any kind, where it is no image.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and array_files.kind_of(path) == "npy":
+        return array_files.channels_of_npy(path)
+    if suffix not in (".tif", ".tiff"):
+        return 3
+    if tiff_headers.start_of(path, 4) in tiff_headers.BIG_TIFF_STARTS:
+        return tiff_pages.channels_of(path)
+    tags = tiff_headers.tags_of(path)
+    return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) if tiff_headers.leaves_out(tags) else 3
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an upright image, from its header; those of what `decode` makes of it may be smaller.
+
+    Raises:
+        UnreadableImage: it is none.
+    """
+
+    def read(image: Image.Image | None, source: Path | bytes) -> tuple[int, int]:
+        if image is None:
+            return decode(path).size
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size
+
     return _read(path, read)
 
 
-def deep_values(path: Path) -> np.ndarray | None:
-    """The values (H, W) or (H, W, 3) of an image of more than 8 bits; None for any other.
+def deep_values(source: Path | bytes) -> np.ndarray | None:
+    """The values (H, W) or (H, W, C) of an image of more than 8 bits; None for any other.
 
     Raises:
         UnreadableImage: as `decode`.
@@ -101,7 +202,7 @@ def deep_values(path: Path) -> np.ndarray | None:
         deep = _deep(image, source)
         return None if deep is None or deep.values.dtype == np.uint8 else deep.values
 
-    return _read(path, read)
+    return _read(source, read)
 
 
 def has_bands_left_out(path: Path) -> bool:
@@ -110,18 +211,17 @@ def has_bands_left_out(path: Path) -> bool:
     Raises:
         Exception: of any kind, where it is no image.
     """
+    if array_files.kind_of(path):
+        return False
     try:
         with Image.open(path, formats=KINDS) as image:
             if isinstance(image, TiffImagePlugin.TiffImageFile):
-                return _leaves_out(image.tag_v2)
+                return tiff_headers.leaves_out(image.tag_v2)
             return "A" in image.getbands() and not _declares_alpha(image)
     except UnidentifiedImageError:
-        return _leaves_out(_tags_of_tiff(path))
-
-
-def _leaves_out(tags: Any) -> bool:
-    colours = COLOURS.get(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION), 1)
-    return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > colours + _extra_is_alpha(tags)
+        return tiff_headers.start_of(path, 4) not in tiff_headers.BIG_TIFF_STARTS and tiff_headers.leaves_out(
+            tiff_headers.tags_of(path)
+        )
 
 
 def is_deep(path: Path) -> bool:
@@ -130,20 +230,24 @@ def is_deep(path: Path) -> bool:
     Raises:
         Exception: of any kind, where it is no image.
     """
+    if array_files.kind_of(path):
+        return deep_values(path) is not None
     try:
         with Image.open(path, formats=KINDS) as image:
             return _is_deep_grey(image) or _is_deep_colour(image, path)
     except UnidentifiedImageError:
-        return bool(_tags_of_tiff(path))
+        return bool(tiff_headers.tags_of(path))
 
 
-def _read(path: Path, read: Callable[[Image.Image | None, Path | bytes], T]) -> T:
+def _read(source: Path | bytes, read: Callable[[Image.Image | None, Any], T]) -> T:
     """What `read` makes of a file, or else of the same picture without what is odd about the file."""
     try:
-        return _open(path, read)
+        return _open(source, read)
+    except FoldcraftError:  # a package is missing, whatever the file
+        raise
     except Exception as error:  # decoders of damaged files raise errors of every kind
         try:
-            if (whole := _mended(path)) is not None:
+            if (whole := _mended(source)) is not None:
                 return _open(whole, read)
         except Exception:
             pass
@@ -151,17 +255,24 @@ def _read(path: Path, read: Callable[[Image.Image | None, Path | bytes], T]) -> 
         raise UnreadableImage(reason) from error
 
 
-def _open(source: Path | bytes, read: Callable[[Image.Image | None, Path | bytes], T]) -> T:
+def _open(source: Path | bytes, read: Callable[[Image.Image | None, Any], T]) -> T:
+    if kind := array_files.kind_of(source):
+        return read(None, Deep(array_files.read(source, kind, MOST_PIXELS, MOST_MEMORY)))
     try:
         opened = Image.open(_stream(source), formats=KINDS)
     except UnidentifiedImageError:  # of TIFFs OpenCV reads some more: floats in colour, 64 bits, two bands
-        if (coloured := _as_colours(source)) is not None:
+        if (coloured := tiff_headers.as_colours(source)) is not None:
             return _open(coloured, read)
+        if tiff_headers.is_for_pages(source):
+            return read(None, Deep(tiff_pages.read(source, MOST_PIXELS, MOST_MEMORY)))
         with _alone_if_large(_pixels_of_tiff(source)):
             return read(None, source)
     with opened as image:
         if not all(image.size):
             raise ValueError("an image without pixels")
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and _needed(image) > MOST_MEMORY:
+            with _one_large:
+                return read(None, Deep(tiff_pages.read(source, MOST_PIXELS, MOST_MEMORY)))
         _check_memory(image)
         with _alone_if_large(image.width * image.height):
             return read(image, source)
@@ -175,17 +286,20 @@ def _alone_if_large(pixels: int) -> AbstractContextManager[object]:
     return _one_large if pixels > MANY_PIXELS else nullcontext()
 
 
-def _check_memory(image: Image.Image) -> None:
-    """See that decoding needs no more memory than it may have."""
+def _needed(image: Image.Image) -> int:
+    """Bytes that decoding takes on the way."""
     pixels, bands = image.width * image.height, len(image.getbands())
     if image.format == "JPEG":  # decoded at a smaller scale; a progressive one keeps all its coefficients before
-        needed = pixels * 2 * bands if image.info.get("progressive") else pixels // 64
-    elif image.format == "JPEG2000":
-        needed = pixels * 4 // 4 ** _halvings(pixels)
-    else:
-        wide = any(";16" in str(tile) for tile in image.tile)
-        needed = pixels * (2 * bands if wide else 1 if bands == 1 and image.mode not in ("I", "F") else 4)
-    if needed > MOST_MEMORY:
+        return pixels * 2 * bands if image.info.get("progressive") else pixels // 64
+    if image.format == "JPEG2000":
+        return pixels * 4 // 4 ** _halvings(pixels)
+    wide = any(";16" in str(tile) for tile in image.tile)
+    return pixels * (2 * bands if wide else 1 if bands == 1 and image.mode not in ("I", "F") else 4)
+
+
+def _check_memory(image: Image.Image) -> None:
+    """See that decoding needs no more memory than it may have."""
+    if (needed := _needed(image)) > MOST_MEMORY:
         raise ValueError(
             f"{image.width} x {image.height} pixels need {needed / 2**30:.1f} GB, and no more than "
             f"{MOST_MEMORY / 2**30:.0f} are taken: save it smaller, or as a baseline JPEG"
@@ -248,9 +362,9 @@ def _to_rgb(image: Image.Image, has_alpha: bool) -> Image.Image:
 def _declares_alpha(image: Image.Image) -> bool:
     """Does the file, just opened, say that its last band is opacity? It may be infrared, or depth, as well."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _extra_is_alpha(image.tag_v2)
+        return tiff_headers.extra_is_alpha(image.tag_v2)
     if image.format == "JPEG2000" and image.filename:
-        return b"cdef" in _start(Path(image.filename), 1 << 16)
+        return b"cdef" in tiff_headers.start_of(Path(image.filename), 1 << 16)
     return True
 
 
@@ -273,23 +387,18 @@ def _is_deep_colour(image: Image.Image, source: Path | bytes) -> bool:
 
 def _bits_of_jpeg2000(source: Path | bytes) -> int:
     """Bits of the first component, as the SIZ marker of the code stream has it; 8 where there is none to be seen."""
-    start = _start(source, 1 << 16)
+    start = tiff_headers.start_of(source, 1 << 16)
     place = start.find(b"\xff\x4f\xff\x51")
     return (start[place + 42] & 127) + 1 if 0 <= place < len(start) - 42 else 8
 
 
-def _start(source: Path | bytes, length: int) -> bytes:
-    if isinstance(source, bytes):
-        return source[:length]
-    with open(source, "rb") as stream:
-        return stream.read(length)
-
-
-def _deep(image: Image.Image | None, source: Path | bytes) -> Deep | None:
+def _deep(image: Image.Image | None, source: Path | bytes | Deep) -> Deep | None:
     """The values of an image of more than 8 bits; None for any other. No image: one that Pillow does not know."""
+    if isinstance(source, Deep):
+        return source
     if image is None:
-        tags = _tags_of_tiff(source)
-        deep = _by_opencv(source, _extra_is_alpha(tags), 1, _is_multiplied(tags))
+        tags = tiff_headers.tags_of(source)
+        deep = _by_opencv(source, tiff_headers.extra_is_alpha(tags), 1, tiff_headers.is_multiplied(tags))
         if deep and deep.values.dtype == np.uint8 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8:
             raise ValueError("a TIFF with bands of more than 8 bits that are neither grey nor RGB; write it as one")
         return deep
@@ -298,7 +407,7 @@ def _deep(image: Image.Image | None, source: Path | bytes) -> Deep | None:
         if image.format != "JPEG2000":
             image.load()  # tells of a truncated file
         turn = image.getexif().get(ORIENTATION, 1) if image.format == "PNG" else 1  # others OpenCV turns itself
-        multiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and _is_multiplied(image.tag_v2)
+        multiplied = isinstance(image, TiffImagePlugin.TiffImageFile) and tiff_headers.is_multiplied(image.tag_v2)
         return _by_opencv(source, has_alpha, turn, multiplied)
     if not _is_deep_grey(image):
         return None
@@ -324,66 +433,13 @@ def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int, multipli
     return Deep(colours, alpha, orientation)
 
 
-def _extra_is_alpha(tags: Any) -> bool:
-    return bool({1, 2} & set(_extra_samples(tags)))
-
-
-def _is_multiplied(tags: Any) -> bool:
-    """Are the colours multiplied by the opacity already?"""
-    return 1 in _extra_samples(tags)
-
-
-def _extra_samples(tags: Any) -> tuple[int, ...]:
-    extra = tags.get(EXTRA_SAMPLES, ())
-    return extra if isinstance(extra, tuple) else (extra,)
-
-
-def _tags_of_tiff(source: Path | bytes) -> Any:
-    """What the header says of a TIFF that Pillow cannot decode.
-
-    Raises:
-        ValueError: it is no TIFF.
-    """
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
-        if (start := stream.read(8))[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError("not an image of a known kind")
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
-        stream.seek(tags.next)
-        tags.load(stream)
-        return tags
-
-
-def _as_colours(source: Path | bytes) -> bytes | None:
-    """A TIFF of three or four bands that calls itself grey, as satellite images do, with its first three as RGB.
-
-    None for anything else. OpenCV would read the first band alone.
-    """
-    tags = _tags_of_tiff(source)
-    bands, kind = (
-        tags.get(tag, 1) for tag in (TiffImagePlugin.SAMPLESPERPIXEL, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
-    )
-    if bands not in (3, 4) or kind != 1:
-        return None
-    data = bytearray(source if isinstance(source, bytes) else source.read_bytes())
-    order = "<" if data[:2] == b"II" else ">"
-    (first,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, first)
-    for place in range(first + 2, first + 2 + 12 * count, 12):
-        (tag,) = struct.unpack_from(f"{order}H", data, place)
-        if tag == TiffImagePlugin.PHOTOMETRIC_INTERPRETATION:
-            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 2, 0)
-        elif tag == EXTRA_SAMPLES and not (bands == 4 and _extra_is_alpha(tags)):
-            struct.pack_into(f"{order}HHIHH", data, place, tag, 3, 1, 0, 0)
-    return bytes(data)
-
-
 def _pixels_of_tiff(source: Path | bytes) -> int:
     """How many pixels a TIFF's header promises. Of what Pillow cannot decode, OpenCV gets nothing else to see.
 
     Raises:
         ValueError: it is no TIFF, or has too many.
     """
-    tags = _tags_of_tiff(source)
+    tags = tiff_headers.tags_of(source)
     pixels = int(tags[TiffImagePlugin.IMAGEWIDTH]) * int(tags[TiffImagePlugin.IMAGELENGTH])
     if not 0 < pixels <= MOST_PIXELS:
         raise ValueError(f"{pixels} pixels, and no more than {MOST_PIXELS} of such a TIFF are decoded")
@@ -391,7 +447,11 @@ def _pixels_of_tiff(source: Path | bytes) -> int:
 
 
 def _flattened(deep: Deep, min_value: float, max_value: float) -> Image.Image:
-    image = _scaled(deep.values, max_value, min_value).convert("RGB")
+    values = deep.values
+    if values.ndim == 3 and values.shape[2] != 3:
+        values = values[..., :3] if values.shape[2] > 3 else values[..., 0]
+    black, white = (0, 255) if values.dtype == np.uint8 else (min_value, max_value)
+    image = Image.fromarray(_bytes(values, white, black)).convert("RGB")
     if deep.alpha is not None:
         opacity = Image.fromarray(np.rint(255 * np.clip(deep.alpha, 0, 1)).astype(np.uint8))
         image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
@@ -400,7 +460,7 @@ def _flattened(deep: Deep, min_value: float, max_value: float) -> Image.Image:
     return _reduced(image)
 
 
-def _scaled(values: np.ndarray, max_value: float, min_value: float = 0.0) -> Image.Image:
+def _bytes(values: np.ndarray, max_value: float, min_value: float = 0.0) -> np.ndarray:
     """Values (H, W, ...) as bytes, in pieces: whole, a large image would be held several times as float64."""
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, PIECE // max(1, values[0].size))
@@ -409,15 +469,15 @@ def _scaled(values: np.ndarray, max_value: float, min_value: float = 0.0) -> Ima
         shifted = values[piece].astype(np.float64) - min_value
         finite = np.nan_to_num(shifted * (255.0 / (max_value - min_value)), nan=0.0)
         scaled[piece] = np.clip(np.rint(finite), 0, 255)
-    return Image.fromarray(scaled)
+    return scaled
 
 
 # Files that are whole, and refused all the same
 
 
-def _mended(path: Path) -> bytes | None:
+def _mended(source: Path | bytes) -> bytes | None:
     """The same picture in a file that Pillow reads; None where nothing can be done."""
-    data = path.read_bytes()
+    data = source if isinstance(source, bytes) else source.read_bytes()
     if data.startswith(b"\xff\xd8"):
         return _ended(data)
     return _bare_png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else None

@@ -70,13 +70,13 @@ class Derived:
         Raises:
             FoldcraftError: rows without a value; a column of that name is there already.
         """
-        waiting = []
-        for one in self.pending:
-            if all(self.aliases.get(name, name) in self.frame.columns for name in one.sources):
-                self._make(one)
-            else:
-                waiting.append(one)
-        self.pending = waiting
+        while ready := next((one for one in self.pending if self._lacking(one) is None), None):
+            self.pending = [one for one in self.pending if one is not ready]
+            self._make(ready)
+
+    def _lacking(self, one: Derivation) -> str | None:
+        """The first of its sources that is not there yet."""
+        return next((name for name in one.sources if self.aliases.get(name, name) not in self.frame.columns), None)
 
     def _make(self, one: Derivation) -> None:
         is_train = self.needed is None
@@ -105,7 +105,7 @@ class Derived:
         """
         for one in self.pending:
             if self.needed is None or one.name in self.needed:
-                lacking = next(name for name in one.sources if self.aliases.get(name, name) not in self.frame.columns)
+                lacking = self._lacking(one) or ""
                 what = f"the {self.part} rows have no column {shorten(lacking, SHOWN)!r}"
                 raise FoldcraftError(what, one.where, suggest(lacking, row_places.told(self.frame)))
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common import checksums, fingerprint, notices
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.files import check_readable, parse_json, write_atomic
 from foldcraft.common.paths import duplicates_file
 from foldcraft.data import table_file
@@ -182,7 +182,20 @@ def read(path: Path, competition: Competition) -> Folds:
         raise FoldcraftError(_difference(folds, competition), path, again)
     if sorted(folds.ids.tolist()) != sorted(competition.train_ids.tolist()):
         raise FoldcraftError("has been edited since it was made", path, again)
-    return _in_order(folds, competition)
+    found = _in_order(folds, competition)
+    _check_answers(found, competition, path, again)
+    return found
+
+
+def _check_answers(made: Folds, competition: Competition, where: object, hint: str) -> None:
+    """See that the images of an answer are in one fold.
+
+    Raises:
+        FoldcraftError: some are not.
+    """
+    if competition.answering and (torn := competition.answering.torn(made.fold)):
+        names = listing([shorten(name, 30) for name in torn], 3)
+        raise FoldcraftError(f"{counted(len(torn), 'answer')} with images in several folds: {names}", where, hint)
 
 
 def _by_hand(path: Path, competition: Competition) -> Folds | None:
@@ -234,6 +247,7 @@ def numbered(competition: Competition, cells: Sequence[str], scheme: str, where:
     place = {value: number for number, value in enumerate(values)}
     fold = np.array([place[cell] for cell in cells], dtype=np.int64)
     made = Folds(competition.train_ids, fold, len(values), scheme, 0, competition.fingerprint)
+    _check_answers(made, competition, where, "put an answer's images into one, or leave the folds out")
     if torn := torn_groups(made, competition):
         group = pd.Series(fold).groupby(competition.groups).nunique().idxmax()
         what = f"{torn} groups lie in several folds, {shorten(str(group), 40)!r} among them"

@@ -1,12 +1,13 @@
 """Groups of rows that must stay in one fold, joined where they share a file or a copy."""
 
 from collections.abc import Collection, Hashable, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from foldcraft.data.sources import Source
 
-def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Path]) -> np.ndarray | None:
+
+def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Source]) -> np.ndarray | None:
     """The groups (N,) with all rows of one file in one of them; as they are where each row has a file of its own.
 
     Of the names of groups, or of ids where there are no groups, the one that sorts first stays.

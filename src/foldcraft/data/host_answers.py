@@ -31,8 +31,13 @@ class Form:
     places: tuple[int, ...] = ()
 
 
-def metric_of(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame) -> Metric:
+def metric_of(
+    names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame, id_column: str | None = None
+) -> Metric:
     """The metric of a competition that names the host's code.
+
+    Args:
+        id_column: of the sample; left out: as that of the test table.
 
     Raises:
         FoldcraftError: as `host_metric.read`; a sample submission that is not understood.
@@ -40,10 +45,11 @@ def metric_of(names: CompetitionConfig, target: Target, folder: Path, sample: pd
     code = host_metric.read(names.metric, folder)
     if names.metric_weight:
         raise FoldcraftError("a host's code knows no weights of rows", "competition.metric_weight", "set it to false")
-    answers = [column for column in sample.columns if column != names.test_id]
+    id_column = id_column or names.test_id
+    answers = [column for column in sample.columns if column != id_column]
     form = _form(code, target, answers, sample)
     blank = target.at(np.arange(0))  # it is handed on, and the truth is not needed
-    return host_metric.metric(code, target.kind, form.wants, names.test_id, partial(columns, blank, form))
+    return host_metric.metric(code, target.kind, form.wants, id_column, partial(columns, blank, form))
 
 
 def _form(code: HostCode, target: Target, answers: Sequence[str], sample: pd.DataFrame) -> Form:

@@ -12,7 +12,7 @@ from foldcraft.common.config import CompetitionConfig, IdConfig, SampleConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.data import derive, file_rows, image_files, reshape, row_places, table_file, templates
 from foldcraft.data.derive import Derived
-from foldcraft.data.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
+from foldcraft.data.image_kinds import ALL_SUFFIXES
 from foldcraft.data.targets import reading
 from foldcraft.data.training_rows import TrainingRows
 
@@ -240,11 +240,10 @@ class _Reading:
         return Derived(row_places.with_places(frame, kept), set(kept), pending, TEST, self.names.test_id, needed)
 
     def _from_folder(self, needed: set[str]) -> Derived:
-        suffixes = (*IMAGE_SUFFIXES, *RARE_SUFFIXES)
         files = file_rows.Files(self.folder)
         for place in TEST_FOLDERS:
             for pattern in (f"{place}/*", f"{place}/**"):
-                if any(name.lower().endswith(suffixes) for name in files.matching(pattern)):
+                if any(name.lower().endswith(ALL_SUFFIXES) for name in files.matching(pattern)):
                     self.notes.append(f"{KEY}.test: the test rows are the files of {place}/")
                     self._settle(test=pattern)
                     return self._begin(TEST, pattern, f"{KEY}.test", self.names.test_id, needed)
@@ -278,7 +277,8 @@ def _answers(names: CompetitionConfig, train: pd.DataFrame) -> set[str]:
 
 def _needed(names: CompetitionConfig, derivations: list[derive.Derivation]) -> set[str]:
     """Columns that test rows may not lack: what their ids, images and whatever else enters is made of."""
-    settings = [names.test_image, names.test_files, *(getattr(names, key, None) for key in ("metadata", "answer"))]
+    settings = [names.test_image, names.test_files, *(getattr(names, key, None) for key in ("metadata",))]
+    settings += names.answer.columns[1] if names.answer else []
     wanted = {names.test_id}
     for setting in settings:
         for text in _texts(setting):

@@ -1,7 +1,7 @@
-"""Images of every kind, decoded once to square uint8 RGB and kept in a memory-mapped file that all processes share."""
+"""Images of every kind, decoded once to square bytes and kept in a memory-mapped file that all processes share."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +15,8 @@ from foldcraft.common import checksums, fingerprint
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.data.decoding import decode, has_bands_left_out
+from foldcraft.data.image_reading import bands, decode, has_bands_left_out
+from foldcraft.data.sources import MadeSource, Source, files_of, is_there
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -41,6 +42,7 @@ class ImageSpec:
         interpolation: a key of `INTERPOLATIONS`.
         max_value: value of an image of more than 8 bits that becomes white.
         min_value: the one that becomes black.
+        channels: of the square; of other than three, all bands of an image.
     """
 
     side: int
@@ -48,10 +50,33 @@ class ImageSpec:
     interpolation: str = "bicubic"
     max_value: float = 65535
     min_value: float = 0
+    channels: int = 3
 
 
-def make_square(image: Image.Image, spec: ImageSpec) -> np.ndarray:
-    """Resize an RGB image to uint8 (side, side, 3) by the policy of `spec`."""
+def square(source: Source, spec: ImageSpec) -> np.ndarray:
+    """The image of a row as the cache holds it, uint8 (side, side, channels).
+
+    Raises:
+        UnreadableImage: as `image_reading.decode`.
+    """
+    return make_square(_decoded(source, _look(spec)), spec)
+
+
+def _look(spec: ImageSpec) -> tuple[float, int | None, float, int]:
+    """What decoding depends on: white, the least side, black, channels."""
+    return spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None, spec.min_value, spec.channels
+
+
+def _decoded(source: Source, look: tuple[float, int | None, float, int]) -> Image.Image | np.ndarray:
+    white, at_least, black, channels = look
+    return decode(source, white, at_least, black) if channels == 3 else bands(source, channels, white, black)
+
+
+def make_square(image: Image.Image | np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Resize an RGB image, or bytes (H, W, C), to uint8 (side, side, C) by the policy of `spec`."""
+    if isinstance(image, np.ndarray):
+        channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
+        return np.stack([make_square(channel, spec) for channel in channels], axis=2)
     size, resample = (spec.side, spec.side), INTERPOLATIONS[spec.interpolation]
     if spec.resize == "squash":
         square = image.resize(size, resample)
@@ -66,9 +91,9 @@ def _padded(image: Image.Image, side: int, resample: Image.Resampling) -> Image.
     """The whole image between black bars; of one that is too thin for the square a line of one pixel is left."""
     long, short = max(image.size), min(image.size)
     if round(short / long * side):
-        return ImageOps.pad(image, (side, side), resample, color="black")
+        return ImageOps.pad(image, (side, side), resample, color="black" if image.mode == "RGB" else 0)
     line = image.resize((side, 1) if image.width == long else (1, side), resample)
-    square = Image.new("RGB", (side, side))
+    square = Image.new(image.mode, (side, side))
     square.paste(line, ((side - line.width) // 2, (side - line.height) // 2))
     return square
 
@@ -87,10 +112,10 @@ class UnreadableImages(FoldcraftError):
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Decoded images: `store[row]` is uint8 (side, side, 3).
+    """Decoded images: `store[row]` is uint8 (side, side, C).
 
     Attributes:
-        pixels: all of them (N, side, side, 3), unchecked; a read-only map of a file.
+        pixels: all of them (N, side, side, C), unchecked; a read-only map of a file.
         rows: the same with a checksum a row; left out: rows are taken as they are.
         unreadable: rows whose image could not be read, and why; they are black.
     """
@@ -138,7 +163,7 @@ class ImageStore:
 
 
 def open_stores(
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     specs: Sequence[ImageSpec],
     folder: Path,
     name: str,
@@ -181,7 +206,7 @@ class _Wanted:
         spare: are images that cannot be read allowed?
     """
 
-    paths: Sequence[Path]
+    paths: Sequence[Source]
     specs: tuple[ImageSpec, ...]
     folder: Path
     name: str
@@ -234,7 +259,7 @@ def _open(
         return None
     try:
         store = ImageStore.of(path)
-        if store.pixels.shape == (count, spec.side, spec.side, 3) and store.pixels.dtype == np.uint8:
+        if store.pixels.shape == (count, spec.side, spec.side, spec.channels) and store.pixels.dtype == np.uint8:
             return store
         reason = "holds other images"
     except DamagedRows as error:
@@ -249,10 +274,12 @@ def _key(content: Sequence[str], spec: ImageSpec) -> str:
     look = asdict(spec)
     if not spec.min_value:  # said as before there was one, so that caches stay valid
         del look["min_value"]
+    if spec.channels == 3:
+        del look["channels"]
     return fingerprint.of_values([FORMAT, list(content), look])
 
 
-def content_of(paths: Sequence[Path], folder: Path, spare: bool = False) -> str:
+def content_of(paths: Sequence[Source], folder: Path, spare: bool = False) -> str:
     """Digest of what the files hold, in their order, whatever they are called; `folder` is that of the caches.
 
     Of a file that is gone it is what is remembered; "" where nothing is and `spare` does not allow for it.
@@ -261,19 +288,21 @@ def content_of(paths: Sequence[Path], folder: Path, spare: bool = False) -> str:
     return fingerprint.of_values(content) if None not in content else ""
 
 
-def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[str | None]:
-    """Digest of each file, remembered with its size and times so that a file is read again only when it has changed.
+def _content(paths: Sequence[Source], folder: Path, spare: bool = False) -> list[str | None]:
+    """Digest of what each image is made of; that of a file is remembered with its size and times, so that it is read
+    again only when it has changed.
 
     Args:
         spare: a file that is not there has a word in place of its digest; else what is remembered of it, or None.
     """
     index_file = folder / "content.json"
     index = _remembered(index_file)
-    digests, changed = [], False
-    for path in paths:
+    known: dict[Path, str | None] = {}
+    changed = False
+    for path in dict.fromkeys(file for source in paths for file in files_of(source)):
         if not path.is_file():
-            known = index.get(os.path.abspath(path))
-            digests.append(GONE if spare else _digest(known) if known else None)
+            entry = index.get(os.path.abspath(path))
+            known[path] = GONE if spare else _digest(entry) if entry else None
             continue
         stat = path.stat()
         # ctime is nobody's to set: an image replaced by one of the same size and time is noticed by it.
@@ -283,10 +312,16 @@ def _content(paths: Sequence[Path], folder: Path, spare: bool = False) -> list[s
             index[key] = [*stamp, fingerprint.of_file(path)]
             index[key] += [_leaves_bands_out(path)] if odd else []
             changed = True
-        digests.append(_digest(index[key]))
+        known[path] = _digest(index[key])
     if changed:
         checksums.write_json(index_file, index)
-    return digests
+    return [known[source] if isinstance(source, Path) else _digest_of(source, known) for source in paths]
+
+
+def _digest_of(source: MadeSource, known: Mapping[Path, str | None]) -> str | None:
+    """That of what is made of files with known digests; what stands for one that is gone stands for all of it."""
+    lacking = [known[path] for path in source.files if known[path] in (None, GONE)]
+    return lacking[0] if lacking else source.digest(lambda path: known[path] or "")
 
 
 def _digest(entry: Sequence[Any]) -> str:
@@ -309,7 +344,7 @@ def _leaves_bands_out(path: Path) -> bool:
 
 
 def _build(
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     targets: dict[ImageSpec, Path],
     progress: Progress,
     spare: bool,
@@ -329,7 +364,7 @@ def _build(
         for spec, target in targets.items():
             remove_leftovers(target.parent, target.name)
             temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-            writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, 3))
+            writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, spec.channels))
         problems = _decode_all(paths, writers, progress, spare)
         for spec in targets:
             writers[spec].close()
@@ -343,22 +378,21 @@ def _build(
 
 
 def _decode_all(
-    paths: Sequence[Path], writers: dict[ImageSpec, RowWriter], progress: Progress, spare: bool
+    paths: Sequence[Source], writers: dict[ImageSpec, RowWriter], progress: Progress, spare: bool
 ) -> dict[int, str]:
     """Write every image to all writers; rows whose image cannot be read, and why."""
-    groups: dict[tuple[float, int | None, float], list[ImageSpec]] = {}
+    groups: dict[tuple[float, int | None, float, int], list[ImageSpec]] = {}
     for spec in writers:
-        look = (spec.max_value, DRAFT if 2 * spec.side <= DRAFT else None, spec.min_value)
-        groups.setdefault(look, []).append(spec)
+        groups.setdefault(_look(spec), []).append(spec)
 
     def work(row: int) -> str | None:
         try:
             for look, specs in groups.items():
-                image = decode(paths[row], *look)
+                image = _decoded(paths[row], look)
                 for spec in specs:
                     writers[spec].put(row, make_square(image, spec))
         except (OSError, ValueError, MemoryError) as error:
-            return str(error) if paths[row].is_file() else "it is not there"
+            return str(error) if is_there(paths[row]) else "it is not there"
         return None
 
     problems = {}
@@ -371,5 +405,5 @@ def _decode_all(
         raise UnreadableImages([f"{paths[row]} ({reason})" for row, reason in problems.items()])
     for row in problems:
         for spec, writer in writers.items():
-            writer.put(row, np.zeros((spec.side, spec.side, 3), np.uint8))
+            writer.put(row, np.zeros((spec.side, spec.side, spec.channels), np.uint8))
     return problems

@@ -8,3 +8,5 @@ RARE_SUFFIXES = (
     *(".jpe", ".jfif", ".apng", ".dib", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
+ARRAY_SUFFIXES = (".npy", ".dcm", ".dicom")  # of what is no image file to Pillow; likewise
+ALL_SUFFIXES = (*IMAGE_SUFFIXES, *RARE_SUFFIXES, *ARRAY_SUFFIXES)

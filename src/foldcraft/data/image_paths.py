@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
-from foldcraft.data.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
+from foldcraft.data.image_kinds import ALL_SUFFIXES, IMAGE_SUFFIXES
 
 MOST_FILES = 200_000  # that are looked through for one that is missing
 NEAREST, SHOWN = 3, 40  # files that a message names for a missing one, and characters of each
@@ -105,7 +105,7 @@ class Folder:
             self._known[folder] = {}
             for path in self._entries(folder):
                 self._known[folder].setdefault(key_of(path.name), []).append(path)
-                if path.suffix.lower() in (*IMAGE_SUFFIXES, *RARE_SUFFIXES):
+                if path.suffix.lower() in ALL_SUFFIXES:
                     self._known[folder].setdefault(key_of(path.stem), []).append(path)
         return self._known[folder].get(key_of(name), [])
 
@@ -138,7 +138,7 @@ class Folder:
         for number, path in enumerate(_walk(self.path)):
             if number == MOST_FILES:
                 break
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, *RARE_SUFFIXES):
+            if path.suffix.lower() in ALL_SUFFIXES:
                 for name in (path.name, path.stem):
                     found.setdefault(key_of(name), []).append(path)
         return found

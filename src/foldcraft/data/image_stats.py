@@ -19,8 +19,9 @@ from PIL import Image, UnidentifiedImageError
 
 from foldcraft.common import allocator
 from foldcraft.common.files import write_atomic
-from foldcraft.data.decoding import decode, has_bands_left_out, is_deep
 from foldcraft.data.image_kinds import KINDS
+from foldcraft.data.image_reading import decode, has_bands_left_out, is_deep
+from foldcraft.data.sources import Source, files_of, is_there, key_of, stamp_of
 
 FORMAT = 2  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared
@@ -59,11 +60,11 @@ class ImageFiles(Protocol):
     @property
     def train_ids(self) -> np.ndarray: ...
     @property
-    def train_paths(self) -> tuple[Path, ...]: ...
+    def train_paths(self) -> tuple[Source, ...]: ...
     @property
     def test_ids(self) -> np.ndarray: ...
     @property
-    def test_paths(self) -> tuple[Path, ...]: ...
+    def test_paths(self) -> tuple[Source, ...]: ...
 
 
 def collect(
@@ -85,7 +86,7 @@ def collect(
     parts = [("train", pictures.train_ids, pictures.train_paths), ("test", pictures.test_ids, pictures.test_paths)]
     rows = pd.DataFrame(
         [
-            (part, row, os.path.abspath(path), *_stamp(path))
+            (part, row, key_of(path), *_stamp(path))
             for part, ids, paths in parts
             for row, path in zip(ids.tolist(), paths, strict=True)
         ],
@@ -95,7 +96,8 @@ def collect(
     found = rows.merge(known, "left", STAMP, validate="many_to_one")
     new = np.flatnonzero(found["problem"].isna())
     progress(len(rows) - len(new))
-    paths = [Path(path) for path in rows["path"].iloc[new]]
+    every = [*pictures.train_paths, *pictures.test_paths]
+    paths = [Path(rows["path"].iloc[row]) if isinstance(every[row], Path) else every[row] for row in new]
     looks = list(_look_at(paths, bounds, progress))
     for column, nothing in COLUMNS.items():
         values = found[column].to_numpy(dtype=object).copy()
@@ -106,15 +108,12 @@ def collect(
     return found.drop(columns="mtime")
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+def _stamp(source: Source) -> tuple[int, int]:
+    size, written, _ = stamp_of(source) or (-1, -1, -1)
+    return size, written
 
 
-def _look_at(paths: Sequence[Path], bounds: Bounds, progress: Progress) -> Iterator[dict[str, Any]]:
+def _look_at(paths: Sequence[Source], bounds: Bounds, progress: Progress) -> Iterator[dict[str, Any]]:
     """Facts of many files, in order, by as many processes as there are cores; so many at a time."""
     cores = os.cpu_count() or 1
     if len(paths) < WORTH_PROCESSES:
@@ -130,21 +129,21 @@ def _look_at(paths: Sequence[Path], bounds: Bounds, progress: Progress) -> Itera
                 yield from looks
 
 
-def _look_at_piece(paths: Sequence[Path], bounds: Bounds) -> list[dict[str, Any]]:
+def _look_at_piece(paths: Sequence[Source], bounds: Bounds) -> list[dict[str, Any]]:
     return [look(path, bounds) for path in paths]
 
 
-def look(path: Path, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
-    """The facts of one file (`COLUMNS`); whatever is wrong with it is told in `problem`."""
+def look(path: Source, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
+    """The facts of one image (`COLUMNS`); whatever is wrong with it is told in `problem`."""
     facts = dict(COLUMNS)
-    if not path.is_file():
+    if not is_there(path):
         return {**facts, "problem": "missing"}
     try:
-        facts["sha256"] = _sha256(path)
-        if not path.stat().st_size:
+        facts["sha256"] = _sha256(path) if isinstance(path, Path) else path.digest(_sha256)
+        if not all(file.stat().st_size for file in files_of(path)):
             return {**facts, "problem": "empty"}
         with suppress(UnidentifiedImageError):  # OpenCV reads some kinds that Pillow does not
-            facts |= _header(path)
+            facts |= _header(path) if isinstance(path, Path) else {}
         with suppress(Exception):  # told by `decode`
             facts |= {"bands_left_out": has_bands_left_out(path), "deep": is_deep(path)}
         black, white = bounds
@@ -153,8 +152,15 @@ def look(path: Path, bounds: Bounds = ALL_BITS) -> dict[str, Any]:
             facts |= {"width": image.width, "height": image.height, "frames": 1}
         facts |= _pixels(image)
     except (MemoryError, Exception) as error:  # decoders raise whatever they like
-        facts["problem"] = " ".join(str(error).replace(str(path), path.name).split())[:200] or type(error).__name__
+        facts["problem"] = " ".join(_bare(str(error), path).split())[:200] or type(error).__name__
     return facts
+
+
+def _bare(text: str, source: Source) -> str:
+    """Without the folders of files."""
+    for path in files_of(source):
+        text = text.replace(str(path), path.name)
+    return text
 
 
 def _sha256(path: Path) -> str:

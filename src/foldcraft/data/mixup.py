@@ -1,5 +1,7 @@
 """mixup and cutmix, by timm, made exact: the same draw for the same step, on any number of devices."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from timm.data import Mixup
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 
 from foldcraft.common.config import AugmentConfig
 from foldcraft.common.fingerprint import seed_from
+from foldcraft.models.inputs import Inputs
 
 
 class Mix:
@@ -43,6 +46,23 @@ class Mix:
         matrix = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
         images, both = self(images, torch.cat([matrix, weights[:, None]], dim=1), step)
         return images, both[:, :-1], both[:, -1]
+
+    def of_inputs(
+        self, inputs: Inputs, targets: torch.Tensor, weights: torch.Tensor | None, step: int
+    ) -> tuple[Inputs, torch.Tensor, torch.Tensor | None]:
+        """The same of all that enters the net; metadata (B, d) are mixed in the shares of the targets."""
+        if inputs.beside is None and weights is None:
+            images, targets = self(inputs.images, targets, step)
+            return replace(inputs, images=images), targets, None
+        if inputs.beside is None:
+            images, targets, weights = self.with_weights(inputs.images, targets, weights, step)
+            return replace(inputs, images=images), targets, weights
+        # class indices are of one label; all else comes as a matrix
+        matrix = targets if targets.ndim == 2 else F.one_hot(targets, self.outputs).float()
+        parts = [matrix, inputs.beside, *([] if weights is None else [weights[:, None]])]
+        images, mixed = self(inputs.images, torch.cat(parts, dim=1), step)
+        targets, beside, *more = mixed.split([part.shape[1] for part in parts], dim=1)
+        return Inputs(images, beside), targets, more[0][:, 0] if more else None
 
 
 def mix_of(config: AugmentConfig, outputs: int, seed: int) -> Mix | None:

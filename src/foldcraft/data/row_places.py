@@ -8,6 +8,7 @@ import pandas as pd
 FILE, STEM, FOLDER, ROW = "file", "stem", "folder", "row"
 OF_FILES = (FILE, STEM, FOLDER)
 NAMES = (*OF_FILES, ROW)  # a host's column of that name wins
+TILE = "_tile"  # of an image that is read in tiles, its number
 NEVER_HIDDEN = tuple(f"_{name}" for name in NAMES)
 
 
@@ -26,4 +27,4 @@ def with_places(frame: pd.DataFrame, own: Collection[str]) -> pd.DataFrame:
 
 def told(frame: pd.DataFrame) -> list[str]:
     """Columns that a message lists: those of the host, and of the files that rows are."""
-    return [str(name) for name in frame.columns if name not in (*NEVER_HIDDEN, ROW)]
+    return [str(name) for name in frame.columns if name not in (*NEVER_HIDDEN, ROW, TILE)]

@@ -11,10 +11,24 @@ import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import bundled, host_rows, image_files, plain_sample, reshape, row_places, sample_rows
+from foldcraft.data import (
+    answer_sample,
+    answers,
+    bundled,
+    host_rows,
+    image_sources,
+    plain_sample,
+    reshape,
+    row_places,
+    sample_rows,
+    tiles,
+)
+from foldcraft.data.answers import AnswerNames
 from foldcraft.data.groups import joined, with_shared_files
 from foldcraft.data.host_rows import HostRows
+from foldcraft.data.image_sources import ImageRequest
 from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
+from foldcraft.data.sources import Source
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
 from foldcraft.data.training_rows import TrainingRows
@@ -29,11 +43,13 @@ class Tables:
     Attributes:
         names: with all that `auto` took written out.
         train, test, sample: as text; columns that are always there and derived ones among them.
-        train_paths, test_paths: one a row; a file that is missing has the path that the template gives it.
+        train_paths, test_paths: what each row's image is made of; a file that is missing has the path that the template
+            gives it.
         missing: what the templates ask for and the folder lacks.
         image_notes: what there is to say of how tables and files were found and read, a line each.
         fold_column: that holds the host's own folds.
         test_is_sample: were the test rows taken from the sample's ids?
+        answers: where several rows make one answer, which.
         trained: what was kept of the training rows, where they come from that.
     """
 
@@ -42,31 +58,30 @@ class Tables:
     train: pd.DataFrame
     test: pd.DataFrame
     sample: pd.DataFrame
-    train_paths: tuple[Path, ...]
-    test_paths: tuple[Path, ...]
+    train_paths: tuple[Source, ...]
+    test_paths: tuple[Source, ...]
     missing: tuple[str, ...]
     image_notes: tuple[str, ...] = ()
     sample_rows: SampleRows | None = None
     test_is_sample: bool = False
     fold_column: str | None = None
+    answers: AnswerNames | None = None
     trained: TrainingRows | None = None
 
     @property
     def training_rows(self) -> TrainingRows:
         """What the settings ask of the training rows, to be kept."""
-        home = f"{self.folder.as_posix()}/"
-        files = tuple(path.as_posix().removeprefix(home) for path in self.train_paths)
-        return self.trained or TrainingRows.of(self.names, self.train, files, self.fold_column)
+        return self.trained or TrainingRows.of(self.names, self.train, self.train_paths, self.folder, self.fold_column)
 
     @property
     def train_ids(self) -> np.ndarray:
         """Ids of the training rows (N,)."""
-        return self.train[self.names.train_id].to_numpy(dtype=str)
+        return self.answers.train_ids if self.answers else self.train[self.names.train_id].to_numpy(dtype=str)
 
     @property
     def test_ids(self) -> np.ndarray:
         """Ids of the test rows (M,)."""
-        return self.test[self.names.test_id].to_numpy(dtype=str)
+        return self.answers.test_ids if self.answers else self.test[self.names.test_id].to_numpy(dtype=str)
 
     @cached_property
     def read_target(self) -> ReadTarget:
@@ -147,9 +162,9 @@ class Tables:
         """The rows that two masks, (N,) and (M,), keep."""
         paths = [path for path, kept in zip(self.train_paths, train, strict=True) if kept]
         test_paths = [path for path, kept in zip(self.test_paths, test, strict=True) if kept]
-        return replace(
-            self, train=self.train[train], test=self.test[test], train_paths=tuple(paths), test_paths=tuple(test_paths)
-        )
+        kept = self.answers.only(train, test) if self.answers else None
+        both = {"train_paths": tuple(paths), "test_paths": tuple(test_paths), "answers": kept}
+        return replace(self, train=self.train[train], test=self.test[test], **both)
 
 
 def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
@@ -169,24 +184,28 @@ def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
-    rows = host_rows.read(folder, names, trained)
+    as_handed_out = host_rows.read(folder, names, trained)
+    rows = answers.with_all_ids(tiles.unfolded(as_handed_out, has_tiles=trained is not None), folder)
     names = rows.names
     _check_train(rows.train, folder / names.train, names)
     if config.folds.column is not None:
         _check_columns(rows.train, folder / names.train, [config.folds.column], ())
-    test, sample, answers = _with_sample(rows, folder)
+    made = answers.read(names, rows.train, rows.test, folder)
+    test, sample, asked = _with_answers(rows, made, folder) if made else _with_sample(rows, folder)
     parts = {
-        "competition.image": (names.image, rows.train, {"@id": names.train_id, **_the_target(names)}),
-        "competition.test_image": (names.test_image, test, {"@id": names.test_id}),
+        "competition.image": ImageRequest(
+            names.image, rows.train, names.train, {"@id": names.train_id, **_the_target(names)}
+        ),
+        "competition.test_image": ImageRequest(names.test_image, test, names.test, {"@id": names.test_id}),
     }
     if trained is not None:
         del parts["competition.image"]
-        image_files.check_inside(trained.files, "competition.image")
-    found, missing, notes = image_files.find(folder, parts, names.follow_links)
-    train_paths = found[0] if trained is None else tuple(folder / name for name in trained.files)
+    as_floats = trained is not None and trained.as_floats
+    found, missing, notes = image_sources.find(folder, parts, names.follow_links, as_floats)
+    train_paths = found[0] if trained is None else trained.sources(folder)
     paths = train_paths, found[-1], missing, (*rows.notes, *notes)
-    is_sample = rows.test_is_sample
-    return Tables(names, folder, rows.train, test, sample, *paths, answers, is_sample, config.folds.column, trained)
+    about = (asked, rows.test_is_sample, config.folds.column, made, trained)
+    return Tables(names, folder, rows.train, test, sample, *paths, *about)
 
 
 def _the_target(names: CompetitionConfig) -> dict[str, str]:
@@ -196,19 +215,19 @@ def _the_target(names: CompetitionConfig) -> dict[str, str]:
 
 def _check_train(table: pd.DataFrame, path: Path, names: CompetitionConfig) -> None:
     """See to the training rows; of the columns that the settings name, groups and several labels may have gaps."""
-    _check_rows(table, path, names.train_id)
+    _check_rows(table, path, names.train_id, names.answer is not None)
     needed = reading.needed_columns(names, list(map(str, table.columns)), path)
     gaps = set(needed) - {reading.settings_of(names).column} if not reading.may_be_empty(names) else set(needed)
     more = [*names.groups, *([names.weight] if names.weight else [])]
     _check_columns(table, path, [column for column in needed if column not in gaps], [*sorted(gaps), *more])
 
 
-def _check_rows(frame: pd.DataFrame, path: Path, id_column: str) -> None:
-    """See that every row has an id of its own."""
+def _check_rows(frame: pd.DataFrame, path: Path, id_column: str, twins: bool = False) -> None:
+    """See that every row has an id, and where there may be no twins one of its own."""
     _check_columns(frame, path, [id_column], ())
     if frame.empty:
         raise FoldcraftError("no rows", path)
-    if repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist():
+    if not twins and (repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist()):
         shown = listing([shorten(name, 60) for name in repeated], 3)
         raise FoldcraftError(f"ids occur more than once: {shown}", path, "keep one row an id")
 
@@ -284,10 +303,28 @@ def _with_sample(rows: HostRows, folder: Path) -> tuple[pd.DataFrame, pd.DataFra
     if not rows.by_order:
         _check_rows(sample, path, found.column if found else names.test_id)
     if found is None:
-        raise _strangers(sample, test, names, path)
+        raise _strangers(set(sample[names.test_id]), set(test[names.test_id]), names, path)
     if len(sample.columns) < 2 and found.column in sample.columns:
         raise FoldcraftError("has no column beside the id", path)
     return test, sample, found
+
+
+def _with_answers(rows: HostRows, made: AnswerNames, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, SampleRows]:
+    """As `_with_sample`, where several test rows make one answer.
+
+    Raises:
+        FoldcraftError: the sample asks neither for the answers nor for the test rows.
+    """
+    names = rows.names
+    path, column = folder / names.sample_file, answer_sample.column_of(names)
+    _check_rows(rows.test, folder / names.test, names.test_id, twins=True)
+    sample, found = answer_sample.match(rows, made, path, lambda: _predicted(names, rows.train))
+    if found is None:
+        column = next((name for name in (column, names.test_id) if name in sample.columns), sample.columns[0])
+        raise _strangers(set(sample[column]), set(made.wanted), names, path)
+    if len(sample.columns) < 2 and found.column in sample.columns:
+        raise FoldcraftError("has no column beside the id", path)
+    return rows.test, sample, found
 
 
 def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
@@ -295,9 +332,8 @@ def _predicted(names: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]
     return reading.read(names, train, Path(names.train)).target.heads
 
 
-def _strangers(sample: pd.DataFrame, test: pd.DataFrame, names: CompetitionConfig, path: Path) -> FoldcraftError:
-    missing = sorted(set(test[names.test_id]) - set(sample[names.test_id]))
-    extra = sorted(set(sample[names.test_id]) - set(test[names.test_id]))
+def _strangers(there: set[str], wanted: set[str], names: CompetitionConfig, path: Path) -> FoldcraftError:
+    missing, extra = sorted(wanted - there), sorted(there - wanted)
     problems = [f"{len(missing)} ids of {names.test} are not in it ({_some(missing)})"] if missing else []
     problems += [f"{len(extra)} of its ids are not in {names.test} ({_some(extra)})"] if extra else []
     if not problems:

@@ -1,7 +1,7 @@
 """What the experiments of a submission have not predicted yet, and all that they have predicted, blended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,10 @@ import numpy as np
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
+from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageStore
-from foldcraft.ensemble import constraints, nested
+from foldcraft.ensemble import boosting, constraints
+from foldcraft.ensemble.boosting import Booster
 from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.models import hardware
@@ -27,12 +29,14 @@ class Combined:
     """The outcome of a blend.
 
     Attributes:
-        rows: places among the training rows that were judged.
+        rows: places among the training rows, or answers, that were judged.
         truth: what they were judged by.
-        views: of each member.
+        views: of each member, once for each way to combine images to answers.
         selection: what was fitted, how it scores, and which blending method is used.
         test: predictions of the test set (N, W).
+        counted: how many rows were judged, or answers of how many images.
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
+        boosted: the last members, where some that boost trees on metadata are used.
     """
 
     rows: np.ndarray
@@ -40,7 +44,9 @@ class Combined:
     views: list[tuple[str, ...]]
     selection: BlendSelection
     test: np.ndarray
+    counted: str = ""
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+    boosted: tuple[BlendMember, ...] = ()
 
     @property
     def folds(self) -> list[int]:
@@ -153,7 +159,7 @@ def _predict_tests(
     if not tasks:
         return
     rows = tasks[0][0].experiment.test_rows
-    members = [models[member.name, fold].member(stores[member.name], views) for member, fold, _, views in tasks]
+    members = [models[member.name, fold].member(stores[member.name], views, "test") for member, fold, _, views in tasks]
     with callback.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
     for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
@@ -181,20 +187,43 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     """
     oofs = [member.oof() for member in members]
     rows = common_rows(oofs)
-    data = members[0].experiment.competition
+    data = members[0].experiment.competition.answers
     weights = None if data.score_weights is None else data.score_weights[rows]
-    judged = (data.targets[rows], members[0].experiment.folds.fold[rows], data.units[rows])
+    about = (data.targets[rows], members[0].experiment.answer_folds[rows], data.units[rows])
     said = [text for member in members for text in member.experiment.config.competition.constraints]
     known_before = constraints.read(list(dict.fromkeys(said)), data.space)
-    truth = Labels(*judged, data.metric, data.space, weights, known_before)
-    tests = [store.average_folds(member.test(), member.views) for member in members]
+    truth = Labels(*about, data.metric, data.space, weights, known_before)
+    tests = [member.test_answers() for member in members]
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
-    known = [BlendMember(m.name, oof.views, oof.at(rows).log_probs) for m, oof in zip(members, oofs, strict=True)]
-    selection = nested.judge(known, truth, methods)
-    asked = [BlendMember(m.name, test.views, test.log_probs) for m, test in zip(members, tests, strict=True)]
+    known = [
+        BlendMember(m.name, oof.all_views, oof.at(rows).all_log_probs, len(oof.ways))
+        for m, oof in zip(members, oofs, strict=True)
+    ]
+    judged = boosting.judge(known, truth, methods, _boosters(members, rows, known, truth))
+    selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
+    asked = [replace(one, log_probs=test.log_probs) for one, test in zip(known, tests, strict=True)]
+    asked += [booster.of_tests(_metadata(members).test_metadata, asked[: len(known)]) for booster in judged.boosters]
     answers = selection.chosen.plan.apply(asked)
+    said = members[0].experiment.competition.counted(rows)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
-    return Combined(rows, truth, [m.views for m in members], selection, answers, tests[0].ids[blind])
+    views = [member.views for member in (*known, *boosted)]
+    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted)
+
+
+def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:
+    """The competition as the first member has it that looks at metadata; None where none does."""
+    found = (member.experiment.competition.answers for member in members)
+    return next((one for one in found if one.metadata is not None), None)
+
+
+def _boosters(
+    members: Sequence[FinishedExperiment], rows: np.ndarray, known: Sequence[BlendMember], truth: Labels
+) -> tuple[Booster, ...]:
+    data = _metadata(members)
+    if data is None:
+        return ()
+    weights = None if data.weights is None else data.weights[rows]
+    return Booster.both(data.metadata.at(rows), known, truth, weights)

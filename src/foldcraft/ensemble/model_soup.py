@@ -25,7 +25,7 @@ from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.models.weight_averaging import measure_statistics
-from foldcraft.predictions import store
+from foldcraft.predictions import answers, store
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.fold_model import FoldModel
@@ -118,12 +118,15 @@ class SoupCandidates:
         return [self.members[number].name for number in chosen]
 
     def rows(self, folds: Sequence[int]) -> np.ndarray:
-        """The validation rows of those folds, fold by fold (N,)."""
-        return np.concatenate([self.experiment.folds.valid_rows(fold) for fold in folds])
+        """The validation rows of those folds, or their answers, fold by fold (N,)."""
+        data, split = self.experiment.competition, self.experiment.folds
+        return np.concatenate([answers.places(data, split.valid_rows(fold)) for fold in folds])
 
     def log_probs(self, chosen: Chosen, folds: Sequence[int]) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the mean of the chosen members' weights, in the order of `rows`."""
-        return np.concatenate([self.experiment.competition.space.pooled(self.in_views(chosen, fold)) for fold in folds])
+        data, split = self.experiment.competition, self.experiment.folds
+        found = [answers.of_rows(data, self.in_views(chosen, fold), split.valid_rows(fold)) for fold in folds]
+        return np.concatenate([data.space.pooled(each.by_way[0]) for each in found])
 
     @property
     def tried(self) -> int:

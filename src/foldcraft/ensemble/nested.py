@@ -5,7 +5,7 @@ their score look better than it is. So all of it is fitted once more for every f
 the fold is judged by that: the nested score. Groups lie whole in one fold, so they stay whole here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,15 +29,21 @@ class BlendMember:
 
     Attributes:
         log_probs: (V, N, K), a view after the other.
+        ways: to combine images to answers; there are all views for one, then all for the next.
     """
 
     name: str
     views: tuple[str, ...]
     log_probs: np.ndarray
+    ways: int = 1
 
     def rows(self, rows: np.ndarray) -> "BlendMember":
         """The same of some rows only."""
-        return BlendMember(self.name, self.views, self.log_probs[:, rows])
+        return replace(self, log_probs=self.log_probs[:, rows])
+
+    def left_out(self, fold: int) -> "BlendMember":
+        """The same where a fold is judged; for members that are fitted on out-of-fold predictions."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,8 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
     used = replace(chosen, nested=answers, score=score_of(answers, truth), optimistic=optimistic)
     left_out = [member.name for member, is_plain in zip(members, plain[None], strict=True) if is_plain]
     if left_out:
-        words.append(f"views are really worse than the image as it is, and are not used: {', '.join(left_out)}")
+        plainly = "the image as it is" + (", combined by mean" if members[0].ways > 1 else "")
+        words.append(f"views are really worse than {plainly}, and are not used: {', '.join(left_out)}")
     return BlendSelection(used, found, named, gains, words)
 
 
@@ -215,10 +222,11 @@ def _evaluate(
         # With a single fold there is no other to fit on, and nothing is nested.
         learned = np.flatnonzero(truth.fold != fold) if len(folds) > 1 else np.arange(len(truth.fold))
         held = np.flatnonzero(truth.fold == fold)
-        some = [member.rows(learned) for member in members]
+        own = [member.left_out(int(fold)) for member in members] if len(folds) > 1 else members
+        some = [member.rows(learned) for member in own]
         plans = _fit(some, truth.rows(learned), methods, rules, plain.get(int(fold)))
         for answers, (_, plan) in zip(nested, plans, strict=True):
-            answers[held] = plan.apply([member.rows(held) for member in members])
+            answers[held] = plan.apply([member.rows(held) for member in own])
     return [
         BlendCandidate(
             name,
@@ -247,7 +255,7 @@ def _fit(
     views = tuple(
         tta_selection.only_first(member.views)
         if is_plain
-        else tta_selection.choose_views(member.views, member.log_probs, truth.targets, truth.space)
+        else tta_selection.choose(member.views, member.log_probs, truth.targets, truth.space, member.ways, _cost(truth))
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
     space = truth.space
@@ -259,6 +267,11 @@ def _fit(
         rule = decision_rules.fit(combination.apply(averaged), truth.targets, truth.units, truth.metric, space)
         found.append((f"{method.name}, {rule.name}", BlendPlan(views, combination, rule)))
     return found
+
+
+def _cost(truth: Labels) -> Callable[[np.ndarray], float] | None:
+    """What ways to combine images are compared by, as blending methods are: the loss, or the metric."""
+    return None if _by_loss(truth.metric) else lambda predicted: -truth.metric.sign * truth.fold_wise_score(predicted)
 
 
 def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
@@ -391,6 +404,27 @@ def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> t
         if is_really_worse(chosen.nested[rows], simplest.nested[rows], truth.rows(rows)):
             return 0, simplest
     return best, chosen
+
+
+def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tuple[bool, np.ndarray]:
+    """Do all nested answers speak for the first of two blends, and answers (N, W), each fold's of what the others say?
+
+    It must be better by what ways are compared by, and no worse in the metric.
+    """
+
+    def is_better(rows: np.ndarray) -> bool:
+        worth = []
+        for blend in (more, fewer):
+            best, scores = _worth(blend.candidates, truth, rows)
+            worth.append(scores[best])
+        mine, theirs = (truth.rows(rows).fold_wise_score(blend.chosen.nested[rows]) for blend in (more, fewer))
+        return _is_better(truth.metric, *worth) and not truth.metric.better(theirs, mine)
+
+    answers = fewer.chosen.nested.copy()
+    for fold, others in _elsewhere(truth).items():
+        if fold is not None and is_better(others):
+            answers[truth.fold == fold] = more.chosen.nested[truth.fold == fold]
+    return is_better(np.arange(len(truth.fold))), answers
 
 
 def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandidate, list[str]]:

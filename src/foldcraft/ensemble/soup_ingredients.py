@@ -84,6 +84,9 @@ def check(first: Config, other: Config) -> None:
     """
     if lineage.soup_members(other):
         raise FoldcraftError("is a soup itself", other.experiment, "name the experiments that it was made of")
+    if other.competition.metadata:
+        hint = "blend it by infer.py, or train it with competition.metadata=null"
+        raise FoldcraftError("sees metadata, which soups are not made for", other.experiment, hint)
     if other.finetune.mode == "linear_probe":
         raise FoldcraftError(
             "trains nothing: its head is solved, and the same for every seed", other.experiment, "blend it by infer.py"

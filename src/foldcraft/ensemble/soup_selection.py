@@ -140,7 +140,7 @@ class _Judge:
     """Choices made on some folds, and what they are worth on others."""
 
     def __init__(self, candidates: SoupCandidates) -> None:
-        data, rows = candidates.experiment.competition, candidates.rows(candidates.folds)
+        data, rows = candidates.experiment.competition.answers, candidates.rows(candidates.folds)
         self.candidates, self.metric = candidates, data.metric
         self.truth, self.units, self.space = data.targets[rows], data.units[rows], data.space
         self.weights = None if data.score_weights is None else data.score_weights[rows]
@@ -184,7 +184,7 @@ class _Judge:
         return self.space.loss(self.space.calibrated(self.predicts(chosen)(seen), truth), truth)
 
     def _truth_of(self, folds: Sequence[int]) -> np.ndarray:
-        return self.candidates.experiment.competition.targets[self.candidates.rows(folds)]
+        return self.candidates.experiment.competition.answers.targets[self.candidates.rows(folds)]
 
     def nested(self, choose: Callable[[Sequence[int]], Predict]) -> np.ndarray:
         """Log-probabilities (N, K) of all rows: each fold's by what the other folds choose, at their temperature."""

@@ -4,7 +4,7 @@ Greedy policy search on the log-loss (arXiv 2002.09103), held on a short leash: 
 weight at the least, for a mean gain of test-time augmentation hides many right answers that became wrong (2011.11156).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,38 @@ from foldcraft.metrics.spaces import Space
 
 IDENTITY = "identity"
 MOST = 4  # views that are averaged
+
+
+def choose(
+    views: Sequence[str],
+    log_probs: np.ndarray,
+    truth: np.ndarray,
+    space: Space,
+    ways: int = 1,
+    cost: Callable[[np.ndarray], float] | None = None,
+) -> tuple[float, ...]:
+    """A weight for each view; those that are not used get zero.
+
+    Where images are combined to answers in several ways, the views of one of them are used: of the one that costs
+    least, of equals the first.
+
+    Args:
+        views: of the first way, then of the next, and so on.
+        log_probs: (V * ways, N, K), in the space.
+        cost: of calibrated predictions (N, K); left out: their loss.
+    """
+    if ways == 1:
+        return choose_views(views, log_probs, truth, space)
+    count = len(views) // ways
+    every = []
+    for way in range(ways):
+        own = slice(way * count, (way + 1) * count)
+        weights = np.zeros(len(views))
+        weights[own] = choose_views(views[:count], log_probs[own], truth, space)
+        every.append(weights)
+    cost = cost or (lambda predicted: space.loss(predicted, truth))
+    costs = [cost(space.calibrated(average(log_probs, weights, space), truth)) for weights in every]
+    return tuple(every[int(np.argsort(costs, kind="stable")[0])].tolist())
 
 
 def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray, space: Space) -> tuple[float, ...]:

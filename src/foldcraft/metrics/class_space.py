@@ -116,6 +116,10 @@ class ClassSpace(Space):
     def mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return logsumexp(members, axis=0, b=np.reshape(weights, (-1, *(1,) * (members.ndim - 1))))
 
+    def mixed_runs(self, predicted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        counts = np.diff([*starts, predicted.shape[1]])
+        return np.logaddexp.reduceat(predicted, starts, axis=1) - np.log(counts)[:, None]
+
     def cells(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         if truth.ndim == 1:
             rows = np.arange(len(truth))

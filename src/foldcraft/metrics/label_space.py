@@ -70,6 +70,10 @@ class LabelSpace(Space):
         yes, no = (np.tensordot(weights, expit(sign * members), axes=1).clip(TINY) for sign in (1, -1))
         return np.log(yes) - np.log(no)
 
+    def mixed_runs(self, predicted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        yes, no = (np.logaddexp.reduceat(-np.logaddexp(0, -odds), starts, axis=1) for odds in (predicted, -predicted))
+        return yes - no
+
     def cells(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         rows, columns = np.nonzero(~np.isnan(truth))
         sign = 2 * truth[rows, columns] - 1

@@ -34,6 +34,7 @@ class ScoredRows:
         predicted: what the metric is given (N, K) of each of the P experiments.
         weights: how much each row counts in the score (N,); None: all alike.
         part: what one of `classes` is called.
+        counted: how many rows there are, or answers of how many images.
     """
 
     names: tuple[str, ...]
@@ -46,6 +47,7 @@ class ScoredRows:
     predicted: tuple[np.ndarray, ...]
     weights: np.ndarray | None = None
     part: str = "class"
+    counted: str = ""
 
 
 @dataclass(frozen=True)

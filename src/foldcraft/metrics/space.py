@@ -133,6 +133,10 @@ class Space(ABC):
         """The weighted arithmetic mean of probabilities, or of values, of M members (M, ..., W)."""
 
     @abstractmethod
+    def mixed_runs(self, predicted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """As `mixed`, evenly, of each run of rows of (V, N, W) that begins at one of `starts` (A,): (V, A, W)."""
+
+    @abstractmethod
     def cells(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         """What a mixture of members mixes, cell by cell of what is known: probabilities of the truth, or errors."""
 

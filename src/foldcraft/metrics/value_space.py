@@ -76,6 +76,10 @@ class ValueSpace(Space):
     def mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.tensordot(weights, members, axes=1)
 
+    def mixed_runs(self, predicted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        counts = np.diff([*starts, predicted.shape[1]])
+        return np.add.reduceat(predicted, starts, axis=1) / counts[:, None]
+
     def cells(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         rows, columns = np.nonzero(~np.isnan(truth))
         errors = ((predicted - truth) / self.scale)[rows, columns]

@@ -26,6 +26,7 @@ from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import parse_json
 from foldcraft.models import packaged_weights
+from foldcraft.models.inputs import channels_of
 from foldcraft.models.packaged_weights import PackagedWeights
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Blueprint:
         sizes: of a linear probe, the sides to which its nets reduce that; none: a probe of version 0.1.
         mirror: of a linear probe, are features averaged with those of the mirror image?
         others: of a linear probe, the further nets that its head sees.
+        metadata: what the head sees beside the image: `width` columns, `drop` of them in training; None: nothing.
     """
 
     source: str
@@ -65,10 +67,11 @@ class Blueprint:
     mirror: bool = False
     others: tuple["Blueprint", ...] = ()
     licence: str = ""
+    metadata: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """As text, for the metadata of a weights file."""
-        return json.dumps(asdict(self))
+        return json.dumps(_without_nothing(asdict(self)))
 
     @classmethod
     def from_json(cls, text: str) -> "Blueprint":
@@ -79,6 +82,12 @@ class Blueprint:
     def _of(cls, values: dict[str, Any]) -> "Blueprint":
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**{**given, "others": tuple(cls._of(other) for other in given.get("others", ()))})
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    """A net that sees no metadata is written as it always was."""
+    kept = {name: value for name, value in values.items() if name != "metadata" or value is not None}
+    return {**kept, "others": [_without_nothing(other) for other in values["others"]]}
 
 
 def weights_folder() -> Path:
@@ -111,12 +120,16 @@ def describe_weights(config: BackboneConfig, blueprint: Blueprint) -> str:
     )
 
 
-def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool = False) -> tuple[nn.Module, Blueprint]:
+def build(
+    config: BackboneConfig, classes: int, size: int, several_sizes: bool = False, channels: int = 3
+) -> tuple[nn.Module, Blueprint]:
     """A net with a new head for `classes`, and how to make it again.
 
     Args:
         size: side of its input in pixels.
         several_sizes: it will be shown other sizes as well.
+        channels: of its input; pretrained weights of another number are adapted, and images then normalised by the
+            weights' mean and deviation over their channels.
 
     Raises:
         FoldcraftError: no such model; weights neither in the weights folder nor in an installed package nor on the hub;
@@ -127,6 +140,8 @@ def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool =
             f"{reaching!r} would load other weights", "backbone.args", "use backbone.weights and the weights folder"
         )
     make = _build_timm if config.source == "timm" else _build_torchvision
+    if channels != 3:
+        config = _with_channels(config, channels)
     try:
         model, blueprint = make(config, classes, size, several_sizes)
     except TypeError as error:
@@ -140,7 +155,17 @@ def build(config: BackboneConfig, classes: int, size: int, several_sizes: bool =
             f"damaged weights: {error}", weights_folder() / config.name, "download them again"
         ) from None
     _start_head(model)
+    if channels != 3:
+        mean, std = (sum(values) / len(values) for values in (blueprint.mean, blueprint.std))
+        blueprint = replace(blueprint, mean=(mean,) * channels, std=(std,) * channels)
     return model, blueprint
+
+
+def _with_channels(config: BackboneConfig, channels: int) -> BackboneConfig:
+    if config.source != "timm":
+        hint = "use a net of timm, or set 3 to use the first three"
+        raise FoldcraftError(f"torchvision's nets take 3 channels, and images have {channels}", "images.channels", hint)
+    return config.model_copy(update={"args": {**config.args, "in_chans": channels}})
 
 
 def _start_head(model: nn.Module) -> None:
@@ -200,7 +225,9 @@ def check_forward(model: nn.Module, classes: int, size: int) -> None:
     """
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(2, 3, size, size, device=next(model.parameters()).device))
+            logits = model.eval()(
+                torch.zeros(2, channels_of(model), size, size, device=next(model.parameters()).device)
+            )
     except (RuntimeError, AssertionError, ValueError) as error:
         raise FoldcraftError(f"the net does not take {size} px: {str(error).splitlines()[0]}", "images.size") from None
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldcraft.models.hooks import listen
+from foldcraft.models.inputs import channels_of
 
 CLOSE = 1e-3  # largest difference of an output, relative to the largest output, that rounding explains
 
@@ -69,7 +70,7 @@ def _fold(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
 @torch.inference_mode()
 def _agree(net: nn.Module, made: nn.Module, size: int) -> bool:
     device = next(net.parameters()).device
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(2, channels_of(net), size, size, generator=torch.Generator().manual_seed(0)).to(device)
     was_training = net.training
     before, after = net.eval()(images), made(images)
     net.train(was_training)

@@ -16,6 +16,7 @@ from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_readable, parse_json, read_bytes, write_atomic
 from foldcraft.models.backbones import Blueprint, rebuild
+from foldcraft.models.metadata_head import attach
 from foldcraft.models.stage_features import FeaturePool, ProbeNet, parts_of
 
 
@@ -116,12 +117,12 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def _net(blueprint: Blueprint) -> nn.Module:
-    net = rebuild(blueprint)
+    net, beside = rebuild(blueprint), blueprint.metadata
     if not blueprint.stages:
-        return net
+        return attach(net, beside["width"], blueprint.args["num_classes"], beside["drop"]) if beside else net
     if not blueprint.sizes:
         raise ValueError("a probe on features of version 0.1, which are no longer made")
     blueprints = [blueprint, *blueprint.others]
     nets = [net, *map(rebuild, blueprint.others)]
     pool = FeaturePool(nets, parts_of(blueprints, blueprint.sizes, blueprint.mirror))
-    return ProbeNet(pool, blueprint.stages, blueprint.args["num_classes"])
+    return ProbeNet(pool, blueprint.stages, blueprint.args["num_classes"], beside["width"] if beside else 0)

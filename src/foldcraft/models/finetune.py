@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from foldcraft.common.config import FinetuneConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
-from foldcraft.models import lora
+from foldcraft.models import lora, metadata_head
 from foldcraft.models.backbones import head_names
 from foldcraft.models.inputs import Inputs, forward
 
@@ -90,7 +90,8 @@ def _trained(model: nn.Module, config: FinetuneConfig) -> set[str]:
 
 def _in_head(model: nn.Module, name: str) -> bool:
     """Is the module or parameter of that name a classifier, or in one?"""
-    return any(name == head or name.startswith(f"{head}.") for head in head_names(model))
+    heads = [*head_names(model), *([metadata_head.NAME] if metadata_head.takes_metadata(model) else [])]
+    return any(name == head or name.startswith(f"{head}.") for head in heads)
 
 
 def _norms_and_biases(model: nn.Module) -> set[str]:

@@ -19,7 +19,7 @@ from foldcraft.common import checksums
 from foldcraft.common.config import MachineConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
-from foldcraft.models.inputs import Inputs, forward
+from foldcraft.models.inputs import Inputs, channels_of, forward
 from foldcraft.models.step_timing import Timed, clocked, quickest
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -257,7 +257,7 @@ def _timed(options: Sequence[Hardware], model: nn.Module, size: int, most: int) 
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         nets = [option.place(copy.deepcopy(model)).train() for option in options]
         batch = _affordable(options[0], nets[0], size, most, steps=2 * len(options))
-        images = torch.randn(batch, 3, size, size, device=device)
+        images = torch.randn(batch, channels_of(model), size, size, device=device)
         steps = {
             _name(option): partial(try_step, net, images.to(memory_format=option.torch_memory_format), option)
             for option, net in zip(options, nets, strict=True)
@@ -268,7 +268,9 @@ def _timed(options: Sequence[Hardware], model: nn.Module, size: int, most: int) 
 def _affordable(option: Hardware, net: nn.Module, size: int, most: int, steps: int) -> int:
     """How many images a step: as many as training takes, if so many steps fit into the time, and one into memory."""
     few = min(most, FEWEST if option.device == "cpu" else 32)
-    images = torch.randn(few, 3, size, size, device=option.device).to(memory_format=option.torch_memory_format)
+    images = torch.randn(few, channels_of(net), size, size, device=option.device).to(
+        memory_format=option.torch_memory_format
+    )
     kept = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:

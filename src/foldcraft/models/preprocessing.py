@@ -14,7 +14,7 @@ from foldcraft.models.inputs import Inputs, forward
 
 @dataclass(frozen=True)
 class Preparation:
-    """uint8 (B, size, size, 3) on the CPU to normalised float32 (B, 3, size, size) on the device.
+    """uint8 (B, size, size, C) on the CPU to normalised float32 (B, C, size, size) on the device.
 
     Pixels travel as bytes and become floats where the net is. Equal preparations give equal tensors.
     """
@@ -37,7 +37,7 @@ class Preparation:
 
 @cache
 def _in_bytes(values: tuple[float, ...], device: str) -> torch.Tensor:
-    """A value of each channel, for pixels up to 255, (1, 3, 1, 1); sent once, as the device must be waited for."""
+    """A value of each channel, for pixels up to 255, (1, C, 1, 1); sent once, as the device must be waited for."""
     with torch.inference_mode(False):  # training uses it too
         return torch.tensor(values, device=device).view(1, -1, 1, 1) * 255
 

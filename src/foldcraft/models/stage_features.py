@@ -16,6 +16,7 @@ from foldcraft.models import backbones, blocks
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
 from foldcraft.models.blocks import Maps, Watch
+from foldcraft.models.inputs import channels_of
 from foldcraft.models.linear_heads import Heads
 
 HEAD = "head"  # what the classifier sees
@@ -59,7 +60,9 @@ class StageFeatures(nn.Module):
         try:
             self.blocks = blocks.find_blocks(net, size)
             with torch.no_grad():
-                pooled = self._pooled(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+                pooled = self._pooled(
+                    torch.zeros(1, channels_of(net), size, size, device=next(net.parameters()).device)
+                )
         except (AttributeError, NotImplementedError, AssertionError, TypeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise FoldcraftError(
@@ -72,7 +75,7 @@ class StageFeatures(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, S, S), S at least `size`, to float32 (B, D), stage by stage."""
+        """Prepared images (B, C, S, S), S at least `size`, to float32 (B, D), stage by stage."""
         return torch.cat(list(self._pooled(reduced(images, self.size)).values()), dim=1)
 
     def _pooled(self, images: torch.Tensor) -> Maps:
@@ -122,7 +125,7 @@ class FeaturePool(nn.Module):
         self.stages = stages_of([look.stages for look in self.looks], parts)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, S, S) to float32 (B, D), part by part."""
+        """Prepared images (B, C, S, S) to float32 (B, D), part by part."""
         found = []
         for part, look in zip(self.parts, self.looks, strict=True):
             own = _renormalised(images, self.parts[0], part)
@@ -149,7 +152,7 @@ def stages_of(of_parts: Sequence[Sequence[Stage]], parts: Sequence[Part]) -> tup
 
 
 def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images (B, 3, S, S) at that size, as they are where they have it."""
+    """Images (B, C, S, S) at that size, as they are where they have it."""
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
@@ -167,18 +170,26 @@ def _renormalised(images: torch.Tensor, given: Part, wanted: Part) -> torch.Tens
 
 
 class ProbeNet(nn.Module):
-    """Frozen nets with one linear layer on the features of some of their stages."""
+    """Frozen nets with one linear layer on the features of some of their stages, and on metadata beside them.
 
-    def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int) -> None:
+    Args:
+        beside: columns of metadata; where none are handed in they are 0.
+    """
+
+    def __init__(self, features: FeaturePool, chosen: Sequence[str], classes: int, beside: int = 0) -> None:
         super().__init__()
-        self.features, self.chosen = features, tuple(chosen)
+        self.features, self.chosen, self.beside = features, tuple(chosen), beside
         self.register_buffer("columns", columns_of(features.stages, chosen), persistent=False)
-        self.head = nn.Linear(len(self.columns), classes)
+        self.head = nn.Linear(len(self.columns) + beside, classes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (B, 3, size, size) to logits (B, K)."""
+    def forward(self, images: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """Prepared images (B, 3, size, size), and encoded metadata (B, d), to logits (B, K)."""
         with torch.autocast(images.device.type, enabled=False):  # as the head was solved
-            return self.head(self.features(images.float())[:, self.columns])
+            seen = self.features(images.float())[:, self.columns]
+            if self.beside:
+                own = seen.new_zeros(len(seen), self.beside) if beside is None else beside.float()
+                seen = torch.cat([seen, own], dim=1)
+            return self.head(seen)
 
     def set_head(self, heads: Heads) -> None:
         """Take over the first of some solved heads."""
@@ -188,7 +199,7 @@ class ProbeNet(nn.Module):
 
     def folded(self) -> "ProbeNet":
         """The same, faster, with BatchNorm folded into convolutions."""
-        made = ProbeNet(self.features.folded(), self.chosen, self.head.out_features)
+        made = ProbeNet(self.features.folded(), self.chosen, self.head.out_features, self.beside)
         made.head = self.head
         return made.eval()
 
@@ -197,12 +208,13 @@ class ProbeNet(nn.Module):
         features = self.features.alone(place)
         before = sum(len(look.stages) for look in self.features.looks[:place])
         first = sum(stage.width for stage in self.features.stages[:before])
+        # Metadata are no part of what a net contributes.
         inside = (self.columns >= first) & (self.columns < first + sum(stage.width for stage in features.stages))
         whole = self.features.stages[before : before + len(features.stages)]
         names = [str(own) for own, stage in zip(features.stages, whole, strict=True) if str(stage) in self.chosen]
         made = ProbeNet(features, names, self.head.out_features)
         with torch.no_grad():
-            made.head.weight.copy_(self.head.weight[:, inside])
+            made.head.weight.copy_(self.head.weight[:, : len(inside)][:, inside])
             made.head.bias.copy_(self.head.bias)
         return made.eval()
 

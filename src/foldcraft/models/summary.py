@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from foldcraft.models.finetune import parts
-from foldcraft.models.inputs import Inputs, forward
+from foldcraft.models.inputs import Inputs, channels_of, forward
 
 CONTAINERS = ("Sequential", "ModuleList")  # plain ones: they only hold others
 
@@ -97,7 +97,7 @@ def summarize(model: nn.Module, optimizer: Optimizer | None, classifier: Sequenc
         classifier: names of its last modules; distilled nets have two.
         size: side of its input in pixels.
     """
-    images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(BATCH, channels_of(model), size, size, generator=torch.Generator().manual_seed(0))
     model.eval().zero_grad(set_to_none=True)
     shapes = _forward_and_backward(model, images)
     groups = optimizer.param_groups if optimizer else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
 from foldcraft.data import bit_depth, competition, folds
+from foldcraft.data.band_count import check_channels, find_channels
 from foldcraft.data.competition import Competition
 from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
 from foldcraft.data.label_swap import Swaps
+from foldcraft.data.metadata import Encoder
+from foldcraft.data.sources import is_there
 from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
@@ -93,8 +96,8 @@ class Experiment:
         if made is None:
             made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
         Swaps.of(config.augment, data.target)  # a name that is not there is told now
-        settled, words = with_scale(config, data)
-        return cls(settled, data, made, (*data.notes, *data.image_notes, *words))
+        settled, of_bands, of_depth = with_images_known(config, data)
+        return cls(settled, data, made, (*data.notes, *data.image_notes, *of_bands, *of_depth))
 
     @cached_property
     def swaps(self) -> Swaps:
@@ -105,6 +108,17 @@ class Experiment:
     def identity(self) -> Identity:
         """What its trained folds are made from."""
         return Identity.of(self.config, self.competition, self.folds, self.soup)
+
+    def encoder(self, fold: int) -> Encoder | None:
+        """How metadata enter what is learned for a fold: fitted on the rows that it learns from, and no others."""
+        beside = self.competition.metadata
+        return None if beside is None else Encoder.fit(beside.at(self.folds.train_rows(fold)))
+
+    @property
+    def beside(self) -> list[np.ndarray] | None:
+        """Metadata of all training rows as each fold's head sees them float32 (N, d); None where there are none."""
+        encoders = [self.encoder(fold) for fold in range(self.folds.count)]
+        return [one(self.competition.metadata) for one in encoders] if all(encoders) else None
 
     @cached_property
     def soup(self) -> dict[str, str]:
@@ -121,13 +135,16 @@ class Experiment:
 
     @cached_property
     def test_images(self) -> str:
-        """Digest of the test images, as of the training images."""
+        """Digest of the test images, as of the training images, and of their metadata."""
         return self._content("test")
 
     def _content(self, part: str) -> str:
-        paths = self.competition.paths(part)
-        if not any(map(os.path.isfile, paths)):
+        paths, beside = self.competition.paths(part), self.competition.test_metadata
+        if not any(map(is_there, paths)):
             return ""
+        if part == "test" and beside is not None:  # what is predicted for a row depends on both
+            images = content_of(paths, cache_folder(self.config), self._spares_tests)
+            return fingerprint.of_values([images, beside.content])
         return content_of(paths, cache_folder(self.config), part == "test" and self._spares_tests)
 
     def check_images(self, trained: Mapping[int, Mapping[str, Any]]) -> None:
@@ -162,7 +179,13 @@ class Experiment:
         side = images.cache_size or needed
         if side < images.size:
             raise FoldcraftError(f"{side} is smaller than images.size = {images.size}", "images.cache_size")
-        return scaled(ImageSpec(side, images.resize, blueprint.interpolation), images)
+        return scaled(ImageSpec(side, images.resize, blueprint.interpolation, channels=images.bands), images)
+
+    @property
+    def answer_folds(self) -> np.ndarray:
+        """The fold of each answer (A,), which is that of its images."""
+        made = self.competition.answering
+        return self.folds.fold if made is None else self.folds.fold[made.first]
 
     @cached_property
     def test_rows(self) -> np.ndarray:
@@ -214,9 +237,13 @@ class Experiment:
         return self.config.images.on_error == "baseline"
 
     def tell_unreadable(self, names: Sequence[str], callback: Callback) -> None:
-        """Say, once, which test images have the baseline's answer."""
+        """Say, once, which test images, or answers none of whose images can be read, have the baseline's answer."""
+        made = self.competition.answering
+        what = f"{len(names)} of {len(self.test_rows)} test images cannot be read and get"
+        if made is not None and set(names) <= set(made.test_ids.tolist()):
+            what = f"of {len(names)} of {len(made.test_ids)} answers no image can be read; they get"
         words = (
-            f"warning: {len(names)} of {len(self.test_rows)} test images cannot be read and get the frequencies of the "
+            f"warning: {what} the frequencies of the "
             f"classes (images.on_error=baseline): {listing([shorten(name, 20) for name in names], 5)}"
         )
         self._tell_once(words, callback)
@@ -240,6 +267,40 @@ def scaled(spec: ImageSpec, images: ImagesConfig) -> ImageSpec:
     """The spec with the bounds between which deep images are scaled."""
     black, white = images.bounds
     return replace(spec, min_value=black, max_value=BRIGHTEST if white == BRIGHTEST else white)
+
+
+def with_images_known(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...], tuple[str, ...]]:
+    """The config with the number of channels and the scale written out, and what there is to say of either.
+
+    Raises:
+        FoldcraftError: not all images have as many channels.
+    """
+    with_bands, of_bands = with_channels(config, pictures)
+    settled, of_depth = with_scale(with_bands, pictures)
+    return settled, of_bands, of_depth
+
+
+def with_channels(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...]]:
+    """The config with the number of channels written out where it is left to be found and is not three.
+
+    Some folds may have begun before channels were looked for, with the first three.
+
+    Raises:
+        FoldcraftError: not all images have as many.
+    """
+    every = [*pictures.train_paths, *pictures.test_paths]
+    if config.images.channels != "auto":
+        check_channels(config.images.channels, every, config.folder)
+        return config, ()
+    for file in fold_configs(experiment_folder(config)):
+        with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
+            kept = FoldFolder(file.parent, -1).read_settings().get("images", {}).get("channels", "auto")
+            return _with_images(config, {} if kept == "auto" else {"channels": kept}), ()
+    found = find_channels(every, config.folder)
+    if found == 3:
+        return config, ()
+    words = f"images have {found} channels, which all enter the net; images.channels: 3 takes the first three"
+    return _with_images(config, {"channels": found}), (words,)
 
 
 def with_scale(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str, ...]]:
@@ -275,5 +336,13 @@ def _told_scale(config: Config, kept: dict[str, Any], file: Path) -> tuple[Confi
 
 
 def _with_bounds(config: Config, black: float, white: float) -> Config:
-    bounds = {"min_value": black or None, "max_value": white}
-    return config.model_copy(update={"images": config.images.model_copy(update=bounds)})
+    return _with_images(config, {"min_value": black or None, "max_value": white})
+
+
+def with_three_channels(config: Config) -> Config:
+    """The config with the first three channels of every image."""
+    return _with_images(config, {"channels": 3})
+
+
+def _with_images(config: Config, changed: dict[str, Any]) -> Config:
+    return config.model_copy(update={"images": config.images.model_copy(update=changed)})

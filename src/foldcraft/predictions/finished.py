@@ -8,7 +8,7 @@ from pathlib import Path
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions import oof, store, without_training_rows
+from foldcraft.predictions import answers, oof, store, without_training_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.oof import OOF
 from foldcraft.predictions.store import Predictions
@@ -85,8 +85,12 @@ class FinishedExperiment:
         return oof.load(files, self.views, self.experiment.competition, name)
 
     def test(self) -> list[Predictions]:
-        """Test predictions of each finished fold."""
+        """Test predictions of each finished fold, of images."""
         return [store.read(self.folder(fold).test) for fold in self.done_folds]
+
+    def test_answers(self) -> Predictions:
+        """Test predictions, the mean over the finished folds, of answers; views as `OOF.all_views` has them."""
+        return answers.of_test(self.experiment.competition, store.average_folds(self.test(), self.views))
 
 
 def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:

@@ -13,6 +13,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
+from foldcraft.data.metadata import Encoder
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
@@ -48,13 +49,22 @@ class FoldModel:
         placed = chosen.place(model)
         return cls(experiment, folder.fold, placed, blueprint, chosen, fingerprint.of_file(folder.model))
 
-    def member(self, store: ImageStore, views: Sequence[str]) -> InferenceModel:
-        """As a member of an inference."""
+    def member(self, store: ImageStore, views: Sequence[str], part: str = "train") -> InferenceModel:
+        """As a member of an inference on the images of a part, "train" or "test"."""
         preparation = Preparation.of(self.blueprint, self.hardware)
         images = PlainImages(store, self.experiment.config.images)
         output = partial(predictions, of_outputs=self.experiment.competition.target.predictions)
         swaps = self.experiment.swaps
-        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views), output, swaps)
+        beside = self._beside(part)
+        return InferenceModel(self.model, preparation, self.hardware, images, tuple(views), output, swaps, beside)
+
+    def _beside(self, part: str) -> np.ndarray | None:
+        """Metadata of the rows of a part as the model learned to take them."""
+        if self.blueprint.metadata is None:
+            return None
+        data = self.experiment.competition
+        rows = data.metadata if part == "train" else data.test_metadata
+        return Encoder.from_plain(self.blueprint.metadata["encoder"])(rows)
 
     def predict_oof(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model never saw."""
@@ -83,7 +93,7 @@ class FoldModel:
         """Predictions of the test set."""
         rows = self.experiment.test_rows
         with callback.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
-            log_probs = predict([self.member(store, views)], rows, advance)[0]
+            log_probs = predict([self.member(store, views, "test")], rows, advance)[0]
         return self.as_test(tuple(views), log_probs, store)
 
     def as_test(self, views: tuple[str, ...], log_probs: np.ndarray, store: ImageStore) -> Predictions:

@@ -29,6 +29,7 @@ class InferenceModel:
         views: names of the views.
         output: from model, what enters it for B rows, and hardware to what is wanted of it, (B, ·).
         swaps: what flips do to the columns of it; what is stored and pooled is in terms of the image as it is.
+        beside: metadata of all rows that `images` has, encoded float32 (N, d); None: the model takes none.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class InferenceModel:
     views: tuple[str, ...]
     output: Callable[[nn.Module, Inputs, Hardware], torch.Tensor]
     swaps: Swaps = field(default_factory=Swaps)
+    beside: np.ndarray | None = None
 
 
 def predict(
@@ -101,7 +103,9 @@ class _SharedViews:
         self._make(raw, lambda: member.images.at(self.rows))
         self._make(prepared, lambda: member.preparation(self.made[raw]))
         images = self._make((*prepared, view), lambda: self._look(self.made[prepared], view, member.hardware))
-        return Inputs(images)
+        if member.beside is None:
+            return Inputs(images)
+        return Inputs(images, torch.from_numpy(member.beside[self.rows]).to(images.device))
 
     def _look(self, images: torch.Tensor, view: str, hardware: Hardware) -> torch.Tensor:
         return tta.view(view)(images).contiguous(memory_format=hardware.torch_memory_format)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from foldcraft.models import kernel_ridge, linear_heads
 from foldcraft.models.kernel_ridge import Fit, Products
 from foldcraft.models.linear_heads import Heads, Scaling, shares
 from foldcraft.models.stage_features import Stage, choose_stages, columns_of
+from foldcraft.predictions import joined_probe
+from foldcraft.predictions.joined_probe import SHARES, Beside
 
 Features = np.ndarray | Sequence[np.ndarray]  # (N, D), or several of these side by side
 
@@ -31,6 +34,8 @@ class Rows:
         usable: rows that may be learned from (N,), a mask; left out: all. Every row is judged.
         weights: how much each row counts (N,); left out: all alike.
         of_views: `targets` of each view that is learned from, where some show another; left out: all the same.
+        beside: of each fold, metadata of all rows encoded as its head sees them float32 (N, d); left out: none.
+        shares: of a row's squared length that metadata may have; the best on rows not seen is used.
     """
 
     stages: tuple[Stage, ...]
@@ -42,6 +47,8 @@ class Rows:
     usable: np.ndarray | None = None
     weights: np.ndarray | None = None
     of_views: Sequence[np.ndarray] | None = None
+    beside: Sequence[np.ndarray] | None = None
+    shares: Sequence[float] = SHARES
 
     @property
     def learned_truth(self) -> np.ndarray:
@@ -51,6 +58,10 @@ class Rows:
     def learns_from(self, fold: int) -> np.ndarray:
         """The rows that a fold's head may learn from, a mask."""
         return (self.fold != fold) if self.usable is None else (self.fold != fold) & self.usable
+
+    def beside_of(self, fold: int, learned: np.ndarray) -> Beside | None:
+        """Metadata as a fold's head sees them, which learns from some rows (n,)."""
+        return None if self.beside is None else Beside.of(self.beside[fold], learned, self.shares)
 
 
 MOST_ROWS = 6000  # that "auto" learns from with every block's features
@@ -62,12 +73,14 @@ class FoldHead:
     """The head of one fold.
 
     Attributes:
-        head: for the columns of the chosen stages.
+        head: for the columns of the chosen stages, and those of metadata after them.
         strength: of its regularisation.
+        share: of a row that metadata are; 0: they are not used.
     """
 
     head: Heads
     strength: float
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,9 +99,12 @@ class Probe:
     folds: list[FoldHead]
     log_probs: np.ndarray
 
-    def outputs(self, fold: int, features: Sequence[Features]) -> torch.Tensor:
-        """What one fold's head puts out (V, N, W), of features (N, D) a view."""
-        return torch.stack([self._logits(fold, view) for view in features])
+    def outputs(self, fold: int, features: Sequence[Features], beside: np.ndarray | None = None) -> torch.Tensor:
+        """What one fold's head puts out (V, N, W), of features (N, D) a view, and metadata (N, d)."""
+        outputs = torch.stack([self._logits(fold, view) for view in features])
+        if beside is None:
+            return outputs
+        return outputs + torch.from_numpy(beside) @ self.folds[fold].head.weight[0, :, len(self.columns) :].T
 
     def _logits(self, fold: int, features: Features) -> torch.Tensor:
         head, first = self.folds[fold].head, 0
@@ -137,7 +153,8 @@ def solve(
         log_probs[rows.fold == fold] = rows.space.of_outputs(torch.from_numpy(np.ascontiguousarray(outputs))).numpy()
         links.append(link)
     solved = every.heads([link.strength for link in links])
-    made = [_fold_head(head, link, config.strengths) for head, link in zip(solved, links, strict=True)]
+    shares = (0.0,) if rows.beside is None else rows.shares
+    made = [_fold_head(head, link, config.strengths, shares) for head, link in zip(solved, links, strict=True)]
     return Probe(prepared.stages, prepared.columns, made, log_probs)
 
 
@@ -151,11 +168,12 @@ def _check(space: Space, config: ProbeConfig, imbalance: str) -> None:
         raise FoldcraftError("is for a single label without heads", "probe.solver: logistic", "use probe.solver=ridge")
 
 
-def _fold_head(head: Heads, link: Link, strengths: Sequence[float]) -> FoldHead:
-    """The head with its link taken in; its strength is that of most columns."""
+def _fold_head(head: Heads, link: Link, strengths: Sequence[float], shares: Sequence[float]) -> FoldHead:
+    """The head with its link taken in; its strength, and the share of metadata, is that of most columns."""
     factor, shift = torch.from_numpy(link.factor), torch.from_numpy(link.shift)
     linked = Heads(head.weight * factor[:, None], head.bias * factor + shift)
-    return FoldHead(linked, strengths[int(np.bincount(link.strength).argmax())])
+    share, strength = divmod(int(np.bincount(link.strength).argmax()), len(strengths))
+    return FoldHead(linked, strengths[strength], shares[share])
 
 
 def _log_prior(rows: Rows, fold: int) -> np.ndarray:
@@ -196,8 +214,8 @@ class _Solved:
     """Heads of every strength for all folds.
 
     Attributes:
-        scores: of each fold's own rows (L, n, W).
-        heads: from a choice of a strength for each column (W,) of each fold to that head of each.
+        scores: of each fold's own rows (L, n, W); with metadata of every share, one after the other (S * L, n, W).
+        heads: from a choice of one of these for each column (W,) of each fold to that head of each.
     """
 
     scores: list[np.ndarray]
@@ -243,14 +261,25 @@ class Prepared:
             weights = _row_weights(rows, learned, imbalance)
             places = torch.from_numpy(np.concatenate([learned + k * len(rows.targets) for k in range(copies)]))
             whole = None if weights is None else torch.from_numpy(weights)
-            fits.append(_fit_known(self.products.learned, places, targets, config.strengths, whole))
+            solve = partial(_fit_known, rows=places, targets=targets, strengths=config.strengths, weights=whole)
             judged = self.products.judged[torch.from_numpy(rows.fold == fold)]
-            scores.append(fits[-1].scores(judged).numpy())
+            if beside := rows.beside_of(fold, learned):
+                which = (np.tile(np.arange(len(rows.targets)), copies), np.flatnonzero(rows.fold == fold))
+                joined, own = joined_probe.dual(beside, *which, self.products.learned, judged, solve)
+                fits.append(joined)
+                scores.append(own)
+            else:
+                fits.append(solve(self.products.learned))
+                scores.append(fits[-1].scores(judged).numpy())
 
         def heads_of(chosen: Sequence[np.ndarray]) -> list[Heads]:
             whole = zip(self.parts, self.scalings, strict=True)
             standard = ((scaling(part.learned(rows)), scaling) for part, scaling in whole)
-            return kernel_ridge.heads([fit.only(best) for fit, best in zip(fits, chosen, strict=True)], standard)
+            pairs = list(zip(fits, chosen, strict=True))
+            if rows.beside is None:
+                return kernel_ridge.heads([fit.only(best) for fit, best in pairs], standard)
+            found = kernel_ridge.heads([fit.of_images(best) for fit, best in pairs], standard)
+            return [fit.with_beside(head, best) for head, (fit, best) in zip(found, pairs, strict=True)]
 
         return _Solved(scores, heads_of)
 
@@ -262,6 +291,7 @@ class Prepared:
         for fold in _folds(rows):
             learned, judged = np.flatnonzero(rows.learns_from(fold)), rows.fold == fold
             weights = _row_weights(rows, learned, imbalance)
+            beside = rows.beside_of(fold, learned)
             parts = []
             places = np.concatenate([learned + k * count for k in range(copies)])
             for columns, known in _patterns(matrix[places]):
@@ -269,10 +299,17 @@ class Prepared:
                 features = torch.cat([self._of(view, some) for view, some in zip(rows.learned, there, strict=True)])
                 targets = torch.from_numpy(matrix[np.ix_(places[known], columns)])
                 whole = None if weights is None else torch.from_numpy(weights[known])
-                solved = linear_heads.fit(features, targets, config.strengths, config.solver, scaling, whole)
+                how = (targets, config.strengths, config.solver, scaling)
+                if beside:
+                    own = beside.rows[torch.from_numpy(np.concatenate(there))]
+                    solved = joined_probe.primal(features, own, *how, beside, whole)
+                else:
+                    solved = linear_heads.fit(features, *how, whole)
                 parts.append((columns, solved))
             heads.append(_side_by_side(parts))
-            scores.append(heads[-1].logits(self._of(rows.plain, judged)).numpy())
+            plain = self._of(rows.plain, judged)
+            plain = torch.cat([plain, beside.rows[torch.from_numpy(judged)]], dim=1) if beside else plain
+            scores.append(heads[-1].logits(plain).numpy())
 
         def heads_of(chosen: Sequence[np.ndarray]) -> list[Heads]:
             return [head.only(best) for head, best in zip(heads, chosen, strict=True)]

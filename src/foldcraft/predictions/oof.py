@@ -11,7 +11,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.metrics.intervals import bootstrap_interval
-from foldcraft.predictions import store
+from foldcraft.predictions import answers, store
 from foldcraft.predictions.store import Origin
 
 
@@ -19,12 +19,17 @@ from foldcraft.predictions.store import Origin
 class OOF:
     """Rows of one experiment, each predicted by the model that never learned from it.
 
+    Where several images make one answer these are answers, and so is what is asked of them.
+
     Attributes:
+        competition: of the answers.
         rows: their places among the competition's training rows (N,), fold by fold.
         folds: the fold of each (N,).
         views: names of the V views.
         log_probs: float32 (V, N, K).
         origin: what they were made by; its fold is -1.
+        ways: names of the ways to combine images; `log_probs` is by the first.
+        others: by each of the others, as `log_probs`.
     """
 
     competition: Competition
@@ -33,13 +38,26 @@ class OOF:
     views: tuple[str, ...]
     log_probs: np.ndarray
     origin: Origin
+    ways: tuple[str, ...] = ("mean",)
+    others: tuple[np.ndarray, ...] = ()
 
     def at(self, rows: np.ndarray) -> "OOF":
         """The same for some of its rows, in their order; they are places among the training rows (M,)."""
         place = np.full(len(self.competition.train_ids), -1)
         place[self.rows] = np.arange(len(self.rows))
         kept = place[rows]
-        return replace(self, rows=rows, folds=self.folds[kept], log_probs=self.log_probs[:, kept])
+        others = tuple(each[:, kept] for each in self.others)
+        return replace(self, rows=rows, folds=self.folds[kept], log_probs=self.log_probs[:, kept], others=others)
+
+    @property
+    def all_views(self) -> tuple[str, ...]:
+        """Names of the views, once for each way to combine images."""
+        return answers.view_names(self.views, self.ways)
+
+    @property
+    def all_log_probs(self) -> np.ndarray:
+        """Predictions of `all_views`, float32 (V * ways, N, K)."""
+        return np.concatenate([self.log_probs, *self.others]) if self.others else self.log_probs
 
     @property
     def ids(self) -> np.ndarray:
@@ -97,7 +115,7 @@ class OOF:
 
 
 def load(files: Sequence[Path], views: Sequence[str] | None, competition: Competition, name: str | None = None) -> OOF:
-    """Read the OOF files of some folds of one experiment.
+    """Read the OOF files of some folds of one experiment; images become answers here.
 
     Args:
         views: those that are wanted; None: all that the first fold has.
@@ -120,7 +138,12 @@ def load(files: Sequence[Path], views: Sequence[str] | None, competition: Compet
         raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
     folds = np.concatenate([np.full(len(part.ids), part.origin.fold) for part in parts])
     rows = competition.train_rows(joined.ids)
-    return OOF(competition, rows, folds, joined.views, joined.log_probs, joined.origin)
+    answers.check_whole(competition, rows, files[0].parent.parent)
+    found = answers.of_rows(competition, joined.log_probs, rows)
+    ways = answers.ways_of(competition.answering, competition.space)
+    first, *others = found.by_way
+    folds = folds[found.first]
+    return OOF(competition.answers, found.answers, folds, joined.views, first, joined.origin, ways, tuple(others))
 
 
 def common_rows(experiments: Sequence[OOF]) -> np.ndarray:
@@ -131,6 +154,9 @@ def common_rows(experiments: Sequence[OOF]) -> np.ndarray:
     """
     for other in experiments[1:]:
         store.check_same(experiments[0].origin, other.origin)
+        if not np.array_equal(experiments[0].competition.train_ids, other.competition.train_ids):
+            what = f"{experiments[0].origin} and {other.origin} make answers of other images"
+            raise FoldcraftError(what, "competition.answer.by", "give all the same")
     common = experiments[0].rows
     for other in experiments[1:]:
         common = common[np.isin(common, other.rows)]
@@ -144,9 +170,11 @@ def load_complete(config: Config, competition: Competition) -> tuple[dict[str, n
     """Every experiment of a competition of which all folds are done.
 
     Returns:
-        Log-probabilities (N, K) of all training rows by name, the mean over all views; and why others are left out.
+        Log-probabilities (N, K) of all training rows, or answers, by name, the mean over all views; and why others
+        are left out.
     """
     complete: dict[str, np.ndarray] = {}
+    count = len(competition.answers.train_ids)
     left_out: list[str] = []
     manifests = (config.runs / config.competition.name).glob("*/fold*/manifest.json")
     for folder in sorted({path.parent.parent for path in manifests}):
@@ -157,8 +185,8 @@ def load_complete(config: Config, competition: Competition) -> tuple[dict[str, n
         except FoldcraftError as error:
             left_out.append(str(error))
             continue
-        if len(found.rows) < len(competition.train_ids):
+        if len(found.rows) < count:
             left_out.append(f"{folder.name} has folds that are not trained yet")
         else:
-            complete[folder.name] = found.at(np.arange(len(competition.train_ids))).mean
+            complete[folder.name] = found.at(np.arange(count)).mean
     return complete, left_out

@@ -23,7 +23,7 @@ from foldcraft.data.folds import Folds
 from foldcraft.data.training_rows import TrainingRows
 from foldcraft.predictions.experiment import Experiment
 
-ID, FOLD, FILE, CELLS = "id", "fold", "file", "cell:"  # columns; a host's may have any name
+ID, FOLD, FILE, MADE, CELLS = "id", "fold", "file", "made", "cell:"  # columns; a host's may have any name
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,15 @@ def _write(path: Path, columns: dict[str, list[Any]], about: str, digest: str) -
 def _content(kept: TrainedRows) -> tuple[dict[str, list[Any]], str]:
     frame, made = kept.rows.frame, kept.folds
     cells = {f"{CELLS}{name}": frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
-    columns = {ID: made.ids.tolist(), FOLD: made.fold.tolist(), FILE: list(kept.rows.files), **cells}
+    columns = {
+        ID: made.ids.tolist(),
+        FOLD: made.fold.tolist(),
+        FILE: list(kept.rows.files),
+        MADE: list(kept.rows.is_made),
+        **cells,
+    }
     header = {key: value for key, value in asdict(made).items() if key not in ("ids", "fold")}
-    about = {"folds": header, "left_out": list(kept.rows.left_out)}
+    about = {"folds": header, "left_out": list(kept.rows.left_out), "as_floats": kept.rows.as_floats}
     return columns, json.dumps(about)
 
 
@@ -108,7 +114,8 @@ def read(path: Path) -> TrainedRows:
         about = parse_json(text)
         cells = {name.removeprefix(CELLS): values for name, values in columns.items() if name.startswith(CELLS)}
         frame = pd.DataFrame({name: pd.Series(values, dtype=str) for name, values in cells.items()})
-        rows = TrainingRows(frame, tuple(columns[FILE]), tuple(about["left_out"]))
+        images = (tuple(columns[FILE]), tuple(columns[MADE]))
+        rows = TrainingRows(frame, *images, tuple(about["left_out"]), about["as_floats"])
         fold = np.array(columns[FOLD], dtype=np.int64)
         return TrainedRows(rows, Folds(np.array(columns[ID], dtype=str), fold, **about["folds"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -86,13 +86,14 @@ def _instead(config: Config, error: FoldcraftError) -> TrainedRows:
             raise error
         raise FoldcraftError(f"{error.what}, and the folds keep no copy of the rows", error.where, trained_rows.AGAIN)
     kept = trained_rows.read(file)
-    if not _is_stub(count, kept):
+    column = config.competition.train_id  # of several rows of one id a table may have one
+    if not _is_stub(count, kept, kept.rows.frame[column].nunique() if column in kept.rows.frame else None):
         raise error
     return kept
 
 
-def _is_stub(count: int, kept: TrainedRows) -> bool:
-    return count < STUB * len(kept.folds.ids)
+def _is_stub(count: int, kept: TrainedRows, learned: int | None = None) -> bool:
+    return count < STUB * (learned or len(kept.folds.ids))
 
 
 def _rows_there(config: Config) -> int | None:

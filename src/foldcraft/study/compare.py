@@ -120,7 +120,7 @@ def load_comparison(runs: Sequence[Run]) -> ScoredRows:
     for run in runs:
         if not run.member.moved_to:  # a run folder brings its own settings
             run.member.check()
-    first, data = oofs[0].at(rows), runs[0].member.experiment.competition
+    first, data = oofs[0].at(rows), runs[0].member.experiment.competition.answers
     weights = None if data.score_weights is None else data.score_weights[rows]
     return ScoredRows(
         names=tuple(run.name for run in runs),
@@ -133,4 +133,5 @@ def load_comparison(runs: Sequence[Run]) -> ScoredRows:
         predicted=tuple(oof.at(rows).probabilities for oof in oofs),
         weights=weights,
         part=data.target.part,
+        counted=runs[0].member.experiment.competition.counted(rows),
     )

@@ -23,7 +23,7 @@ from foldcraft.models import backbones, batchnorm_shift
 from foldcraft.models.finetune import is_transformer
 from foldcraft.models.inputs import Inputs
 from foldcraft.models.stage_features import reduced
-from foldcraft.predictions import linear_probe
+from foldcraft.predictions import answers, linear_probe
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, load_or_compute
 from foldcraft.predictions.linear_probe import Prepared, Probe, Rows
@@ -103,6 +103,7 @@ class Diagnosis:
         unit: that differences of the score are measured in (`Competition.score_unit`).
         loss_name: what the proper loss is called.
         part: what `images_per_class` counts: a class, label or column.
+        counted: how many images there are, or answers of how many images, which scores are of.
     """
 
     metric: str
@@ -122,6 +123,7 @@ class Diagnosis:
     unit: float = 1.0
     loss_name: str = "log-loss"
     part: str = "class"
+    counted: str = ""
 
     @property
     def best(self) -> NetScore:
@@ -150,6 +152,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     return Diagnosis(
         metric=data.metric.name,
         rows=len(data.targets),
+        counted=data.counted(thing="image"),
         groups=len(set(data.units.tolist())),
         images_per_class=_per_class(data.target, np.arange(len(data.targets))),
         groups_per_class=_per_class(data.target, data.units),
@@ -226,14 +229,19 @@ class _Table:
 
     def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
         """In the metric, of predictions (N, W) of all rows or of some."""
-        return self.data.score(predicted, rows)
+        return answers.score(self.data, predicted, rows)
 
-    def better(self, a: np.ndarray, b: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Gain:
+    def better(self, a: np.ndarray, b: np.ndarray, rows: np.ndarray | None = None) -> Gain:
         """How much better predictions (N, W) of all rows, or of some, score."""
-        scored, weights = self.data.space.scored, self.data.score_weights
-        own = None if weights is None else weights[rows]
-        judged = (scored(a), scored(b), self.units[rows])
-        return gain_in_score(self.data.metric, self.data.targets[rows], *judged, row_weights=own)
+        data, (judged, a) = self.data.answers, self._scored(a, rows)
+        weights = None if data.score_weights is None else data.score_weights[judged]
+        both = (a, self._scored(b, rows)[1], data.units[judged])
+        return gain_in_score(data.metric, data.targets[judged], *both, row_weights=weights)
+
+    def _scored(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """What is judged, places of rows or answers (A,), and what the metric is given of it (A, W)."""
+        found = answers.of_rows(self.data, predicted[None], np.arange(len(self.fold)) if rows is None else rows)
+        return found.answers, self.data.space.scored(found.by_way[0][0])
 
     def net_score(self, k: int) -> NetScore:
         net, rows = self.nets[k], self.rows(k)
@@ -245,8 +253,10 @@ class _Table:
             advance(1)
             neighbours = neighbour_predictions(prepared.products_of(rows), self.target, self.fold)
             advance(1)
-        judged = (self.data.metric, self.data.targets, self.data.space.scored(every), self.units)
-        low, high = bootstrap_interval(*judged, repeats=200, row_weights=self.data.score_weights)
+        data, (judged, said) = self.data.answers, self._scored(every)
+        weights = None if data.score_weights is None else data.score_weights[judged]
+        about = (data.metric, data.targets[judged], said, data.units[judged])
+        low, high = bootstrap_interval(*about, repeats=200, row_weights=weights)
         return NetScore(
             name=net.name,
             score=self.score(every),

@@ -18,7 +18,7 @@ from foldcraft.data import competition, folds
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.ensemble import constraints
-from foldcraft.predictions.experiment import Experiment, with_scale
+from foldcraft.predictions.experiment import Experiment, with_images_known
 from foldcraft.study.audit import group_file
 from foldcraft.study.audit.finding import Finding
 from foldcraft.submission import form_inference
@@ -57,11 +57,11 @@ def with_folds_unkept(config: Config) -> Experiment:
         FoldcraftError: what `competition.read` and `splitting.make` raise.
     """
     data = competition.read(config)
-    settled, notes = with_scale(config, data)
+    settled, of_bands, of_depth = with_images_known(config, data)
 
     from foldcraft.data import splitting  # scikit-learn, a second to import, for those alone who make folds
 
-    return Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *notes))
+    return Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *of_bands, *of_depth))
 
 
 def ensure(config: Config, say: Say) -> None:
@@ -84,7 +84,7 @@ def ensure(config: Config, say: Say) -> None:
     if is_new:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
         together += ", the audit's groups kept whole" if made.groups else ""
-        what = f"{made.count} folds of {len(made.ids)} rows, {made.scheme}, seed {made.seed}{together}"
+        what = f"{made.count} folds of {data.counted()}, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
         if not form.goes_without_saying:
             say(f"submission: {form.describe()}")

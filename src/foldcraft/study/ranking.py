@@ -71,6 +71,7 @@ class Ranking:
         fold_count: number of folds there are.
         folds: those that the ranked are ranked on.
         rows, groups: how many these folds hold.
+        counted: the rows in words, or answers of how many images.
         draws: of the bootstrap.
     """
 
@@ -83,6 +84,7 @@ class Ranking:
     groups: int
     draws: int
     judged: "_Judged" = field(repr=False)
+    counted: str = ""
 
     def of(self, state: str) -> pd.DataFrame:
         """The rows that are "ranked", "unfinished" or "apart"."""
@@ -123,7 +125,7 @@ def rank(experiment: Experiment, folds: Sequence[int] | None = None, before: Ran
     shared = _shared(fit, folds)
     key = (experiment.competition.metric.name, wanted, shared, *(one.age for one in found))
     judged = before.judged if before and before.judged.key == key else _judge(experiment, wanted, fit, shared, key)
-    rows = np.isin(experiment.folds.fold, shared)
+    rows = np.isin(experiment.answer_folds, shared)
     return Ranking(
         competition=experiment.competition.name,
         metric=experiment.competition.metric,
@@ -131,9 +133,10 @@ def rank(experiment: Experiment, folds: Sequence[int] | None = None, before: Ran
         fold_count=experiment.folds.count,
         folds=shared,
         rows=int(rows.sum()),
-        groups=len(np.unique(experiment.competition.units[rows])),
+        groups=len(np.unique(experiment.competition.answers.units[rows])),
         draws=judged.draws,
         judged=judged,
+        counted=experiment.competition.counted(np.flatnonzero(rows)),
     )
 
 
@@ -211,7 +214,7 @@ def _ranked(
     experiment: Experiment, said: dict[str, np.ndarray], shared: Sequence[int], draws: int
 ) -> dict[str, dict[str, Any]]:
     """Columns of those that have all the folds; of equals those come first that do by name."""
-    rows = np.isin(experiment.folds.fold, shared)
+    rows = np.isin(experiment.answer_folds, shared)
     answers = [each[rows] for each in said.values()]
     judged = _field(experiment, answers, rows, draws)
     columns, names = {}, list(said)
@@ -226,7 +229,7 @@ def _beside(
     experiment: Experiment, best: np.ndarray, said: np.ndarray, folds: Sequence[int], draws: int
 ) -> dict[str, float]:
     """Columns of one that has only some of the folds, beside the best on these."""
-    rows = np.isin(experiment.folds.fold, folds)
+    rows = np.isin(experiment.answer_folds, folds)
     if not rows.any():
         return {}
     judged = _field(experiment, [best[rows], said[rows]], rows, draws, best=0)
@@ -240,9 +243,9 @@ def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> n
     Raises:
         FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
     """
-    data, fold_of = experiment.competition, experiment.folds.fold
+    data, fold_of = experiment.competition.answers, experiment.answer_folds
     files = [one.fold(fold).oof for fold in one.manifests]
-    found = oof.load(files, one.settings.tta.views, data)
+    found = oof.load(files, one.settings.tta.views, experiment.competition)
     if replace(found.origin, experiment=wanted.experiment, weights=wanted.weights, images="") != wanted:
         raise FoldcraftError("was predicted for other folds", files[0], "delete the fold's folder")
     if sorted(found.rows.tolist()) != np.flatnonzero(np.isin(fold_of, list(one.manifests))).tolist():
@@ -255,7 +258,7 @@ def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> n
 def _field(
     experiment: Experiment, said: Sequence[np.ndarray], rows: np.ndarray, draws: int, best: int | None = None
 ) -> significance.RankingTest:
-    data = experiment.competition
+    data = experiment.competition.answers
     metric, truth, weights = data.metric, data.targets[rows], _weights(experiment, rows)
     scores = np.array([metric(truth, each, weights) for each in said])
     drawn = bootstrap_scores(metric, truth, said, data.units[rows], draws, row_weights=weights)
@@ -264,7 +267,7 @@ def _field(
 
 def _interval(experiment: Experiment, said: np.ndarray, rows: np.ndarray, draws: int) -> dict[str, float]:
     """The same interval of a score as `infer` prints."""
-    data, repeats = experiment.competition, min(draws, intervals.REPEATS)
+    data, repeats = experiment.competition.answers, min(draws, intervals.REPEATS)
     judged = (data.metric, data.targets[rows], said, data.units[rows], repeats)
     low, high = intervals.bootstrap_interval(*judged, row_weights=_weights(experiment, rows))
     return {"low": low, "high": high}
@@ -272,7 +275,7 @@ def _interval(experiment: Experiment, said: np.ndarray, rows: np.ndarray, draws:
 
 def _weights(experiment: Experiment, rows: np.ndarray) -> np.ndarray | None:
     """How much some rows count in the score."""
-    weights = experiment.competition.score_weights
+    weights = experiment.competition.answers.score_weights
     return None if weights is None else weights[rows]
 
 
@@ -290,7 +293,7 @@ def _draws(experiment: Experiment, experiments: int) -> int:
     """As many as `compare` makes, unless the metric has to sort all probabilities for each."""
     if not experiment.competition.metric.by_order:
         return REPEATS
-    numbers = experiments * len(experiment.competition.train_ids) * len(experiment.competition.classes.names)
+    numbers = experiments * len(experiment.competition.answers.train_ids) * len(experiment.competition.classes.names)
     return int(np.clip(PATIENCE / max(1, numbers), FEWEST, REPEATS))
 
 

@@ -274,7 +274,7 @@ class Sweep:
 
     def _one_row(self) -> float:
         """What one row makes of a fold's score, or about that: differences are known no finer."""
-        return self.experiment.competition.score_unit / int(np.bincount(self.experiment.folds.fold).min())
+        return self.experiment.competition.answers.score_unit / int(np.bincount(self.experiment.answer_folds).min())
 
 
 def _stored(parameter: Parameter) -> Parameter:

@@ -13,6 +13,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
+from foldcraft.data.sources import is_there
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
@@ -25,7 +26,7 @@ def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd
     """The sample submission with its answers replaced, everything else left as it is.
 
     Args:
-        ids: test ids (N,).
+        ids: of the test rows, or answers (N,).
         log_probs: predictions (N, W).
 
     Raises:
@@ -141,7 +142,7 @@ def submit(
     _warn_of_gaps(members, callback)
     blend.complete(members, callback)
     result = blend.combine(members, methods)
-    frame = make(competition, competition.test_ids, result.test)
+    frame = make(competition, competition.answers.test_ids, result.test)
     check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     entry = _entry(members, result)
@@ -174,7 +175,7 @@ def _warn_of_gaps(members: Sequence[FinishedExperiment], callback: Callback) -> 
     """Say what some experiments lack: folds, or training images by which their data can be told."""
     for member in members:
         paths = member.experiment.competition.train_paths
-        if not member.experiment.train_images and (there := sum(path.is_file() for path in paths)):
+        if not member.experiment.train_images and (there := sum(map(is_there, paths))):
             callback.say(
                 f"warning: {len(paths) - there} of {len(paths)} training images are missing: whether "
                 f"{member.name} learned from those that are there cannot be told"

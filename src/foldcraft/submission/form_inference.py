@@ -42,6 +42,7 @@ def of(competition: Competition) -> Form:
     Raises:
         FoldcraftError: the sample holds no answers, or such as are not understood; settings that do not go together.
     """
+    competition = competition.answers
     form = _inferred(competition)
     settings = competition.submission.settings
     for key, forms in ONLY.items():
@@ -57,6 +58,7 @@ def tried(competition: Competition) -> Form:
     Raises:
         FoldcraftError: as `of`; or the file that comes out is not what the host can read.
     """
+    competition = competition.answers
     form = of(competition)
     known = np.tile(competition.target.baseline(), (len(competition.test_ids), 1))
     form.check(form.fill(competition.test_ids, known))

@@ -1,9 +1,11 @@
 """A fold of a fine-tuning: the net, or as much of it as the mode says, trained from its closed-form head."""
 
+import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from foldcraft.common.callbacks import Callback
@@ -15,7 +17,7 @@ from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.inference import InferenceModel
-from foldcraft.training import distillation, initialization, lr_search, teachers, wise_ft
+from foldcraft.training import distillation, initialization, lr_search, metadata_start, teachers, wise_ft
 from foldcraft.training.distillation import TeacherPredictions
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold_result import Outcome
@@ -49,7 +51,7 @@ def fine_tune(
     about: dict[str, Any] = {"lr": lr, "head_init": "probe" if from_probe else "random", **training.about, **taught}
     outcome = Outcome(
         fitted.weights,
-        start.blueprint,
+        metadata_start.described(start.blueprint, experiment, folder.fold),
         chosen,
         start.train,
         start.test,
@@ -94,7 +96,7 @@ class Training:
             return self._distilled(0, callback)[0]
 
         def short(task: Task) -> Fitted:
-            task = replace(task, distilled=distilled())
+            task = replace(task, distilled=distilled(), beside=self._beside(0, distilled()))
             model, _ = self.ready_model(0, callback)
             return self.run(task, model, Callback(), None)
 
@@ -105,6 +107,7 @@ class Training:
         """A net as that fold's training finds it, with its closed-form head, and whether it has one."""
         start = initialization.copy_of(self.start, self.experiment)
         solved = initialization.set_probe_head(self.experiment, start, fold, callback)
+        metadata_start.add_head(self.experiment, start.model, fold)
         finetune.prepare(start.model, self.experiment.config.finetune)
         return start.model, solved
 
@@ -114,7 +117,7 @@ class Training:
         if distilled is None:
             return self.task(fold), {}
         about = {"teachers": [teacher.entry for teacher in found], "pseudo_images": len(distilled.rows)}
-        return replace(self.task(fold), distilled=distilled), about
+        return replace(self.task(fold), distilled=distilled, beside=self._beside(fold, distilled)), about
 
     def _distilled(self, fold: int, callback: Callback) -> tuple[DistillationTargets | None, list[Teacher]]:
         experiment, folder = self.experiment, self.folder
@@ -155,6 +158,20 @@ class Training:
             weights=experiment.competition.weights,
             score_weights=experiment.competition.score_weights,
             swaps=experiment.swaps,
+            competition=experiment.competition if experiment.competition.answering else None,
+            beside=self._beside(fold),
+        )
+
+    def _beside(self, fold: int, distilled: DistillationTargets | None = None) -> np.ndarray | None:
+        """Metadata of the training rows, and of those with pseudo-labels, as that fold's net sees them."""
+        experiment, encoder = self.experiment, self.experiment.encoder(fold)
+        if encoder is None:
+            return None
+        own = encoder(experiment.competition.metadata)
+        return (
+            own
+            if distilled is None
+            else np.concatenate([own, encoder(experiment.competition.test_metadata.at(distilled.rows))])
         )
 
     def run(self, task: Task, model: torch.nn.Module, callback: Callback, state: dict[str, Any] | None) -> Fitted:
@@ -193,5 +210,9 @@ def _interpolated(
     target, units = experiment.competition.target, experiment.competition.units[rows]
     output = partial(predictions, of_outputs=target.predictions)
     member = InferenceModel(start.model, Preparation.of(start.blueprint, chosen), chosen, images, views, output)
+    encoder, plain = experiment.encoder(folder.fold), start.model
     member = replace(member, swaps=experiment.swaps)
-    return wise_ft.choose_point(before, after, start.model, member, rows, target.at(rows), units)
+    if encoder is not None:
+        member = replace(member, beside=encoder(experiment.competition.metadata))
+        plain = metadata_start.joined(copy.deepcopy(plain), experiment, encoder)
+    return wise_ft.choose_point(before, after, plain, member, rows, target.at(rows), units)

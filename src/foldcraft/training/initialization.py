@@ -129,7 +129,9 @@ def fresh_net(config: Config, outputs: int) -> tuple[nn.Module, Blueprint]:
     """
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     sizes = config.probe_sizes if config.is_probe else [config.images.size]
-    model, blueprint = backbones.build(config.backbone, outputs, config.images.size, several_sizes=len(sizes) > 1)
+    model, blueprint = backbones.build(
+        config.backbone, outputs, config.images.size, len(sizes) > 1, config.images.bands
+    )
     for size in sizes:
         backbones.check_forward(model, outputs, size)
     return model, blueprint
@@ -197,6 +199,7 @@ def solve_probe(
             experiment.competition.target.learned_space,
             weights=experiment.competition.weights,
             of_views=_truth_of_views(experiment, learned),
+            beside=experiment.beside if is_whole else None,
         )
         _solved.clear()  # the folds of one experiment share it; the next experiment has its own
         _solved[digest] = linear_probe.solve(rows, settings, imbalance, smoothing)

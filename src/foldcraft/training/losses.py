@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
+from foldcraft.models.inputs import channels_of
 
 FOCUS = 2.0  # the exponent that the focal loss's paper found best
 
@@ -206,7 +207,7 @@ def check_has_dropout(model: nn.Module, size: int) -> None:
     trial = copy.deepcopy(model).train()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
-        trial(torch.zeros(2, 3, size, size))
+        trial(torch.zeros(2, channels_of(model), size, size))
         drawn = not torch.equal(before, torch.get_rng_state())
     if not drawn:
         raise FoldcraftError(

@@ -29,6 +29,7 @@ from foldcraft.common.files import write_atomic
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.data import loader
 from foldcraft.data.augment import Augment
+from foldcraft.data.competition import Competition
 from foldcraft.data.image_cache import ImageStore
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.loader import (
@@ -50,6 +51,7 @@ from foldcraft.models.hardware import Hardware, cores, tune
 from foldcraft.models.inputs import Inputs, forward
 from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.models.weight_averaging import averaged, measure_statistics
+from foldcraft.predictions import answers
 from foldcraft.training.distributed import Processes
 from foldcraft.training.losses import check_has_dropout, rdrop_loss, training_loss
 from foldcraft.training.plan import Plan, plan
@@ -68,8 +70,10 @@ class Task:
         target: what is learned, and what the rows are judged by.
         weights: how much each row counts in training (N,); left out: all alike.
         score_weights: the same in the score.
+        competition: that the score is of, where several images make one answer; left out: of each image.
         swaps: what flips do to the label.
         distilled: what is learned from teachers; left out: from the labels alone.
+        beside: metadata of all rows, those of pseudo-labels after the others, encoded float32 (N + M, d).
     """
 
     identity: str
@@ -86,6 +90,8 @@ class Task:
     weights: np.ndarray | None = None
     score_weights: np.ndarray | None = None
     swaps: Swaps = field(default_factory=Swaps)
+    beside: np.ndarray | None = None
+    competition: Competition | None = None
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -103,6 +109,8 @@ class Task:
     def score(self, predicted: np.ndarray) -> float:
         """In the metric, of predictions (n, W) of the validation rows."""
         rows = self.valid_rows
+        if self.competition is not None:
+            return answers.score(self.competition, predicted, rows)
         weights = None if self.score_weights is None else self.score_weights[rows]
         return self.metric(self.target.truth[rows], self.target.space.scored(predicted), weights)
 
@@ -155,6 +163,8 @@ class Trainer:
         space, device = task.target.learned_space, hardware.device
         self.loss = training_loss(space, learned, config.train.imbalance, smoothing, device)
         self.weights = None if task.weights is None else torch.from_numpy(task.weights.astype(np.float32)).to(device)
+
+        self.beside = None if task.beside is None else torch.from_numpy(task.beside).to(device)
 
         model = hardware.place(model)
         self.swa = averaged(model) if config.optim.swa else None
@@ -255,12 +265,10 @@ class Trainer:
         images = self.prepare(batch.images)
         targets = batch.targets.to(self.hardware.device, non_blocking=True)
         weights = None if self.weights is None else self._weights_of(batch.rows)
+        inputs = self.inputs_of(images, batch.rows)
         if self.mix and self.epoch < self.plan.last_mixed_epoch:
-            if weights is None:
-                images, targets = self.mix(images, targets, step)
-            else:
-                images, targets, weights = self.mix.with_weights(images, targets, weights, step)
-        loss = self._backward(Inputs(images), targets, weights)
+            inputs, targets, weights = self.mix.of_inputs(inputs, targets, weights, step)
+        loss = self._backward(inputs, targets, weights)
         if self.config.optim.clip:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.optim.clip, error_if_nonfinite=False
@@ -271,6 +279,12 @@ class Trainer:
         if self.ema:
             self.ema.update(self.bare_model, step=step + 1)
         return loss
+
+    def inputs_of(self, images: torch.Tensor, rows: torch.Tensor | np.ndarray) -> Inputs:
+        """Prepared images of some rows with what is known beside them."""
+        if self.beside is None:
+            return Inputs(images)
+        return Inputs(images, self.beside[torch.as_tensor(rows).to(self.beside.device)])
 
     def _weights_of(self, rows: torch.Tensor) -> torch.Tensor:
         """How much the rows of a batch count (B,); pseudo-labelled ones count 1."""
@@ -305,7 +319,7 @@ class Trainer:
         self.swa.update_parameters(self.bare_model)
         rows = self.task.train_rows
         parts = np.array_split(rows, max(1, len(rows) // (2 * self.plan.batch)))
-        batches = (Inputs(self.prepare(self._plain(part))) for part in parts)
+        batches = (self.inputs_of(self.prepare(self._plain(part)), part) for part in parts)
         measure_statistics(self.swa.module, self.config.finetune, batches, self.hardware)
 
     def _plain(self, rows: np.ndarray) -> torch.Tensor:
@@ -316,7 +330,7 @@ class Trainer:
         """Loss and score of the validation rows, seen plainly, by the weights one would predict with."""
         model, target = self._predictor().eval(), self.task.target
         parts = [
-            predictions(model, Inputs(self.prepare(self._plain(rows))), self.hardware, target.predictions)
+            predictions(model, self.inputs_of(self.prepare(self._plain(rows)), rows), self.hardware, target.predictions)
             for rows in in_batches(self.task.valid_rows, 2 * self.plan.batch)
         ]
         predicted = torch.cat(parts).cpu().numpy()

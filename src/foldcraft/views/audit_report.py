@@ -10,13 +10,14 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import write_atomic
 from foldcraft.data import contact_sheet
 from foldcraft.data.contact_sheet import SheetTile
+from foldcraft.data.sources import Source, is_there
 from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.study.audit.run import Audit
 from foldcraft.views.terminal import Terminal
 
 MOST_TILES = 48  # on a sheet
 COLUMNS = 8
-Paths = Mapping[tuple[str, str], Path]
+Paths = Mapping[tuple[str, str], Source]
 
 
 def write(audit: Audit, folder: Path, callback: Callback) -> None:
@@ -92,11 +93,15 @@ def _summary(audit: Audit, folder: Path, drawn: list[Finding]) -> str:
 def _paths(audit: Audit) -> Paths:
     tables = audit.tables
     parts = [("train", tables.train_ids, tables.train_paths), ("test", tables.test_ids, tables.test_paths)]
-    return {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
+    found = {(part, row): path for part, ids, paths in parts for row, path in zip(ids.tolist(), paths, strict=True)}
+    if tables.answers:  # an answer is shown by the first of its images
+        for answer, path in zip(tables.answers.train.tolist(), tables.train_paths, strict=True):
+            found.setdefault(("train", answer), path)
+    return found
 
 
 def _path_exists(strip: list[ImageRef], paths: Paths) -> bool:
-    return any(paths[shown.part, shown.id].is_file() for shown in strip)
+    return any(is_there(paths[shown.part, shown.id]) for shown in strip)
 
 
 def _tile(shown: ImageRef, paths: Paths, bounds: tuple[float, float]) -> SheetTile:

@@ -23,7 +23,9 @@ def show(result: Combined, terminal: Terminal) -> None:
     others = [_row(result, one, "") for one in selection.worth_showing]
     rows += [row for row in others if row != _row(result, used, "")]
     rows.append(_row(result, replace(used, name=f"used: {used.name}"), ""))
-    title = f"{metric.title} on {len(result.rows)} rows, all fitted without the fold that is judged"
+    title = (
+        f"{metric.title} on {result.counted or f'{len(result.rows)} rows'}, all fitted without the fold that is judged"
+    )
     terminal.table(title, columns, rows)
     if any(len(member.plan.views[0]) > 1 for member in selection.members):
         terminal.table("views, chosen on OOF", ["experiment", "what it gains, nested", "weights"], _views(result))

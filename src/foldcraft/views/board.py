@@ -85,7 +85,8 @@ def show_ranked(ranking: Ranking, table: pd.DataFrame, terminal: Terminal) -> No
         return
     grouped = f" of {ranking.groups} groups" if ranking.groups != ranking.rows else ""
     direction = "more is better" if ranking.metric.greater_is_better else "less is better"
-    title = f"{ranking.competition}: OOF {ranking.metric.title} ({direction}), {ranking.rows} rows{grouped}"
+    counted = ranking.counted or f"{ranking.rows} rows"
+    title = f"{ranking.competition}: OOF {ranking.metric.title} ({direction}), {counted}{grouped}"
     title += f", fold {listing(ranking.folds)}"
     behind = table["note"].notna().any()  # ranked though folds are missing
     columns = ("experiment", "rank", ranking.metric.title, "95 % interval", "to the best", "95 % interval", "verdict")

@@ -42,10 +42,11 @@ def heading(runs: Sequence[Run], answers: ScoredRows) -> Iterator[str]:
     """What is compared, and what is not."""
     folds = sorted(set(answers.fold.tolist()))
     groups = len(set(answers.units.tolist()))
-    grouped = runs[0].member.experiment.competition.groups is not None
+    grouped = runs[0].member.experiment.competition.answers.groups is not None
+    counted = answers.counted or f"{len(answers.truth)} rows"
     of_groups = f" of {groups} groups" if grouped else ""
     yield (
-        f"{answers.metric.title} on {len(answers.truth)} rows{of_groups}, fold {listing(folds)}, "
+        f"{answers.metric.title} on {counted}{of_groups}, fold {listing(folds)}, "
         "each judged by a model that never saw it"
     )
     for run in runs:

@@ -20,9 +20,8 @@ def show(diagnosis: Diagnosis, terminal: Terminal) -> None:
     metric, best = diagnosis.metric, diagnosis.best
     groups = diagnosis.groups_per_class
     per_class = [(name, images, groups[name]) for name, images in diagnosis.images_per_class.items()]
-    terminal.table(
-        f"{diagnosis.rows} images, {diagnosis.groups} groups", [diagnosis.part, "images", "groups"], per_class
-    )
+    counted = diagnosis.counted or f"{diagnosis.rows} images"
+    terminal.table(f"{counted}, {diagnosis.groups} groups", [diagnosis.part, "images", "groups"], per_class)
     terminal.table(f"frozen backbones: OOF {metric} of closed-form heads", NETS, list(_nets(diagnosis)))
     stages = [(name, f"{score:.4f}") for name, score in best.stages.items()]
     terminal.table(f"each stage of {best.name} alone", ["stage", metric], stages)

@@ -29,14 +29,18 @@ def show_trained(experiment: Experiment, manifests: Mapping[int, dict[str, Any]]
     if len(scores) > 1:
         rows += [(name, f"{of(scores):.4f}", "", "") for name, of in (("mean", fmean), ("sd", stdev))]
         rows.append(("in all", "", sum(manifest["epochs"] for manifest in manifests.values()), duration(sum(seconds))))
-    terminal.table(experiment.config.experiment, ("", experiment.competition.metric.title, "epochs", "time"), rows)
+    data = experiment.competition
+    title = f"{experiment.config.experiment}, each of its {data.counted()}" if data.answering else ""
+    terminal.table(title or experiment.config.experiment, ("", data.metric.title, "epochs", "time"), rows)
 
 
 def show_split(split: Folds, data: Competition, terminal: Terminal) -> None:
     """How many rows, groups and rows of each class each fold has, and what is wrong with that."""
     table = folds.balance(split, data)
     rows = [(name, *counts) for name, counts in zip(table.index, table.to_numpy(), strict=True)]
-    terminal.table(f"{data.name}: {split.count} folds, {split.scheme}, seed {split.seed}", ["", *table.columns], rows)
+    made = f" of {data.counted()}" if data.answering else ""
+    title = f"{data.name}: {split.count} folds{made}, {split.scheme}, seed {split.seed}"
+    terminal.table(title, ["", *table.columns], rows)
     for line in warnings(split, data, table):
         terminal.say(f"warning: {line}")
 

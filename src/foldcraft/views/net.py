@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from foldcraft.common.config import Config
-from foldcraft.common.errors import listing
+from foldcraft.common.errors import counted, listing
 from foldcraft.common.files import write_atomic
 from foldcraft.models import backbones, finetune, summary
 from foldcraft.models.backbones import Blueprint
@@ -90,7 +90,8 @@ def heading(anatomy: ModelSummary, config: Config) -> Iterator[str]:
     net, size, mode = config.backbone, config.images.size, config.finetune.mode
     count = anatomy.input[0]
     yield f"{config.experiment}: {net.name} ({net.source}, weights: {net.weights}), finetune.mode: {mode}"
-    yield f"input       {size} × {size} px, 3 channels; {count} images of noise went through the net and back"
+    of_noise = f"{count} images of noise went through the net and back"
+    yield f"input       {size} × {size} px, {counted(anatomy.input[1], 'channel')}; {of_noise}"
     yield f"parameters  {anatomy.parameters:,}, of them trainable {anatomy.trainable:,}; {anatomy.megabytes:.1f} MB"
     yield f"classifier  {', '.join(anatomy.classifier)}"
     yield f"stages      {', '.join(folded(anatomy.stages))}: names for finetune.freeze_until"

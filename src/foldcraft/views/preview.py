@@ -57,7 +57,8 @@ def draw(experiment: Experiment, images: int, draws: int, callback: Callback) ->
     The tensors are those that training makes, brought back from normalised floats to pixels.
     """
     config = experiment.config
-    _, blueprint = backbones.build(config.backbone, experiment.competition.target.outputs, config.images.size)
+    outputs, bands = experiment.competition.target.outputs, config.images.bands
+    _, blueprint = backbones.build(config.backbone, outputs, config.images.size, channels=bands)
     store, _ = experiment.open_images([experiment.image_spec(blueprint)], callback)[0]
     preparation = Preparation(blueprint.mean, blueprint.std, "cpu", "contiguous")
     target = experiment.competition.target
@@ -102,4 +103,5 @@ def _augmented(
 
 def _to_pixels(images: torch.Tensor, preparation: Preparation) -> np.ndarray:
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preparation.mean, preparation.std))
-    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., :1].repeat(3, axis=3)  # as far as people see

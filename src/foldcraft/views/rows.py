@@ -58,6 +58,7 @@ def show_form(data: Competition, form: Form, terminal: Terminal) -> None:
 
 def example(data: Competition, form: Form) -> str:
     """The first line of the submission with what is known of a row without its image: id=a.png, label=cat."""
+    data = data.answers
     known = np.tile(data.target.baseline(), (len(data.test_ids), 1))
     first = form.fill(data.test_ids, known).iloc[0]
     cells = [f"{name}={_cell(value)}" for name, value in first.items()]
@@ -80,7 +81,7 @@ def show_data(competitions: Sequence[Competition], terminal: Terminal) -> None:
 
 def in_a_line(data: Competition) -> str:
     """Rows, groups and classes, as the first line of a training says them."""
-    rows = counted(len(data.train_ids), "row")
+    rows, data = data.counted(), data.answers
     groups = f" in {counted(len(set(data.groups.tolist())), 'group')}" if data.groups is not None else ""
     return f"{data.name}: {rows}{groups}; {_counts(data)}"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft.data import image_cache
+from foldcraft.data import image_reading
 from foldcraft.metrics.parts import Part, parts_of
 from foldcraft.predictions.oof import OOF
 
@@ -123,7 +123,7 @@ def _mistakes(wandb: Any, card: OOF, most: int, bounds: tuple[float, float]) -> 
     words = (target.in_words(values[places]) for values in (card.targets, card.predicted))
     for place, truth, said in zip(places, *words, strict=True):
         row = card.rows[place]
-        picture = image_cache.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
+        picture = image_reading.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
         picture.thumbnail((SIDE, SIDE))
         numbers = [card.losses[place]]
         if single:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from foldcraft.common.errors import listing
 from foldcraft.data.image_kinds import IMAGE_SUFFIXES
+from foldcraft.data.sources import all_files
 from foldcraft.data.tables import Tables
 from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
@@ -199,7 +200,7 @@ def _size(row: pd.Series) -> str:
 
 
 def _unlisted(tables: Tables) -> Finding | None:
-    used = {path.absolute() for path in (*tables.train_paths, *tables.test_paths)}
+    used = {path.absolute() for path in all_files([*tables.train_paths, *tables.test_paths])}
     spare = [
         path
         for folder in sorted({path.parent for path in used})

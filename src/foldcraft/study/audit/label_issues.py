@@ -257,7 +257,8 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
     known = set(tables.labels.tolist())
     if own[0] in tables.test.columns:
         yield from _test_labels(tables, own[0], known)
-    columns = [column for column in tables.sample.columns if column != tables.names.test_id]
+    ids = {tables.names.test_id, *(tables.names.answer.columns[1] if tables.names.answer else [])}
+    columns = [column for column in tables.sample.columns if column not in ids]
     if len(columns) > 1 and set(columns) != known:
         yield _sample_columns(tables, set(columns), known)
     if len(columns) == 1:

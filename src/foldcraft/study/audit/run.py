@@ -10,13 +10,13 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
-from foldcraft.data import competition, folds, image_stats, splitting
+from foldcraft.data import competition, folds, image_stats, metadata, splitting
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.image_cache import ImageSpec, ImageStore
 from foldcraft.data.tables import Tables
-from foldcraft.predictions import linear_probe, oof
-from foldcraft.predictions.experiment import Experiment, scaled, with_scale
+from foldcraft.predictions import answers, linear_probe, oof
+from foldcraft.predictions.experiment import Experiment, scaled, with_images_known, with_scale, with_three_channels
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet
 from foldcraft.predictions.feature_cache import load_or_compute as gather_features
 from foldcraft.study.audit import (
@@ -84,9 +84,22 @@ def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     """Audit one competition, whose tables have been read."""
     for note in tables.image_notes:
         callback.say(note)
-    config, scale = with_scale(config, tables)
+    unlike = None
+    try:
+        config, channels, scale = with_images_known(config, tables)
+    except FoldcraftError as error:  # pictures are still looked at as far as people see them
+        channels, unlike = (), error
+        config, scale = with_scale(with_three_channels(config), tables)
+    for note in channels:
+        callback.say(note)
     found = Audit(tables, config.images.bounds)
+    found.notes += [f"metadata: {note}" for note in _metadata(tables)]
+    for note in found.notes:
+        callback.say(note)
+    if unlike:
+        found.skipped.append(f"channels beyond three: {unlike}")
     facts = _facts(config, tables, callback)
+    facts["bands_left_out"] &= config.images.bands == 3
     found.findings += file_issues.find(facts, tables, scale) + label_issues.find(tables, config.folds.count)
     found.csvs["files.csv"] = file_issues.table(facts, found.findings, tables.folder)
     found.csvs["labels.csv"] = label_issues.table(tables)
@@ -104,6 +117,14 @@ def run(config: Config, tables: Tables, callback: Callback) -> Audit:
     _label_errors(found, config, seen, callback)
     found.findings = worst_first(found.findings)
     return found
+
+
+def _metadata(tables: Tables) -> list[str]:
+    """Which there are, and what test rows have that no training row has."""
+    names, folder = tables.names, tables.folder
+    files = (folder / names.train, folder / names.test)
+    train, test = metadata.both(names.metadata, (tables.train, tables.test), files)
+    return [] if train is None else [train.describe(), *test.strange(train)]
 
 
 def _facts(config: Config, tables: Tables, callback: Callback) -> pd.DataFrame:
@@ -201,9 +222,11 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
         judge = f"the predictions of {', '.join(finished)}"
     elif seen:
         callback.say("no finished experiment yet: labels are judged by a probe on frozen features")
-        log_probs, judge = probe_log_probs(seen), f"a probe on {seen.net.name}"
+        every = np.arange(len(data.train_ids))
+        log_probs = answers.of_rows(data, probe_log_probs(seen)[None], every).by_way[0][0]
+        judge = f"a probe on {seen.net.name}"
     else:
         return
-    doubtful = label_errors.doubts(data.target, log_probs, data.train_ids)
+    doubtful = label_errors.doubts(data.answers.target, log_probs, data.answers.train_ids)
     found.csvs[label_errors.TABLE] = doubtful.table
     found.findings += label_errors.find(doubtful, judge)

@@ -65,9 +65,7 @@ def pairs_hold(subject: Subject) -> CheckResult:
     written = _written(config)
     wrong_labels = wrong_images = seen = 0
     for row, image, target in _drawn(subject, rows):
-        at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
-        decoded = pictures.decode(data.train_paths[row], spec.max_value, at_least, spec.min_value)
-        wanted = resize_for_inference(pictures.make_square(decoded, spec), config.images)
+        wanted = resize_for_inference(pictures.square(data.train_paths[row], spec), config.images)
         wrong_images += not np.array_equal(image, wanted)
         wrong_labels += not np.array_equal(target, written[data.train_ids[row]], equal_nan=True)
         seen += 1

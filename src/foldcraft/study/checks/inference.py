@@ -93,6 +93,8 @@ def constants(subject: Subject) -> CheckResult:
     else:
         transforms = tv.get_model_weights(blueprint.arch).DEFAULT.transforms()
         mean, std = transforms.mean, transforms.std
+    if (channels := subject.config.images.bands) != 3:
+        mean, std = ([np.mean(values)] * channels for values in (mean, std))
     raw = subject.fresh.images.at(subject.some_rows(2))
     trainer = subject.trainer(subject.as_is, machine={"workers": 0}) if subject.trains else None
     prepare = trainer.prepare if trainer else subject.fresh.preparation

@@ -195,11 +195,10 @@ def _timed(work: Callable[[], object]) -> float:
 def _decoding(subject: Subject) -> float:
     """Seconds that one image takes to be decoded and made square."""
     spec = subject.experiment.image_spec(subject.blueprint)
-    at_least = pictures.DRAFT if 2 * spec.side <= pictures.DRAFT else None
     paths = subject.competition.train_paths[:DECODED]
 
     def work() -> None:
         for path in paths:
-            pictures.make_square(pictures.decode(path, spec.max_value, at_least, spec.min_value), spec)
+            pictures.square(path, spec)
 
     return _timed(work) / len(paths)

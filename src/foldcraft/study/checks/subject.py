@@ -25,7 +25,7 @@ from foldcraft.predictions.inference import InferenceModel
 from foldcraft.predictions.store import Predictions
 from foldcraft.study.checks.opening import Opened
 from foldcraft.training import fold as fold_training
-from foldcraft.training import initialization, lr_search
+from foldcraft.training import initialization, lr_search, metadata_start
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fine_tuning import Training
 from foldcraft.training.trainer import RunawayLoss, Trainer
@@ -195,7 +195,8 @@ class Subject:
             FoldFolder.of(self.experiment.config, FOLD),
             {"identity": self.experiment.identity.of_fold(FOLD)},
         )
-        checkpoint.save_model(folder.model, trainer.result().weights, self.blueprint, about)
+        blueprint = metadata_start.described(self.blueprint, self.experiment, FOLD)
+        checkpoint.save_model(folder.model, trainer.result().weights, blueprint, about)
         return ShortRun(*self._read_again(("identity",)), trainer.history[-1]["valid_loss"], modes, moved)
 
     def _solved(self) -> ShortRun:
@@ -249,6 +250,7 @@ def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
     data, split = experiment.competition, experiment.folds
     order = _spread(data.target.stratum * split.count + split.fold, share_alike=False)
     rows = np.sort(order[:most])
+    tests = data.test_ids[:TEST_ROWS]
     fewer = replace(
         data,
         train_ids=data.train_ids[rows],
@@ -256,9 +258,12 @@ def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
         weights=None if data.weights is None else data.weights[rows],
         score_weights=None if data.score_weights is None else data.score_weights[rows],
         groups=None if data.groups is None else data.groups[rows],
+        metadata=None if data.metadata is None else data.metadata.at(rows),
+        test_metadata=None if data.test_metadata is None else data.test_metadata.at(np.arange(len(tests))),
         train_paths=tuple(data.train_paths[row] for row in rows),
-        test_ids=data.test_ids[:TEST_ROWS],
+        test_ids=tests,
         test_paths=data.test_paths[:TEST_ROWS],
+        answering=None,  # the code is judged by each image
     )
     fold = split.fold[rows]
     return Experiment(

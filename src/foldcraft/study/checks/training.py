@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from foldcraft.common.config import Config
 from foldcraft.metrics.spaces import Space
 from foldcraft.models import finetune
-from foldcraft.models.inputs import Inputs, forward
+from foldcraft.models.inputs import forward
 from foldcraft.study.checks.result import CheckResult, not_applicable, verdict
 from foldcraft.study.checks.subject import Subject
 from foldcraft.training.losses import FOCUS
@@ -43,7 +43,7 @@ def first_loss(subject: Subject) -> CheckResult:
     target, rows = trainer.task.target, trainer.task.train_rows
     with torch.no_grad():
         for _, batch in zip(range(BATCHES), trainer.loader, strict=False):
-            logits = forward(trainer.model, Inputs(trainer.prepare(batch.images)))
+            logits = forward(trainer.model, trainer.inputs_of(trainer.prepare(batch.images), batch.rows))
             measured.append(float(trainer.loss(logits, batch.targets.to(logits.device))))
             guessed.append(guessing(trainer.config, target.learned_space, target.learned[rows], batch.targets.numpy()))
     loss, guess = float(np.mean(measured)), float(np.mean(guessed))

@@ -51,9 +51,12 @@ def split(seen: Evidence) -> PageSection:
         "plain": f"rows are shuffled, {plural(part)} are not looked at",
     }.get(experiment.folds.scheme, experiment.folds.scheme)
     tests = counted(len(experiment.competition.test_ids), "image")
+    if made := experiment.competition.answering:
+        tests = f"{counted(len(made.test_ids), 'answer')} of {tests}"
     words = (
         f"{experiment.folds.count} folds, frozen in {experiment.config.folds_file}: {scheme}. "
         f"A model of fold k learns from all other folds and answers fold k. The test set has {tests}."
+        + (f" Training has {experiment.competition.counted()}, and what is judged are the answers." if made else "")
     )
     heads = columns("", *(f"# {name}" for name in table.columns))
     title = Column(part if part != "head" else "class")
@@ -63,6 +66,7 @@ def split(seen: Evidence) -> PageSection:
         "What is learned from, and what is it judged on?",
         [
             Words(words),
+            *_metadata(seen),
             Table(
                 "Images in each fold",
                 [title, *heads[1:]],
@@ -71,6 +75,26 @@ def split(seen: Evidence) -> PageSection:
             ),
         ],
     )
+
+
+def _metadata(seen: Evidence) -> Iterator[Block]:
+    """Which columns stand beside the image, and who makes something of them."""
+    found = [one.experiment.competition.metadata for one in seen.members]
+    known = next((one for one in found if one is not None), None)
+    if known is None:
+        return
+    said = [f"{known.describe()}."]
+    for member, own, manifests in zip(seen.members, found, seen.manifests, strict=True):
+        shares = [one.get("probe", {}).get("metadata_share") for one in manifests.values()]
+        if own is None:
+            said.append(f"{member.name} does not see them.")
+        elif None in shares:
+            said.append(f"{member.name} sees them beside the features of the image.")
+        else:
+            listed = ", ".join(f"{share:.0%}" for share in shares)
+            said.append(f"They are {listed} of what the head of {member.name} sees, fold by fold, as the others chose.")
+    used = "are used" if seen.combined.boosted else "are not used"
+    yield Words(" ".join([*said, f"Boosted trees on them {used} in the blend."]))
 
 
 def _total(cell: object) -> Cell:

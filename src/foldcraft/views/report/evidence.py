@@ -16,6 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
+from foldcraft.data.sources import Source, files_of
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.ensemble import blend
@@ -88,7 +89,7 @@ class Evidence:
         """Place of the member that counts most; of equals the one with the better score."""
         shares, alone = self.chosen.plan.combination.shares, self.combined.selection.members
         sign = self.combined.truth.metric.sign
-        return max(range(len(shares)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
+        return max(range(len(self.members)), key=lambda k: (round(shares[k], 6), sign * alone[k].score.value))
 
     @cached_property
     def answers(self) -> np.ndarray:
@@ -97,13 +98,24 @@ class Evidence:
 
     @property
     def rows(self) -> np.ndarray:
-        """Place of each judged row among the competition's training rows (N,)."""
+        """Place of each judged row among the competition's training rows, or its answers (N,)."""
         return self.combined.rows
+
+    @property
+    def makes_answers(self) -> bool:
+        """Do several images make one answer?"""
+        return self.members[0].experiment.competition.answering is not None
+
+    @property
+    def image_rows(self) -> np.ndarray:
+        """Place of the image of each judged row among the training rows (N,); of an answer's images the first."""
+        made = self.members[0].experiment.competition.answering
+        return self.rows if made is None else made.first[self.rows]
 
     @property
     def ids(self) -> np.ndarray:
         """Ids of the judged rows (N,)."""
-        return self.members[0].experiment.competition.train_ids[self.rows]
+        return self.members[0].experiment.competition.answers.train_ids[self.rows]
 
     @cached_property
     def cases(self) -> list[Mistake]:
@@ -159,8 +171,9 @@ class Evidence:
         findings = [one for one in about.get("findings", []) if isinstance(one, dict)]
         return {"findings": findings, "not_looked_at": about.get("not_looked_at", [])}
 
-    def link(self, path: Path) -> str:
-        """A path as the page links to it."""
+    def link(self, source: Source) -> str:
+        """A path as the page links to it; of an image of several files the first, of one of none the page itself."""
+        path = next(iter(files_of(source)), self.page)
         return quote(Path(os.path.relpath(path, self.page.parent)).as_posix())
 
     def study(self, name: str) -> Path:
@@ -183,7 +196,8 @@ def gather_evidence(
     blend.complete(members, callback)
     callback.say("judging the blend")
     combined = blend.combine(members)
-    looks = [one.oof().at(combined.rows).log_probs for one in members]
+    looks = [one.oof().at(combined.rows).all_log_probs for one in members]
+    looks += [one.log_probs for one in combined.boosted]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 

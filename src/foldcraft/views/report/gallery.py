@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +13,9 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
-from foldcraft.data import image_cache
+from foldcraft.data import image_cache, image_reading
 from foldcraft.data.loader import PlainImages
+from foldcraft.data.sources import Source
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel
@@ -101,13 +101,13 @@ def _in_words(seen: Evidence, cases: Sequence[Mistake]) -> tuple[list[str], list
 
 
 def _image_link(seen: Evidence, case: Mistake) -> str:
-    return seen.link(seen.members[0].experiment.competition.train_paths[seen.rows[case.row]])
+    return seen.link(seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]])
 
 
 def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     config, truth = seen.members[0].experiment.config, seen.combined.truth
     (label,), (said,) = _in_words(seen, [case])
-    path = seen.members[0].experiment.competition.train_paths[seen.rows[case.row]]
+    path = seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]]
     picture = small(path, config.images)
     return Card(
         name=str(seen.ids[case.row]),
@@ -126,10 +126,10 @@ def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     )
 
 
-def small(path: Path, settings: ImagesConfig) -> Image.Image:
-    """What the net sees of an image file, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
+def small(path: Source, settings: ImagesConfig) -> Image.Image:
+    """What the net sees of an image, at most `SIDE` pixels a side; what it sees squashed keeps its own shape."""
     black, white = settings.bounds
-    image = image_cache.decode(path, white, SIDE, black)
+    image = image_reading.decode(path, white, SIDE, black)
     if settings.resize == "squash":
         image.thumbnail((SIDE, SIDE))
         return image
@@ -193,5 +193,5 @@ def _asked(seen: Evidence, cases: Sequence[Mistake]) -> np.ndarray:
 
 def _prepared(seen: Evidence, model: FoldModel, cases: Sequence[Mistake], callback: Callback) -> torch.Tensor:
     store, _ = model.experiment.open_images([model.experiment.image_spec(model.blueprint)], callback)[0]
-    pixels = PlainImages(store, model.experiment.config.images).at(seen.rows[[case.row for case in cases]])
+    pixels = PlainImages(store, model.experiment.config.images).at(seen.image_rows[[case.row for case in cases]])
     return Preparation.of(model.blueprint, model.hardware)(pixels)

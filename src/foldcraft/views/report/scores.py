@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft.common.errors import counted
+from foldcraft.common.errors import counted, plural
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
@@ -47,6 +47,7 @@ def headline(seen: Evidence) -> PageSection:
     total = sum(map(seen.seconds, range(len(seen.members))))
     folds = sum(len(member.done_folds) for member in seen.members)
     experiments = counted(len(seen.members), "experiment")
+    answers = f" for {counted(len(data.answering.train_ids), 'answer')}" if data.answering else ""
     tiles = [
         StatTile(
             f"out-of-fold {seen.metric_words}{direction}",
@@ -59,7 +60,7 @@ def headline(seen: Evidence) -> PageSection:
         StatTile(
             "data",
             f"{len(data.train_ids):,}",
-            f"training images of {counted(len(data.target.heads), data.target.part)}, {_groups(seen)}",
+            f"training images{answers} of {counted(len(data.target.heads), data.target.part)}, {_groups(seen)}",
         ),
     ]
     meaning = (
@@ -84,8 +85,9 @@ def _mean_of_folds(seen: Evidence) -> str:
 
 
 def _wrong(seen: Evidence, wrong: int, rows: int) -> tuple[str, str, str]:
-    title = "wrong answers" if not seen.parts else f"images with a wrong {seen.target.part}"
-    return title, f"{wrong:,}", f"of {counted(rows, 'image')} ({100 * wrong / rows:.1f} %)"
+    thing = "answer" if seen.makes_answers else "image"
+    title = "wrong answers" if not seen.parts else f"{plural(thing)} with a wrong {seen.target.part}"
+    return title, f"{wrong:,}", f"of {counted(rows, thing)} ({100 * wrong / rows:.1f} %)"
 
 
 def _groups(seen: Evidence) -> str:
