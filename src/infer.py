@@ -2,6 +2,10 @@
 
   python src/infer.py --config configs/digits/probe.yaml configs/digits/finetune.yaml
 
+On a host's machine: to a file of that name, in place of one in submissions/ (docs/guide.md):
+
+  python src/infer.py --config C --out submission.csv
+
 All submissions with what the leaderboard said of them: does the out-of-fold (OOF) score deserve to be trusted?
 
   python src/infer.py --ledger
@@ -32,6 +36,7 @@ OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
 def command_line() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--name", help="of the submission, left out: competition and experiments; of the soup: soup")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of the submission; left out: in submissions/")
     parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
@@ -50,11 +55,12 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     args = command_line().parse_intermixed_args(arguments)
     if args.ledger or args.score is not None:
-        cli.refuse(args, ("method", "soup", *OF_SOUP), "is not for the ledger")
+        cli.refuse(args, ("method", "out", "soup", *OF_SOUP), "is not for the ledger")
         return enter_score(args) if args.score is not None else show_ledger(args)
     cli.refuse(args, OF_LEDGER, "goes with --ledger")
     if args.soup:
         cli.refuse(args, ("method",), "is a way to blend, and not for --soup")
+        cli.refuse(args, ("out",), "is for submissions, and not for --soup")
         return make_soup(args, shlex.join(["python", "src/infer.py", *arguments]))
     cli.refuse(args, OF_SOUP, "goes with --soup")
     configs = cli.load_configs(args)
@@ -64,6 +70,11 @@ def main(arguments: Sequence[str]) -> int:
 
     if args.name is not None:
         check_file_name(args.name)
+    if args.out is not None:
+        from foldcraft.submission import out_file
+
+        cli.refuse(args, ("name",), "does not go with --out, which names the file")
+        out_file.check(args.out)
     members = open_finished(configs)
 
     from foldcraft.ensemble import methods
@@ -72,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.views import submission
 
-    submission.submit(members, args.name, cli.terminal(args), chosen)
+    submission.submit(members, args.name, cli.terminal(args), chosen, args.out)
     return 0
 
 

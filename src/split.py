@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         terminal.say(f"wrote {config.folds_file}; keep it in git")
         if split.duplicates:
             terminal.say(f"{len(copies)} images in {copies.nunique()} clusters of copies stay together")
+        if split.groups:
+            terminal.say("the groups that the audit found stay together")
     else:
         terminal.say(f"{config.folds_file} is there and fits")
         if apart := folds.straddling(split, copies):

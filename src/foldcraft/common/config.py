@@ -285,7 +285,7 @@ class CompetitionConfig(Section):
     train: str = Field(
         "train.csv",
         description="table of training rows: id, target, perhaps group; or a pattern of image files, train/*/*.jpg, "
-        "one row a file; see docs/competitions.md",
+        "one row a file; none: src/infer.py takes the rows that trained folds keep; see docs/competitions.md",
     )
     test: str = Field(
         "auto",
@@ -401,6 +401,9 @@ class FoldsConfig(Section):
     merge_duplicates: Literal["auto"] | bool = Field(
         "auto",
         description="keep the copies that `src/audit.py` found in one fold; auto: where it has been run",
+    )
+    groups: Literal["audit"] | None = Field(
+        None, description="audit: the hidden groups that `src/audit.py` found stay in one fold, as copies do"
     )
 
 

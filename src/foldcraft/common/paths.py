@@ -142,6 +142,11 @@ def hardware_file(config: Config) -> Path:
     return experiment_folder(config) / "hardware.json"
 
 
+def rows_file(config: Config) -> Path:
+    """Where an experiment keeps the training rows that its folds learned from."""
+    return experiment_folder(config) / "rows.parquet"
+
+
 def soup_file(config: Config) -> Path:
     """Where a soup keeps what it is the mean of; no other experiment has such a file."""
     return experiment_folder(config) / "soup.json"
@@ -185,6 +190,11 @@ def audit_folder(config: Config) -> Path:
 def duplicates_file(config: Config) -> Path:
     """Where the audit of a competition keeps the copies that it found."""
     return audit_folder(config) / "duplicates.csv"
+
+
+def groups_file(config: Config) -> Path:
+    """Where the audit of a competition keeps the hidden groups that it found."""
+    return audit_folder(config) / "groups.csv"
 
 
 def check_file(config: Config) -> Path:

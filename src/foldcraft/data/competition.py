@@ -22,6 +22,7 @@ from foldcraft.data.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
+from foldcraft.data.training_rows import TrainingRows
 from foldcraft.metrics import host_metric, scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import ClassSpace, Space
@@ -42,6 +43,7 @@ class Competition:
         groups: of the training rows; one whose group is missing has a group of its own.
         host_folds: the host's own, as written (N,), where `folds.column` names them.
         written_groups: as the table has them, where they differ.
+        tables: that it was made of.
         metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
         answering: where several rows make one answer, which; `answers` is the competition of these.
     """
@@ -65,6 +67,7 @@ class Competition:
     metadata: Metadata | None = None
     test_metadata: Metadata | None = None
     host_folds: np.ndarray | None = None
+    tables: Tables | None = field(default=None, repr=False, compare=False)
     answering: Answering | None = None
 
     @cached_property
@@ -167,18 +170,19 @@ class Competition:
         return self.groups if self.groups is not None else self.train_ids
 
 
-def read(config: Config, images_of: Sequence[str] = PARTS) -> Competition:
+def read(config: Config, images_of: Sequence[str] = PARTS, trained: TrainingRows | None = None) -> Competition:
     """Read and check a competition folder.
 
     Args:
         images_of: parts whose images must be there.
+        trained: the training rows, where they are not to be read.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a single class, or more
             than the metric is made for; images missing (all are named at once); a sample submission whose ids are not
             those of the test set.
     """
-    return whole(read_tables(config), config, images_of)
+    return whole(read_tables(config, trained), config, images_of)
 
 
 def whole(rows: Tables, config: Config, images_of: Sequence[str] = PARTS) -> Competition:
@@ -223,6 +227,7 @@ def of(rows: Tables) -> Competition:
         id_column=id_column,
         submission=rows.request,
         host_folds=rows.host_folds,
+        tables=rows,
         image_notes=rows.image_notes,
         metadata=beside,
         test_metadata=test_beside,

@@ -36,6 +36,7 @@ class Folds:
         fold: fold of each row (N,), int64 in [0, count).
         data: fingerprint of the ids, labels and groups they were made for.
         duplicates: fingerprint of the clusters of copies that were kept together; "" for none.
+        groups: the same of the groups that an audit found.
     """
 
     ids: np.ndarray
@@ -45,6 +46,7 @@ class Folds:
     seed: int
     data: str
     duplicates: str = ""
+    groups: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -82,6 +84,7 @@ def write(folds: Folds, path: Path) -> None:
         "data": folds.data,
         "folds": folds.fingerprint,
         **({"duplicates": folds.duplicates} if folds.duplicates else {}),
+        **({"groups": folds.groups} if folds.groups else {}),
     }
     header[checksums.KEY] = checksums.of_values(header)  # of what the digest of the folds does not cover
     table = pd.DataFrame({"id": folds.ids, "fold": folds.fold}).to_csv(index=False, lineterminator="\n")
@@ -122,6 +125,8 @@ def unlike(made: Folds, config: Config, competition: Competition) -> Iterator[st
         yield "folds.merge_duplicates=false (it keeps copies together)"
     if wanted.merge_duplicates is True and not made.duplicates and _may_have_copies(duplicates_file(config)):
         yield "folds.merge_duplicates=true (it was made without)"
+    if "groups" in said and (wanted.groups is None) != (not made.groups):
+        yield f"folds.groups={wanted.groups or 'null'} (it was made {'with' if made.groups else 'without'} the audit's)"
 
 
 def _is_of_column(made: Folds, competition: Competition) -> bool:
@@ -163,6 +168,7 @@ def read(path: Path, competition: Competition) -> Folds:
             header["seed"],
             header["data"],
             str(header.get("duplicates", "")),
+            str(header.get("groups", "")),
         )
         frozen = header["folds"]
     except checksums.ChecksumMismatch:

@@ -29,6 +29,8 @@ def of_column(competition: Competition, config: FoldsConfig, clusters: pd.Series
         raise FoldcraftError(what, where, "leave folds.count out")
     if config.merge_duplicates is True:
         raise FoldcraftError("the host's folds are taken as they are", "folds.merge_duplicates", "leave it out")
+    if config.groups is not None:
+        raise FoldcraftError("the host's folds are taken as they are", "folds.groups", "leave it out")
     if clusters is not None and (apart := folds.straddling(made, clusters)):
         notices.tell_once(f"warning: {apart} clusters of copies lie in several of the host's folds")
     return made

@@ -14,6 +14,7 @@ from foldcraft.data import derive, file_rows, image_files, reshape, row_places, 
 from foldcraft.data.derive import Derived
 from foldcraft.data.image_kinds import ALL_SUFFIXES
 from foldcraft.data.targets import reading
+from foldcraft.data.training_rows import TrainingRows
 
 KEY = "competition"
 NONE, AUTO = "none", "auto"
@@ -42,44 +43,48 @@ class HostRows:
     by_order: bool = False
 
 
-def read(folder: Path, names: CompetitionConfig) -> HostRows:
+def read(folder: Path, names: CompetitionConfig, trained: TrainingRows | None = None) -> HostRows:
     """Read the tables of a folder and make their rows what the settings say.
+
+    Args:
+        trained: the training rows, where they are not to be read.
 
     Raises:
         FoldcraftError: a file or a column is missing; what is to be joined, unfolded, pivoted or derived cannot be.
     """
-    return _Reading(folder, names).rows()
+    return _Reading(folder, names, trained).rows()
 
 
 class _Reading:
-    def __init__(self, folder: Path, names: CompetitionConfig) -> None:
-        self.folder, self.names, self.notes = folder, names, []
+    def __init__(self, folder: Path, names: CompetitionConfig, trained: TrainingRows | None) -> None:
+        self.folder, self.names, self.notes, self.trained = folder, names, [], trained
         self._from_the_sample = False
         self.known: dict[str, pd.DataFrame] = {}
         self.derivations = derive.read(names)
 
     def rows(self) -> HostRows:
         names = self.names
-        train = self._begin("train", names.train, f"{KEY}.train", self.names.train_id, None)
+        train = self._begin_train()
         self._settle_sample()
         test = self._begin_test(train)
-        for part in (train, test):
+        parts = (train, test) if self.trained is None else (test,)  # what is kept of training rows is made already
+        for part in parts:
             part.make()
-        for file in names.join:
+        for file in self._joined():
             table = self._table(file, f"{KEY}.join", "")
-            reshape.join([train, test], table, self.folder / file)
-            for part in (train, test):
+            reshape.join(parts, table, self.folder / file)
+            for part in parts:
                 part.make()
         for part, template in ((train, names.files), (test, names.test_files)):
-            if template is not None:
+            if template is not None and part in parts:
                 key = f"{KEY}.{'files' if part is train else 'test_files'}"
                 reshape.unfold(part, self.folder, template, key, names.follow_links)
                 part.make()
         if names.pivot is not None:
-            for part in (train, test):
+            for part in parts:
                 reshape.pivot(part, names.pivot)
                 part.make()
-        for part in (train, test):
+        for part in parts:
             part.check_all_made()
             self.notes += part.notes
         self._settle_ids(train, test)
@@ -90,6 +95,17 @@ class _Reading:
         return HostRows(self.names, train.frame, test.frame, sample, self._from_the_sample, notes, by_order)
 
     # Reading
+
+    def _begin_train(self) -> Derived:
+        if self.trained is None:
+            return self._begin("train", self.names.train, f"{KEY}.train", self.names.train_id, None)
+        frame = self.trained.frame
+        return Derived(frame, set(map(str, frame.columns)), [], "train", self.names.train_id)
+
+    def _joined(self) -> list[str]:
+        """Tables to join; without training rows to join them to, those of such rows alone may be gone."""
+        there = [name for name in self.names.join if os.path.isfile(self._packed(self.folder / name))]
+        return self.names.join if self.trained is None else there
 
     def _begin(self, part: str, source: str, key: str, id_column: str, needed: set[str] | None) -> Derived:
         """The rows of a table, or of the files that fit a pattern."""
@@ -209,11 +225,12 @@ class _Reading:
             column = str(sample.columns[0])
             self._settle(id=IdConfig(train=self.names.train_id, test=column))
         answers = _answers(self.names, train.frame)
+        known = set(train.frame.columns) if self.trained is None else self.trained.columns
         sources = {name for one in self.derivations if one.name in needed for name in one.sources}
         kept = [
             name
             for name in sample.columns
-            if name == column or name in sources or (name in train.frame.columns and name not in answers)
+            if name == column or name in sources or (name in known and name not in answers)
         ]
         self._settle(test=file)
         self._from_the_sample = True

@@ -48,9 +48,12 @@ class ImageRequest:
 
 
 def find(
-    folder: Path, parts: dict[str, ImageRequest], follow_links: bool
+    folder: Path, parts: dict[str, ImageRequest], follow_links: bool, as_floats: bool = False
 ) -> tuple[list[tuple[Source, ...]], tuple[str, ...], tuple[str, ...]]:
     """The image of every row of each part (by the setting's key), the names of missing files, notes.
+
+    Args:
+        as_floats: are pixels in cells to be floats, even if all are bytes?
 
     Raises:
         FoldcraftError: a template with an unknown column, or one that leaves the folder; cells that are no pixels, or
@@ -64,7 +67,7 @@ def find(
     }
     found, missing, notes = image_files.find(folder, asked, follow_links)
     files = dict(zip(asked, found, strict=True))
-    cells = _cells(parts)
+    cells = _cells(parts, as_floats)
     made = [
         cells[key] if key in cells else tuple(_sources(request, key, [files[name] for name in wanted[key]]))
         for key, request in parts.items()
@@ -134,10 +137,12 @@ def _columns(request: ImageRequest, key: str) -> list[str]:
     return found
 
 
-def _cells(parts: dict[str, ImageRequest]) -> dict[str, tuple[TableRow, ...]]:
+def _cells(parts: dict[str, ImageRequest], as_floats: bool) -> dict[str, tuple[TableRow, ...]]:
     """The images of the parts whose pixels stand in cells: bytes, if all of all parts are; else floats."""
     pixels = {key: _pixels(request, key) for key, request in parts.items() if request.way.pixels is not None}
-    are_bytes = all(some.min() >= 0 and some.max() <= 255 and (some == np.rint(some)).all() for some in pixels.values())
+    every = pixels.values()
+    are_bytes = all(some.min() >= 0 and some.max() <= 255 and (some == np.rint(some)).all() for some in every)
+    are_bytes = are_bytes and not as_floats
     made = {}
     for key, values in pixels.items():
         table, (height, width, *channels) = parts[key].table, parts[key].way.shape or ()

@@ -26,7 +26,7 @@ def join(parts: Sequence[Derived], table: pd.DataFrame, path: Path) -> None:
     matches = 0
     for part in parts:
         matches += _join(part, table, path)
-    if left := len(table) - matches:
+    if (left := len(table) - matches) and any(part.needed is None for part in parts):
         parts[0].notes.append(f"{KEY}.join: {left} of {len(table)} rows of {path.name} are of no training or test row")
 
 

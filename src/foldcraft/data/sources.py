@@ -50,6 +50,27 @@ Source = Path | MadeSource
 
 
 @dataclass(frozen=True)
+class GoneSource(MadeSource):
+    """An image of which no more is known than what it was called."""
+
+    path: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    @property
+    def how(self) -> list[object]:
+        return ["gone"]
+
+    def named(self, name: Callable[[Path], str]) -> str:
+        return name(self.path)
+
+    def is_file(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
 class CutOut(MadeSource):
     """A box of another image, upright: left, top, width and height in pixels."""
 

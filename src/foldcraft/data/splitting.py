@@ -27,19 +27,29 @@ SPLITTERS = {
 }
 
 
-def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | None = None) -> Folds:
+def make(
+    competition: Competition,
+    config: FoldsConfig,
+    clusters: pd.Series | None = None,
+    subjects: pd.Series | None = None,
+) -> Folds:
     """Split the training rows; under every scheme groups stay whole, and no fold is empty.
 
     Args:
         clusters: cluster by training id; ids of one cluster stay in one fold, with all of their groups.
+        subjects: hidden groups, in the same way.
 
     Raises:
         FoldcraftError: there are fewer rows, or groups, than folds; groups are asked for and there are none.
     """
     if config.column is not None:
         return host_folds.of_column(competition, config, clusters)
-    merged = clusters is not None and len(clusters) > 0
-    groups = merged_groups(competition, clusters) if merged else competition.groups
+    groups, digests = competition.groups, []
+    for found in (clusters, subjects):
+        merged = found is not None and len(found) > 0
+        digests.append(fingerprint.of_rows(zip(found.index, found, strict=True)) if merged else "")
+        if merged:
+            groups = merged_groups(competition, found, groups)
     if groups is None and config.scheme == "stratified_group":
         raise FoldcraftError("there is no group column", "folds.scheme", "set competition.group")
     _check_counts(competition, config.count, groups)
@@ -52,8 +62,7 @@ def make(competition: Competition, config: FoldsConfig, clusters: pd.Series | No
         fold = _split(strata if strata.ndim == 1 else strata[:, 0], groups, scheme, config)
     if groups is not None:
         fold = _none_empty(fold, groups, strata, config.count)
-    digest = fingerprint.of_rows(zip(clusters.index, clusters, strict=True)) if merged else ""
-    return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint, digest)
+    return Folds(competition.train_ids, fold, config.count, scheme, config.seed, competition.fingerprint, *digests)
 
 
 def _split(strata: np.ndarray, groups: np.ndarray | None, scheme: str, config: FoldsConfig) -> np.ndarray:
@@ -102,10 +111,15 @@ def _none_empty(fold: np.ndarray, groups: np.ndarray, strata: np.ndarray, count:
     return of_group[group]
 
 
-def merged_groups(competition: Competition, clusters: pd.Series) -> np.ndarray:
-    """Groups (N,) that hold whole groups and whole clusters, named after the unit that comes first in each."""
+def merged_groups(competition: Competition, clusters: pd.Series, groups: np.ndarray | None = None) -> np.ndarray:
+    """Groups (N,) that hold whole groups and whole clusters, named after the unit that comes first in each.
+
+    Args:
+        groups: left out: the competition's.
+    """
     cluster_of = clusters.to_dict()
-    return joined_groups(competition.units, [cluster_of.get(row) for row in competition.train_ids.tolist()])
+    keys = [cluster_of.get(row) for row in competition.train_ids.tolist()]
+    return joined_groups(competition.units if groups is None else groups, keys)
 
 
 def _check_counts(competition: Competition, count: int, groups: np.ndarray | None) -> None:

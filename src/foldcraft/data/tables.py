@@ -31,6 +31,7 @@ from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
 from foldcraft.data.sources import Source
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
+from foldcraft.data.training_rows import TrainingRows
 
 NO_GROUP = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "nat", "null", "none", "-nan"))
 
@@ -49,6 +50,7 @@ class Tables:
         fold_column: that holds the host's own folds.
         test_is_sample: were the test rows taken from the sample's ids?
         answers: where several rows make one answer, which.
+        trained: what was kept of the training rows, where they come from that.
     """
 
     names: CompetitionConfig
@@ -64,6 +66,12 @@ class Tables:
     test_is_sample: bool = False
     fold_column: str | None = None
     answers: AnswerNames | None = None
+    trained: TrainingRows | None = None
+
+    @property
+    def training_rows(self) -> TrainingRows:
+        """What the settings ask of the training rows, to be kept."""
+        return self.trained or TrainingRows.of(self.names, self.train, self.train_paths, self.folder, self.fold_column)
 
     @property
     def train_ids(self) -> np.ndarray:
@@ -131,7 +139,8 @@ class Tables:
         settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
         ordered = names.order is not None or getattr(names.target, "order", None) is not None
         # Of a sample that is the test table, what the training table has too is no answer.
-        columns = set(self.train.columns if is_test else self.test.columns)
+        known = set(self.train.columns) if self.trained is None else self.trained.columns
+        columns = known if is_test else set(self.test.columns)
         alone = len(self.sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
         given = () if alone else tuple(name for name in self.sample.columns if name in columns)
         k = names.metric.get("k") if isinstance(names.metric, dict) else None
@@ -158,8 +167,11 @@ class Tables:
         return replace(self, train=self.train[train], test=self.test[test], **both)
 
 
-def read_tables(config: Config) -> Tables:
+def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
     """Read and check the CSVs of a competition folder; images may be missing.
+
+    Args:
+        trained: the training rows, where they are not to be read.
 
     Raises:
         FoldcraftError: folder, file or column missing; duplicate or empty ids; empty labels; a sample submission whose
@@ -172,7 +184,8 @@ def read_tables(config: Config) -> Tables:
         raise FoldcraftError(
             "no such input folder", folder, "put the competition's files there or set competition.folder"
         )
-    rows = answers.with_all_ids(tiles.unfolded(host_rows.read(folder, names)), folder)
+    as_handed_out = host_rows.read(folder, names, trained)
+    rows = answers.with_all_ids(tiles.unfolded(as_handed_out, has_tiles=trained is not None), folder)
     names = rows.names
     _check_train(rows.train, folder / names.train, names)
     if config.folds.column is not None:
@@ -185,9 +198,13 @@ def read_tables(config: Config) -> Tables:
         ),
         "competition.test_image": ImageRequest(names.test_image, test, names.test, {"@id": names.test_id}),
     }
-    (train_paths, test_paths), missing, notes = image_sources.find(folder, parts, names.follow_links)
-    paths = train_paths, test_paths, missing, (*rows.notes, *notes)
-    about = (asked, rows.test_is_sample, config.folds.column, made)
+    if trained is not None:
+        del parts["competition.image"]
+    as_floats = trained is not None and trained.as_floats
+    found, missing, notes = image_sources.find(folder, parts, names.follow_links, as_floats)
+    train_paths = found[0] if trained is None else trained.sources(folder)
+    paths = train_paths, found[-1], missing, (*rows.notes, *notes)
+    about = (asked, rows.test_is_sample, config.folds.column, made, trained)
     return Tables(names, folder, rows.train, test, sample, *paths, *about)
 
 

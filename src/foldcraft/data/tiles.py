@@ -12,10 +12,13 @@ from foldcraft.data.row_places import TILE
 Grid = tuple[int, int]
 
 
-def unfolded(rows: HostRows) -> HostRows:
+def unfolded(rows: HostRows, has_tiles: bool = False) -> HostRows:
     """The rows with one for each tile, as the settings of images say; as they are where these know no tiles.
 
     Without settings of answers the tiles of an image have one, named by its id.
+
+    Args:
+        has_tiles: have the training rows theirs already?
     """
     names = rows.names
     grids = [_grid(setting) for setting in (names.image, names.test_image)]
@@ -26,6 +29,7 @@ def unfolded(rows: HostRows) -> HostRows:
         names = names.model_copy(update={"answer": _by_ids(names)})
         notes.append("competition.answer: the tiles of an image have one answer, from the mean of theirs")
     train, test = (_repeated(part, grid) for part, grid in zip((rows.train, rows.test), grids, strict=True))
+    train = rows.train if has_tiles else train
     return replace(rows, names=names, train=train, test=test, notes=tuple(notes))
 
 

@@ -66,6 +66,8 @@ class Combined:
 
 def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     """Predict what the finished folds have not predicted yet: new views, other test images; one decode an image."""
+    for folder in (member.folder(fold) for member in members for fold in member.done_folds):
+        _drop_stale(folder)
     wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, callback)]
     if not wanted:
         return
@@ -84,6 +86,14 @@ def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
         model, folder = models[member.name, fold], member.folder(fold)
         _add(folder, "oof", model.predict_oof(stores[member.name], views, callback))
     _predict_tests(tests, models, _open_stores("test", tests, models, callback), callback)
+
+
+def _drop_stale(folder: FoldFolder) -> None:
+    """Delete predictions beside a fold that may only be read, where another model made them: it was trained anew."""
+    model = folder.read_manifest().get("fingerprints", {}).get("model")
+    for path in (folder.oof, folder.test):
+        if folder.beside and model and path.parent == folder.beside and store.read(path).origin.weights != model:
+            path.unlink()
 
 
 Gap = tuple[FinishedExperiment, int, str, tuple[str, ...]]

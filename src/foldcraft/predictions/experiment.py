@@ -69,13 +69,32 @@ class Experiment:
             FoldcraftError: either is not what it should be, a TTA view has an unknown name, or a setting does not go
                 with the target.
         """
+        cls.check_views(config)
+        data = competition.read(config, images_of)
+        return cls.on(config, data, is_record=is_record)
+
+    @staticmethod
+    def check_views(config: Config) -> None:
+        """See that each view has a name that is known.
+
+        Raises:
+            FoldcraftError: it has not.
+        """
         for where, names in (("tta.views", config.tta.views), ("probe.views", config.probe.views or [])):
             for name in names:
                 tta.steps(name, where)
-        data = competition.read(config, images_of)
+
+    @classmethod
+    def on(cls, config: Config, data: Competition, made: Folds | None = None, is_record: bool = False) -> Experiment:
+        """On a competition that has been read; folds are read where none are given.
+
+        Raises:
+            FoldcraftError: as `open`.
+        """
         if not is_record:
             support.check(config, data.target)
-        made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
+        if made is None:
+            made = folds.read(config.folds_file, data) if is_record else folds.read_for(config, data)
         Swaps.of(config.augment, data.target)  # a name that is not there is told now
         settled, of_bands, of_depth = with_images_known(config, data)
         return cls(settled, data, made, (*data.notes, *data.image_notes, *of_bands, *of_depth))

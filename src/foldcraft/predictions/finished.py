@@ -8,7 +8,7 @@ from pathlib import Path
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder, experiment_folder
-from foldcraft.predictions import answers, oof, store
+from foldcraft.predictions import answers, oof, store, without_training_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.oof import OOF
 from foldcraft.predictions.store import Predictions
@@ -94,7 +94,7 @@ class FinishedExperiment:
 
 
 def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:
-    """The experiments of the configs; their images need not be there.
+    """The experiments of the configs; their images need not be there, and neither the rows that they learned from.
 
     Raises:
         FoldcraftError: they are of different competitions, one comes twice, or one has no finished fold.
@@ -104,7 +104,7 @@ def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:
         raise FoldcraftError("these experiments are of different competitions", "--config")
     if len(set(names)) < len(names):
         raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
-    members = [FinishedExperiment(Experiment.open(config, images_of=())) for config in configs]
+    members = [FinishedExperiment(without_training_rows.opened(config)) for config in configs]
     for member in members:
         member.check()
     return members

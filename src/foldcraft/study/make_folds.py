@@ -13,12 +13,13 @@ import pandas as pd
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import locked
-from foldcraft.common.paths import duplicates_file
+from foldcraft.common.paths import duplicates_file, groups_file
 from foldcraft.data import competition, folds
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.ensemble import constraints
 from foldcraft.predictions.experiment import Experiment, with_images_known
+from foldcraft.study.audit import group_file
 from foldcraft.study.audit.finding import Finding
 from foldcraft.submission import form_inference
 
@@ -82,6 +83,7 @@ def ensure(config: Config, say: Say) -> None:
     made, is_new = read_or_make(config, data, copies)
     if is_new:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
+        together += ", the audit's groups kept whole" if made.groups else ""
         what = f"{made.count} folds of {data.counted()}, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
         if not form.goes_without_saying:
@@ -95,7 +97,8 @@ def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[
         copies: cluster by id of images that stay in one fold.
 
     Raises:
-        FoldcraftError: what `folds.read_for` and `splitting.make` raise; the folder cannot be written to.
+        FoldcraftError: what `folds.read_for`, `groups_found` and `splitting.make` raise; the folder cannot be written
+            to.
     """
     path = config.folds_file
     if not path.exists():
@@ -103,7 +106,7 @@ def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[
 
         with locked(path.with_name(f".{path.stem}.lock")):
             if not path.exists():
-                made = splitting.make(data, config.folds, copies)
+                made = splitting.make(data, config.folds, copies, groups_found(config, data))
                 folds.write(made, path)
                 return made, True
     return folds.read_for(config, data), False
@@ -138,6 +141,15 @@ def copies_found(config: Config, data: Competition) -> pd.Series:
     return duplicates.clusters(duplicates.read(path, data.train_ids.tolist()))
 
 
+def groups_found(config: Config, data: Competition) -> pd.Series | None:
+    """Hidden group by id of those training images that the audit found to be of one, where they are asked for.
+
+    Raises:
+        FoldcraftError: there was no audit, or one of other data, or it found none.
+    """
+    return None if config.folds.groups is None else group_file.read(groups_file(config), data.train_ids.tolist())
+
+
 def ensure_after_audit(config: Config, findings: Sequence[Finding], say: Say) -> None:
     """Make the folds where there are none, unless the audit found what changes the rows, labels or groups first.
 
@@ -146,7 +158,8 @@ def ensure_after_audit(config: Config, findings: Sequence[Finding], say: Say) ->
     """
     if config.folds_file.exists():
         return
-    names = [finding.name for finding in findings if finding.severity == "serious" or _asks_for_groups(finding)]
+    is_free = config.folds.groups is None
+    names = [each.name for each in findings if each.severity == "serious" or (is_free and _asks_for_groups(each))]
     if names:
         say(f"no folds yet, and none made: see to {listing(names, 5)} first; src/train.py or src/split.py makes them")
         return

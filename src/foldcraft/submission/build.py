@@ -18,7 +18,7 @@ from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.submission import form_inference, ledger, shuffle_check
+from foldcraft.submission import form_inference, ledger, out_file, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
 
@@ -57,11 +57,13 @@ class Written(NamedTuple):
     Attributes:
         is_new: False: the very same has been written before.
         doubt: why its rows may be shuffled; None: nothing speaks for it.
+        is_entered: has the ledger a row of it?
     """
 
     path: Path
     is_new: bool
     doubt: ShuffleWarning | None
+    is_entered: bool = True
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, object]) -> Written:
@@ -123,12 +125,14 @@ def submit(
     callback: Callback,
     methods: Sequence[Method] | None = None,
     folder: Path = ledger.SUBMISSIONS,
+    out: Path | None = None,
 ) -> Submission:
     """Blend finished experiments of one competition, score them nested, write the checked submission.
 
     Args:
         name: of the file; None: competition and experiments.
         methods: ways to blend; None: all, of which the best honest one is taken.
+        out: where the file is to be, in place of a new one in the folder.
 
     Raises:
         FoldcraftError: what `blend.complete` and `blend.combine` raise; the submission is not as the host wants it; the
@@ -142,7 +146,10 @@ def submit(
     check(frame, competition)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     entry = _entry(members, result)
-    written = write(frame, folder, name, entry)
+    if out is None:
+        written = write(frame, folder, name, entry)
+    else:
+        written = Written(out, True, None, out_file.write(frame, out, folder, entry))
     if len(result.blind):
         members[0].experiment.tell_unreadable(result.blind.tolist(), callback)
     return Submission(written, result, entry, len(frame))

@@ -11,6 +11,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked, remove_leftovers, write_atomic
 from foldcraft.common.paths import FoldFolder
 from foldcraft.models import checkpoint
+from foldcraft.predictions import trained_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.identity import ELSE
 from foldcraft.training import initialization
@@ -71,6 +72,7 @@ def _done_before(
     _check_pseudo_labels(experiment, folder, manifest["fingerprints"])
     if processes.is_first:
         _check_papers(experiment, folder, manifest, callback)
+        trained_rows.keep(experiment)
     callback.note(f"fold {folder.fold}: done before, score {manifest['score']:.4f}")
     return manifest
 

@@ -16,7 +16,7 @@ from foldcraft.data.image_cache import ImageStore
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
-from foldcraft.predictions import answers, store
+from foldcraft.predictions import answers, store, trained_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.store import Predictions
@@ -59,6 +59,7 @@ def finish(experiment: Experiment, folder: FoldFolder, outcome: Outcome, callbac
     store.write(folder.test, test)
     score = answers.score(experiment.competition, oof.of_views(views), experiment.folds.valid_rows(folder.fold))
     manifest = _manifest(experiment, folder, outcome, score, oof.origin.weights)
+    trained_rows.keep(experiment)
     checksums.write_json(folder.manifest, manifest, indent=1)
     for needed_no_more in (folder.checkpoint, folder.answers):
         needed_no_more.unlink(missing_ok=True)

@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 
 def submit(
-    members: Sequence[FinishedExperiment], name: str | None, terminal: Terminal, methods: Sequence[Method] | None = None
+    members: Sequence[FinishedExperiment],
+    name: str | None,
+    terminal: Terminal,
+    methods: Sequence[Method] | None = None,
+    out: Path | None = None,
 ) -> tuple[Path, Combined]:
     """Write the submission and show all there is to say of it; where it is and what it is made of."""
-    submission = build.submit(members, name, terminal, methods)
-    path, is_new, doubt = submission.written
+    submission = build.submit(members, name, terminal, methods, out=out)
+    path, is_new, doubt, is_entered = submission.written
     blend.show(submission.combined, terminal)
     if meaning := build.meaning(members[0].experiment.competition):
         terminal.say(meaning)
     verb = "wrote" if is_new else "the same as"
-    terminal.say(f"{verb} {path}: {submission.rows} rows, checked; see {ledger.path_in(ledger.SUBMISSIONS)}")
+    book = ledger.path_in(ledger.SUBMISSIONS)
+    entered = f"see {book}" if is_entered else f"{ledger.SUBMISSIONS} may only be read, so no ledger has it"
+    terminal.say(f"{verb} {path}: {submission.rows} rows, checked; {entered}")
     if doubt:
         terminal.say(f"warning: {doubt}")
     if is_new and (warning := tracking.track_submission(members, path, submission.entry)):

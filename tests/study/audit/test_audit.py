@@ -15,11 +15,12 @@ from conftest import CONFIG, Outcome, draw_shape, write_competition
 from PIL import Image, ImageFilter
 
 from foldcraft.common import config_file
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import contact_sheet, image_cache, image_stats
 from foldcraft.data.contact_sheet import SheetTile
 from foldcraft.data.tables import read_tables
 from foldcraft.predictions.experiment import with_scale
-from foldcraft.study.audit import file_issues, label_errors, label_issues, leaks
+from foldcraft.study.audit import file_issues, group_file, label_errors, label_issues, leaks
 from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.views import audit_report, cli
 
@@ -383,7 +384,7 @@ def test_a_test_set_of_another_look(sound: Path, command, monkeypatch: pytest.Mo
     assert found["train_test_order"]["severity"] == "info", "ids that go on are nothing to worry about"
 
 
-def test_ids_that_name_a_subject(sound: Path, command) -> None:
+def test_ids_that_name_a_subject(sound: Path, command, caplog: pytest.LogCaptureFixture) -> None:
     def renamed(train: pd.DataFrame) -> pd.DataFrame:
         names = [f"p{row // 4:02d}_{row % 4}.png" for row in train.index]
         for old, new in zip(train["id"], names, strict=True):
@@ -398,6 +399,31 @@ def test_ids_that_name_a_subject(sound: Path, command) -> None:
     groups = pd.read_csv(AUDIT / "groups.csv")
     assert len(groups) == 48
     assert set(groups["evidence"]) == {"ids"}
+
+    hint = json.loads((AUDIT / "summary.json").read_text())
+    assert "folds.groups=audit" in json.dumps(hint)
+    assert not Path("folds/shapes.csv").exists(), "folds without these groups would be too good"
+    assert command("split", "--config", sound, "folds.groups=audit").code == 0
+    fold = pd.read_csv("folds/shapes.csv", comment="#").set_index("id")["fold"]
+    assert fold.groupby(groups.set_index("id")["group"]).nunique().max() == 1
+    command("split", "--config", sound, "folds.groups=null")
+    assert "folds.groups=null (it was made with the audit's)" in caplog.text
+
+
+def test_groups_of_other_rows_are_no_groups(tmp_path: Path) -> None:
+    """Each training row is in the file; those that stand alone tie nothing."""
+    found = pd.DataFrame({"id": ["a", "b"], "group": ["a", "a"], "evidence": "ids"})
+    path = tmp_path / "groups.csv"
+    group_file.whole(found, ["c", "b", "a"]).to_csv(path, index=False)
+    assert group_file.read(path, ["c", "b", "a"]).to_dict() == {"a": "a", "b": "a"}
+    for others in (["a", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(FoldcraftError, match="made for other training rows"):
+            group_file.read(path, others)
+    group_file.whole(found[:0], ["a", "b"]).to_csv(path, index=False)
+    with pytest.raises(FoldcraftError, match="no group of several rows"):
+        group_file.read(path, ["a", "b"])
+    with pytest.raises(FoldcraftError, match="no audit yet"):
+        group_file.read(tmp_path / "none.csv", ["a"])
 
 
 def some_probabilities(seed: int = 0, rows: int = 600) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import median_abs_deviation, norm
 
+from foldcraft.study.audit.group_file import COLUMNS
 from foldcraft.study.audit.image_hash import BLOCK, Stack, chunks, reduced
 
-COLUMNS = ["id", "group", "evidence"]
 SPLIT = re.compile(r"[_\-./ ]+")
 LARGEST = 0.2  # share of the rows beyond which what ids have in common is no subject
 FEWEST = 50  # rows below which features say nothing

@@ -130,8 +130,8 @@ def find_groups(proposal: Proposal, data: Competition) -> list[Finding]:
     certain = (proposal.table["evidence"] == "ids").any()
     severity: Severity = "warning" if certain and data.groups is None else "info"
     hint = (
-        "look at them; where a group is one subject, put the column into the CSV and name it as competition.group, or "
-        "OOF scores will be too good"
+        "look at them; where a group is one subject, make the folds with them: `python src/split.py --config C "
+        "folds.groups=audit`; or name a column of your own as competition.group; else OOF scores will be too good"
     )
     return [
         Finding(

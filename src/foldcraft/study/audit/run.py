@@ -22,6 +22,7 @@ from foldcraft.predictions.feature_cache import load_or_compute as gather_featur
 from foldcraft.study.audit import (
     duplicate_issues,
     file_issues,
+    group_file,
     hidden_groups,
     label_errors,
     label_issues,
@@ -194,7 +195,7 @@ def _leaks(found: Audit, seen: Seen, callback: Callback) -> None:
 def _subjects(found: Audit, seen: Seen) -> None:
     data = seen.experiment.competition
     proposal = hidden_groups.propose(data.train_ids, seen.train, data.groups)
-    found.csvs[leak_issues.GROUPS_TABLE] = proposal.table
+    found.csvs[leak_issues.GROUPS_TABLE] = group_file.whole(proposal.table, found.tables.train_ids.tolist())
     found.findings += leak_issues.find_groups(proposal, data)
     found.notes.append(f"groups: {proposal.says}")
 
