@@ -26,7 +26,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.data import competition
 from foldcraft.data.competition import Competition
-from foldcraft.data.image_cache import ImageSpec, decode, open_stores
+from foldcraft.data.images.image_cache import ImageSpec, decode, open_stores
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.study.audit import duplicates
 from foldcraft.study.audit.image_hash import SIDE

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
-from foldcraft.data.image_cache import ImageStore, open_stores
+from foldcraft.data.images.image_cache import ImageStore, open_stores
 from foldcraft.models import backbones
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute

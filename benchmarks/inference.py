@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from foldcraft.common.config import BackboneConfig, ImagesConfig, MachineConfig
-from foldcraft.data.image_cache import ImageSpec, ImageStore, open_stores
+from foldcraft.data.images.image_cache import ImageSpec, ImageStore, open_stores
 from foldcraft.data.loader import PlainImages
 from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.models import backbones, hardware

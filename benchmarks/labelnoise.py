@@ -20,8 +20,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config_file
-from foldcraft.data import image_stats
-from foldcraft.data.tables import read_tables
+from foldcraft.data.host_files.tables import read_tables
+from foldcraft.data.images import image_stats
 from foldcraft.study.audit import label_errors, run
 from foldcraft.study.audit.run import Seen
 from foldcraft.views.terminal import Terminal

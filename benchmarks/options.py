@@ -39,7 +39,7 @@ from foldcraft.common.files import write_atomic
 from foldcraft.common.paths import FoldFolder, experiment_folder, hardware_file
 from foldcraft.data import competition, folds, splitting
 from foldcraft.data.folds import Folds
-from foldcraft.data.tables import read_tables
+from foldcraft.data.host_files.tables import read_tables
 from foldcraft.ensemble import model_soup, soup_ingredients
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.calibration import calibrated

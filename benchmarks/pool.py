@@ -27,7 +27,7 @@ from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
 from foldcraft.common.paths import features_folder
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.metrics.spaces import Space
 from foldcraft.models.stage_features import Stage
 from foldcraft.predictions import linear_probe

@@ -43,7 +43,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.config_file import load
 from foldcraft.data import competition
 from foldcraft.data.augment import Augment
-from foldcraft.data.image_cache import INTERPOLATIONS, ImageSpec, open_stores
+from foldcraft.data.images.image_cache import INTERPOLATIONS, ImageSpec, open_stores
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import SingleLabel
 from foldcraft.metrics.scores import METRICS

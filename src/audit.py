@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     config = cli.load_config(args)
 
-    from foldcraft.data.tables import read_tables
+    from foldcraft.data.host_files.tables import read_tables
 
     tables = read_tables(config)
 

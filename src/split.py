@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     config = cli.load_config(args)
 
     from foldcraft.data import competition, folds
-    from foldcraft.data.tables import read_tables
+    from foldcraft.data.host_files.tables import read_tables
     from foldcraft.study import make_folds
     from foldcraft.study.audit import label_issues
     from foldcraft.submission import form_inference

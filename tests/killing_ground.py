@@ -22,7 +22,7 @@ import torch  # noqa: E402
 
 import split  # noqa: E402
 import train  # noqa: E402
-from foldcraft.data import image_cache  # noqa: E402
+from foldcraft.data.images import image_cache  # noqa: E402
 from foldcraft.ensemble import blend  # noqa: E402, F401
 from foldcraft.views import terminal, tracking  # noqa: E402, F401 (imported before the forks)
 

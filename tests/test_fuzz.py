@@ -31,7 +31,7 @@ from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data import competition, folds, splitting
 from foldcraft.data.competition import Competition
-from foldcraft.data.image_cache import ImageSpec, open_stores
+from foldcraft.data.images.image_cache import ImageSpec, open_stores
 from foldcraft.models import backbones, checkpoint, hardware
 from foldcraft.predictions import store
 from foldcraft.predictions.store import Origin, Predictions

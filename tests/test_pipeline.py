@@ -17,7 +17,7 @@ from PIL import Image
 
 from foldcraft.common.config import Config
 from foldcraft.common.config_file import load
-from foldcraft.data import image_cache
+from foldcraft.data.images import image_cache
 from foldcraft.predictions import inference, tta
 from foldcraft.predictions import store as prediction_store
 from foldcraft.predictions.experiment import Experiment

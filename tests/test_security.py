@@ -22,9 +22,10 @@ from foldcraft.common import config_file
 from foldcraft.common.checked_array import DamagedRows, RowFile
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import competition, decoding
-from foldcraft.data.decoding import UnreadableImage
-from foldcraft.data.image_cache import ImageSpec, UnreadableImages, open_stores
+from foldcraft.data import competition
+from foldcraft.data.images import decoding
+from foldcraft.data.images.decoding import UnreadableImage
+from foldcraft.data.images.image_cache import ImageSpec, UnreadableImages, open_stores
 from foldcraft.models import backbones, checkpoint
 from foldcraft.submission import build
 from foldcraft.views.wandb_process import run_id

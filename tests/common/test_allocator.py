@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from foldcraft.common import allocator
-from foldcraft.data import image_stats
+from foldcraft.data.images import image_stats
 from foldcraft.data.loader import train_loader
 
 SOURCE = Path(__file__).parents[2] / "src"

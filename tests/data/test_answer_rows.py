@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from foldcraft.common.config import Config, FoldsConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import answers, folds, splitting
+from foldcraft.data import folds, splitting
 from foldcraft.data.competition import Competition, read
+from foldcraft.data.host_files import answers
 from foldcraft.submission import build
 
 BY = {"train": ["patient", "side"], "test": "prediction_id"}

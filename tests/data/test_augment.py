@@ -12,7 +12,7 @@ import pytest
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import PRESETS, Augment, resize_for_inference
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import Batch, EpochBatches, TrainImages, train_loader
 
 SIZE = 24

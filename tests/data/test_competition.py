@@ -11,8 +11,8 @@ from foldcraft.common.config import Config
 from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import of_rows
-from foldcraft.data import image_kinds
 from foldcraft.data.competition import Competition, read
+from foldcraft.data.images import image_kinds
 from foldcraft.models import backbones
 
 ROWS = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]

@@ -11,9 +11,9 @@ import yaml
 
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import expression, host_rows, table_file
-from foldcraft.data.host_rows import HostRows
-from foldcraft.data.tables import read_tables
+from foldcraft.data.host_files import expression, host_rows, table_file
+from foldcraft.data.host_files.host_rows import HostRows
+from foldcraft.data.host_files.tables import read_tables
 
 TRAIN = "id,sex,age,label\na1,female,20,x\na2,male,60,y\na10,female,,x\n"
 SAMPLE = "id,label\nb1,x\nb2,x\n"
@@ -223,7 +223,7 @@ def test_an_expression_is_arithmetic_and_nothing_else(text: str):
 
 
 def test_a_pattern_that_never_ends_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("foldcraft.data.regex_groups.LIMIT", 0.5)
+    monkeypatch.setattr("foldcraft.data.host_files.regex_groups.LIMIT", 0.5)
     (folder / "train.csv").write_text(f"id,label\n{'a' * 40}!,x\nb,y\n")
     with pytest.raises(FoldcraftError, match="is not done with 2 cells after"):
         read(folder, "derive: {new: {from: id, regex: '(a+)+$'}}")

@@ -8,7 +8,7 @@ from conftest import recipe
 
 from foldcraft.common.config import Config
 from foldcraft.data.competition import Competition, of
-from foldcraft.data.tables import Tables, read_tables
+from foldcraft.data.host_files.tables import Tables, read_tables
 from foldcraft.submission import form_inference
 
 # By name: training rows, test rows, what is predicted, groups; a training id and a test id.

@@ -16,9 +16,9 @@ from conftest import flipped
 from PIL import Image
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import bit_depth, decoding, image_cache, image_stats
-from foldcraft.data.decoding import UnreadableImage
-from foldcraft.data.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
+from foldcraft.data.images import bit_depth, decoding, image_cache, image_stats
+from foldcraft.data.images.decoding import UnreadableImage
+from foldcraft.data.images.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
 
 WIDTH, HEIGHT = 48, 32
 

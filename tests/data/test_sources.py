@@ -19,12 +19,12 @@ from safetensors import safe_open
 from foldcraft.common import config_file, notices
 from foldcraft.common.config import ImageConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import band_count, decoding, image_reading, image_sources
 from foldcraft.data.competition import read
-from foldcraft.data.decoding import UnreadableImage
-from foldcraft.data.image_cache import ImageSpec, content_of, open_stores, square
-from foldcraft.data.image_sources import ImageRequest
-from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel, Tile, name_in
+from foldcraft.data.images import band_count, decoding, image_reading, image_sources
+from foldcraft.data.images.decoding import UnreadableImage
+from foldcraft.data.images.image_cache import ImageSpec, content_of, open_stores, square
+from foldcraft.data.images.image_sources import ImageRequest
+from foldcraft.data.images.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel, Tile, name_in
 
 ROWS = pd.DataFrame({"id": ["a", "b"], "x": ["1", "2"], "y": ["3", "0"], "w": ["4", "5"], "h": ["6", "2"]})
 

@@ -14,7 +14,7 @@ from conftest import Outcome
 from foldcraft.common import allowed_code, config_file
 from foldcraft.common.config import CompetitionConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import host_answers
+from foldcraft.data.host_files import host_answers
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.several import MultiLabel, MultiOutput, Regression
 from foldcraft.data.targets.single import SingleLabel

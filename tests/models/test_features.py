@@ -19,8 +19,8 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import image_cache
-from foldcraft.data.image_cache import ImageSpec, ImageStore
+from foldcraft.data.images import image_cache
+from foldcraft.data.images.image_cache import ImageSpec, ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones
 from foldcraft.models.backbones import Blueprint

@@ -10,7 +10,7 @@ from scipy.special import expit, log_softmax, logit, softmax
 from tables import class_space, competition
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.answers import Answering
+from foldcraft.data.host_files.answers import Answering
 from foldcraft.ensemble.nested import BlendMember, Labels, judge
 from foldcraft.metrics.bootstrap import bootstrap_scores
 from foldcraft.metrics.scores import get

@@ -20,7 +20,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import SingleLabel

@@ -21,7 +21,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, FinetuneConfig, MachineConfig, OptimConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import loader
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import Batch, TrainImages
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import SingleLabel

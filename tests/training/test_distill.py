@@ -27,7 +27,7 @@ from foldcraft.common.config import AugmentConfig, DistillConfig, ImagesConfig
 from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DistillationTargets, EpochBatches, PlainImages, Sample, TrainImages
 from foldcraft.data.mixup import mix_of
 from foldcraft.models import checkpoint, hardware

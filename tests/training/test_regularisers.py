@@ -17,7 +17,7 @@ from foldcraft.common.config import AugmentConfig, ImagesConfig, OptimConfig, Tr
 from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import EpochBatches
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import SingleLabel

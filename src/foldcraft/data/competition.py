@@ -12,14 +12,15 @@ from foldcraft.common import fingerprint
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
-from foldcraft.data import host_answers, image_paths
 from foldcraft.data import metadata as metadata_columns
-from foldcraft.data.answers import Answering
 from foldcraft.data.groups import with_shared_files
+from foldcraft.data.host_files import host_answers
+from foldcraft.data.host_files.answers import Answering
+from foldcraft.data.host_files.sample_rows import SubmissionRequest
+from foldcraft.data.host_files.tables import Tables, read_tables
+from foldcraft.data.images import image_paths
+from foldcraft.data.images.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.metadata import Metadata
-from foldcraft.data.sample_rows import SubmissionRequest
-from foldcraft.data.sources import Source, is_there, missing_file, name_in
-from foldcraft.data.tables import Tables, read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.data.training_rows import TrainingRows

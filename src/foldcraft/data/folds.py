@@ -13,8 +13,8 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.files import check_readable, parse_json, write_atomic
 from foldcraft.common.paths import duplicates_file
-from foldcraft.data import table_file
 from foldcraft.data.competition import Competition
+from foldcraft.data.host_files import table_file
 
 COLUMN, BY_HAND = "column", "by_hand"
 MOST = 50

@@ -4,7 +4,7 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
-from foldcraft.data.sources import Source
+from foldcraft.data.images.sources import Source
 
 
 def with_shared_files(groups: np.ndarray | None, ids: np.ndarray, paths: Sequence[Source]) -> np.ndarray | None:

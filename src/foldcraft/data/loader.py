@@ -16,7 +16,7 @@ from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.data.augment import Augment, flips_of, resize_for_inference
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
 SHARED_MEMORY = "/dev/shm"

@@ -12,10 +12,11 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from foldcraft.common import fingerprint
 from foldcraft.common.config import FoldsConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import host_folds, label_sets
+from foldcraft.data import label_sets
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
 from foldcraft.data.groups import joined_groups
+from foldcraft.data.host_files import host_folds
 from foldcraft.data.targets.target import Target
 
 # By scheme, and whether there are groups.

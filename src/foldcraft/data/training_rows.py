@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig
-from foldcraft.data import image_files, templates
-from foldcraft.data.sources import GoneSource, Source, TableRow, name_in
+from foldcraft.data.host_files import templates
+from foldcraft.data.images import image_files
+from foldcraft.data.images.sources import GoneSource, Source, TableRow, name_in
 from foldcraft.data.targets import reading
 
 # Settings that name no column which trained folds are asked about: of files, and of how columns come about.

@@ -10,7 +10,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.ensemble import boosting, constraints
 from foldcraft.ensemble.boosting import Booster
 from foldcraft.ensemble.methods import Method

@@ -15,7 +15,7 @@ from torch import nn
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.ensemble.blend import complete
 from foldcraft.ensemble.soup_ingredients import Ingredients

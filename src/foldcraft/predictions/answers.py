@@ -7,8 +7,8 @@ import numpy as np
 
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.rows import positions
-from foldcraft.data.answers import Answering
 from foldcraft.data.competition import Competition
+from foldcraft.data.host_files.answers import Answering
 from foldcraft.metrics.spaces import ClassSpace, Space
 from foldcraft.predictions.store import Predictions
 

@@ -16,22 +16,23 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.paths import FoldFolder, cache_folder, experiment_folder, fold_configs
-from foldcraft.data import bit_depth, competition, folds
-from foldcraft.data.band_count import check_channels, find_channels
+from foldcraft.data import competition, folds
 from foldcraft.data.competition import Competition
-from foldcraft.data.decoding import BRIGHTEST
 from foldcraft.data.folds import Folds
-from foldcraft.data.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.data.images import bit_depth
+from foldcraft.data.images.band_count import check_channels, find_channels
+from foldcraft.data.images.decoding import BRIGHTEST
+from foldcraft.data.images.image_cache import ImageSpec, ImageStore, UnreadableImages, content_of, open_stores
+from foldcraft.data.images.sources import is_there
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.metadata import Encoder
-from foldcraft.data.sources import is_there
 from foldcraft.data.targets import support
 from foldcraft.predictions import lineage, tta
 from foldcraft.predictions.identity import Identity
 from foldcraft.predictions.store import Origin
 
 if TYPE_CHECKING:
-    from foldcraft.data.image_stats import ImageFiles
+    from foldcraft.data.images.image_stats import ImageFiles
     from foldcraft.models.backbones import Blueprint
 
 

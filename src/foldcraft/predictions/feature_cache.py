@@ -16,7 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint

@@ -11,7 +11,7 @@ from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages
 from foldcraft.data.metadata import Encoder
 from foldcraft.models import checkpoint

@@ -13,8 +13,9 @@ from foldcraft.common import notices
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.common.paths import FoldFolder, experiment_folder, rows_file
-from foldcraft.data import competition, file_rows, host_rows, table_file
+from foldcraft.data import competition
 from foldcraft.data.competition import Competition
+from foldcraft.data.host_files import file_rows, host_rows, table_file
 from foldcraft.predictions import trained_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.trained_rows import TrainedRows

@@ -59,7 +59,7 @@ def with_folds_unkept(config: Config) -> Experiment:
     data = competition.read(config)
     settled, of_bands, of_depth = with_images_known(config, data)
 
-    from foldcraft.data import splitting  # scikit-learn, a second to import, for those alone who make folds
+    from foldcraft.data import splitting
 
     return Experiment(settled, data, splitting.make(data, settled.folds), (*data.image_notes, *of_bands, *of_depth))
 
@@ -102,7 +102,7 @@ def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[
     """
     path = config.folds_file
     if not path.exists():
-        from foldcraft.data import splitting  # scikit-learn, for which nothing but the making of folds waits
+        from foldcraft.data import splitting
 
         with locked(path.with_name(f".{path.stem}.lock")):
             if not path.exists():

@@ -13,7 +13,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
-from foldcraft.data.sources import is_there
+from foldcraft.data.images.sources import is_there
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method

@@ -30,7 +30,7 @@ from foldcraft.common.config import DistillConfig
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DistillationTargets
 from foldcraft.metrics.spaces import Space
 from foldcraft.models import hardware

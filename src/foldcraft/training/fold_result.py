@@ -12,7 +12,7 @@ import torch
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware

@@ -20,7 +20,7 @@ from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
 from foldcraft.data.augment import flips_of
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages, draw_seed
 from foldcraft.data.targets.target import Target
 from foldcraft.models import backbones, finetune, hardware

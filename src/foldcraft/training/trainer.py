@@ -30,7 +30,7 @@ from foldcraft.common.fingerprint import seed_from
 from foldcraft.data import loader
 from foldcraft.data.augment import Augment
 from foldcraft.data.competition import Competition
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.label_swap import Swaps
 from foldcraft.data.loader import (
     Batch,

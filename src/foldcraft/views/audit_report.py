@@ -8,9 +8,9 @@ from PIL import Image
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.files import write_atomic
-from foldcraft.data import contact_sheet
-from foldcraft.data.contact_sheet import SheetTile
-from foldcraft.data.sources import Source, is_there
+from foldcraft.data.images import contact_sheet
+from foldcraft.data.images.contact_sheet import SheetTile
+from foldcraft.data.images.sources import Source, is_there
 from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.study.audit.run import Audit
 from foldcraft.views.terminal import Terminal

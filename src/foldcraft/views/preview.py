@@ -11,10 +11,10 @@ from PIL import Image
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import experiment_folder
-from foldcraft.data import contact_sheet
 from foldcraft.data.augment import Augment
-from foldcraft.data.contact_sheet import SheetTile, enlarged
-from foldcraft.data.image_cache import ImageStore
+from foldcraft.data.images import contact_sheet
+from foldcraft.data.images.contact_sheet import SheetTile, enlarged
+from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import PlainImages, Sample, TrainImages
 from foldcraft.data.mixup import mix_of
 from foldcraft.models import backbones

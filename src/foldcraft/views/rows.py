@@ -15,7 +15,7 @@ from foldcraft.submission import form_inference
 
 if TYPE_CHECKING:
     from foldcraft.data.competition import Competition
-    from foldcraft.data.tables import Tables
+    from foldcraft.data.host_files.tables import Tables
     from foldcraft.submission.forms import Form
     from foldcraft.views.terminal import Terminal
 

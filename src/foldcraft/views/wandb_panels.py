@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcraft.data import image_reading
+from foldcraft.data.images import image_reading
 from foldcraft.metrics.parts import Part, parts_of
 from foldcraft.predictions.oof import OOF
 

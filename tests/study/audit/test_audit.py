@@ -16,9 +16,9 @@ from PIL import Image, ImageFilter
 
 from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import contact_sheet, image_cache, image_stats
-from foldcraft.data.contact_sheet import SheetTile
-from foldcraft.data.tables import read_tables
+from foldcraft.data.host_files.tables import read_tables
+from foldcraft.data.images import contact_sheet, image_cache, image_stats
+from foldcraft.data.images.contact_sheet import SheetTile
 from foldcraft.predictions.experiment import with_scale
 from foldcraft.study.audit import file_issues, group_file, label_errors, label_issues, leaks
 from foldcraft.study.audit.finding import Finding, ImageRef

@@ -11,7 +11,7 @@ from scipy.special import logit
 from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.data.tables import read_tables
+from foldcraft.data.host_files.tables import read_tables
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.several import MultiLabel, MultiOutput, Regression, Soft
 from foldcraft.data.targets.single import Ordinal

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from foldcraft.common.errors import listing
-from foldcraft.data.image_kinds import IMAGE_SUFFIXES
-from foldcraft.data.sources import all_files
-from foldcraft.data.tables import Tables
+from foldcraft.data.host_files.tables import Tables
+from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES
+from foldcraft.data.images.sources import all_files
 from foldcraft.study.audit.finding import Finding, ImageRef, Severity
 
 TABLE = "files.csv"

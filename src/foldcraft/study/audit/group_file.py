@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, listing, shorten
-from foldcraft.data import table_file
+from foldcraft.data.host_files import table_file
 
 COLUMNS = ["id", "group", "evidence"]
 AGAIN = "run `python src/audit.py` with the same --config, or leave folds.groups out"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.data.tables import Tables
+from foldcraft.data.host_files.tables import Tables
 from foldcraft.data.targets import reading
 from foldcraft.study.audit.finding import Finding, ImageRef
 

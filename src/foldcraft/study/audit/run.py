@@ -10,11 +10,12 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import audit_folder, features_folder
-from foldcraft.data import competition, folds, image_stats, metadata, splitting
+from foldcraft.data import competition, folds, metadata, splitting
 from foldcraft.data.competition import Competition
 from foldcraft.data.folds import Folds
-from foldcraft.data.image_cache import ImageSpec, ImageStore
-from foldcraft.data.tables import Tables
+from foldcraft.data.host_files.tables import Tables
+from foldcraft.data.images import image_stats
+from foldcraft.data.images.image_cache import ImageSpec, ImageStore
 from foldcraft.predictions import answers, linear_probe, oof
 from foldcraft.predictions.experiment import Experiment, scaled, with_images_known, with_scale, with_three_channels
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from foldcraft.data import image_cache as pictures
+from foldcraft.data.images import image_cache as pictures
 from foldcraft.models import finetune
 from foldcraft.study.checks.subject import Subject
 from foldcraft.training.trainer import Trainer

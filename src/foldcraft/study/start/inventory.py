@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import table_file
-from foldcraft.data.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
+from foldcraft.data.host_files import table_file
+from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
 
 MOST_FILES = 1_000_000  # that are listed
 MOST_TABLES = 40  # that are read, the ones nearest to the top first

@@ -16,7 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import report_file, study_folder
-from foldcraft.data.sources import Source, files_of
+from foldcraft.data.images.sources import Source, files_of
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.ensemble import blend

@@ -13,9 +13,9 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
-from foldcraft.data import image_cache, image_reading
+from foldcraft.data.images import image_cache, image_reading
+from foldcraft.data.images.sources import Source
 from foldcraft.data.loader import PlainImages
-from foldcraft.data.sources import Source
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel

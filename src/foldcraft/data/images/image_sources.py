@@ -10,8 +10,9 @@ import pandas as pd
 
 from foldcraft.common.config import ImageConfig, ImageSetting
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
-from foldcraft.data import image_files, row_places, sources, templates
-from foldcraft.data.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel, Tile
+from foldcraft.data.host_files import row_places, templates
+from foldcraft.data.images import image_files, sources
+from foldcraft.data.images.sources import Channels, CutOut, Hdf5Item, Source, TableRow, TiffLevel, Tile
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, IdConfig, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data import plain_sample, sample_rows
-from foldcraft.data.answers import BETWEEN, AnswerNames
-from foldcraft.data.host_rows import HostRows
-from foldcraft.data.sample_rows import Names, SampleRows
+from foldcraft.data.host_files import plain_sample, sample_rows
+from foldcraft.data.host_files.answers import BETWEEN, AnswerNames
+from foldcraft.data.host_files.host_rows import HostRows
+from foldcraft.data.host_files.sample_rows import Names, SampleRows
 
 
 def column_of(names: CompetitionConfig) -> str:

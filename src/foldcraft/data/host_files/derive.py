@@ -11,8 +11,8 @@ import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, DeriveConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import expression, file_rows, regex_groups, row_places, templates
-from foldcraft.data.expression import Expression
+from foldcraft.data.host_files import expression, file_rows, regex_groups, row_places, templates
+from foldcraft.data.host_files.expression import Expression
 
 KEY = "competition.derive"
 WAYS = ("map", "regex", "bins", "value", "format")

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from foldcraft.common.files import write_atomic
-from foldcraft.data.image_reading import decode
-from foldcraft.data.sources import Source
+from foldcraft.data.images.image_reading import decode
+from foldcraft.data.images.sources import Source
 
 LINE = 13  # height of a line of a caption in pixels
 GAP = 4

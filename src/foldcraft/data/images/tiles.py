@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import AnswerColumns, AnswerConfig, CompetitionConfig, ImageConfig
-from foldcraft.data.host_rows import HostRows
-from foldcraft.data.row_places import TILE
+from foldcraft.data.host_files.host_rows import HostRows
+from foldcraft.data.host_files.row_places import TILE
 
 Grid = tuple[int, int]
 

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foldcraft.common.errors import FoldcraftError, shorten
-from foldcraft.data import array_files, tiff_headers, tiff_pages
-from foldcraft.data.image_kinds import KINDS
+from foldcraft.data.images import array_files, tiff_headers, tiff_pages
+from foldcraft.data.images.image_kinds import KINDS
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
 MOST_MEMORY = 2 << 30  # bytes that the decoded pixels of one image may take on the way; more is refused by its header

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, shorten, suggest
-from foldcraft.data.row_places import told
+from foldcraft.data.host_files.row_places import told
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 Aliases = Mapping[str, str]  # {"@id": "ImageID"}

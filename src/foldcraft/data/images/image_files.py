@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, listing, shorten
-from foldcraft.data import image_paths, templates
+from foldcraft.data.host_files import templates
+from foldcraft.data.images import image_paths
 
 
 def find(

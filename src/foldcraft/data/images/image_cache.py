@@ -15,8 +15,8 @@ from foldcraft.common import checksums, fingerprint
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
 from foldcraft.common.errors import FoldcraftError, counted, listing
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
-from foldcraft.data.image_reading import bands, decode, has_bands_left_out
-from foldcraft.data.sources import MadeSource, Source, files_of, is_there
+from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
+from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,

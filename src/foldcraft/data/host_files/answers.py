@@ -15,7 +15,7 @@ import pandas as pd
 from foldcraft.common.config import CompetitionConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
 from foldcraft.data.groups import joined_groups
-from foldcraft.data.host_rows import HostRows
+from foldcraft.data.host_files.host_rows import HostRows
 
 SETTING = "competition.answer"
 BETWEEN = "_"  # the cells of an answer's name

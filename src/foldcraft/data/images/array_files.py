@@ -9,7 +9,7 @@ import numpy as np
 
 from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.common.notices import tell_once
-from foldcraft.data.optional import extra
+from foldcraft.data.images.optional import extra
 
 MOST_BANDS = 64  # of an array; an axis that is longer is none of bands
 NPY, DICM = b"\x93NUMPY", b"DICM"

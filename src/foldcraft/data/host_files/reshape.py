@@ -8,9 +8,9 @@ import pandas as pd
 
 from foldcraft.common.config import PivotConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, suggest
-from foldcraft.data import file_rows, row_places, templates
-from foldcraft.data.derive import Derived
-from foldcraft.data.image_files import check_inside, check_links
+from foldcraft.data.host_files import file_rows, row_places, templates
+from foldcraft.data.host_files.derive import Derived
+from foldcraft.data.images.image_files import check_inside, check_links
 
 BETWEEN = "\x1f"  # stands in no cell of a table of text
 SHOWN = 40  # characters of a cell in a message

@@ -19,9 +19,9 @@ from PIL import Image, UnidentifiedImageError
 
 from foldcraft.common import allocator
 from foldcraft.common.files import write_atomic
-from foldcraft.data.image_kinds import KINDS
-from foldcraft.data.image_reading import decode, has_bands_left_out, is_deep
-from foldcraft.data.sources import Source, files_of, is_there, key_of, stamp_of
+from foldcraft.data.images.image_kinds import KINDS
+from foldcraft.data.images.image_reading import decode, has_bands_left_out, is_deep
+from foldcraft.data.images.sources import Source, files_of, is_there, key_of, stamp_of
 
 FORMAT = 2  # raise it when a fact would come out differently
 LOOKED_AT = 256  # long side in pixels that brightness and sharpness are measured at, so that sizes can be compared

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
-from foldcraft.data.image_files import check_inside, check_links
-from foldcraft.data.image_kinds import IMAGE_SUFFIXES
-from foldcraft.data.row_places import FILE, FOLDER, STEM
+from foldcraft.data.host_files.row_places import FILE, FOLDER, STEM
+from foldcraft.data.images.image_files import check_inside, check_links
+from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES
 
 MARKS = frozenset("*?[")
 HIDDEN = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # and all names that begin with a dot

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
-from foldcraft.data.image_kinds import ALL_SUFFIXES, IMAGE_SUFFIXES
+from foldcraft.data.images.image_kinds import ALL_SUFFIXES, IMAGE_SUFFIXES
 
 MOST_FILES = 200_000  # that are looked through for one that is missing
 NEAREST, SHOWN = 3, 40  # files that a message names for a missing one, and characters of each

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
-from foldcraft.data.sources import Hdf5Item, Source, is_there, name_in
+from foldcraft.data.images.sources import Hdf5Item, Source, is_there, name_in
 
 MAY_HAVE_OTHERS = (".tif", ".tiff", ".npy")  # of plain files; all others have three
 MOST_ITEMS = 1000  # of HDF5 that are looked at, spread over all of them, as each must be read
@@ -29,7 +29,9 @@ def find_channels(images: Sequence[Source], folder: Path) -> int:
     asked += [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), MOST_ITEMS)).astype(int)]
     if not asked:
         return 3
-    from foldcraft.data.image_reading import channels_of  # beside what decodes images, which most do not need here
+    from foldcraft.data.images.image_reading import (
+        channels_of,  # beside what decodes images, which most do not need here
+    )
 
     def look(source: Source) -> int | None:
         with suppress(OSError, ValueError, KeyError, SyntaxError, TypeError):  # told when it is decoded

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foldcraft.data.optional import extra
+from foldcraft.data.images.optional import extra
 
 UNDECODED = "its pieces are packed as {}, which needs one package more: run `pip install imagecodecs`"
 ALONE = (1, 8, 32946)  # not packed, and two names of deflate

@@ -10,9 +10,10 @@ import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, IdConfig, SampleConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten
-from foldcraft.data import derive, file_rows, image_files, reshape, row_places, table_file, templates
-from foldcraft.data.derive import Derived
-from foldcraft.data.image_kinds import ALL_SUFFIXES
+from foldcraft.data.host_files import derive, file_rows, reshape, row_places, table_file, templates
+from foldcraft.data.host_files.derive import Derived
+from foldcraft.data.images import image_files
+from foldcraft.data.images.image_kinds import ALL_SUFFIXES
 from foldcraft.data.targets import reading
 from foldcraft.data.training_rows import TrainingRows
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.decoding import BRIGHTEST, UnreadableImage
-from foldcraft.data.image_reading import deep_values, is_deep
-from foldcraft.data.sources import Source, key_of, stamp_of
+from foldcraft.data.images.decoding import BRIGHTEST, UnreadableImage
+from foldcraft.data.images.image_reading import deep_values, is_deep
+from foldcraft.data.images.sources import Source, key_of, stamp_of
 
 FORMAT = 1  # raise it when a look would come out differently
 INDEX = "depth.json"

@@ -11,24 +11,15 @@ import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, Config, SubmissionConfig
 from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
-from foldcraft.data import (
-    answer_sample,
-    answers,
-    bundled,
-    host_rows,
-    image_sources,
-    plain_sample,
-    reshape,
-    row_places,
-    sample_rows,
-    tiles,
-)
-from foldcraft.data.answers import AnswerNames
+from foldcraft.data import bundled
 from foldcraft.data.groups import joined, with_shared_files
-from foldcraft.data.host_rows import HostRows
-from foldcraft.data.image_sources import ImageRequest
-from foldcraft.data.sample_rows import SampleRows, SubmissionRequest
-from foldcraft.data.sources import Source
+from foldcraft.data.host_files import answer_sample, answers, host_rows, plain_sample, reshape, row_places, sample_rows
+from foldcraft.data.host_files.answers import AnswerNames
+from foldcraft.data.host_files.host_rows import HostRows
+from foldcraft.data.host_files.sample_rows import SampleRows, SubmissionRequest
+from foldcraft.data.images import image_sources, tiles
+from foldcraft.data.images.image_sources import ImageRequest
+from foldcraft.data.images.sources import Source
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.reading import ReadTarget
 from foldcraft.data.training_rows import TrainingRows

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from foldcraft.common.errors import FoldcraftError, counted, shorten
-from foldcraft.data import array_files, decoding, tiff_pages
-from foldcraft.data.decoding import BRIGHTEST, UnreadableImage
-from foldcraft.data.sources import Channels, CutOut, Hdf5Item, MadeSource, Source, TableRow, TiffLevel, Tile
+from foldcraft.data.images import array_files, decoding, tiff_pages
+from foldcraft.data.images.decoding import BRIGHTEST, UnreadableImage
+from foldcraft.data.images.sources import Channels, CutOut, Hdf5Item, MadeSource, Source, TableRow, TiffLevel, Tile
 
 
 def decode(
