@@ -77,7 +77,7 @@ class _Reading:
             for part in parts:
                 part.make()
         for part, template in ((train, names.files), (test, names.test_files)):
-            if template is not None and part in parts:
+            if template is not None and any(part is one for one in parts):
                 key = f"{KEY}.{'files' if part is train else 'test_files'}"
                 reshape.unfold(part, self.folder, template, key, names.follow_links)
                 part.make()

@@ -68,9 +68,20 @@ def as_image(array: np.ndarray) -> np.ndarray:
 
 def _npy(source: Path | bytes, most_pixels: int, most_bytes: int) -> np.ndarray:
     if isinstance(source, bytes):
+        _check_length(source)
         return as_image(np.load(io.BytesIO(source), allow_pickle=False))
     mapped = as_image(np.load(source, mmap_mode="r", allow_pickle=False))
     return reduced(mapped, most_pixels, most_bytes)
+
+
+def _check_length(data: bytes) -> None:
+    """See that as many values follow a header as it promises: memory for all of them is taken at once."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = header(stream)
+    if math.prod(shape) * kind.itemsize > len(data) - stream.tell():
+        raise ValueError(f"an array of {' x '.join(map(str, shape))} is promised, and the file holds less")
 
 
 def channels_of_npy(path: Path) -> int:

@@ -14,7 +14,8 @@ from PIL import Image
 from foldcraft.data.images.optional import extra
 
 UNDECODED = "its pieces are packed as {}, which needs one package more: run `pip install imagecodecs`"
-ALONE = (1, 8, 32946)  # not packed, and two names of deflate
+UNPACKED = 1
+ALONE = (UNPACKED, 8, 32946)  # not packed, and two names of deflate
 MOST_PAGES = 64  # of a band each
 
 
@@ -70,6 +71,9 @@ def _pixels(page: Any, times: int) -> np.ndarray:
     if page.imagedepth != 1 or page.dtype is None:
         raise ValueError("a TIFF of a volume, or of values of no usual size")
     height, width, bands = page.imagelength, page.imagewidth, page.samplesperpixel
+    held = min(sum(page.databytecounts), page.parent.filehandle.size)
+    if page.compression == UNPACKED and held < page.nbytes:
+        raise ValueError(f"{width} x {height} pixels are {page.nbytes:,} bytes, and the file holds {held:,}")
     shape = (-(-height // times), -(-width // times), bands)
     made = np.zeros(shape, page.dtype if times == 1 else np.float64 if page.dtype.itemsize > 4 else np.float32)
     for top, left, band, piece in _pieces(page):
