@@ -109,6 +109,8 @@ def test_hidden_rows_are_blended_as_at_home(home: Path, command: Command, gone: 
     assert {tuple(test.ids) for test in tests} == {tuple(f"hidden{row}.png" for row in range(20))}
     submitted = pd.read_csv("submissions/there.csv", dtype=str)
     assert submitted["id"].tolist() == [f"hidden{row}.png" for row in range(20)]
+    told = command("infer", "--config", *CONFIGS, "tta.views=[identity,vflip]")
+    assert (told.code, "of view vflip" in told.err, "set tta.views=[identity,hflip]" in told.err) == (2, True, True)
 
 
 def test_what_stands_in_is_said_and_is_what_was_read(home: Path) -> None:
