@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONFIG, Outcome, draw_shape, flipped, write_competition
+import yaml
+from conftest import CONFIG, Outcome, draw_shape, flipped, recipe, write_competition
 
+from foldcraft.common.config import Config
 from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition
+from foldcraft.data.folds import Folds
+from foldcraft.data.images.sources import all_files
 from foldcraft.ensemble import blend
 from foldcraft.predictions import store, trained_rows
+from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import open_finished
 
 Command = Callable[..., Outcome]
@@ -104,6 +109,8 @@ def test_hidden_rows_are_blended_as_at_home(home: Path, command: Command, gone: 
     assert {tuple(test.ids) for test in tests} == {tuple(f"hidden{row}.png" for row in range(20))}
     submitted = pd.read_csv("submissions/there.csv", dtype=str)
     assert submitted["id"].tolist() == [f"hidden{row}.png" for row in range(20)]
+    told = command("infer", "--config", *CONFIGS, "tta.views=[identity,vflip]")
+    assert (told.code, "of view vflip" in told.err, "set tta.views=[identity,hflip]" in told.err) == (2, True, True)
 
 
 def test_what_stands_in_is_said_and_is_what_was_read(home: Path) -> None:
@@ -197,3 +204,45 @@ def test_a_submission_goes_where_the_host_wants_it(
         told = command("infer", *words, "--out", place)
         assert (told.code, what in told.err) == (2, True), told.err
     assert command("infer", *words, "--out", out, "--name", "x").code == 2
+
+
+HOSTS = (
+    *("boostcamp", "dogs", "seedlings", "aptos", "cassava", "pp2020", "pp2021", "ranzcr", "isic2020", "paw", "csiro"),
+    *("hms", "bengali", "frames", "rsna_bc", "foldcol", "digitrec", "hpa", "happywhale", "dacon_birds"),
+)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_what_is_kept_is_what_a_host_s_files_say(hosts: Path, workplace: Path, name: str) -> None:
+    """Joined, unfolded, pivoted, derived: without the training files all is as it was."""
+    shutil.copytree(hosts / name, name)
+    about = {"name": name, "folder": name, **yaml.safe_load(recipe(name))}
+    config = Config.model_validate(
+        {
+            "experiment": "e",
+            "competition": about,
+            "backbone": {"name": "test_resnet"},
+            "folds": {"column": "fold" if name == "foldcol" else None},
+        }
+    )
+    before = competition.read(config)
+    count = len(before.train_ids)
+    folds = Folds(before.train_ids, np.arange(count) % 2, 2, "plain", 0, before.fingerprint)
+    trained_rows.keep(Experiment(config, before, folds))
+    tests = {*all_files(before.test_paths), Path(name, before.tables.names.test)}
+    for file in {*all_files(before.train_paths), Path(name, before.tables.names.train)} - tests:
+        file.unlink(missing_ok=True)
+
+    kept = trained_rows.read(Path(f"runs/{name}/e/rows.parquet"))
+    after = competition.read(config, (), kept.rows)
+    assert (after.fingerprint, after.test_fingerprint) == (before.fingerprint, before.test_fingerprint)
+    assert (after.learned_identity, after.classes) == (before.learned_identity, before.classes)
+    assert np.array_equal(after.targets, before.targets, equal_nan=True)
+    assert (after.units == before.units).all()
+    assert after.submission.given == before.submission.given
+    assert (after.host_folds is None) == (before.host_folds is None)
+    if before.answering:
+        assert (after.answers.units == before.answers.units).all()
+        assert (after.answers.test_ids == before.answers.test_ids).all()
+    assert kept.folds.fingerprint == folds.fingerprint
+    assert len(kept.rows.frame.columns) < 30

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft.common.callbacks import Callback
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import is_writable, locked, remove_leftovers
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.images.image_cache import ImageStore
+from foldcraft.data.images.sources import is_there
 from foldcraft.ensemble import boosting, constraints
 from foldcraft.ensemble.boosting import Booster
 from foldcraft.ensemble.methods import Method
@@ -71,6 +73,7 @@ def complete(members: Sequence[FinishedExperiment], callback: Callback) -> None:
     wanted = [task for member in members for fold in member.done_folds for task in _gaps(member, fold, callback)]
     if not wanted:
         return
+    _check_learnable([task for task in wanted if task[2] == "oof"])
     config = members[0].experiment.config
     if not is_writable(config.runs):
         callback.say(f"{config.runs} may only be read: caches and predictions go to {config.scratch}")
@@ -123,6 +126,20 @@ def _gaps(member: FinishedExperiment, fold: int, callback: Callback) -> list[Gap
         if missing:
             gaps.append((member, fold, part, missing))
     return gaps
+
+
+def _check_learnable(held_out: Sequence[Gap]) -> None:
+    """See that the training images are there from which out-of-fold predictions are to be made.
+
+    Raises:
+        FoldcraftError: none is.
+    """
+    for member, fold, _, views in held_out:
+        if not any(map(is_there, member.experiment.competition.train_paths)):
+            known = _readable(member.folder(fold).oof)
+            hint = f"set tta.views=[{','.join(known.views)}]" if known else "bring them, or the fold's oof.parquet"
+            what = f"no out-of-fold predictions of view {views[0]}, and no training image to make them from"
+            raise FoldcraftError(what, member.folder(fold).path, hint)
 
 
 def _readable(path: Path) -> Predictions | None:

@@ -76,8 +76,9 @@ class _Reading:
             reshape.join(parts, table, self.folder / file)
             for part in parts:
                 part.make()
-        for part, template in ((train, names.files), (test, names.test_files)):
-            if template is not None and any(part is one for one in parts):
+        for part in parts:
+            template = names.files if part is train else names.test_files
+            if template is not None:
                 key = f"{KEY}.{'files' if part is train else 'test_files'}"
                 reshape.unfold(part, self.folder, template, key, names.follow_links)
                 part.make()
