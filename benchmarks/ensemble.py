@@ -103,7 +103,7 @@ def _recorded(configs: tuple[Path, ...]) -> tuple[list[BlendMember], Labels]:
     runs = open_finished([config_file.load(path) for path in configs])
     oofs = [run.oof() for run in runs]
     rows = common_rows(oofs)
-    members = [BlendMember(run.name, oof.views, oof.at(rows).log_probs) for run, oof in zip(runs, oofs, strict=True)]
+    members = [BlendMember(run.name, oof.views, oof.at(rows).predicted) for run, oof in zip(runs, oofs, strict=True)]
     data = runs[0].experiment.competition
     return members, Labels(
         data.targets[rows], runs[0].experiment.folds.fold[rows], data.units[rows], data.metric, data.space

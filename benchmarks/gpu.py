@@ -443,7 +443,7 @@ def precision(ground: Ground) -> Iterator[Row]:
         for name, bits in [("first", "32-true"), ("again", "32-true"), *((half, half) for half in halves)]:
             experiment = ground.open(net, bits, f"experiment={net}-{name}")
             manifest = fold.train_fold(experiment, 0, Processes(), Callback())
-            found = prediction_store.read(FoldFolder.of(experiment.config, 0).oof).log_probs[0]
+            found = prediction_store.read(FoldFolder.of(experiment.config, 0).oof).predicted[0]
             first = found if first is None else first
             yield {"net": net, "training": f"{bits} {name}", "score": manifest["score"], **apart(found, first)}
         yield from asked_otherwise(ground, net, first, halves)
@@ -590,7 +590,7 @@ def resume(ground: Ground) -> Iterator[Row]:
             folder = FoldFolder(ground.folder / "runs" / "waves" / experiment / "fold0", 0)
             told = kill_after(fork_training(words, order), folder, epochs=2) if name == "killed" else {}
             code = os.waitstatus_to_exitcode(os.waitpid(fork_training(words, order), 0)[1])
-            made = load_file(folder.model), prediction_store.read(folder.oof).log_probs[0]
+            made = load_file(folder.model), prediction_store.read(folder.oof).predicted[0]
             first = first or made
             yield {
                 "order of sums": order,
@@ -658,7 +658,7 @@ def torchrun(ground: Ground) -> Iterator[Row]:
         began = time.perf_counter()
         command([*start, str(ROOT / "src" / "train.py"), *words])
         folder = FoldFolder(ground.folder / f"runs/waves/{name}/fold0", 0)
-        found[name] = prediction_store.read(folder.oof).log_probs[0]
+        found[name] = prediction_store.read(folder.oof).predicted[0]
         row = {"started by": name, "seconds": time.perf_counter() - began, "score": folder.read_manifest()["score"]}
         yield {**row, **apart(found[name], found["alone"])}
 

@@ -73,7 +73,7 @@ def once(seen: Seen, share: float, seed: int) -> Iterator[dict[str, object]]:
     data = seen.experiment.competition
     given, planted = flipped(data.targets, share, len(data.classes), seed)
     experiment = replace(seen.experiment, competition=replace(data, target=data.target.with_truth(given)))
-    probabilities = np.exp(run.probe_log_probs(replace(seen, experiment=experiment)).astype(np.float64))
+    probabilities = np.exp(run.probe_predictions(replace(seen, experiment=experiment)).astype(np.float64))
     found = label_errors.judge(probabilities, given)
     for name, listed in choices(probabilities, given):
         hits = int((listed & planted).sum())

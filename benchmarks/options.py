@@ -262,13 +262,13 @@ class Cells:
         experiment_folder(own).mkdir(parents=True)
         shutil.copy(self.kept_hardware, hardware_file(own))
 
-    def log_probs(self, name: str) -> np.ndarray:
+    def predicted(self, name: str) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the judged folds, one after the other; trains what is not trained."""
         if name == "soup":
             candidates = model_soup.open_candidates(
                 soup_ingredients.find_ingredients([self.config(each) for each in MADE_OF[name]]), Callback()
             )
-            return candidates.log_probs(candidates.all, JUDGED)
+            return candidates.predicted(candidates.all, JUDGED)
         experiment = Experiment.open(self.config(name))
         for fold in JUDGED:
             train_fold(experiment, fold, Processes(), Callback())
@@ -281,11 +281,11 @@ class Cells:
         Args:
             spent: seconds of the options that are measured already.
         """
-        others = [self.log_probs(each) for each in OPTIONS[name].against]
+        others = [self.predicted(each) for each in OPTIONS[name].against]
         if name not in MADE_OF:
             self.clear(name)
         began = time.process_time()
-        own = self.log_probs(name)
+        own = self.predicted(name)
         seconds = time.process_time() - began + sum(spent[each] for each in MADE_OF.get(name, ()))
         experiment = Experiment.open(self.config("baseline"))
         rows = np.concatenate([experiment.folds.valid_rows(fold) for fold in JUDGED])

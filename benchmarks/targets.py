@@ -107,7 +107,7 @@ def main() -> None:
     for k in np.unique(fold):
         nothing[fold == k] = target.baseline(np.flatnonzero(fold != k))
     print(f"{data.name}: {data.metric.name}, {len(fold)} rows")
-    ours = solve(rows, ProbeConfig()).log_probs
+    ours = solve(rows, ProbeConfig()).predicted
     theirs = same_ridge(rows, scaled, ProbeConfig().strengths)
     for name, predicted in (
         ("knows no image", nothing),

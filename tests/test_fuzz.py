@@ -518,8 +518,8 @@ def parquet(columns: dict[str, Any], about: object) -> bytes:
 
 def good_predictions(folder: Path) -> bytes:
     path = folder / "good.parquet"
-    log_probs = np.log(np.full((2, 3, 2), 0.5, np.float32))
-    store.write(path, Predictions(np.array(["r0", "r1", "r2"]), ("identity", "hflip"), log_probs, ORIGIN))
+    predicted = np.log(np.full((2, 3, 2), 0.5, np.float32))
+    store.write(path, Predictions(np.array(["r0", "r1", "r2"]), ("identity", "hflip"), predicted, ORIGIN))
     return path.read_bytes()
 
 
@@ -558,8 +558,8 @@ def test_predictions(fresh: Callable[[], Path], draw: st.DataObject):
     path = write(folder / "odd.parquet", draw.draw(damaged(good) | odd_predictions() | st.binary(max_size=99)))
     read = attempt(lambda: store.read(path))
     if read is not None:
-        assert read.log_probs.shape == (len(read.views), len(read.ids), len(read.origin.classes))
-        assert read.log_probs.dtype == np.float32
+        assert read.predicted.shape == (len(read.views), len(read.ids), len(read.origin.classes))
+        assert read.predicted.dtype == np.float32
         attempt(lambda: store.join_folds([read], read.views))
         attempt(lambda: store.average_folds([read], read.views))
 

@@ -59,7 +59,7 @@ def test_run_folder_holds_what_is_promised(shapes: Path, command) -> None:
     folds = pd.read_csv("folds/shapes.csv", skiprows=1, dtype={"id": str})
     assert set(oof.ids) == set(folds["id"][folds["fold"] == 1])
     assert (oof.views, test.views) == (("identity", "hflip"),) * 2
-    assert oof.origin.space.is_valid(oof.log_probs)
+    assert oof.origin.space.is_valid(oof.predicted)
     assert len(test.ids) == 12
     manifest = json.loads((fold / "manifest.json").read_text())
     assert {"config", "data", "folds", "pretrained", "model"} <= set(manifest["fingerprints"])
@@ -121,7 +121,7 @@ def test_a_new_view_is_predicted_once_and_kept(shapes: Path, command, monkeypatc
 
     new = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet"))
     assert new.views == ("identity", "hflip", "vflip")
-    np.testing.assert_array_equal(new.log_probs[:2], old.log_probs)
+    np.testing.assert_array_equal(new.predicted[:2], old.predicted)
     monkeypatch.setattr(inference, "sweep", None)  # nothing is left to compute
     assert command("infer", "--config", shapes, views).code == 0
 
@@ -193,7 +193,7 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
     command("split", "--config", shapes)
     seldom = command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "train.validate_every=2")
     scores = pd.read_csv("runs/shapes/tiny/fold0/history.csv")["score"]
-    made = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet")).log_probs
+    made = prediction_store.read(Path("runs/shapes/tiny/fold0/oof.parquet")).predicted
     again = command("train", "--config", shapes, "--fold", "0", "train.epochs=3")
     command("train", "--config", shapes, "--fold", "0", "train.epochs=3", "experiment=often")
 
@@ -201,7 +201,7 @@ def test_looking_less_often_changes_nothing_but_what_is_seen(shapes: Path, comma
     assert re.search(r"epoch 1/3  loss [\d.]+  \d+ images/s", seldom.out)
     assert re.search(r"epoch 3/3  loss [\d.]+  valid loss [\d.]+  score [\d.]+  \d+ images/s", seldom.out)
     assert "fold 0: done before" in again.out
-    assert np.array_equal(prediction_store.read(Path("runs/shapes/often/fold0/oof.parquet")).log_probs, made)
+    assert np.array_equal(prediction_store.read(Path("runs/shapes/often/fold0/oof.parquet")).predicted, made)
 
 
 def test_preview_draws_a_sheet(shapes: Path, command) -> None:

@@ -67,7 +67,7 @@ def by_hand(path: Path, fold: int) -> tuple[np.ndarray, pd.Series]:
     data = competition.read(config_file.load(path), images_of=())
     said = store.read(Path(f"runs/{data.name}/{path.stem}/fold{fold}/oof.parquet"))
     answer = pd.Series(data.answering.train_ids[data.answering.train], data.train_ids)[said.ids].to_numpy()
-    views = [pd.Series(np.exp(view[:, 1].astype(float))).groupby(answer).mean() for view in said.log_probs]
+    views = [pd.Series(np.exp(view[:, 1].astype(float))).groupby(answer).mean() for view in said.predicted]
     odds = sum(np.log(view / (1 - view)) for view in views) / len(views)
     truth = pd.Series(data.answers.targets, data.answers.train_ids)[odds.index]
     return 1 / (1 + np.exp(-odds.to_numpy())), truth

@@ -141,7 +141,7 @@ def test_left_and_right_are_learned_and_test_time_views_do_not_blur_them(
     member = open_finished([config_file.load(Path("c.yaml"), words)])[0]
     found, data = member.oof(), member.experiment.competition
     for view in ("identity", "hflip"):
-        said = found.log_probs[found.views.index(view)].argmax(1)
+        said = found.predicted[found.views.index(view)].argmax(1)
         assert (said == data.targets[data.train_rows(found.ids)]).mean() > 0.9, view
     turned = command("train", "--config", "c.yaml", "--fold", "0", "tta.views=[rot90]", *words)
     assert turned.code == 2

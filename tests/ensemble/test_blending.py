@@ -15,10 +15,10 @@ ROWS = np.arange(30)
 
 
 def predicted(name: str, rows: np.ndarray = ROWS) -> OOF:
-    log_probs = log_softmax(np.random.default_rng(0).normal(0, 1, (2, len(rows), 3)), axis=2).astype(np.float32)
+    predicted = log_softmax(np.random.default_rng(0).normal(0, 1, (2, len(rows), 3)), axis=2).astype(np.float32)
     data = competition(["a", "b", "c"] * 10)
     origin = Origin(name, -1, ("a", "b", "c"), "data", "folds", name)
-    return OOF(data, rows, rows % 3, ("identity", "hflip"), log_probs, origin)
+    return OOF(data, rows, rows % 3, ("identity", "hflip"), predicted, origin)
 
 
 @pytest.mark.parametrize("what", ["data", "folds", "classes"])
@@ -33,7 +33,7 @@ def test_only_rows_that_all_have_predicted_are_judged() -> None:
     part = predicted("part", ROWS[20:5:-1])
     assert common_rows([predicted("whole"), part]).tolist() == list(range(6, 21))
     some = part.at(ROWS[6:21])
-    np.testing.assert_array_equal(some.log_probs, part.log_probs[:, ::-1])
+    np.testing.assert_array_equal(some.predicted, part.predicted[:, ::-1])
     np.testing.assert_array_equal(some.folds, ROWS[6:21] % 3)
     np.testing.assert_array_equal(some.ids, part.competition.train_ids[6:21])
     with pytest.raises(FoldcraftError, match="no row is predicted by all of part, rest"):

@@ -89,7 +89,7 @@ def test_it_is_the_same_every_time_and_quick() -> None:
     member = BlendMember("image", ("identity",), log_softmax(rng.normal(0, 1, (1, 2000, CLASSES)), axis=2))
     began = time.perf_counter()
     _, stacked = Booster.both(beside(classes), [member], truth)
-    first = stacked.member.log_probs
+    first = stacked.member.predicted
     assert time.perf_counter() - began < 60, "a few seconds where nothing else runs"
     _, some = Booster.both(beside(classes), [member], truth)
     np.testing.assert_array_equal(some._said_without([0], fold == 0), first[0][fold == 0])
@@ -118,9 +118,9 @@ def test_every_kind_of_target_has_trees_of_its_own(kind: str) -> None:
     labels = Labels(truth, FOLD, UNITS, metric, space)
     member = BlendMember("image", ("identity",), np.tile(space.baseline(truth), (1, ROWS, 1)))
     for booster in Booster.both(beside(CLASS), [member], labels):
-        found = booster.member.log_probs[0]
+        found = booster.member.predicted[0]
         assert found.shape == (ROWS, space.width)
-        assert space.loss(found, truth) < 0.5 * space.loss(member.log_probs[0], truth)
+        assert space.loss(found, truth) < 0.5 * space.loss(member.predicted[0], truth)
 
 
 def test_it_takes_three_folds() -> None:
@@ -134,6 +134,6 @@ def test_a_class_that_is_missing_in_some_folds_has_a_small_probability() -> None
     rare = np.where(CLASS == 2, 0, CLASS)
     rare[0] = 2
     truth = replace(TRUTH, targets=rare)
-    said = Booster.both(beside(CLASS), [image(0.6)], truth)[1].member.log_probs[0]
+    said = Booster.both(beside(CLASS), [image(0.6)], truth)[1].member.predicted[0]
     assert np.isfinite(said).all()
     np.testing.assert_allclose(np.exp(said).sum(1), 1)

@@ -36,8 +36,8 @@ def own(count: int) -> np.ndarray:
 
 
 def test_rare_classes_are_predicted_more_often_for_macro_f1() -> None:
-    log_probs, truth = rows(1000, [0.86, 0.1, 0.04])
-    rule = decision_rules.fit(log_probs, truth, own(1000), MACRO_F1, SPACES[log_probs.shape[1]])
+    predicted, truth = rows(1000, [0.86, 0.1, 0.04])
+    rule = decision_rules.fit(predicted, truth, own(1000), MACRO_F1, SPACES[predicted.shape[1]])
     assert isinstance(rule, PriorAdjustment)
     assert 0.1 <= rule.tau <= 1
     fresh, answers = rows(20_000, [0.86, 0.1, 0.04], seed=1)
@@ -50,32 +50,32 @@ def test_rare_classes_are_predicted_more_often_for_macro_f1() -> None:
 
 def test_equal_classes_are_left_alone() -> None:
     for seed in range(5):
-        log_probs, truth = rows(300, [1 / 3] * 3, seed=seed)
+        predicted, truth = rows(300, [1 / 3] * 3, seed=seed)
         truth[:3] = [0, 1, 2]
-        rule = decision_rules.fit(log_probs, truth, own(300), MACRO_F1, SPACES[log_probs.shape[1]])
-        assert (rule.apply(log_probs).argmax(1) == log_probs.argmax(1)).mean() > 0.97
+        rule = decision_rules.fit(predicted, truth, own(300), MACRO_F1, SPACES[predicted.shape[1]])
+        assert (rule.apply(predicted).argmax(1) == predicted.argmax(1)).mean() > 0.97
 
 
 def test_few_rows_are_moved_less_than_the_best_of_them_would_have_it() -> None:
     """Of the strengths that are not really worse than the best, the gentlest is taken."""
     strongest = []
     for seed in range(10):
-        log_probs, truth = rows(120, [0.8, 0.15, 0.05], seed=seed)
-        rule = decision_rules.fit(log_probs, truth, own(120), MACRO_F1, SPACES[log_probs.shape[1]])
+        predicted, truth = rows(120, [0.8, 0.15, 0.05], seed=seed)
+        rule = decision_rules.fit(predicted, truth, own(120), MACRO_F1, SPACES[predicted.shape[1]])
         tau = getattr(rule, "tau", 0.0)
         prior = np.log(np.bincount(truth, minlength=3) / 120)
-        scores = [MACRO_F1(truth, np.exp(log_probs - t * prior)) for t in decision_rules.STRENGTHS]
+        scores = [MACRO_F1(truth, np.exp(predicted - t * prior)) for t in decision_rules.STRENGTHS]
         strongest.append(tau <= decision_rules.STRENGTHS[int(np.argmax(scores))] + 0.3)
     assert np.mean(strongest) >= 0.9
 
 
 def test_a_bias_a_class_needs_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    log_probs, truth = rows(900, [0.6, 0.3, 0.1])
+    predicted, truth = rows(900, [0.6, 0.3, 0.1])
     assert isinstance(
-        decision_rules.fit(log_probs, truth, own(900), MACRO_F1, SPACES[log_probs.shape[1]]), PriorAdjustment
+        decision_rules.fit(predicted, truth, own(900), MACRO_F1, SPACES[predicted.shape[1]]), PriorAdjustment
     )
     monkeypatch.setattr(decision_rules, "ENOUGH_UNITS", 50)
-    crooked = log_probs + np.array([0, 1.0, 0])  # a bias that no power of the prior mends
+    crooked = predicted + np.array([0, 1.0, 0])  # a bias that no power of the prior mends
     rule = decision_rules.fit(crooked, truth, own(900), MACRO_F1, SPACES[crooked.shape[1]])
     assert type(rule) is ClassBias
     assert rule.shift[1] < min(rule.shift[0], rule.shift[2]) - 0.3
@@ -84,15 +84,15 @@ def test_a_bias_a_class_needs_many_rows(monkeypatch: pytest.MonkeyPatch) -> None
     assert MACRO_F1(answers, np.exp(rule.apply(fresh))) > MACRO_F1(answers, np.exp(fresh)) + 0.01
     pairs = np.repeat(np.arange(20), 45).astype(str)
     assert isinstance(
-        decision_rules.fit(log_probs, truth, pairs, MACRO_F1, SPACES[log_probs.shape[1]]), PriorAdjustment
+        decision_rules.fit(predicted, truth, pairs, MACRO_F1, SPACES[predicted.shape[1]]), PriorAdjustment
     ), "twenty groups, not 900 rows"
 
 
 def test_the_threshold_of_binary_f1_lies_below_a_half() -> None:
     """At the best of them it is half of the best F1 (arXiv 1402.1892)."""
-    log_probs, truth = rows(4000, [0.8, 0.2], signal=1.0)
+    predicted, truth = rows(4000, [0.8, 0.2], signal=1.0)
     f1 = get("f1")
-    rule = decision_rules.fit(log_probs, truth, own(4000), f1, SPACES[log_probs.shape[1]])
+    rule = decision_rules.fit(predicted, truth, own(4000), f1, SPACES[predicted.shape[1]])
     assert isinstance(rule, Threshold)
     fresh, answers = rows(50_000, [0.8, 0.2], signal=1.0, seed=1)
     reached = f1(answers, np.exp(rule.apply(fresh)))
@@ -113,25 +113,25 @@ def test_kappa_takes_the_class_of_least_expected_distance() -> None:
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss", "roc_auc", "weighted_f1"])
 def test_other_metrics_take_the_likeliest_class(name: str) -> None:
-    log_probs, truth = rows(200, [0.8, 0.15, 0.05])
-    assert isinstance(decision_rules.fit(log_probs, truth, own(200), get(name), SPACES[log_probs.shape[1]]), Argmax)
+    predicted, truth = rows(200, [0.8, 0.15, 0.05])
+    assert isinstance(decision_rules.fit(predicted, truth, own(200), get(name), SPACES[predicted.shape[1]]), Argmax)
 
 
 def test_order_of_rows_and_classes_makes_no_difference() -> None:
-    log_probs, truth = rows(500, [0.7, 0.2, 0.1])
+    predicted, truth = rows(500, [0.7, 0.2, 0.1])
     order, classes = np.random.default_rng(0).permutation(500), np.array([2, 0, 1])
-    rule = decision_rules.fit(log_probs, truth, own(500), MACRO_F1, SPACES[log_probs.shape[1]])
-    moved = log_probs[order][:, classes]
+    rule = decision_rules.fit(predicted, truth, own(500), MACRO_F1, SPACES[predicted.shape[1]])
+    moved = predicted[order][:, classes]
     other = decision_rules.fit(
         moved, np.argsort(classes)[truth[order]], own(500)[order], MACRO_F1, SPACES[moved.shape[1]]
     )
-    np.testing.assert_allclose(other.apply(moved), rule.apply(log_probs)[order][:, classes])
+    np.testing.assert_allclose(other.apply(moved), rule.apply(predicted)[order][:, classes])
 
 
 def test_rules_give_probabilities() -> None:
-    log_probs, _ = rows(50, [0.7, 0.2, 0.1])
+    predicted, _ = rows(50, [0.7, 0.2, 0.1])
     for rule in (Argmax(), PriorAdjustment((0.1, 0.2, 0.3), 0.5), MinExpectedCost()):
-        np.testing.assert_allclose(np.exp(rule.apply(log_probs)).sum(1), 1)
+        np.testing.assert_allclose(np.exp(rule.apply(predicted)).sum(1), 1)
 
 
 def test_each_of_several_labels_has_its_rule_by_its_name() -> None:
@@ -164,9 +164,9 @@ def test_cut_points_are_used_where_grades_outside_the_bags_gain() -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(4, 800, p=[0.7, 0.1, 0.1, 0.1])
     flat = 0.25 * (truth[:, None] == np.arange(4)) + rng.dirichlet(np.full(4, 3.0), 800) + 0.6 * (np.arange(4) == 0)
-    log_probs = np.log(flat / flat.sum(1, keepdims=True))  # too sure of the first grade
+    predicted = np.log(flat / flat.sum(1, keepdims=True))  # too sure of the first grade
     metric = get("qwk")
-    rule = decision_rules.fit(log_probs, truth, own(800), metric, SPACES[4])
+    rule = decision_rules.fit(predicted, truth, own(800), metric, SPACES[4])
     assert isinstance(rule, CutPoints)
-    fresh = MinExpectedCost().apply(log_probs)
-    assert metric(truth, np.exp(rule.apply(log_probs))) > metric(truth, np.exp(fresh))
+    fresh = MinExpectedCost().apply(predicted)
+    assert metric(truth, np.exp(rule.apply(predicted))) > metric(truth, np.exp(fresh))

@@ -76,7 +76,7 @@ def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_n
     }
     assert worth[selection.chosen.name] == max(worth.values())
     assert selection.chosen.name != "best single", "members that err differently are better together"
-    twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.log_probs)], TRUTH)
+    twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.predicted)], TRUTH)
     assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
     assert "nothing beats it" in twins.words[0]
 
@@ -106,9 +106,9 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     rng = np.random.default_rng(1)
     prior = [0.88, 0.08, 0.04]
     targets = rng.choice(3, 1500, p=prior)
-    log_probs = log_softmax(seen(1.3, 5, targets) + np.log(prior), axis=1)
+    predicted = log_softmax(seen(1.3, 5, targets) + np.log(prior), axis=1)
     truth = Labels(targets, np.arange(1500) % FOLDS, np.arange(1500).astype(str), TRUTH.metric, SPACE)
-    uneven = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
+    uneven = judge([BlendMember("one", ("identity",), predicted[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
     assert any("against the likeliest class" in line for line in uneven.words)
@@ -129,12 +129,12 @@ def test_a_rule_that_is_really_worse_is_not_used(monkeypatch: pytest.MonkeyPatch
     said = np.where(rng.random(rows) < sure, targets, 4 - targets)
     chances = np.full((rows, 5), 0.005)
     chances[np.arange(rows), said], chances[np.arange(rows), 4 - said] = sure, 1 - sure
-    log_probs = log_softmax(np.log(chances), axis=1)
+    predicted = log_softmax(np.log(chances), axis=1)
     truth = Labels(targets, np.arange(rows) % FOLDS, np.arange(rows).astype(str), get("qwk"), class_space(5))
-    selection = judge([BlendMember("one", ("identity",), log_probs[None])], truth)
+    selection = judge([BlendMember("one", ("identity",), predicted[None])], truth)
     assert selection.chosen.plan.rule.name == "argmax"
     assert selection.chosen.name == "best single"
-    assert selection.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(log_probs)))
+    assert selection.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(predicted)))
     assert selection.words[-1].startswith("least expected distance loses 0.")
     assert selection.words[-1].endswith("against the likeliest class, and is not used")
 
@@ -227,7 +227,7 @@ def test_what_views_gain_is_told_by_rows_that_did_not_choose_them() -> None:
     value, error = selection.views_gain[0]
     assert value > 2 * error > 0
     by_hand = TRUTH.metric(TARGETS, np.exp(selection.members[0].nested)) - TRUTH.metric(
-        TARGETS, np.exp(views.log_probs[0])
+        TARGETS, np.exp(views.predicted[0])
     )
     assert value == pytest.approx(by_hand)
 
@@ -275,7 +275,7 @@ def test_what_is_used_is_a_row_of_its_own_name() -> None:
     """The same method once more, where the choice of it is judged as well; once only where that changes nothing."""
     selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Mean(), Stacking()])
     stacking = next(one for one in selection.candidates if one.name == "stacking")
-    other = replace(selection, chosen=replace(stacking, nested=STRONG.log_probs[0], score=selection.members[0].score))
+    other = replace(selection, chosen=replace(stacking, nested=STRONG.predicted[0], score=selection.members[0].score))
     apart, alike = shown(other), shown(replace(selection, chosen=stacking))
     assert (
         [row[0] for row in apart.rows].count("stacking") == [row[0] for row in apart.rows].count("used: stacking") == 1

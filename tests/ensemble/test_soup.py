@@ -214,7 +214,7 @@ def test_a_fold_has_no_say_in_its_own_choice(kitchen: Path) -> None:
     even = invented(candidates, dict.fromkeys(everything, 1.5))
     targets = candidates.experiment.competition.targets
     own = candidates.experiment.folds.fold == 0
-    best_there = even.log_probs((0,), [0]).argmin(1)  # all labels of the fold such that what is chosen changes
+    best_there = even.predicted((0,), [0]).argmin(1)  # all labels of the fold such that what is chosen changes
     lied_to = targets.copy()
     lied_to[candidates.experiment.folds.valid_rows(0)] = best_there
     first = candidates.rows(candidates.folds) < 0
@@ -280,7 +280,7 @@ def test_a_soup_lives_as_any_experiment(kitchen: Path, command: Command) -> None
     assert alone.code == 0, alone.err
     anew = store.read(RUNS / "broth" / "fold1" / "oof.parquet")
     assert anew.origin == oof.origin
-    np.testing.assert_allclose(np.exp(anew.log_probs), np.exp(oof.log_probs), atol=1e-5)
+    np.testing.assert_allclose(np.exp(anew.predicted), np.exp(oof.predicted), atol=1e-5)
     both = command("infer", "--config", *files("broth", "a"), "tta.views=[identity,vflip]")
     assert both.code == 0, both.err
     assert len(pd.read_csv("submissions/shapes_broth_a.csv")) == 12

@@ -162,7 +162,7 @@ def test_an_image_that_cannot_be_read_counts_where_it_is_alone() -> None:
     said = np.log(np.array([[[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]])).astype(np.float32)
     found = Predictions(np.array(["x", "y", "z"]), ("identity",), said, origin, baseline=("x", "y"))
     made = answers.of_test(little(), found)
-    np.testing.assert_allclose(np.exp(made.log_probs[0]), [[0.3, 0.7], [0.8, 0.2]], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(made.predicted[0]), [[0.3, 0.7], [0.8, 0.2]], rtol=1e-6)
     assert (made.ids.tolist(), made.baseline) == (["T", "U"], ("U",))
 
 

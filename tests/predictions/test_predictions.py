@@ -35,8 +35,8 @@ def test_what_is_written_is_read(tmp_path: Path, classes: tuple[str, ...]) -> No
     read = store.read(tmp_path / "deep" / "oof.parquet")
     assert read.ids.tolist() == written.ids.tolist()
     assert (read.views, read.origin) == (written.views, written.origin)
-    assert read.log_probs.dtype == np.float32
-    assert np.array_equal(read.log_probs, written.log_probs)
+    assert read.predicted.dtype == np.float32
+    assert np.array_equal(read.predicted, written.predicted)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["oof.parquet"]
 
 
@@ -99,17 +99,17 @@ def test_a_view_that_was_not_predicted_is_named() -> None:
 
 def test_the_mean_over_views_is_the_geometric_mean() -> None:
     some = made(names(0, 5), views=("identity", "hflip", "vflip"))
-    probabilities = np.exp(some.log_probs.astype(float))
+    probabilities = np.exp(some.predicted.astype(float))
     product = np.sqrt(probabilities[0] * probabilities[2])
     np.testing.assert_allclose(np.exp(some.mean(["vflip", "identity"])), product / product.sum(1, keepdims=True))
-    np.testing.assert_allclose(some.mean(["hflip"]), some.log_probs[1], atol=1e-6)
+    np.testing.assert_allclose(some.mean(["hflip"]), some.predicted[1], atol=1e-6)
 
 
 def test_folds_are_averaged_in_log_space() -> None:
     parts = [made(names(0, 4), replace(ORIGIN, fold=fold), seed=fold) for fold in range(3)]
     averaged = average_folds(parts, VIEWS)
-    product = np.exp(np.sum([part.log_probs for part in parts], axis=0) / 3)
-    np.testing.assert_allclose(np.exp(averaged.log_probs), product / product.sum(2, keepdims=True), rtol=1e-5)
+    product = np.exp(np.sum([part.predicted for part in parts], axis=0) / 3)
+    np.testing.assert_allclose(np.exp(averaged.predicted), product / product.sum(2, keepdims=True), rtol=1e-5)
     assert averaged.views == tuple(VIEWS)
     assert averaged.ids.tolist() == names(0, 4)
     assert averaged.origin == replace(ORIGIN, fold=-1)
@@ -122,7 +122,7 @@ def test_the_order_of_folds_and_rows_does_not_matter(data: st.DataObject) -> Non
     first, second = data.draw(st.integers(1, 10)), 11
     cuts = [order[:first], order[first:second], order[second:]]
     parts = [
-        Predictions(whole.ids[rows], VIEWS, whole.log_probs[:, rows], replace(ORIGIN, fold=fold))
+        Predictions(whole.ids[rows], VIEWS, whole.predicted[:, rows], replace(ORIGIN, fold=fold))
         for fold, rows in enumerate(cuts)
     ]
     joined = join_folds(data.draw(st.permutations([part for part in parts if len(part.ids)])), VIEWS)
@@ -130,7 +130,7 @@ def test_the_order_of_folds_and_rows_does_not_matter(data: st.DataObject) -> Non
 
 
 def test_probabilities_that_do_not_sum_to_one_are_seen() -> None:
-    good = made(names(0, 3)).log_probs[0]
+    good = made(names(0, 3)).predicted[0]
     space = class_space(good.shape[1])
     assert space.is_valid(good)
     for bad in (np.nan, np.inf, good[1, 1] + 0.5):

@@ -34,11 +34,11 @@ def direction(solved: Probe, fold: int) -> torch.Tensor:
 
 
 def loss(solved: Probe, rows: Rows) -> float:
-    return -float(solved.log_probs[np.arange(len(rows.targets)), rows.targets].mean())
+    return -float(solved.predicted[np.arange(len(rows.targets)), rows.targets].mean())
 
 
 def balanced(solved: Probe, rows: Rows) -> float:
-    return balanced_accuracy_score(rows.targets, solved.log_probs.argmax(1))
+    return balanced_accuracy_score(rows.targets, solved.predicted.argmax(1))
 
 
 def relabelled(rows: Rows, row: int) -> Rows:
@@ -56,7 +56,7 @@ def test_a_rows_label_has_no_say_in_the_head_that_judges_it(solver: str) -> None
     before, after = linear_probe.solve(rows, config), linear_probe.solve(relabelled(rows, 0), config)
     assert rows.fold[0] == 0
     torch.testing.assert_close(direction(before, 0), direction(after, 0), atol=1e-6, rtol=0)
-    assert before.log_probs[0].argsort().tolist() == after.log_probs[0].argsort().tolist()
+    assert before.predicted[0].argsort().tolist() == after.predicted[0].argsort().tolist()
     for other in (1, 2):
         assert (direction(before, other) - direction(after, other)).abs().max() > 1e-4, "it is learned from elsewhere"
 
@@ -75,7 +75,7 @@ def test_copies_of_an_image_stay_in_its_fold() -> None:
         class_space(CLASSES),
     )
     solved = linear_probe.solve(rows, ProbeConfig(strengths=[1e-3]))
-    assert np.mean(solved.log_probs.argmax(1) == rows.targets) < 0.6
+    assert np.mean(solved.predicted.argmax(1) == rows.targets) < 0.6
 
     leaky = replace(rows, fold=np.zeros(count, int))  # one fold of all rows, and a second one of none that learns all
     leaky.fold[0] = 1
@@ -91,7 +91,7 @@ def test_every_copy_keeps_the_label_of_its_image() -> None:
     rows = data()
     once = linear_probe.solve(rows, ProbeConfig())
     thrice = linear_probe.solve(replace(rows, learned=[rows.plain] * 3), ProbeConfig())
-    np.testing.assert_allclose(thrice.log_probs, once.log_probs, atol=1e-3)
+    np.testing.assert_allclose(thrice.predicted, once.predicted, atol=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
@@ -131,7 +131,7 @@ def test_what_is_kept_of_each_row_is_the_prediction_of_its_folds_head() -> None:
     for fold in range(FOLDS):
         predicted = solved.outputs(fold, [rows.plain, rows.plain]).log_softmax(2).numpy()
         assert predicted.shape == (2, len(rows.targets), CLASSES)
-        np.testing.assert_allclose(predicted[1][rows.fold == fold], solved.log_probs[rows.fold == fold], atol=1e-5)
+        np.testing.assert_allclose(predicted[1][rows.fold == fold], solved.predicted[rows.fold == fold], atol=1e-5)
         np.testing.assert_allclose(np.exp(predicted).sum(2), 1, atol=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_weighted_and_sampler_let_all_classes_count_alike(solver: str) -> None:
     rows, config = data(300, 0.4, RARE), ProbeConfig(solver=solver)
     plain, weighted, sampler = (linear_probe.solve(rows, config, kind) for kind in ("none", "weighted", "sampler"))
     assert balanced(weighted, rows) > balanced(plain, rows) + 0.1
-    np.testing.assert_array_equal(sampler.log_probs, weighted.log_probs)
+    np.testing.assert_array_equal(sampler.predicted, weighted.predicted)
 
     counts = np.bincount(rows.targets)  # a weight is a row that comes more than once
     rare = np.resize(np.flatnonzero(rows.targets == 2), counts[0])
@@ -190,10 +190,10 @@ def test_a_stage_of_weight_nought_is_a_stage_left_out() -> None:
     rows = data()
     without = linear_probe.solve(rows, ProbeConfig(stages=["head"]))
     zero = linear_probe.solve(rows, ProbeConfig(stage_weights={"early": 0}))
-    np.testing.assert_allclose(zero.log_probs, without.log_probs, atol=1e-4)
+    np.testing.assert_allclose(zero.predicted, without.predicted, atol=1e-4)
     assert zero.folds[0].head.weight[..., :12].abs().max() == 0
     both = linear_probe.solve(rows, ProbeConfig())
-    assert np.abs(both.log_probs - without.log_probs).max() > 0.01
+    assert np.abs(both.predicted - without.predicted).max() > 0.01
 
 
 def test_a_heavier_stage_bears_more_of_the_head() -> None:
@@ -241,7 +241,7 @@ def test_metadata_that_tell_the_class_are_used(solver: str, count: int) -> None:
     for fold in range(FOLDS):
         own = rows.fold == fold
         outputs = solved.outputs(fold, [rows.plain[own]], rows.beside[fold][own])[0]
-        np.testing.assert_allclose(outputs.log_softmax(1).numpy(), solved.log_probs[own], atol=1e-2)
+        np.testing.assert_allclose(outputs.log_softmax(1).numpy(), solved.predicted[own], atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [24, 300])
@@ -256,7 +256,7 @@ def test_a_share_of_zero_is_the_images_alone() -> None:
     rows = data()
     before = linear_probe.solve(rows, ProbeConfig())
     after = linear_probe.solve(replace(rows, beside=encoded(rows, True), shares=(0.0,)), ProbeConfig())
-    np.testing.assert_allclose(after.log_probs, before.log_probs, atol=1e-5)
+    np.testing.assert_allclose(after.predicted, before.predicted, atol=1e-5)
     assert (after.folds[0].head.weight[..., -3:] == 0).all()
 
 
@@ -268,4 +268,4 @@ def test_both_ways_to_solve_agree_about_metadata() -> None:
     assert prepared.products is not None
     one = linear_probe.solve(rows, config, prepared=prepared)
     other = linear_probe.solve(rows, config, prepared=replace(prepared, products=None))
-    np.testing.assert_allclose(one.log_probs, other.log_probs, atol=2e-3)
+    np.testing.assert_allclose(one.predicted, other.predicted, atol=2e-3)

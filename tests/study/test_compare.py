@@ -213,10 +213,10 @@ def leave_run(workplace: Path, command) -> Callable[..., Path]:
         for fold in folds:
             rows, folder = experiment.folds.valid_rows(fold), FoldFolder.of(experiment.config, fold)
             said = np.where(rng.random(len(rows)) < right, data.targets[rows], (data.targets[rows] + 1) % 3)
-            log_probs = np.log(0.7 * np.eye(3)[said] + 0.1)[None].astype(np.float32)
+            predicted = np.log(0.7 * np.eye(3)[said] + 0.1)[None].astype(np.float32)
             origin = experiment.origin(fold, weights="none")
             views = tuple(experiment.config.tta.views)
-            oof = Predictions(data.train_ids[rows], views, np.repeat(log_probs, len(views), axis=0), origin)
+            oof = Predictions(data.train_ids[rows], views, np.repeat(predicted, len(views), axis=0), origin)
             store.write(folder.oof, oof)
             folder.config.write_text(experiment.config.to_yaml())
             folder.manifest.write_text(json.dumps({"identity": experiment.identity.of_fold(fold)}))

@@ -414,7 +414,7 @@ def test_infer_warns_of_predictions_that_lost_their_rows(shapes: Path, command: 
     honest = command("infer", "--config", shapes, *learning)
     test = Path("runs/shapes/tiny/fold0/test.parquet")
     kept = store.read(test)
-    moved = store.Predictions(kept.ids, kept.views, np.roll(kept.log_probs, 1, axis=1), kept.origin)
+    moved = store.Predictions(kept.ids, kept.views, np.roll(kept.predicted, 1, axis=1), kept.origin)
     store.write(test, moved)
 
     done = command("infer", "--config", shapes, *learning)

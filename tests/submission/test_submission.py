@@ -40,17 +40,17 @@ def labels_sample() -> pd.DataFrame:
     return pd.DataFrame({"label": "bar", "id": TEST})  # the id need not come first
 
 
-def log_probs(classes: int = 3) -> np.ndarray:
+def predicted(classes: int = 3) -> np.ndarray:
     """Of the rows of `TEST`, in that order."""
     return log_softmax(np.random.default_rng(0).normal(0, 2, (len(TEST), classes)), axis=1)
 
 
 def test_labels_stand_beside_the_samples_ids() -> None:
-    wanted = [CLASSES[best] for best in log_probs().argmax(1)]
+    wanted = [CLASSES[best] for best in predicted().argmax(1)]
     assert len(set(wanted)) > 1
     order = [3, 0, 4, 2, 1]
     data = competition(labels_sample())
-    made = build.make(data, np.array(TEST)[order], log_probs()[order])
+    made = build.make(data, np.array(TEST)[order], predicted()[order])
     build.check(made, data)
     pd.testing.assert_frame_equal(made, labels_sample().assign(label=wanted))
 
@@ -59,20 +59,20 @@ def test_each_class_finds_its_column() -> None:
     sample = pd.DataFrame({"dot": "0.3", "id": TEST, "bar": "0.3", "cross": "0.4"})
     for metric in ("log_loss", "accuracy"):  # the sample decides, whatever the metric wants
         data = competition(sample, metric)
-        made = build.make(data, np.array(TEST), log_probs())
+        made = build.make(data, np.array(TEST), predicted())
         build.check(made, data)
         assert list(made.columns) == ["dot", "id", "bar", "cross"]
         assert made["id"].tolist() == TEST
-        np.testing.assert_allclose(made[list(CLASSES)].to_numpy(float), np.exp(log_probs()))
+        np.testing.assert_allclose(made[list(CLASSES)].to_numpy(float), np.exp(predicted()))
 
 
 def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
     sample = pd.DataFrame({"id": TEST, "score": "0.5"})
     data = competition(sample, "roc_auc", ("no", "yes"))
-    made = build.make(data, np.array(TEST), log_probs(2))
+    made = build.make(data, np.array(TEST), predicted(2))
     build.check(made, data)
-    np.testing.assert_allclose(made["score"].to_numpy(float), np.exp(log_probs(2)[:, 1]))
-    asked_for_labels = build.make(competition(sample, "accuracy", ("no", "yes")), np.array(TEST), log_probs(2))
+    np.testing.assert_allclose(made["score"].to_numpy(float), np.exp(predicted(2)[:, 1]))
+    asked_for_labels = build.make(competition(sample, "accuracy", ("no", "yes")), np.array(TEST), predicted(2))
     assert set(asked_for_labels["score"]) == {"no", "yes"}
 
 
@@ -86,8 +86,8 @@ def test_one_column_of_two_classes_is_the_probability_of_the_second() -> None:
 )
 def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, place: int, said: str) -> None:
     data = competition(pd.DataFrame({"id": TEST, column: "0.5"}), "roc_auc", ("defect", "ok"))
-    made = build.make(data, np.array(TEST), log_probs(2))
-    np.testing.assert_allclose(made[column].to_numpy(float), np.exp(log_probs(2)[:, place]))
+    made = build.make(data, np.array(TEST), predicted(2))
+    np.testing.assert_allclose(made[column].to_numpy(float), np.exp(predicted(2)[:, place]))
     assert said in build.meaning(data)
 
 
@@ -101,7 +101,7 @@ def test_a_column_that_is_named_after_a_class_gets_its_probability(column: str, 
 )
 def test_a_sample_that_is_not_understood_is_refused(sample: pd.DataFrame, metric: str) -> None:
     with pytest.raises(FoldcraftError, match="sample submission: columns"):
-        build.make(competition(sample, metric), np.array(TEST), log_probs())
+        build.make(competition(sample, metric), np.array(TEST), predicted())
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_a_sample_that_is_not_understood_is_refused(sample: pd.DataFrame, metric
     ],
 )
 def test_other_ids_than_the_samples_are_refused(ids: list[str], said: str) -> None:
-    some = log_probs()[np.arange(len(ids)) % len(TEST)]
+    some = predicted()[np.arange(len(ids)) % len(TEST)]
     with pytest.raises(FoldcraftError, match=said):
         build.make(competition(labels_sample()), np.array(ids), some)
 
 
 @pytest.mark.parametrize("bad", [np.nan, 0.5, np.inf])
 def test_predictions_that_are_no_probabilities_are_refused(bad: float) -> None:
-    broken = log_probs()
+    broken = predicted()
     broken[2, 1] = bad
     with pytest.raises(FoldcraftError, match="NaN or do not sum to one"):
         build.make(competition(labels_sample()), np.array(TEST), broken)
@@ -141,7 +141,7 @@ def test_predictions_that_are_no_probabilities_are_refused(bad: float) -> None:
 )
 def test_a_spoiled_submission_is_seen(spoil, said: str) -> None:
     data = competition(labels_sample())
-    good = build.make(data, np.array(TEST), log_probs())
+    good = build.make(data, np.array(TEST), predicted())
     build.check(good, data)
     with pytest.raises(FoldcraftError, match=said):
         build.check(spoil(good), data)
@@ -149,7 +149,7 @@ def test_a_spoiled_submission_is_seen(spoil, said: str) -> None:
 
 def test_spoiled_probabilities_are_seen() -> None:
     data = competition(pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"}), "log_loss")
-    good = build.make(data, np.array(TEST), log_probs())
+    good = build.make(data, np.array(TEST), predicted())
     with pytest.raises(FoldcraftError, match="sum to one"):
         build.check(good.assign(dot=good["dot"] + 0.1), data)
     with pytest.raises(FoldcraftError, match="empty"):
@@ -160,8 +160,8 @@ def test_spoiled_probabilities_are_seen() -> None:
 def test_the_order_of_predictions_does_not_matter(order: list[int]) -> None:
     sample = pd.DataFrame({"id": TEST, "bar": "0", "cross": "0", "dot": "1"})
     for data in (competition(labels_sample()), competition(sample, "log_loss")):
-        wanted = build.make(data, np.array(TEST), log_probs())
-        made = build.make(data, np.array(TEST)[order], log_probs()[order])
+        wanted = build.make(data, np.array(TEST), predicted())
+        made = build.make(data, np.array(TEST)[order], predicted()[order])
         assert made.to_csv(index=False) == wanted.to_csv(index=False)
 
 

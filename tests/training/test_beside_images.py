@@ -83,10 +83,10 @@ def test_the_saved_probe_says_what_the_features_said(workplace: Path, command: C
     probe = config("probe", PROBE)
     fine(command("train", "--config", probe, "--fold", "0"))
     member = open_finished([config_file.load(probe)])[0]
-    known = member.oof().log_probs
+    known = member.oof().predicted
     fine(command("infer", "--config", probe, "tta.views=[identity,vflip]"))  # a new view is asked of the net itself
     config_now = config_file.load(probe, ["tta.views=[identity,vflip]"])
-    again = open_finished([config_now])[0].oof().log_probs
+    again = open_finished([config_now])[0].oof().predicted
     np.testing.assert_allclose(again[0], known[0], atol=1e-3)
     np.testing.assert_allclose(again[1], known[0], atol=0.5)
     assert np.abs(again[1].argmax(1) == known[0].argmax(1)).mean() > 0.9, "another view, the same metadata"

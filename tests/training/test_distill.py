@@ -265,18 +265,18 @@ def test_targets_are_probabilities_in_their_shares(
 ) -> None:
     wanted = DistillConfig(teachers=["tiny"], share=share, hard=hard, temperature=temperature)
     experiment = replace(shared_work, config=shared_work.config.model_copy(update={"distill": wanted}))
-    log_probs = torch.tensor(logits).log_softmax(1)
+    predicted = torch.tensor(logits).log_softmax(1)
     rows = experiment.folds.train_rows(0)
 
     distilled = distillation.distillation_targets(
-        experiment, 0, TeacherPredictions(log_probs.numpy(), np.empty((0, 3), np.float32)), unseen()
+        experiment, 0, TeacherPredictions(predicted.numpy(), np.empty((0, 3), np.float32)), unseen()
     )
 
     assert np.isnan(distilled.targets[experiment.folds.valid_rows(0)]).all(), "no batch can hold a row that is judged"
     labels = np.eye(3)[experiment.competition.targets[rows]]
-    theirs = (log_probs / temperature).softmax(1).numpy()
+    theirs = (predicted / temperature).softmax(1).numpy()
     if hard:
-        theirs = np.eye(3)[log_probs.argmax(1)]
+        theirs = np.eye(3)[predicted.argmax(1)]
     np.testing.assert_allclose(distilled.targets[rows], (1 - share) * labels + share * theirs, atol=1e-5)
     np.testing.assert_allclose(distilled.targets[rows].sum(1), 1, atol=1e-5)
     assert len(distilled.rows) == len(distilled.pseudo_rows) == 0

@@ -399,10 +399,10 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
             )
             store.write(member.folder(fold).oof, given)
 
-    def candidate(name: str, log_probs: np.ndarray, given: int) -> BlendCandidate:
+    def candidate(name: str, predicted: np.ndarray, given: int) -> BlendCandidate:
         pool = LogPool(tuple(range(given)), (1.0,) * given, (1 / given,) * given, given, data.space)
         plan = BlendPlan(((1.0,),) * given, pool, Argmax())
-        return BlendCandidate(name, log_probs, nested.score_of(log_probs, truth), plan, 0.5)
+        return BlendCandidate(name, predicted, nested.score_of(predicted, truth), plan, 0.5)
 
     alone = [candidate(member.name, one, 1) for member, one in zip(members, answers, strict=True)]
     mean = candidate("mean", np.log(np.exp(answers).mean(0)), 2)
@@ -531,13 +531,13 @@ def test_doubtful_labels_are_those_that_were_changed() -> None:
     given[changed] = (given[changed] + 1) % 4
     logits = rng.normal(0, 0.3, (400, 4))
     logits[np.arange(400), right] += 4
-    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    reached, taken_for = confident_classes(np.exp(log_probs), given)
+    predicted = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    reached, taken_for = confident_classes(np.exp(predicted), given)
     found = np.flatnonzero(reached & (taken_for != given))
 
     assert set(found) <= set(changed)
     assert len(found) >= 8
-    cases = mistakes.find_mistakes(log_probs.argmax(1), log_probs, given, [log_probs, -log_probs])
+    cases = mistakes.find_mistakes(predicted.argmax(1), predicted, given, [predicted, -predicted])
     assert {case.row for case in cases} == set(changed)
     assert {case.row for case in cases if case.doubtful} == set(found)
     assert [case.own for case in cases] == sorted(case.own for case in cases)

@@ -179,9 +179,9 @@ def _predict_tests(
     members = [models[member.name, fold].member(stores[member.name], views, "test") for member, fold, _, views in tasks]
     with callback.progress(f"test predictions of {len(members)} models", len(rows)) as advance:
         results = predict(members, rows, advance)
-    for (member, fold, _, views), log_probs in zip(tasks, results, strict=True):
+    for (member, fold, _, views), predicted in zip(tasks, results, strict=True):
         folder = member.folder(fold)
-        _add(folder, "test", models[member.name, fold].as_test(views, log_probs, stores[member.name]))
+        _add(folder, "test", models[member.name, fold].as_test(views, predicted, stores[member.name]))
 
 
 def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
@@ -214,12 +214,12 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
     known = [
-        BlendMember(m.name, oof.all_views, oof.at(rows).all_log_probs, len(oof.ways))
+        BlendMember(m.name, oof.all_views, oof.at(rows).all_predicted, len(oof.ways))
         for m, oof in zip(members, oofs, strict=True)
     ]
     judged = boosting.judge(known, truth, methods, _boosters(members, rows, known, truth))
     selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
-    asked = [replace(one, log_probs=test.log_probs) for one, test in zip(known, tests, strict=True)]
+    asked = [replace(one, predicted=test.predicted) for one, test in zip(known, tests, strict=True)]
     asked += [booster.of_tests(_metadata(members).test_metadata, asked[: len(known)]) for booster in judged.boosters]
     answers = selection.chosen.plan.apply(asked)
     said = members[0].experiment.competition.counted(rows)

@@ -115,7 +115,7 @@ class Booster:
 
 def said_by(members: Sequence[BlendMember], space: Space) -> np.ndarray:
     """What members say of rows, the mean over their views, in numbers (N, F); of very many columns the mean of all."""
-    means = [space.pooled(member.log_probs) for member in members]
+    means = [space.pooled(member.predicted) for member in members]
     if sum(mean.shape[1] for mean in means) > MOST_COLUMNS:
         means = [space.pooled(np.stack(means))]
     return np.concatenate([space.natural(mean) for mean in means], axis=1)

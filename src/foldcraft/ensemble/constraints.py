@@ -42,11 +42,11 @@ class Linear(Constraints):
     right: np.ndarray
     scale: np.ndarray
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
         """The nearest values (N, W) that obey."""
         spread = self.matrix * self.scale**2
-        error = log_probs @ self.matrix.T - self.right
-        return log_probs - error @ np.linalg.pinv(spread @ self.matrix.T) @ spread
+        error = predicted @ self.matrix.T - self.right
+        return predicted - error @ np.linalg.pinv(spread @ self.matrix.T) @ spread
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Logical(Constraints):
     excludes: tuple[tuple[int, tuple[int, ...]], ...]
     implies: tuple[tuple[int, int], ...]
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
         """Log-odds (N, W) of which the answers obey."""
-        odds = np.array(log_probs, np.float64)
+        odds = np.array(predicted, np.float64)
         for one, other in self.implies:
             odds[(odds[:, one] > 0) & (odds[:, other] <= 0) & (odds[:, one] > -odds[:, other]), other] = HARDLY
         before = None
@@ -93,8 +93,8 @@ class Obeying(Rule):
     rule: Rule
     constraints: Constraints
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        return self.constraints.apply(self.rule.apply(log_probs))
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return self.constraints.apply(self.rule.apply(predicted))
 
     def __str__(self) -> str:
         return f"{self.rule}, {self.name}"

@@ -35,7 +35,7 @@ class Rule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
         """Predictions (N, W) of which answers are taken."""
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class Argmax(Rule):
 
     name: ClassVar[str] = "argmax"
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        return log_probs
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class ClassBias(Rule):
     name: ClassVar[str] = "bias a class"
     shift: tuple[float, ...]
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        return log_softmax(log_probs + np.array(self.shift), axis=1)
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return log_softmax(predicted + np.array(self.shift), axis=1)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class MinExpectedCost(Rule):
     name: ClassVar[str] = "least expected distance"
     power: int = 2
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        place = np.arange(log_probs.shape[1])
-        return log_softmax(-np.exp(log_probs) @ (np.abs(place[:, None] - place) ** self.power), axis=1)
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        place = np.arange(predicted.shape[1])
+        return log_softmax(-np.exp(predicted) @ (np.abs(place[:, None] - place) ** self.power), axis=1)
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class CutPoints(Rule):
     name: ClassVar[str] = "cut points"
     cuts: tuple[float, ...]
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        grades = np.arange(log_probs.shape[1])
-        expected = np.exp(log_probs) @ grades
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        grades = np.arange(predicted.shape[1])
+        expected = np.exp(predicted) @ grades
         known = [0.0, *self.cuts, float(grades[-1])]
         at = np.interp(expected, known, [0.0, *(np.arange(len(self.cuts)) + 0.5), float(grades[-1])])
         return log_softmax(-((at[:, None] - grades) ** 2), axis=1)
@@ -122,8 +122,8 @@ class LabelThresholds(Rule):
     name: ClassVar[str] = "thresholds"
     cuts: tuple[float, ...]
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
-        return log_probs - np.array(self.cuts)
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return predicted - np.array(self.cuts)
 
     def __str__(self) -> str:
         low, high = (f"{1 / (1 + np.exp(-cut)):.3f}" for cut in (min(self.cuts), max(self.cuts)))
@@ -139,24 +139,24 @@ class HeadRules(Rule):
     rules: tuple[Rule, ...]
     labels: tuple[str, ...]
 
-    def apply(self, log_probs: np.ndarray) -> np.ndarray:
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
         parts = zip(self.slices, self.rules, strict=True)
-        return np.concatenate([rule.apply(log_probs[:, columns]) for columns, rule in parts], axis=1)
+        return np.concatenate([rule.apply(predicted[:, columns]) for columns, rule in parts], axis=1)
 
     def __str__(self) -> str:
         return "; ".join(f"{label}: {rule}" for label, rule in zip(self.labels, self.rules, strict=True))
 
 
-def fit(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
+def fit(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
     """The rule that the metric asks for, as strong as the rows bear.
 
     Args:
-        log_probs: predictions (N, W), of rows that nothing before was fitted on.
+        predicted: predictions (N, W), of rows that nothing before was fitted on.
         truth: of the rows, as the space has it.
         units: what may be drawn independently of each other (N,).
     """
     some = slice(None, None, max(1, -(-len(truth) // MOST_ROWS)))
-    rows = (log_probs[some], truth[some], units[some])
+    rows = (predicted[some], truth[some], units[some])
     if isinstance(space, LabelSpace):
         return _label_thresholds(*rows, metric, space) if _wants_a_cut(metric) else Argmax()
     if not isinstance(space, ClassSpace) or (truth.ndim > 1 and not space.widths):
@@ -169,9 +169,9 @@ def _wants_a_cut(metric: Metric) -> bool:
     return metric.wants == "labels" and metric.draws is None
 
 
-def _class_rule(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+def _class_rule(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
     """For one label."""
-    rows = (log_probs, truth, units)
+    rows = (predicted, truth, units)
     if metric.name == "f1":
         return _threshold(*rows, metric)
     if metric.name == "qwk":
@@ -188,15 +188,15 @@ def _is_enough(truth: np.ndarray, units: np.ndarray) -> bool:
     return len(np.unique(units)) >= ENOUGH_ROWS or fewest >= ENOUGH_UNITS
 
 
-def _prior_adjustment(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
-    prior = np.log(np.bincount(truth, minlength=log_probs.shape[1]).clip(1) / len(truth))
-    labels = [(log_probs - tau * prior).argmax(1) for tau in STRENGTHS]
-    tau = STRENGTHS[_gentlest(labels, range(len(labels)), log_probs.shape[1], truth, units, metric)]
+def _prior_adjustment(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    prior = np.log(np.bincount(truth, minlength=predicted.shape[1]).clip(1) / len(truth))
+    labels = [(predicted - tau * prior).argmax(1) for tau in STRENGTHS]
+    tau = STRENGTHS[_gentlest(labels, range(len(labels)), predicted.shape[1], truth, units, metric)]
     return PriorAdjustment(tuple((-tau * prior).tolist()), float(tau)) if tau else Argmax()
 
 
-def _threshold(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
-    odds = log_probs[:, 1] - log_probs[:, 0]
+def _threshold(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    odds = predicted[:, 1] - predicted[:, 0]
     cuts = np.unique([0.0, *np.quantile(odds, np.linspace(0.01, 0.99, 99))])
     labels = [(odds >= cut).astype(np.int64) for cut in cuts]
     gentle = np.argsort(np.abs(cuts), kind="stable")
@@ -227,25 +227,25 @@ def _gentlest_of(scores: np.ndarray, order: Sequence[int]) -> int:
     return next(int(k) for k in order if behind[k].mean() <= behind[k].std())
 
 
-def _biases(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+def _biases(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
     """A bias a class by coordinate ascent, averaged over bags of units."""
     names, unit = np.unique(units, return_inverse=True)
-    found = np.zeros((BAGS, log_probs.shape[1]))
+    found = np.zeros((BAGS, predicted.shape[1]))
     for bag in range(BAGS):
         drawn = np.random.default_rng(seed_from("bias", bag)).poisson(1.0, len(names))[unit]
-        found[bag] = _climb(log_probs, truth, drawn.astype(np.float64), metric)
+        found[bag] = _climb(predicted, truth, drawn.astype(np.float64), metric)
     shift = found.mean(0) - found.mean()
     return ClassBias(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Argmax()
 
 
-def _head_rules(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace) -> Rule:
+def _head_rules(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace) -> Rule:
     if metric.name not in ("macro_f1", "macro_recall"):
         return Argmax()
     own = get("macro_f1" if metric.name == "macro_f1" else "balanced_accuracy")
     rules = []
     for columns, labels in zip(space.slices, truth.T, strict=True):
         known = labels >= 0
-        rules.append(_class_rule(log_probs[known][:, columns], labels[known], units[known], own))
+        rules.append(_class_rule(predicted[known][:, columns], labels[known], units[known], own))
     if all(isinstance(rule, Argmax) for rule in rules):
         return Argmax()
     labels = tuple(space.names[own.start].partition("=")[0] for own in space.slices)
@@ -276,25 +276,25 @@ def _shared_cut(log_odds: np.ndarray, truth: np.ndarray, units: np.ndarray, metr
     return float(cuts[_gentlest_of(scores, np.argsort(np.abs(cuts), kind="stable"))])
 
 
-def _cut_points(log_probs: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+def _cut_points(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
     """Cut points by coordinate ascent, averaged over bags of units; used where units outside the bags gain by them."""
     names, unit = np.unique(units, return_inverse=True)
     plain, gains, found = MinExpectedCost(), [], []
     for bag in range(BAGS):
         drawn = np.random.default_rng(seed_from("cuts", bag)).poisson(1.0, len(names))[unit].astype(np.float64)
-        rule = CutPoints(_climb_cuts(log_probs, truth, drawn, metric))
+        rule = CutPoints(_climb_cuts(predicted, truth, drawn, metric))
         found.append(rule.cuts)
         if (outside := drawn == 0).any():
-            said = [np.exp(each.apply(log_probs[outside])) for each in (rule, plain)]
+            said = [np.exp(each.apply(predicted[outside])) for each in (rule, plain)]
             gains.append(metric.sign * (metric(truth[outside], said[0]) - metric(truth[outside], said[1])))
     if len(gains) < 2 or np.mean(gains) <= np.std(gains):
         return plain
     return CutPoints(tuple(np.mean(found, axis=0).tolist()))
 
 
-def _climb_cuts(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> tuple[float, ...]:
-    classes = log_probs.shape[1]
-    expected, start = np.exp(log_probs) @ np.arange(classes), np.arange(classes - 1) + 0.5
+def _climb_cuts(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> tuple[float, ...]:
+    classes = predicted.shape[1]
+    expected, start = np.exp(predicted) @ np.arange(classes), np.arange(classes - 1) + 0.5
     cuts = start.copy()
     for _ in range(ROUNDS):
         for k in range(classes - 1):
@@ -307,14 +307,14 @@ def _climb_cuts(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, m
     return tuple(cuts.tolist())
 
 
-def _climb(log_probs: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> np.ndarray:
-    classes = log_probs.shape[1]
+def _climb(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> np.ndarray:
+    classes = predicted.shape[1]
     bias = np.zeros(classes)
     for _ in range(ROUNDS):
         for k in range(classes):
-            others = log_probs + bias
+            others = predicted + bias
             others[:, k] = -np.inf
-            label, height = others.argmax(1), others.max(1) - log_probs[:, k]
+            label, height = others.argmax(1), others.max(1) - predicted[:, k]
             said = np.where(height < BIASES[:, None], k, label)  # (B, N)
             counts = [np.bincount(truth * classes + one, weights, classes**2) for one in said]
             scores = metric.sign * metric.of_confusion(np.reshape(counts, (-1, classes, classes)))

@@ -122,7 +122,7 @@ class SoupCandidates:
         data, split = self.experiment.competition, self.experiment.folds
         return np.concatenate([answers.places(data, split.valid_rows(fold)) for fold in folds])
 
-    def log_probs(self, chosen: Chosen, folds: Sequence[int]) -> np.ndarray:
+    def predicted(self, chosen: Chosen, folds: Sequence[int]) -> np.ndarray:
         """Out-of-fold log-probabilities (N, K) of the mean of the chosen members' weights, in the order of `rows`."""
         data, split = self.experiment.competition, self.experiment.folds
         found = [answers.of_rows(data, self.in_views(chosen, fold), split.valid_rows(fold)) for fold in folds]
@@ -138,7 +138,7 @@ class SoupCandidates:
         if (chosen, fold) not in self._known:
             if len(chosen) == 1:
                 kept = store.read(self.members[chosen[0]].folder(fold).oof)
-                found = kept.log_probs[[kept.views.index(view) for view in self.views]]
+                found = kept.predicted[[kept.views.index(view) for view in self.views]]
             else:
                 found = self._predict(chosen, fold)
             self._known[chosen, fold] = found
@@ -146,7 +146,7 @@ class SoupCandidates:
 
     def _predict(self, chosen: Chosen, fold: int) -> np.ndarray:
         model = FoldModel(self.experiment, fold, self.net(chosen, fold), self.blueprint, self.hardware, weights="")
-        return model.predict_oof(self.train, self.views, Callback()).log_probs
+        return model.predict_oof(self.train, self.views, Callback()).predicted
 
     def net(self, chosen: Chosen, fold: int) -> nn.Module:
         """The net whose weights are the mean of the chosen members' of that fold, in evaluation mode.

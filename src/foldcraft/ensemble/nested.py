@@ -28,18 +28,18 @@ class BlendMember:
     """One experiment's predictions.
 
     Attributes:
-        log_probs: (V, N, K), a view after the other.
+        predicted: (V, N, K), a view after the other.
         ways: to combine images to answers; there are all views for one, then all for the next.
     """
 
     name: str
     views: tuple[str, ...]
-    log_probs: np.ndarray
+    predicted: np.ndarray
     ways: int = 1
 
     def rows(self, rows: np.ndarray) -> "BlendMember":
         """The same of some rows only."""
-        return replace(self, log_probs=self.log_probs[:, rows])
+        return replace(self, predicted=self.predicted[:, rows])
 
     def left_out(self, fold: int) -> "BlendMember":
         """The same where a fold is judged; for members that are fitted on out-of-fold predictions."""
@@ -100,7 +100,7 @@ class BlendPlan:
     def apply(self, members: Sequence[BlendMember]) -> np.ndarray:
         """Predictions (N, W) of which `Target.answers` makes answers."""
         space = self.combination.space
-        averaged = [tta_selection.average(m.log_probs, w, space) for m, w in zip(members, self.views, strict=True)]
+        averaged = [tta_selection.average(m.predicted, w, space) for m, w in zip(members, self.views, strict=True)]
         return self.rule.apply(self.combination.apply(averaged))
 
 
@@ -216,7 +216,7 @@ def _evaluate(
     """A candidate for each method, then, with `rules`, another for each with its decision rule."""
     plain = plain or {}
     everything = _fit(members, truth, methods, rules, plain.get(None))
-    nested = [np.empty(members[0].log_probs.shape[1:]) for _ in everything]
+    nested = [np.empty(members[0].predicted.shape[1:]) for _ in everything]
     folds = np.unique(truth.fold)
     for fold in folds:
         # With a single fold there is no other to fit on, and nothing is nested.
@@ -255,11 +255,11 @@ def _fit(
     views = tuple(
         tta_selection.only_first(member.views)
         if is_plain
-        else tta_selection.choose(member.views, member.log_probs, truth.targets, truth.space, member.ways, _cost(truth))
+        else tta_selection.choose(member.views, member.predicted, truth.targets, truth.space, member.ways, _cost(truth))
         for member, is_plain in zip(members, plain or [False] * len(members), strict=True)
     )
     space = truth.space
-    averaged = [tta_selection.average(m.log_probs, weights, space) for m, weights in zip(members, views, strict=True)]
+    averaged = [tta_selection.average(m.predicted, weights, space) for m, weights in zip(members, views, strict=True)]
     known = Calibrated.of(averaged, truth.targets, truth.units, space)
     combinations = [method.combine(known) for method in methods]
     found = [(m.name, BlendPlan(views, c, Argmax())) for m, c in zip(methods, combinations, strict=True)]
@@ -274,11 +274,11 @@ def _cost(truth: Labels) -> Callable[[np.ndarray], float] | None:
     return None if _by_loss(truth.metric) else lambda predicted: -truth.metric.sign * truth.fold_wise_score(predicted)
 
 
-def score_of(log_probs: np.ndarray, truth: Labels) -> Score:
+def score_of(predicted: np.ndarray, truth: Labels) -> Score:
     """Score of predictions (N, W), with its interval."""
-    scored = truth.space.scored(log_probs)
+    scored = truth.space.scored(predicted)
     interval = bootstrap_interval(truth.metric, truth.targets, scored, truth.units, row_weights=truth.weights)
-    return Score(truth.score(log_probs), *interval)
+    return Score(truth.score(predicted), *interval)
 
 
 def gain(a: np.ndarray, b: np.ndarray, truth: Labels) -> Gain:
@@ -320,7 +320,7 @@ def _elsewhere(truth: Labels) -> dict[int | None, np.ndarray]:
 
 
 def _image_as_it_is(member: BlendMember) -> np.ndarray:
-    return member.log_probs[tta_selection.first(member.views)].astype(np.float64)
+    return member.predicted[tta_selection.first(member.views)].astype(np.float64)
 
 
 def _views_gain(member: BlendMember, with_views: BlendCandidate, truth: Labels) -> tuple[float, float]:

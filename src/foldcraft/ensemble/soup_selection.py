@@ -149,7 +149,7 @@ class _Judge:
     def predicts(self, chosen: Chosen) -> Predict:
         def on(folds: Sequence[int]) -> np.ndarray:
             before = self.candidates.tried
-            found = self.candidates.log_probs(chosen, folds)
+            found = self.candidates.predicted(chosen, folds)
             self.advance(self.candidates.tried - before)
             return found
 
@@ -158,7 +158,7 @@ class _Judge:
     def blended(self, folds: Sequence[int]) -> np.ndarray:
         """The mean of what all members predict."""
         return self.space.pooled(
-            np.stack([self.candidates.log_probs((number,), folds) for number in self.candidates.all])
+            np.stack([self.candidates.predicted((number,), folds) for number in self.candidates.all])
         )
 
     def best(self, seen: Sequence[int]) -> Chosen:
@@ -196,20 +196,20 @@ class _Judge:
             parts.append(self.space.at_temperature(predict([fold]), temperature))
         return np.concatenate(parts)
 
-    def loss(self, log_probs: np.ndarray) -> float:
-        return self.space.loss(log_probs, self.truth)
+    def loss(self, predicted: np.ndarray) -> float:
+        return self.space.loss(predicted, self.truth)
 
     def row(
-        self, name: str, chosen: Chosen, log_probs: np.ndarray, against: np.ndarray | None = None, nets: int = 1
+        self, name: str, chosen: Chosen, predicted: np.ndarray, against: np.ndarray | None = None, nets: int = 1
     ) -> SoupScore:
-        scored = self.space.scored(log_probs)
+        scored = self.space.scored(predicted)
         low, high = bootstrap_interval(self.metric, self.truth, scored, self.units, row_weights=self.weights)
         score, gain = self.metric(self.truth, scored, self.weights), None
         if against is not None:
             both = (scored, self.space.scored(against), self.units)
             in_score = gain_in_score(self.metric, self.truth, *both, row_weights=self.weights)
-            gain = SoupGain(in_score, gain_in_loss(self.space, self.truth, log_probs, against, self.units))
-        return SoupScore(name, chosen, nets, self.loss(log_probs), score, low, high, gain)
+            gain = SoupGain(in_score, gain_in_loss(self.space, self.truth, predicted, against, self.units))
+        return SoupScore(name, chosen, nets, self.loss(predicted), score, low, high, gain)
 
 
 def settings_of(candidates: SoupCandidates, chosen: Chosen, name: str) -> Config:

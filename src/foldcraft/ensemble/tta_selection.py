@@ -16,7 +16,7 @@ MOST = 4  # views that are averaged
 
 def choose(
     views: Sequence[str],
-    log_probs: np.ndarray,
+    predicted: np.ndarray,
     truth: np.ndarray,
     space: Space,
     ways: int = 1,
@@ -29,38 +29,38 @@ def choose(
 
     Args:
         views: of the first way, then of the next, and so on.
-        log_probs: (V * ways, N, K), in the space.
+        predicted: (V * ways, N, K), in the space.
         cost: of calibrated predictions (N, K); left out: their loss.
     """
     if ways == 1:
-        return choose_views(views, log_probs, truth, space)
+        return choose_views(views, predicted, truth, space)
     count = len(views) // ways
     every = []
     for way in range(ways):
         own = slice(way * count, (way + 1) * count)
         weights = np.zeros(len(views))
-        weights[own] = choose_views(views[:count], log_probs[own], truth, space)
+        weights[own] = choose_views(views[:count], predicted[own], truth, space)
         every.append(weights)
-    cost = cost or (lambda predicted: space.loss(predicted, truth))
-    costs = [cost(space.calibrated(average(log_probs, weights, space), truth)) for weights in every]
+    cost = cost or (lambda found: space.loss(found, truth))
+    costs = [cost(space.calibrated(average(predicted, weights, space), truth)) for weights in every]
     return tuple(every[int(np.argsort(costs, kind="stable")[0])].tolist())
 
 
-def choose_views(views: Sequence[str], log_probs: np.ndarray, truth: np.ndarray, space: Space) -> tuple[float, ...]:
+def choose_views(views: Sequence[str], predicted: np.ndarray, truth: np.ndarray, space: Space) -> tuple[float, ...]:
     """A weight for each view; those that are not used get zero.
 
     Starts from the image as it is and takes the view that lowers the calibrated loss most, while one does. The
     others share what the image as it is leaves them evenly.
 
     Args:
-        log_probs: (V, N, K), in the space.
+        predicted: (V, N, K), in the space.
         truth: of the rows, as the space has it.
     """
     taken = [first(views)]
-    best = _loss(_weights(taken, len(views)), log_probs, truth, space)
+    best = _loss(_weights(taken, len(views)), predicted, truth, space)
     while len(taken) < min(MOST, len(views)):
         left = [k for k in range(len(views)) if k not in taken]
-        losses = {k: _loss(_weights([*taken, k], len(views)), log_probs, truth, space) for k in left}
+        losses = {k: _loss(_weights([*taken, k], len(views)), predicted, truth, space) for k in left}
         found = min(losses, key=lambda k: losses[k])
         if losses[found] >= best:
             break
@@ -79,10 +79,10 @@ def only_first(views: Sequence[str]) -> tuple[float, ...]:
     return tuple(_weights([first(views)], len(views)).tolist())
 
 
-def average(log_probs: np.ndarray, weights: Sequence[float], space: Space) -> np.ndarray:
+def average(predicted: np.ndarray, weights: Sequence[float], space: Space) -> np.ndarray:
     """Predictions (N, K) from those (V, N, K) of the views, by weights (V,)."""
     used = np.flatnonzero(weights)
-    return space.pooled(log_probs[used], np.array(weights)[used])
+    return space.pooled(predicted[used], np.array(weights)[used])
 
 
 def _weights(taken: Sequence[int], count: int) -> np.ndarray:
@@ -92,5 +92,5 @@ def _weights(taken: Sequence[int], count: int) -> np.ndarray:
     return weights
 
 
-def _loss(weights: np.ndarray, log_probs: np.ndarray, truth: np.ndarray, space: Space) -> float:
-    return space.loss(space.calibrated(average(log_probs, weights, space), truth), truth)
+def _loss(weights: np.ndarray, predicted: np.ndarray, truth: np.ndarray, space: Space) -> float:
+    return space.loss(space.calibrated(average(predicted, weights, space), truth), truth)

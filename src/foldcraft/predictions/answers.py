@@ -100,12 +100,12 @@ def of_test(competition: Competition, found: Predictions) -> Predictions:
     if set(found.ids.tolist()) != set(competition.test_ids.tolist()):
         hint = "`python src/infer.py` predicts them anew"
         raise FoldcraftError("test predictions are of other rows than there are now", found.origin, hint)
-    log_probs = found.log_probs[:, positions(found.ids, competition.test_ids)]
+    predicted = found.predicted[:, positions(found.ids, competition.test_ids)]
     blind = np.isin(competition.test_ids, list(found.baseline))
     seen = np.bincount(made.test, ~blind) > 0
     used = ~blind | ~seen[made.test]
     ways = ways_of(made, space)
-    parts = [combine(space, log_probs[:, used], made.test[used], way, made.k, made.positive) for way in ways]
+    parts = [combine(space, predicted[:, used], made.test[used], way, made.k, made.positive) for way in ways]
     names, baseline = view_names(found.views, ways), tuple(made.test_ids[~seen].tolist())
     return Predictions(made.test_ids, names, np.concatenate(parts), found.origin, baseline)
 

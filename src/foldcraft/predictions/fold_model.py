@@ -70,14 +70,14 @@ class FoldModel:
         """Predictions of the rows this fold's model never saw."""
         rows = self.experiment.folds.valid_rows(self.fold)
         with callback.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
-            log_probs = predict([self.member(store, views)], rows, advance)[0]
-        return self.as_oof(tuple(views), log_probs)
+            predicted = predict([self.member(store, views)], rows, advance)[0]
+        return self.as_oof(tuple(views), predicted)
 
-    def as_oof(self, views: tuple[str, ...], log_probs: np.ndarray) -> Predictions:
+    def as_oof(self, views: tuple[str, ...], predicted: np.ndarray) -> Predictions:
         """Out-of-fold predictions that were computed elsewhere."""
         ids = self.experiment.competition.train_ids[self.experiment.folds.valid_rows(self.fold)]
         origin = self.experiment.origin(self.fold, self.weights, images=self.experiment.train_images)
-        return Predictions(ids, views, log_probs, origin)
+        return Predictions(ids, views, predicted, origin)
 
     def predict_learned(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model was trained on: to teach others with, not to judge it by."""
@@ -85,26 +85,26 @@ class FoldModel:
         with callback.progress(
             f"fold {self.fold}: answers of {self.experiment.config.experiment}", len(rows)
         ) as advance:
-            log_probs = predict([self.member(store, views)], rows, advance)[0]
+            predicted = predict([self.member(store, views)], rows, advance)[0]
         origin = self.experiment.origin(self.fold, self.weights, images=self.experiment.train_images)
-        return Predictions(self.experiment.competition.train_ids[rows], tuple(views), log_probs, origin)
+        return Predictions(self.experiment.competition.train_ids[rows], tuple(views), predicted, origin)
 
     def predict_test(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the test set."""
         rows = self.experiment.test_rows
         with callback.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
-            log_probs = predict([self.member(store, views, "test")], rows, advance)[0]
-        return self.as_test(tuple(views), log_probs, store)
+            predicted = predict([self.member(store, views, "test")], rows, advance)[0]
+        return self.as_test(tuple(views), predicted, store)
 
-    def as_test(self, views: tuple[str, ...], log_probs: np.ndarray, store: ImageStore) -> Predictions:
+    def as_test(self, views: tuple[str, ...], predicted: np.ndarray, store: ImageStore) -> Predictions:
         """Test predictions that were computed elsewhere; of images that could not be read, the baseline's."""
         data = self.experiment.competition
         origin = self.experiment.origin(self.fold, self.weights, test=True, images=self.experiment.test_images)
         rows = list(store.unreadable)
-        log_probs = log_probs.copy()
+        predicted = predicted.copy()
         # From the fold's training rows alone: labels of others must not reach a student.
-        log_probs[:, rows] = data.target.baseline(self.experiment.folds.train_rows(self.fold))
-        return Predictions(data.test_ids, views, log_probs, origin, tuple(data.test_ids[rows].tolist()))
+        predicted[:, rows] = data.target.baseline(self.experiment.folds.train_rows(self.fold))
+        return Predictions(data.test_ids, views, predicted, origin, tuple(data.test_ids[rows].tolist()))
 
 
 def with_views(known: Predictions | None, new: Predictions) -> Predictions:
@@ -114,5 +114,5 @@ def with_views(known: Predictions | None, new: Predictions) -> Predictions:
     if known.baseline != new.baseline:  # an image has been mended since
         return new
     kept = [name for name in known.views if name not in new.views]
-    log_probs = np.concatenate([known.log_probs[[known.views.index(name) for name in kept]], new.log_probs])
-    return replace(new, views=(*kept, *new.views), log_probs=log_probs)
+    predicted = np.concatenate([known.predicted[[known.views.index(name) for name in kept]], new.predicted])
+    return replace(new, views=(*kept, *new.views), predicted=predicted)

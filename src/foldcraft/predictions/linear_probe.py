@@ -91,13 +91,13 @@ class Probe:
         stages: names of the stages it sees.
         columns: of the features.
         folds: the head of each fold.
-        log_probs: predictions float32 (N, W) of every plain row by the head of its own fold, which never saw it.
+        predicted: predictions float32 (N, W) of every plain row by the head of its own fold, which never saw it.
     """
 
     stages: list[str]
     columns: np.ndarray
     folds: list[FoldHead]
-    log_probs: np.ndarray
+    predicted: np.ndarray
 
     def outputs(self, fold: int, features: Sequence[Features], beside: np.ndarray | None = None) -> torch.Tensor:
         """What one fold's head puts out (V, N, W), of features (N, D) a view, and metadata (N, d)."""
@@ -141,7 +141,7 @@ def solve(
     _check(rows.space, config, imbalance)
     prepared = prepared or prepare(rows, config)
     every = prepared.solve(rows, config, imbalance)
-    links, log_probs = [], np.empty((len(rows.targets), rows.space.width), np.float32)
+    links, predicted = [], np.empty((len(rows.targets), rows.space.width), np.float32)
     for fold, scores in enumerate(every.scores):
         others = [other for other in range(len(every.scores)) if other != fold]
         truth = np.concatenate([rows.targets[rows.fold == other] for other in others])
@@ -150,12 +150,12 @@ def solve(
         if imbalance == "logit_adjusted":
             link = replace(link, shift=link.shift - _log_prior(rows, fold))
         outputs = scores[link.strength, :, np.arange(rows.space.width)].T * link.factor + link.shift
-        log_probs[rows.fold == fold] = rows.space.of_outputs(torch.from_numpy(np.ascontiguousarray(outputs))).numpy()
+        predicted[rows.fold == fold] = rows.space.of_outputs(torch.from_numpy(np.ascontiguousarray(outputs))).numpy()
         links.append(link)
     solved = every.heads([link.strength for link in links])
     shares = (0.0,) if rows.beside is None else rows.shares
     made = [_fold_head(head, link, config.strengths, shares) for head, link in zip(solved, links, strict=True)]
-    return Probe(prepared.stages, prepared.columns, made, log_probs)
+    return Probe(prepared.stages, prepared.columns, made, predicted)
 
 
 def _check(space: Space, config: ProbeConfig, imbalance: str) -> None:

@@ -26,17 +26,17 @@ class OOF:
         rows: their places among the competition's training rows (N,), fold by fold.
         folds: the fold of each (N,).
         views: names of the V views.
-        log_probs: float32 (V, N, K).
+        predicted: float32 (V, N, K).
         origin: what they were made by; its fold is -1.
-        ways: names of the ways to combine images; `log_probs` is by the first.
-        others: by each of the others, as `log_probs`.
+        ways: names of the ways to combine images; `predicted` is by the first.
+        others: by each of the others, as `predicted`.
     """
 
     competition: Competition
     rows: np.ndarray
     folds: np.ndarray
     views: tuple[str, ...]
-    log_probs: np.ndarray
+    predicted: np.ndarray
     origin: Origin
     ways: tuple[str, ...] = ("mean",)
     others: tuple[np.ndarray, ...] = ()
@@ -47,7 +47,7 @@ class OOF:
         place[self.rows] = np.arange(len(self.rows))
         kept = place[rows]
         others = tuple(each[:, kept] for each in self.others)
-        return replace(self, rows=rows, folds=self.folds[kept], log_probs=self.log_probs[:, kept], others=others)
+        return replace(self, rows=rows, folds=self.folds[kept], predicted=self.predicted[:, kept], others=others)
 
     @property
     def all_views(self) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ class OOF:
         return answers.view_names(self.views, self.ways)
 
     @property
-    def all_log_probs(self) -> np.ndarray:
+    def all_predicted(self) -> np.ndarray:
         """Predictions of `all_views`, float32 (V * ways, N, K)."""
-        return np.concatenate([self.log_probs, *self.others]) if self.others else self.log_probs
+        return np.concatenate([self.predicted, *self.others]) if self.others else self.predicted
 
     @property
     def ids(self) -> np.ndarray:
@@ -77,7 +77,7 @@ class OOF:
     @cached_property
     def mean(self) -> np.ndarray:
         """Predictions (N, K), the mean over the views."""
-        return self.competition.space.pooled(self.log_probs)
+        return self.competition.space.pooled(self.predicted)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -85,7 +85,7 @@ class OOF:
         return self.competition.space.scored(self.mean)
 
     @property
-    def predicted(self) -> np.ndarray:
+    def answered(self) -> np.ndarray:
         """What is said, as the truth is written: the likeliest classes (N,), else (N, ·)."""
         return self.competition.target.answered(self.mean)
 
@@ -139,7 +139,7 @@ def load(files: Sequence[Path], views: Sequence[str] | None, competition: Compet
     folds = np.concatenate([np.full(len(part.ids), part.origin.fold) for part in parts])
     rows = competition.train_rows(joined.ids)
     answers.check_whole(competition, rows, files[0].parent.parent)
-    found = answers.of_rows(competition, joined.log_probs, rows)
+    found = answers.of_rows(competition, joined.predicted, rows)
     ways = answers.ways_of(competition.answering, competition.space)
     first, *others = found.by_way
     folds = folds[found.first]

@@ -71,13 +71,13 @@ class Predictions:
     Attributes:
         ids: (N,) text.
         views: names of the V views.
-        log_probs: float32 (V, N, K), in the origin's space.
+        predicted: float32 (V, N, K), in the origin's space.
         baseline: ids of the rows whose image could not be read; what stands there knows no image.
     """
 
     ids: np.ndarray
     views: tuple[str, ...]
-    log_probs: np.ndarray
+    predicted: np.ndarray
     origin: Origin
     baseline: tuple[str, ...] = ()
 
@@ -89,11 +89,11 @@ class Predictions:
         """
         if missing := [name for name in views if name not in self.views]:
             raise FoldcraftError(f"no predictions for view {missing[0]!r}", f"{self.origin.experiment}")
-        return self.log_probs[[self.views.index(name) for name in views]]
+        return self.predicted[[self.views.index(name) for name in views]]
 
     def of_rows(self, ids: np.ndarray) -> np.ndarray:
         """Log-probabilities (V, N, K) of the rows `ids`, in that order."""
-        return self.log_probs[:, positions(self.ids, ids)]
+        return self.predicted[:, positions(self.ids, ids)]
 
     def mean(self, views: Sequence[str]) -> np.ndarray:
         """Normalised mean of the log-probabilities over `views`, (N, K).
@@ -111,7 +111,7 @@ def write(path: Path, predictions: Predictions) -> None:
         "id": np.tile(predictions.ids, len(predictions.views)).tolist(),
         "view": np.repeat(predictions.views, count).tolist(),
     }
-    flat = predictions.log_probs.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
+    flat = predictions.predicted.reshape(-1, len(predictions.origin.classes)).astype(np.float32)
     prefix = COLUMN[predictions.origin.form]
     columns |= {f"{prefix}{name}": flat[:, k] for k, name in enumerate(predictions.origin.classes)}
     origin = json.dumps(
@@ -147,8 +147,8 @@ def read(path: Path) -> Predictions:
         all_ids, all_views = table["id"].to_pylist(), table["view"].to_pylist()
         checksums.check(metadata.get(checksums.KEY), _checksum(metadata["foldcraft"], all_ids, all_views, flat))
         views = tuple(dict.fromkeys(all_views))
-        log_probs = flat.reshape(len(views), len(flat) // len(views), len(origin.classes))
-        ids = np.array(all_ids[: log_probs.shape[1]], dtype=str)
+        predicted = flat.reshape(len(views), len(flat) // len(views), len(origin.classes))
+        ids = np.array(all_ids[: predicted.shape[1]], dtype=str)
         same_order = all_ids == np.tile(ids, len(views)).tolist()
     except FoldcraftError:
         raise
@@ -156,7 +156,7 @@ def read(path: Path) -> Predictions:
         raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
     if not same_order:
         raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")
-    return Predictions(ids, views, log_probs, origin, baseline)
+    return Predictions(ids, views, predicted, origin, baseline)
 
 
 def check_same(a: Origin, b: Origin) -> None:
@@ -192,8 +192,8 @@ def join_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Prediction
     ids = np.concatenate([part.ids for part in parts])
     if len(set(ids.tolist())) < len(ids):
         raise FoldcraftError("OOF predictions of two folds share rows", parts[0].origin.experiment)
-    log_probs = np.concatenate([part.of_views(views) for part in parts], axis=1)
-    return Predictions(ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1))
+    predicted = np.concatenate([part.of_views(views) for part in parts], axis=1)
+    return Predictions(ids, tuple(views), predicted, replace(parts[0].origin, fold=-1))
 
 
 def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predictions:
@@ -206,6 +206,6 @@ def average_folds(parts: Sequence[Predictions], views: Sequence[str]) -> Predict
     for part in parts[1:]:
         if not np.array_equal(parts[0].ids, part.ids):
             raise FoldcraftError("test predictions of two folds are of other rows", parts[0].origin.experiment)
-    log_probs = parts[0].origin.space.pooled(np.stack([part.of_views(views) for part in parts]))
+    predicted = parts[0].origin.space.pooled(np.stack([part.of_views(views) for part in parts]))
     baseline = tuple(dict.fromkeys(row for part in parts for row in part.baseline))
-    return Predictions(parts[0].ids, tuple(views), log_probs, replace(parts[0].origin, fold=-1), baseline)
+    return Predictions(parts[0].ids, tuple(views), predicted, replace(parts[0].origin, fold=-1), baseline)

@@ -14,7 +14,7 @@ from foldcraft.study.diagnose import Diagnosis
 
 def write_diagnosis(diagnosis: Diagnosis, advice: Advice, config: Config) -> Path:
     """Write everything that was measured, and what follows from it; where it is."""
-    nets = [{key: value for key, value in asdict(net).items() if key != "log_probs"} for net in diagnosis.nets]
+    nets = [{key: value for key, value in asdict(net).items() if key != "predicted"} for net in diagnosis.nets]
     path = diagnosis_file(config)
     write_atomic(path, json.dumps({**asdict(diagnosis), "nets": nets, "advice": asdict(advice)}, indent=1))
     return path

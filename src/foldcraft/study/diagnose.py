@@ -66,7 +66,7 @@ class NetScore:
     transformer: bool
     stages: dict[str, float]
     batchnorm: float | None
-    log_probs: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     pool, pool_scores = _pool(table, ranked)
     best = replace(ranked[0], stages=table.stages(order[0]))
     callback.note("learning curve")
-    curve, more_data = table.curve(order[0], best.log_probs)
+    curve, more_data = table.curve(order[0], best.predicted)
     views, mirror = table.views(order[0])
     return Diagnosis(
         metric=data.metric.name,
@@ -225,7 +225,7 @@ class _Table:
     ) -> np.ndarray:
         """Out-of-fold predictions (N, W) of a probe on the features of one backbone."""
         solved = linear_probe.solve(self.rows(k, usable), ProbeConfig(**settings), prepared=prepared)
-        return self.target.from_learned(solved.log_probs)
+        return self.target.from_learned(solved.predicted)
 
     def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
         """In the metric, of predictions (N, W) of all rows or of some."""
@@ -268,7 +268,7 @@ class _Table:
             transformer=is_transformer(net.features.net),
             stages={},
             batchnorm=batchnorm_shift.batchnorm_distance(self.sources[k].model, self._some_images(k)),
-            log_probs=every,
+            predicted=every,
         )
 
     def stages(self, k: int) -> dict[str, float]:
@@ -295,9 +295,9 @@ class _Table:
         prepared = linear_probe.prepare(self.rows(k), ProbeConfig())
         for share in SHARES[:-1]:
             for kept in draws(self.units, self.stratum, self.fold, share):
-                log_probs = self.solve(k, kept, prepared)
-                scores.setdefault(share, []).append(self.score(log_probs))
-                halves += [log_probs] if share == 0.5 else []
+                predicted = self.solve(k, kept, prepared)
+                scores.setdefault(share, []).append(self.score(predicted))
+                halves += [predicted] if share == 0.5 else []
         scores[1.0] = [self.score(full)]
         means = {share: (float(np.mean(values)), float(np.std(values))) for share, values in scores.items()}
         return means, self._mean_gap(full, halves)
@@ -315,7 +315,7 @@ class _Table:
         """What views do to the probe of one backbone, and what averaging in the mirror image gains in loss."""
         kept = self._some_rows()
         plain = self.plain[k][kept]
-        before = self.target.from_learned(self._seen_also(k, kept, [plain]).log_probs)
+        before = self.target.from_learned(self._seen_also(k, kept, [plain]).predicted)
         effects: dict[str, ViewEffect] = {}
         for view, features in self._looks(k, kept, VIEWS):
             effects[view] = self._effect(k, view, kept, features, before)
@@ -344,13 +344,13 @@ class _Table:
         if self.experiment.swaps.of_view("hflip") is not None:  # then a mirror image is of another label
             return self.data.space.pooled(np.stack(self._seen_in(k, "hflip", kept, mirrored)))
         mean = np.mean([self.plain[k][kept], mirrored], axis=0, dtype=np.float32).astype(np.float16)
-        return self.target.from_learned(self._seen_also(k, kept, [mean]).log_probs)
+        return self.target.from_learned(self._seen_also(k, kept, [mean]).predicted)
 
     def _seen_in(self, k: int, view: str, kept: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predictions (n, W) of plain images and of those in a view, by a probe that learned from both."""
         solved = self._seen_also(k, kept, [self.plain[k][kept], features], ["identity", view])
         judged = each_fold(solved, features, self._folds_of(kept), self.target)
-        return self.target.from_learned(solved.log_probs), self.experiment.swaps.restored(view, judged)
+        return self.target.from_learned(solved.predicted), self.experiment.swaps.restored(view, judged)
 
     def _seen_also(
         self, k: int, kept: np.ndarray, learned: Sequence[np.ndarray], views: Sequence[str] = ("identity",)
@@ -379,10 +379,10 @@ def each_fold(solved: Probe, features: np.ndarray, fold: np.ndarray, target: Tar
     """Predictions (N, W) of every row by the head of its own fold."""
     outputs = {k: solved.outputs(k, [features[fold == k]])[0] for k in range(len(solved.folds))}
     parts = {k: target.predictions(one).numpy() for k, one in outputs.items()}
-    log_probs = np.empty((len(fold), parts[0].shape[1]), np.float32)
+    predicted = np.empty((len(fold), parts[0].shape[1]), np.float32)
     for k, part in parts.items():
-        log_probs[fold == k] = part
-    return log_probs
+        predicted[fold == k] = part
+    return predicted
 
 
 def draws(units: np.ndarray, stratum: np.ndarray, fold: np.ndarray, share: float) -> Iterator[np.ndarray]:
@@ -433,7 +433,7 @@ def _pool(table: _Table, ranked: Sequence[NetScore]) -> tuple[list[str], list[fl
     Three at the least: the best of several by its OOF score is partly the luckiest, and a mean is not.
     """
     space, truth = table.data.space, table.data.targets
-    calibrated = {net.name: space.calibrated(net.log_probs, truth) for net in ranked}
+    calibrated = {net.name: space.calibrated(net.predicted, truth) for net in ranked}
     pool: list[str] = []
     scores: list[float] = []
     best = np.inf

@@ -22,18 +22,18 @@ from foldcraft.submission import form_inference, ledger, out_file, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
 
-def make(competition: Competition, ids: np.ndarray, log_probs: np.ndarray) -> pd.DataFrame:
+def make(competition: Competition, ids: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
     """The sample submission with its answers replaced, everything else left as it is.
 
     Args:
         ids: of the test rows, or answers (N,).
-        log_probs: predictions (N, W).
+        predicted: predictions (N, W).
 
     Raises:
         FoldcraftError: ids missing, extra or doubled; NaN; probabilities that do not sum to one; a sample whose columns
             are not understood.
     """
-    return form_inference.of(competition).fill(ids, log_probs)
+    return form_inference.of(competition).fill(ids, predicted)
 
 
 def meaning(competition: Competition) -> str | None:

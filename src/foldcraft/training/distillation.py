@@ -107,7 +107,7 @@ def _of_test(teacher: Teacher, experiment: Experiment) -> Predictions:
 
 def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
     """The mean of the views that the teacher was trained to be asked in; others may have been added since."""
-    return replace(found, views=("mean",), log_probs=found.mean(teacher.experiment.config.tta.views)[None])
+    return replace(found, views=("mean",), predicted=found.mean(teacher.experiment.config.tta.views)[None])
 
 
 def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:

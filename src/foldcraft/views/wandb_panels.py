@@ -69,7 +69,7 @@ def _scores(wandb: Any, card: OOF, parts: Sequence[Part]) -> Any:
 def _scatter(wandb: Any, card: OOF, part: Part) -> Any:
     """Predictions over the truth of a column, of some rows evenly spread."""
     some = slice(None, None, max(1, -(-len(part.rows) // MOST_DOTS)))
-    true, said = part.truth[some, 0].tolist(), part.given(card.predicted)[some, 0].tolist()
+    true, said = part.truth[some, 0].tolist(), part.given(card.answered)[some, 0].tolist()
     rows = [list(row) for row in zip(card.ids[part.rows[some]].tolist(), true, said, strict=True)]
     table = wandb.Table(columns=["id", "truth", "predicted"], data=rows)
     return wandb.plot.scatter(table, "truth", "predicted", title=f"{part.name}, out-of-fold rows")
@@ -78,7 +78,7 @@ def _scatter(wandb: Any, card: OOF, part: Part) -> Any:
 def _matrix(wandb: Any, card: OOF, part: Part) -> Any:
     names = [name.removeprefix(f"{part.name}=") for name in card.competition.space.names[part.columns]]
     head = card.competition.target.heads.index(part.name)
-    said = card.predicted[part.rows, head]
+    said = card.answered[part.rows, head]
     return wandb.plot.confusion_matrix(
         y_true=part.truth.tolist(), preds=said.tolist(), class_names=names, title=f"{part.name}, out-of-fold rows"
     )
@@ -91,20 +91,20 @@ def few_classes(card: OOF, most: int) -> tuple[np.ndarray, np.ndarray, list[str]
     """
     names = list(card.competition.classes.names)
     if len(names) <= most:
-        return card.targets, card.predicted, names
-    wrong = card.predicted != card.targets
+        return card.targets, card.answered, names
+    wrong = card.answered != card.targets
     mistakes = np.bincount(card.targets[wrong], minlength=len(names))
-    mistakes += np.bincount(card.predicted[wrong], minlength=len(names))
+    mistakes += np.bincount(card.answered[wrong], minlength=len(names))
     kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
     new = np.full(len(names), most - 1)
     new[kept] = np.arange(most - 1)
-    return new[card.targets], new[card.predicted], [*(names[k] for k in kept), OTHERS]
+    return new[card.targets], new[card.answered], [*(names[k] for k in kept), OTHERS]
 
 
 def _curves(wandb: Any, card: OOF) -> Any:
     """Each class against all others; of many classes those with the most mistakes."""
     present = np.unique(card.targets)
-    missed = np.bincount(card.targets[card.predicted != card.targets], minlength=card.probabilities.shape[1])
+    missed = np.bincount(card.targets[card.answered != card.targets], minlength=card.probabilities.shape[1])
     shown = sorted(present, key=lambda k: -missed[k])[:MOST_CURVES]
     # W&B takes the columns to be of the classes that occur: left in, an absent one would shift all after it.
     return wandb.plot.pr_curve(
@@ -120,14 +120,14 @@ def _mistakes(wandb: Any, card: OOF, most: int, bounds: tuple[float, float]) -> 
     target, places = card.competition.target, card.worst(most)
     single = card.targets.ndim == 1
     table = wandb.Table(columns=COLUMNS if single else [*COLUMNS[:4], target.loss_name])
-    words = (target.in_words(values[places]) for values in (card.targets, card.predicted))
+    words = (target.in_words(values[places]) for values in (card.targets, card.answered))
     for place, truth, said in zip(places, *words, strict=True):
         row = card.rows[place]
         picture = image_reading.decode(card.competition.train_paths[row], bounds[1], None, bounds[0])
         picture.thumbnail((SIDE, SIDE))
         numbers = [card.losses[place]]
         if single:
-            numbers = [card.probabilities[place, k] for k in (card.targets[place], card.predicted[place])]
+            numbers = [card.probabilities[place, k] for k in (card.targets[place], card.answered[place])]
         table.add_data(
             wandb.Image(picture, file_type="jpg"),
             str(card.competition.train_ids[row]),

@@ -119,6 +119,6 @@ def test_what_goes_with_a_target_trains_and_predicts(shape: str, words: tuple[st
     found = store.read(FoldFolder.of(settings, 0).oof)
     space = experiment.competition.space
     assert np.isfinite(manifest["score"])
-    assert found.log_probs.shape == (1, len(experiment.folds.valid_rows(0)), space.width)
-    assert space.is_valid(found.log_probs[0])
-    assert np.ptp(found.log_probs[0], axis=0).max() > 0, "images differ, and so does what is said of them"
+    assert found.predicted.shape == (1, len(experiment.folds.valid_rows(0)), space.width)
+    assert space.is_valid(found.predicted[0])
+    assert np.ptp(found.predicted[0], axis=0).max() > 0, "images differ, and so does what is said of them"

@@ -201,12 +201,12 @@ def _subjects(found: Audit, seen: Seen) -> None:
     found.notes.append(f"groups: {proposal.says}")
 
 
-def probe_log_probs(seen: Seen) -> np.ndarray:
+def probe_predictions(seen: Seen) -> np.ndarray:
     """What closed-form heads on the frozen features say of each training row, out-of-fold, (N, W)."""
     target, every = seen.experiment.competition.target, seen.train
     learned = (target.learned, seen.experiment.folds.fold, target.learned_space)
     rows = linear_probe.Rows(seen.net.stages, [every], every, *learned)
-    return target.from_learned(linear_probe.solve(rows, ProbeConfig()).log_probs)
+    return target.from_learned(linear_probe.solve(rows, ProbeConfig()).predicted)
 
 
 def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Callback) -> None:
@@ -219,15 +219,15 @@ def _label_errors(found: Audit, config: Config, seen: Seen | None, callback: Cal
     finished, left_out = oof.load_complete(config, data)
     found.skipped += [f"predictions: {reason}" for reason in left_out]
     if finished:
-        log_probs = data.space.pooled(np.stack(list(finished.values())))
+        predicted = data.space.pooled(np.stack(list(finished.values())))
         judge = f"the predictions of {', '.join(finished)}"
     elif seen:
         callback.say("no finished experiment yet: labels are judged by a probe on frozen features")
         every = np.arange(len(data.train_ids))
-        log_probs = answers.of_rows(data, probe_log_probs(seen)[None], every).by_way[0][0]
+        predicted = answers.of_rows(data, probe_predictions(seen)[None], every).by_way[0][0]
         judge = f"a probe on {seen.net.name}"
     else:
         return
-    doubtful = label_errors.doubts(data.answers.target, log_probs, data.answers.train_ids)
+    doubtful = label_errors.doubts(data.answers.target, predicted, data.answers.train_ids)
     found.csvs[label_errors.TABLE] = doubtful.table
     found.findings += label_errors.find(doubtful, judge)

@@ -48,7 +48,7 @@ def judged_alike(subject: Subject) -> CheckResult:
     """The saved file predicts what training validated."""
     short = subject.short_run
     truth = subject.competition.targets[subject.experiment.folds.valid_rows(0)]
-    again = subject.competition.space.loss(short.predicted.log_probs[0], truth)
+    again = subject.competition.space.loss(short.predicted.predicted[0], truth)
     apart = abs(again - short.validated)
     bound = LOSS_APART[short.model.hardware.precision] if subject.trains else 0.02
     number = f"loss {short.validated:.5f} in training, {again:.5f} from the saved file (wanted: within {bound:g})"

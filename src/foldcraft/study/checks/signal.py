@@ -113,7 +113,7 @@ def pixels_matter(subject: Subject) -> CheckResult:
     black = np.tile(found.black[:1], (len(truth), 1))
     target = subject.competition.target
     seen, unseen = (
-        _losses(subject, target.from_learned(_solve(subject, [features], truth).log_probs), truth)
+        _losses(subject, target.from_learned(_solve(subject, [features], truth).predicted), truth)
         for features in (found.plain, black)
     )
     gain, error = _gain(seen, unseen)
@@ -135,7 +135,7 @@ def shuffled_labels(subject: Subject) -> CheckResult:
         return not_applicable(why)
     targets = _shuffled_in_folds(subject)
     space = subject.competition.space
-    predicted = subject.competition.target.from_learned(_solve(subject, [features(subject).plain], targets).log_probs)
+    predicted = subject.competition.target.from_learned(_solve(subject, [features(subject).plain], targets).predicted)
     prior = _losses(subject, _known_without(subject, targets), targets)
     gain, error = _gain(_losses(subject, predicted, targets), prior)
     hint = "see that no fold's head learns from rows that it is judged on (Folds.train_rows, probe.Rows)"
@@ -167,7 +167,7 @@ def labels_survive(subject: Subject) -> CheckResult:
     truth, found, target = subject.competition.targets, features(subject), subject.competition.target
     seen, drawn = (target_of_view(subject.experiment, view) for view in ("draw0", "draw1"))
     solved = _solve(subject, [found.plain, found.draws[0]], truth, [target.learned, seen.learned])
-    on_plain = target.from_learned(solved.log_probs)
+    on_plain = target.from_learned(solved.predicted)
     on_drawn = each_fold(solved, found.draws[1], subject.experiment.folds.fold, target)
     judge = _kept_right if _is_one_label(truth) else _kept_loss
     return judge(subject, on_plain, on_drawn, drawn.truth)

@@ -178,11 +178,11 @@ class _Sureness:
     """Somebody's log-probabilities (N, K), and the temperature that was fitted to them."""
 
     name: str
-    log_probs: np.ndarray
+    predicted: np.ndarray
     temperature: float
 
     def _bins(self, truth: Labels) -> list[Bin]:
-        return calibration.reliability_of(*truth.space.sure_and_right(self.log_probs, truth.targets))
+        return calibration.reliability_of(*truth.space.sure_and_right(self.predicted, truth.targets))
 
     def points(self, truth: Labels) -> list[dict[str, object]]:
         """Of the reliability curve."""
@@ -194,7 +194,7 @@ class _Sureness:
     def row(self, truth: Labels) -> list[Cell]:
         """Of the table."""
         error = calibration.calibration_error(self._bins(truth))
-        loss = number(truth.space.loss(self.log_probs, truth.targets))
-        pair = truth.space.sure_and_right(self.log_probs, truth.targets)
+        loss = number(truth.space.loss(self.predicted, truth.targets))
+        pair = truth.space.sure_and_right(self.predicted, truth.targets)
         shares = [number(float(each.mean()), ".1%") for each in pair]
         return [*texts(self.name), loss, number(error, ".2%"), *shares, number(self.temperature, ".2f")]

@@ -196,8 +196,8 @@ def gather_evidence(
     blend.complete(members, callback)
     callback.say("judging the blend")
     combined = blend.combine(members)
-    looks = [one.oof().at(combined.rows).all_log_probs for one in members]
-    looks += [one.log_probs for one in combined.boosted]
+    looks = [one.oof().at(combined.rows).all_predicted for one in members]
+    looks += [one.predicted for one in combined.boosted]
     return Evidence(members, combined, looks, submissions, page or report_file(members[0].experiment.config))
 
 

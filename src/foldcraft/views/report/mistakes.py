@@ -30,23 +30,23 @@ class Mistake:
 
 
 def find_mistakes(
-    answers: np.ndarray, log_probs: np.ndarray, truth: np.ndarray, members: Sequence[np.ndarray] = ()
+    answers: np.ndarray, predicted: np.ndarray, truth: np.ndarray, members: Sequence[np.ndarray] = ()
 ) -> list[Mistake]:
     """All wrong answers; the less probable the label, the earlier.
 
     Args:
         answers: class indices (N,).
-        log_probs: calibrated, out-of-fold (N, K).
+        predicted: calibrated, out-of-fold (N, K).
         truth: class indices of the labels (N,).
         members: log-probabilities (N, K) of each member of the blend by itself.
     """
-    is_confident, taken_for = confident_classes(np.exp(log_probs), truth)
+    is_confident, taken_for = confident_classes(np.exp(predicted), truth)
     doubted = is_confident & (taken_for != truth)
     # of a single label; `find_worst` is for the others
     agree = sum((member.argmax(1) == answers for member in members), start=np.zeros(len(truth), dtype=int))
     wrong = np.flatnonzero(answers != truth)
-    worst = wrong[np.argsort(log_probs[wrong, truth[wrong]], kind="stable")]
-    of_answer, of_label = log_probs[worst, answers[worst]], log_probs[worst, truth[worst]]
+    worst = wrong[np.argsort(predicted[wrong, truth[wrong]], kind="stable")]
+    of_answer, of_label = predicted[worst, answers[worst]], predicted[worst, truth[worst]]
     columns = (worst, -of_label, np.exp(of_answer), np.exp(of_label), agree[worst], doubted[worst])
     return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 

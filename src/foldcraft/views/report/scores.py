@@ -308,9 +308,9 @@ def views(seen: Evidence) -> PageSection:
             lines.append(
                 f"{member.name}: the views that were chosen give {value:+.4f} ± {error:.4f} over the image as it is."
             )
-        for view, weight, log_probs in zip(names, weights, seen.looks[place], strict=True):
-            found = nested.score_of(log_probs, truth)
-            loss = truth.space.loss(log_probs, truth.targets)
+        for view, weight, predicted in zip(names, weights, seen.looks[place], strict=True):
+            found = nested.score_of(predicted, truth)
+            loss = truth.space.loss(predicted, truth.targets)
             rows.append(
                 [
                     *texts(member.name, view),
