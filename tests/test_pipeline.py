@@ -430,7 +430,7 @@ def test_inference_needs_test_images_alone(learned: Path, command) -> None:
     assert len(submitted()) == len(before)
     told = command("infer", "--config", learned, "tta.views=[vflip]")
     assert told.code == 2
-    assert "48 images are missing: train/" in told.err
+    assert "no out-of-fold predictions of view vflip, and no training image" in told.err
 
 
 def test_each_experiment_looks_at_its_own_images(learned: Path, command) -> None:

@@ -94,7 +94,10 @@ def header() -> None:
     Path("input/shapes/train.csv").write_text("id,label\n")
 
 
-@pytest.mark.parametrize("gone", [lambda: None, no_folds, no_table, stub, header])
+SLOW = [pytest.param(gone, marks=pytest.mark.slow) for gone in (no_folds, header)]
+
+
+@pytest.mark.parametrize("gone", [lambda: None, no_table, stub, *SLOW])
 def test_hidden_rows_are_blended_as_at_home(home: Path, command: Command, gone: Callable[[], None]) -> None:
     """Same weights, views, rule and score; the predictions of the hidden rows are those of the models."""
     at_home = outcome()
