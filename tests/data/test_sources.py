@@ -123,6 +123,18 @@ def test_cells_are_pixels(tmp_path: Path) -> None:
     assert seen(coloured).tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
+def test_pixels_are_in_the_order_of_the_training_table(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"p0": ["1", "5"], "p1": ["2", "6"], "p2": ["3", "7"], "p3": ["4", "8"]})
+    way = ImageConfig(pixels="p*", shape=[2, 2])
+    tables = {"competition.image": (rows, "train.csv"), "competition.test_image": (rows[rows.columns[::-1]], "t.csv")}
+    parts = {key: ImageRequest(way, *table) for key, table in tables.items()}
+    (train, test), _, notes = image_sources.find(tmp_path, parts, False)
+    assert seen(test[1])[..., 0].tolist() == seen(train[1])[..., 0].tolist() == [[5, 6], [7, 8]]
+    assert notes == (
+        "competition.test_image: t.csv has the columns of pixels in another order; that of train.csv is taken",
+    )
+
+
 def test_cells_beyond_bytes_are_deep_in_all_parts(tmp_path: Path) -> None:
     setting = ImageConfig(pixels="p*", shape=[1, 2])
     parts = {
