@@ -51,9 +51,9 @@ def _bands(source: Source, wanted: int) -> np.ndarray:
         left, top, right, bottom = _place(source, (whole.shape[1], whole.shape[0]))
         return whole[top:bottom, left:right]
     content = source if isinstance(source, Path) else _content(source)
-    if not isinstance(content, np.ndarray):
-        return decoding.bands(content, wanted)
-    return content[..., None] if content.ndim == 2 else content
+    found = content if isinstance(content, np.ndarray) else decoding.bands(content, wanted)
+    decoding.check_values(found)
+    return found[..., None] if found.ndim == 2 else found
 
 
 def deep_values(source: Source) -> np.ndarray | None:
