@@ -298,10 +298,12 @@ def test_a_bound_that_is_given_is_the_scale_s_and_below_the_other(tmp_path: Path
     path = tmp_path / "a.tif"
     Image.fromarray(np.linspace(-80, 40, 256, dtype=np.float32).reshape(16, 16)).save(path)
     found = bit_depth.find_scale([path], tmp_path / "cache", black=-20)
-    assert found and found.black == -20
+    assert found
+    assert found.black == -20
     assert ": -20 becomes black, " in found.words
     given = bit_depth.find_scale([path], tmp_path / "cache", white=10)
-    assert given and (given.black < -70, given.white) == (True, 10)
+    assert given
+    assert (given.black < -70, given.white) == (True, 10)
     with pytest.raises(FoldcraftError, match=r"images\.min_value: 100 becomes black, and is not below 39"):
         bit_depth.find_scale([path], tmp_path / "cache", black=100)
 

@@ -336,6 +336,31 @@ def test_dicom_without_pixels_is_told(tmp_path: Path) -> None:
         seen(tmp_path / "b.dcm")
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"Rows": None}, "a DICOM file without Rows"),
+        ({"RescaleSlope": "1e300"}, "a DICOM file whose RescaleSlope is 1e[+]300"),
+        ({"RescaleIntercept": "-1e99"}, "a DICOM file whose RescaleIntercept is -1e[+]99"),
+    ],
+)
+def test_dicom_whose_tags_make_no_values_is_told(tmp_path: Path, tags: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnreadableImage, match=said):
+        seen(dicom(tmp_path / "a.dcm", values(most=65535), **tags))
+
+
+def test_what_a_file_holds_counts_and_not_its_name(tmp_path: Path) -> None:
+    Image.fromarray(values()).save(tmp_path / "a.dcm", "PNG")
+    assert (seen(tmp_path / "a.dcm")[..., 0] == values()).all()
+
+
+def test_an_array_that_is_cut_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", values())
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])
+    with pytest.raises(UnreadableImage, match="an array of 8 x 10 is promised, and the file holds less"):
+        seen(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("name", ["h5py", "pydicom", "tifffile"])
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values())

@@ -138,8 +138,9 @@ def _scale(looks: Sequence[Look], count: int, of: int, own_black: float | None, 
     black = black if own_black is None else own_black
     check(black, white)
     words = (
-        f"{counted(count, 'image')} {'has' if count == 1 else 'have'} more than 8 bits a value, from {low:g} to {high:g}: {black:g} becomes black, {white:g} "
-        "white in all of them; images.min_value and images.max_value set other bounds"
+        f"{counted(count, 'image')} {'has' if count == 1 else 'have'} more than 8 bits a value, from {low:g} to "
+        f"{high:g}: {black:g} becomes black, {white:g} white in all of them; images.min_value and images.max_value set "
+        "other bounds"
     )
     tops = [max((look.high for look in looks if look.is_float is kind), default=None) for kind in (True, False)]
     if None not in tops and bounds(0, tops[0])[1] != bounds(0, tops[1])[1]:
