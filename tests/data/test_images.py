@@ -19,6 +19,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.images import bit_depth, decoding, image_cache, image_reading, image_stats
 from foldcraft.data.images.decoding import UnreadableImage
 from foldcraft.data.images.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
+from foldcraft.predictions import experiment
 
 WIDTH, HEIGHT = 48, 32
 
@@ -557,10 +558,25 @@ def test_unreadable_images_are_all_named_and_leave_nothing_behind(tmp_path: Path
     paths[4].write_text("this is no picture")
     with pytest.raises(FoldcraftError, match="2 images cannot be read") as error:
         open_stores(paths, [ImageSpec(16)], cache, "train")
-    assert str(paths[1]) in str(error.value)
-    assert str(paths[4]) in str(error.value)
+    for path in (paths[1], paths[4]):
+        assert f"{path.parent.name}/{path.name} (" in str(error.value)
+    assert len(str(error.value)) < 300
     assert no_leftovers(tmp_path)
     assert not list(cache.glob("*.npy"))
+
+
+def test_many_unreadable_images_are_told_in_a_line():
+    boxes = [
+        (f"input/a/{row}.png [40, 0, 5, 5]", "the box lies outside the image of 40 x 40 pixels") for row in range(44)
+    ]
+    said = str(image_cache.UnreadableImages(boxes))
+    assert said.startswith("44 images cannot be read: input/a/0.png [40, 0, 5, 5], input/a/1.png [40, 0, 5, 5]")
+    assert "(the box lies outside the image of 40 x 40 pixels) and 40 more; " in said
+    assert said.endswith("; src/audit.py lists them all")
+    assert len(said) < 300
+    one = str(image_cache.UnreadableImages([("x" * 400, "y" * 400)], experiment.MENDS["train", "test"]))
+    assert len(one) < 300
+    assert "and" not in one.split(";")[0]
 
 
 @pytest.mark.parametrize(

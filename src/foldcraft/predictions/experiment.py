@@ -41,7 +41,7 @@ SPARE = "images.on_error=baseline gives those test images the frequencies of the
 MENDS = {
     ("train",): "mend the files or drop their rows",
     ("test",): f"mend the files; {SPARE}",
-    ("train", "test"): f"mend the files or drop the rows of training images; {SPARE}",
+    ("train", "test"): f"mend the files or drop their rows; {SPARE}",
 }
 
 

@@ -160,7 +160,7 @@ def _dicom(source: Path | bytes, most_bytes: int) -> np.ndarray:
 def _undecoded(data: Any, error: Exception) -> str:
     syntax = data.file_meta.TransferSyntaxUID
     if syntax.is_compressed and "plugin" in str(error):
-        return f"its pixels are packed as {syntax.name}: run `pip install 'pylibjpeg[all]'`"
+        return f"run `pip install 'pylibjpeg[all]'`, for its pixels are packed as {syntax.name}"
     return f"a DICOM file whose pixels are damaged: {error}"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from foldcraft.data.images.optional import extra
 
-UNDECODED = "its pieces are packed as {}, which needs one package more: run `pip install imagecodecs`"
+UNDECODED = "run `pip install imagecodecs`, for its pieces are packed as {}"
 UNPACKED = 1
 ALONE = (UNPACKED, 8, 32946)  # not packed, and two names of deflate
 MOST_PAGES = 64  # of a band each
