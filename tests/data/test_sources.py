@@ -406,8 +406,37 @@ def test_images_of_unlike_channels_are_told(tmp_path: Path) -> None:
     paths = [tmp_path / f"{k}.npy" for k in range(5)]
     for k, path in enumerate(paths):
         np.save(path, values(8, 10, 4 if k else 6))
-    with pytest.raises(FoldcraftError, match=r"images\.channels: 4 images have 4 channels, and 1 have 6: 0\.npy"):
+    with pytest.raises(FoldcraftError, match=r"images\.channels: 4 images have 4 channels, and 1 image has 6: 0\.npy"):
         band_count.find_channels(paths, tmp_path)
+
+
+def test_items_of_hdf5_are_looked_at_once_and_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each must be read for it, and a set of skin lesions has 400,000; those of which boxes are cut are such as well."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key in range(6):
+            file[str(key)] = values(8, 10, 5 if key == 5 else 3)
+    items = [Hdf5Item(tmp_path / "a.h5", str(key)) for key in range(6)]
+    for sources in (items, [CutOut(item, (0, 0, 4, 4)) for item in items]):
+        with pytest.raises(FoldcraftError, match=r"5 images have 3 channels, and 1 image has 5: a\.h5 5"):
+            band_count.find_channels(sources, tmp_path)
+    monkeypatch.setattr(band_count, "MOST_ITEMS", 2)
+    looked: list[Source] = []
+    monkeypatch.setattr(image_reading, "channels_of", lambda source: looked.append(source) or 3)
+    assert band_count.find_channels(items, tmp_path) == 3
+    assert looked == [items[0], items[5]]
+
+
+def test_a_tiff_that_ends_in_its_header_is_no_image_of_three_channels(tmp_path: Path, capfd, caplog) -> None:
+    """What other libraries say of it comes from them alone, and the reason is told when it is decoded."""
+    paths = [tmp_path / f"{k}.tif" for k in range(3)]
+    for path in paths:
+        tifffile.imwrite(path, values(8, 10, 6, 65535), photometric="minisblack", planarconfig="contig")
+    paths[1].write_bytes(paths[1].read_bytes()[:40])
+    assert band_count.find_channels(paths, tmp_path) == 6
+    for look in (lambda: seen(paths[1]), lambda: seen(TiffLevel(paths[1], 1))):
+        with pytest.raises(UnreadableImage):
+            look()
+    assert not caplog.text + "".join(capfd.readouterr())
 
 
 def pyramid(path: Path, largest: np.ndarray) -> Path:

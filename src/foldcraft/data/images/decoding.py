@@ -41,6 +41,7 @@ END_OF_JPEG = b"\xff\xd9"
 
 Image.MAX_IMAGE_PIXELS = None  # what an image needs is looked at here
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 _one_large = threading.Lock()
 T = TypeVar("T")
