@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -20,7 +21,7 @@ from foldcraft.common import config_file, notices
 from foldcraft.common.config import ImageConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import read
-from foldcraft.data.images import band_count, decoding, image_reading, image_sources
+from foldcraft.data.images import band_count, decoding, image_reading, image_sources, image_stats
 from foldcraft.data.images.decoding import UnreadableImage
 from foldcraft.data.images.image_cache import ImageSpec, content_of, open_stores, square
 from foldcraft.data.images.image_sources import ImageRequest
@@ -411,7 +412,7 @@ def test_images_of_unlike_channels_are_told(tmp_path: Path) -> None:
 
 
 def test_items_of_hdf5_are_looked_at_once_and_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each must be read for it, and a set of skin lesions has 400,000; those of which boxes are cut are such as well."""
+    """Each must be read for it, and a set of skin lesions has 400,000; those that boxes are cut of are such as well."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for key in range(6):
             file[str(key)] = values(8, 10, 5 if key == 5 else 3)
@@ -593,3 +594,28 @@ def test_all_commands_take_four_channels(workplace: Path, command) -> None:
     for name in ("audit", "preview", "report", "infer"):
         done = command(name, "--config", config)
         assert done.code == 0, (name, done.err)
+
+
+def test_facts_of_items_are_not_those_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a training set is told from its test set by the sizes of two files; and each is read for every item."""
+    paths: dict[str, tuple[Hdf5Item, ...]] = {}
+    for part, count in (("train", 5), ("test", 3)):
+        with h5py.File(tmp_path / f"{part}.h5", "w") as file:
+            for key in range(count):
+                file[str(key)] = values(8, 10, 3) + np.uint8(key)
+        paths[part] = tuple(Hdf5Item(tmp_path / f"{part}.h5", str(key)) for key in range(count))
+    read: list[Path] = []
+    whole = image_stats.hashlib.file_digest
+    monkeypatch.setattr(
+        image_stats.hashlib, "file_digest", lambda stream, name: read.append(stream.name) or whole(stream, name)
+    )
+    made = SimpleNamespace(
+        train_ids=np.arange(5).astype(str),
+        test_ids=np.arange(3).astype(str),
+        train_paths=paths["train"],
+        test_paths=paths["test"],
+    )
+    facts = image_stats.collect(made)
+    assert facts["bytes"].tolist() == [0] * 8
+    assert facts["sha256"].nunique() == 8
+    assert len(read) <= 4, "two threads may read the same file at once"
