@@ -18,8 +18,9 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition as tables
 from foldcraft.data.competition import Competition
+from foldcraft.data.submission_forms.form import Form
+from foldcraft.data.submission_forms.forms import Lists
 from foldcraft.submission import form_inference
-from foldcraft.submission.forms import Form, Lists
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common import fingerprint
-from foldcraft.common.config import CompetitionConfig, Config
+from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import metadata as metadata_columns
@@ -21,6 +21,7 @@ from foldcraft.data.host_files.tables import Tables, read_tables
 from foldcraft.data.images import image_paths
 from foldcraft.data.images.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.metadata import Metadata
+from foldcraft.data.submission_forms.request import FileRequest
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.data.training_rows import TrainingRows
@@ -128,6 +129,12 @@ class Competition:
         groups = self.units if self.written_groups is None else self.written_groups
         return fingerprint.of_rows(zip(self.train_ids.tolist(), self.target.written, groups.tolist(), strict=True))
 
+    @property
+    def file_request(self) -> FileRequest:
+        """What the form of the submission is told by; of the competition of answers."""
+        judge = self.metric.name if self.metric.classes == 2 else ""
+        return FileRequest(self.target, self.sample, self.id_column, self.submission, self.metric.wants, judge)
+
     def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
         """In the metric, of stored predictions (N, W) of all training rows or of some."""
         rows = np.arange(len(self.train_ids)) if rows is None else rows
@@ -206,7 +213,7 @@ def of(rows: Tables) -> Competition:
     """
     read, names, weights = rows.read_target, rows.names, rows.weights
     id_column = rows.sample_rows.column if rows.sample_rows else names.test_id
-    metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.test_id)
+    metric = _metric(rows, read.target, id_column)
     groups, made = with_shared_files(rows.groups, rows.train_ids, rows.train_paths), _answering(rows)
     files = (rows.folder / names.train, rows.folder / names.test)
     beside, test_beside = metadata_columns.both(names.metadata, (rows.train, rows.test), files)
@@ -275,8 +282,8 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         raise FoldcraftError(what, folder, hint)
 
 
-def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame, id_column: str) -> Metric:
-    if host_metric.is_one(names.metric):
-        return host_answers.metric_of(names, target, folder, sample, id_column)
+def _metric(rows: Tables, target: Target, id_column: str) -> Metric:
+    if host_metric.is_one(rows.names.metric):
+        return host_answers.metric_of(rows.names, target, rows.folder, rows.sample, id_column, rows.request)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
-    return scores.get(names.metric, target.kind, target.heads, widths)
+    return scores.get(rows.names.metric, target.kind, target.heads, widths)

@@ -16,7 +16,7 @@ from foldcraft.submission import form_inference
 if TYPE_CHECKING:
     from foldcraft.data.competition import Competition
     from foldcraft.data.host_files.tables import Tables
-    from foldcraft.submission.forms import Form
+    from foldcraft.data.submission_forms.form import Form
     from foldcraft.views.terminal import Terminal
 
 SHOWN_TRAIN, SHOWN_TEST = 5, 2  # rows

@@ -139,8 +139,12 @@ def _made(template: str, test_ids: Sequence[str], names: Sequence[str]) -> dict[
 
 
 def _filled(template: str, test_id: str, name: str) -> str:
-    parts = [part.replace("{@target}", name) for part in template.split("{@id}")]
-    return test_id.join(parts)
+    return test_id.join(pieces(template, name))
+
+
+def pieces(template: str, name: str) -> list[str]:
+    """What stands around the id in the ids of the rows that ask for a name."""
+    return [part.replace("{@target}", name) for part in template.split("{@id}")]
 
 
 def _mismatch(template: str, cells: set[str], made: set[str], path: Path) -> FoldcraftError:
