@@ -103,6 +103,7 @@ def test_a_host_is_taken_from_its_files_to_a_submission(
     Path("c.yaml").write_text(yaml.safe_dump(about, allow_unicode=True))
     started = command("start", f"input/{name}", "--name", "drafted")
     assert started.code == 0, started.err
+    assert ("\nread: " in started.out) == (name != "boostcamp")  # whose label is in no table
     shown = command("split", "--show", "--config", "c.yaml")
     assert shown.code == 0, shown.err
     for words in (("train", "--fold", "all"), ("infer", "--out", "answers.csv")):

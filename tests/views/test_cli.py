@@ -50,7 +50,10 @@ def test_an_option_that_means_nothing_is_refused() -> None:
             "train --learning-rate 0.1",
             "unknown option '--learning-rate'; settings are written without dashes: did",
         ),
-        ("split -x", "unknown option '-x'; known: --help, --quiet, --debug, --config, --allow-code, --show (see --help)"),
+        (
+            "split -x",
+            "unknown option '-x'; known: --help, --quiet, --debug, --config, --allow-code, --show (see --help)",
+        ),
         ("train --jobs two", "--jobs must be a whole number, is 'two'; see --help"),
         ("train --jobs", "--jobs needs a word behind it; see --help"),
         ("split --config", "--config needs one or more words behind it; see --help"),
