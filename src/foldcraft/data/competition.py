@@ -48,6 +48,7 @@ class Competition:
         tables: that it was made of.
         metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
         answering: where several rows make one answer, which; `answers` is the competition of these.
+        more_samples: beside the first, where the host wants several files.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Competition:
     host_folds: np.ndarray | None = None
     tables: Tables | None = field(default=None, repr=False, compare=False)
     answering: Answering | None = None
+    more_samples: tuple[tuple[pd.DataFrame, SubmissionRequest], ...] = ()
 
     @cached_property
     def answers(self) -> "Competition":
@@ -130,10 +132,13 @@ class Competition:
         return fingerprint.of_rows(zip(self.train_ids.tolist(), self.target.written, groups.tolist(), strict=True))
 
     @property
-    def file_request(self) -> FileRequest:
-        """What the form of the submission is told by; of the competition of answers."""
-        judge = self.metric.name if self.metric.classes == 2 else ""
-        return FileRequest(self.target, self.sample, self.id_column, self.submission, self.metric.wants, judge)
+    def file_requests(self) -> list[FileRequest]:
+        """What the form of each file of the submission is told by; of the competition of answers."""
+        metric = self.metric
+        told_by = (metric.wants, metric.name if metric.classes == 2 else "")
+        more = [(sample, wanted.rows.column, wanted) for sample, wanted in self.more_samples]
+        samples = [(self.sample, self.id_column, self.submission), *more]
+        return [FileRequest(self.target, *about, *told_by) for about in samples]
 
     def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
         """In the metric, of stored predictions (N, W) of all training rows or of some."""
@@ -240,6 +245,7 @@ def of(rows: Tables) -> Competition:
         metadata=beside,
         test_metadata=test_beside,
         answering=made,
+        more_samples=tuple((one.sample, w) for one, w in zip(rows.more_samples, rows.more_requests, strict=True)),
     )
 
 
@@ -284,6 +290,9 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
 
 def _metric(rows: Tables, target: Target, id_column: str) -> Metric:
     if host_metric.is_one(rows.names.metric):
+        if rows.more_samples:
+            what = "a host's code is given tables of one sample, and there are several"
+            raise FoldcraftError(what, "competition.metric", "name a metric of docs/metrics.md, or one sample")
         return host_answers.metric_of(rows.names, target, rows.folder, rows.sample, id_column, rows.request)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
     return scores.get(rows.names.metric, target.kind, target.heads, widths)

@@ -3,27 +3,31 @@
 import numpy as np
 
 from foldcraft.data.competition import Competition
-from foldcraft.data.submission_forms import inference
-from foldcraft.data.submission_forms.form import Form
+from foldcraft.data.submission_forms import several
+from foldcraft.data.submission_forms.several import SubmissionFiles
 
 
-def of(competition: Competition) -> Form:
-    """The form of a submission.
-
-    Raises:
-        FoldcraftError: as `inference.of`.
-    """
-    return inference.of(competition.answers.file_request)
-
-
-def tried(competition: Competition) -> Form:
-    """The form, once the sample has been filled by it with what is known of a row without its image.
+def files(competition: Competition) -> SubmissionFiles:
+    """The form of each file that the host wants.
 
     Raises:
-        FoldcraftError: as `of`; or the file that comes out is not what the host can read.
+        FoldcraftError: as `several.of`.
     """
+    return several.of(competition.answers.file_requests)
+
+
+def tried(competition: Competition) -> SubmissionFiles:
+    """The forms, once the samples have been filled by them with what is known of a row without its image.
+
+    Raises:
+        FoldcraftError: as `files`; or a file that comes out is not what the host can read.
+    """
+    found = files(competition)
+    found.filled(*without_images(competition))
+    return found
+
+
+def without_images(competition: Competition) -> tuple[np.ndarray, np.ndarray]:
+    """The test ids, and what is known of each row without its image (M, W)."""
     competition = competition.answers
-    form = of(competition)
-    known = np.tile(competition.target.baseline(), (len(competition.test_ids), 1))
-    form.check(form.fill(competition.test_ids, known))
-    return form
+    return competition.test_ids, np.tile(competition.target.baseline(), (len(competition.test_ids), 1))

@@ -25,6 +25,12 @@ def matched(names: Sequence[str], columns: Sequence[str]) -> Mapping[str, str] |
     return found and {name: found[_plain(name)] for name in names}
 
 
+def called(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Those of some names that a column has, but for capitals."""
+    plain = {_plain(column) for column in columns}
+    return [name for name in names if _plain(name) in plain]
+
+
 def _with_affix(words: Sequence[str], longer: Mapping[str, str]) -> Mapping[str, str] | None:
     """Of each word what stands for it under the word with the one prefix and suffix that suit all."""
     first = words[0]

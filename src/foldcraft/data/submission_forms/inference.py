@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -33,16 +33,30 @@ def of(request: FileRequest) -> Form:
     Raises:
         FoldcraftError: the sample holds no answers, or such as are not understood; settings that do not go together.
     """
-    form = _inferred(request)
-    settings = request.submission.settings
-    for key, forms in ONLY.items():
-        if getattr(settings, key) is not None and not isinstance(form, forms):
-            what = f"does not go with this form: {form.describe()}"
-            raise FoldcraftError(what, f"{SETTING}.{key}", "leave it out, or name the form")
+    form = inferred(request)
+    check_settings([form])
     return form
 
 
-def _inferred(request: FileRequest) -> Form:
+def check_settings(forms: Sequence[Form]) -> None:
+    """See that each setting goes with the form of a file, of which there is at least one.
+
+    Raises:
+        FoldcraftError: one goes with none.
+    """
+    settings = forms[0].request.submission.settings
+    for key, kinds in ONLY.items():
+        if getattr(settings, key) is not None and not any(isinstance(form, kinds) for form in forms):
+            what = f"does not go with this form: {forms[0].describe()}"
+            raise FoldcraftError(what, f"{SETTING}.{key}", "leave it out, or name the form")
+
+
+def inferred(request: FileRequest) -> Form:
+    """As `of`, whatever other settings there are.
+
+    Raises:
+        FoldcraftError: as `of`.
+    """
     rows, settings = request.submission.rows, request.submission.settings
     wanted = None if settings.form in ("auto", "long") else settings.form
     if rows is not None and rows.parts is not None:
