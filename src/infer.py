@@ -71,10 +71,11 @@ def main(arguments: Sequence[str]) -> int:
     if args.name is not None:
         check_file_name(args.name)
     if args.out is not None:
-        from foldcraft.submission import out_file
+        from foldcraft.submission import contents, out_file
 
         cli.refuse(args, ("name",), "does not go with --out, which names the file")
-        out_file.check(args.out)
+        several = len(configs[0].competition.sample_files) > 1
+        out_file.check(args.out, suffix=contents.ZIP if several else contents.CSV)
     members = open_finished(configs)
 
     from foldcraft.ensemble import methods

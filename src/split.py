@@ -59,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     if args.show:
         show_form(data, form, terminal)
     elif not form.goes_without_saying:
-        terminal.say(f"submission: {form.describe()}")
+        for line in form.lines():
+            terminal.say(line)
     return 0
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -101,8 +102,10 @@ def test_a_host_is_taken_from_its_files_to_a_submission(
     settings = yaml.safe_load(recipe(name))
     about = {**NET, **MORE.get(name, {}), "competition": {"name": name, **settings}}
     Path("c.yaml").write_text(yaml.safe_dump(about, allow_unicode=True))
+    shutil.copytree(ROOT / "configs" / "recipes", "configs/recipes")  # which a draft extends
     started = command("start", f"input/{name}", "--name", "drafted")
     assert started.code == 0, started.err
+    assert ("\nread: " in started.out) == (name != "boostcamp")  # whose label is in no table
     shown = command("split", "--show", "--config", "c.yaml")
     assert shown.code == 0, shown.err
     for words in (("train", "--fold", "all"), ("infer", "--out", "answers.csv")):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import recipe
+from conftest import ROOT, recipe
 
 from foldcraft.common.config import Config
 from foldcraft.data.competition import Competition, of
@@ -66,6 +66,17 @@ def test_a_mask_s_label_is_made_of_file_sex_and_age(hosts: Path):
     assert label["000001_female_Asian_20/incorrect_mask"] == "9"
     assert label["000002_male_Asian_25/mask1"] == "0"
     assert label["000006_male_Asian_60/normal"] == "14"
+
+
+def test_the_example_of_the_readme_reads_its_host(hosts: Path):
+    text = (ROOT / "README.md").read_text()
+    about = yaml.safe_load(text.partition("<<'YAML'\n")[2].partition("\nYAML\n")[0])["competition"]
+    settings = {"experiment": "e", "backbone": {"name": "test_resnet"}}
+    folder = hosts / "boostcamp"
+    config = Config.model_validate({**settings, "competition": {**about, "folder": folder}})
+    data = of(read_tables(config))
+    assert data.target.written == of(tables_of(folder)).target.written
+    assert data.groups.tolist() == of(tables_of(folder)).groups.tolist()
 
 
 def test_one_row_a_target_becomes_one_an_image(hosts: Path):

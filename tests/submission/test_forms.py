@@ -18,8 +18,9 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data import competition as tables
 from foldcraft.data.competition import Competition
+from foldcraft.data.submission_forms.form import Form
+from foldcraft.data.submission_forms.forms import Lists
 from foldcraft.submission import form_inference
-from foldcraft.submission.forms import Form, Lists
 
 pytestmark = pytest.mark.integration
 
@@ -221,7 +222,7 @@ CASES = {
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Competition, Form]:
     one = CASES[request.param]
     data = one.open(tmp_path_factory.mktemp("form"))
-    return one, data, form_inference.tried(data)
+    return one, data, form_inference.tried(data).files[0].form
 
 
 @given(order=st.permutations(range(len(IDS))))
@@ -326,7 +327,7 @@ def opened(folder: Path, **names: object) -> Competition:
 def test_samples_of_real_data_are_understood(name: str) -> None:
     names, metric = REAL[name]
     data = opened(real_data(name), metric=metric, **names)
-    form = form_inference.tried(data)
+    form = form_inference.tried(data).files[0].form
     assert list(form.columns) == names["target"]["columns"]
     assert form.left == []
 
@@ -382,7 +383,7 @@ def test_samples_of_hosts_are_understood(name: str, formats: Path) -> None:
     names, said = HOSTS[name]
     folder = formats / name
     test = "test.csv" if (folder / "test.csv").is_file() else "sample_submission.csv"
-    assert said in form_inference.tried(opened(folder, test=test, **names)).describe()
+    assert said in form_inference.tried(opened(folder, test=test, **names)).files[0].form.describe()
 
 
 @pytest.mark.slow
@@ -413,7 +414,7 @@ def test_long_samples_of_hosts_are_understood(
     test[["image_id"]].drop_duplicates().to_csv(tmp_path / "test.csv", index=False)
     (tmp_path / "sample_submission.csv").write_bytes((formats / name / "sample_submission.csv").read_bytes())
     data = opened(tmp_path, id="image_id", target={"columns": columns, **target}, metric=metric)
-    assert said in form_inference.tried(data).describe()
+    assert said in form_inference.tried(data).files[0].form.describe()
 
 
 def test_a_long_submission_comes_out_of_the_commands(shapes: Path, command: Callable[..., Outcome]) -> None:

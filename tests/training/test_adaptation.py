@@ -102,13 +102,13 @@ def test_a_probe_lives_as_any_experiment(split: Path, command: Command) -> None:
     ):
         assert kept.ids.tolist() == anew.ids.tolist()
         assert kept.origin == anew.origin
-        np.testing.assert_allclose(np.exp(kept.log_probs), np.exp(anew.log_probs), atol=5e-3)
+        np.testing.assert_allclose(np.exp(kept.predicted), np.exp(anew.predicted), atol=5e-3)
 
     fine(command("infer", *words, "tta.views=[identity,vflip]"))
     new = prediction_store.read(FOLD / "oof.parquet")
     assert new.views == ("identity", "hflip", "vflip")
     vflip = model.predict_oof(start.train, ("vflip",), Callback())
-    np.testing.assert_allclose(np.exp(new.log_probs[2]), np.exp(vflip.log_probs[0]), atol=1e-4)
+    np.testing.assert_allclose(np.exp(new.predicted[2]), np.exp(vflip.predicted[0]), atol=1e-4)
 
 
 def test_a_probe_blends_with_a_training(split: Path, command: Command) -> None:

@@ -32,6 +32,12 @@ def _once(names: list[str]) -> list[str]:
     return names
 
 
+def _files(names: list[str]) -> list[str]:
+    if not names or {"auto", "none"} & set(names):
+        raise ValueError("name at least one file, and neither auto nor none among files")
+    return names
+
+
 def _as_text(labels: Any) -> Any:
     """Labels as the table has them; YAML takes 10 for a number, and no for false."""
     if not isinstance(labels, list):
@@ -292,10 +298,11 @@ class CompetitionConfig(Section):
         description="table of test rows, or a pattern of image files; auto: test.csv, else the ids of the sample, else "
         "the files of test/",
     )
-    sample: str | SampleConfig = Field(
+    sample: str | Annotated[list[str], AfterValidator(_files), AfterValidator(_once)] | SampleConfig = Field(
         "auto",
         description="the host's sample submission: ids, order, columns, types; auto: sample_submission.csv, else the "
-        "one file that looks like it; none: id and answers are written plainly; or {file: sample.csv, by: order}",
+        "one file that looks like it; none: id and answers are written plainly; or {file: sample.csv, by: order}; or "
+        "several files, each of which asks for a part: [a.csv, b.csv]",
     )
     join: Annotated[list[str], BeforeValidator(_listed), AfterValidator(_once)] = Field(
         [], description="tables that are joined to the rows by the columns that they share: [labels.csv]"
@@ -375,8 +382,15 @@ class CompetitionConfig(Section):
 
     @property
     def sample_file(self) -> str:
-        """The sample submission."""
-        return self.sample if isinstance(self.sample, str) else self.sample.file
+        """The sample submission, or the first of several."""
+        return self.sample_files[0]
+
+    @property
+    def sample_files(self) -> list[str]:
+        """All samples, where the host wants several files."""
+        if isinstance(self.sample, list):
+            return self.sample
+        return [self.sample if isinstance(self.sample, str) else self.sample.file]
 
     @property
     def groups(self) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common import fingerprint
-from foldcraft.common.config import CompetitionConfig, Config
+from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import metadata as metadata_columns
@@ -21,6 +21,7 @@ from foldcraft.data.host_files.tables import Tables, read_tables
 from foldcraft.data.images import image_paths
 from foldcraft.data.images.sources import Source, is_there, missing_file, name_in
 from foldcraft.data.metadata import Metadata
+from foldcraft.data.submission_forms.request import FileRequest
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
 from foldcraft.data.training_rows import TrainingRows
@@ -48,6 +49,7 @@ class Competition:
         tables: that it was made of.
         metadata, test_metadata: what the tables say of each row beside its image; None: nothing is asked for.
         answering: where several rows make one answer, which; `answers` is the competition of these.
+        more_samples: beside the first, where the host wants several files.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Competition:
     host_folds: np.ndarray | None = None
     tables: Tables | None = field(default=None, repr=False, compare=False)
     answering: Answering | None = None
+    more_samples: tuple[tuple[pd.DataFrame, SubmissionRequest], ...] = ()
 
     @cached_property
     def answers(self) -> "Competition":
@@ -128,6 +131,15 @@ class Competition:
         """Digest of training ids, labels and groups as written: what folds and OOF predictions are made for."""
         groups = self.units if self.written_groups is None else self.written_groups
         return fingerprint.of_rows(zip(self.train_ids.tolist(), self.target.written, groups.tolist(), strict=True))
+
+    @property
+    def file_requests(self) -> list[FileRequest]:
+        """What the form of each file of the submission is told by; of the competition of answers."""
+        metric = self.metric
+        told_by = (metric.wants, metric.name if metric.classes == 2 else "")
+        more = [(sample, wanted.rows.column, wanted) for sample, wanted in self.more_samples]
+        samples = [(self.sample, self.id_column, self.submission), *more]
+        return [FileRequest(self.target, *about, *told_by) for about in samples]
 
     def score(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
         """In the metric, of stored predictions (N, W) of all training rows or of some."""
@@ -207,7 +219,7 @@ def of(rows: Tables) -> Competition:
     """
     read, names, weights = rows.read_target, rows.names, rows.weights
     id_column = rows.sample_rows.column if rows.sample_rows else names.test_id
-    metric = _metric(names, read.target, rows.folder, rows.sample, id_column if rows.answers else names.test_id)
+    metric = _metric(rows, read.target, id_column)
     groups, made = with_shared_files(rows.groups, rows.train_ids, rows.train_paths), _answering(rows)
     files = (rows.folder / names.train, rows.folder / names.test)
     beside, test_beside = metadata_columns.both(names.metadata, (rows.train, rows.test), files)
@@ -234,6 +246,7 @@ def of(rows: Tables) -> Competition:
         metadata=beside,
         test_metadata=test_beside,
         answering=made,
+        more_samples=tuple((one.sample, w) for one, w in zip(rows.more_samples, rows.more_requests, strict=True)),
     )
 
 
@@ -289,8 +302,11 @@ def _missing(names: Sequence[str], folder: Path, spares: bool) -> FoldcraftError
     return FoldcraftError(what, folder, hint)
 
 
-def _metric(names: CompetitionConfig, target: Target, folder: Path, sample: pd.DataFrame, id_column: str) -> Metric:
-    if host_metric.is_one(names.metric):
-        return host_answers.metric_of(names, target, folder, sample, id_column)
+def _metric(rows: Tables, target: Target, id_column: str) -> Metric:
+    if host_metric.is_one(rows.names.metric):
+        if rows.more_samples:
+            what = "a host's code is given tables of one sample, and there are several"
+            raise FoldcraftError(what, "competition.metric", "name a metric of docs/metrics.md, or one sample")
+        return host_answers.metric_of(rows.names, target, rows.folder, rows.sample, id_column, rows.request)
     widths = target.space.widths if isinstance(target.space, ClassSpace) else ()
-    return scores.get(names.metric, target.kind, target.heads, widths)
+    return scores.get(rows.names.metric, target.kind, target.heads, widths)

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,13 +27,13 @@ PLACE = "competition.metric"
 EXAMPLE = "write metric: {code: metric.py:score, greater_is_better: true}"
 OPTIONS = ("code", "greater_is_better", "seconds", "wants")
 BESIDE = "beside"  # the folder of the config that names the file; put in when the config is read
+GIVEN = {"ranks": "labels, the likeliest first"}
 DRAWS = 50  # of a bootstrap: each is a call
 SECONDS = 60.0
 START = 120.0  # seconds, until its process must have read the libraries
 WORKER = Path(__file__).with_name("host_worker.py")
 SECRET = re.compile(r"(?i)^(wandb|kaggle|aws|hf|hugging_?face|github|azure|google|openai)_|token|secret|passw|api_?key")
 Columns = Mapping[str, Sequence[object]]
-Answers = Callable[[np.ndarray], Columns]  # truth, or what a metric is given of predictions, to columns of a table
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,27 @@ class HostCode:
     def digest(self) -> str:
         """Of the file."""
         return fingerprint.of_file(self.file)
+
+
+class Tables(Protocol):
+    """Fills the tables that a host's metric is given.
+
+    Attributes:
+        key: name of the id column.
+        id_pieces: what stands around a row's number in the ids of each line that it has in a table.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def id_pieces(self) -> Sequence[Sequence[str]]: ...
+
+    def of_truth(self, truth: np.ndarray) -> Columns:
+        """The other columns of the solution."""
+
+    def of_predicted(self, scored: np.ndarray) -> Columns:
+        """Those of the submission, from what a metric is given."""
 
 
 def is_one(spec: object) -> bool:
@@ -132,44 +153,46 @@ def _found(name: str, folders: Sequence[Path]) -> Path:
     raise FoldcraftError(f"no file {shorten(name, 60)!r} in {shorten(places, 100)}", PLACE, "put it there")
 
 
-def metric(code: HostCode, kind: str, wants: Wants, key: str, answers: Answers) -> Metric:
+def metric(code: HostCode, kind: str, wants: Wants, tables: Tables) -> Metric:
     """The metric.
 
     Args:
         kind: of the target.
         wants: what is written into the tables.
-        key: name of the id column.
-        answers: fills the other columns.
     """
+    given = GIVEN.get(wants, wants)
+    note = f"{code.name}, the host's own metric, is given {given}; intervals are of {DRAWS} draws of rows"
     return Metric(
         name=code.name,
         greater_is_better=code.greater_is_better,
         kinds=(kind,),
         wants=wants,
-        of_weights=partial(_scores, code, key, answers),
+        of_weights=partial(_scores, code, tables),
         bounds=(-math.inf, math.inf),
         options="the host's code",
-        notes=(f"{code.name}, the host's own metric, is given {wants}; intervals are of {DRAWS} draws of rows",),
+        notes=(note,),
         draws=DRAWS,
         code=code.digest,
     )
 
 
 def _scores(
-    code: HostCode, key: str, answers: Answers, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray
+    code: HostCode, tables: Tables, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Of each column of weights (N, R), which say how often a row is drawn.
 
     A draw that the metric cannot score (it may lack a class) is NaN; all rows must have a score.
     """
     worker = _worker(code)
-    ids = [str(row) for row in range(len(truth))]
-    tables = {"solution": {key: ids, **answers(truth)}, "submission": {key: ids, **answers(predicted)}}
+    key, pieces = tables.key, tables.id_pieces
+    ids = [str(row).join(around) for row in range(len(truth)) for around in pieces]
+    both = {"solution": tables.of_truth(truth), "submission": tables.of_predicted(predicted)}
+    filled = {name: {key: ids, **columns} for name, columns in both.items()}
     counts = weights.astype(np.int64)
     if not np.array_equal(counts, weights):
         raise FoldcraftError("a host's code knows no weights of rows", "competition.metric_weight", "set it to false")
     with worker.lock:
-        worker.ask({"tables": tables, "id": key})
+        worker.ask({"tables": filled, "id": key, "pieces": pieces})
         if (counts == 1).all():
             return np.full(counts.shape[1], worker.score(None))
         found = np.full(counts.shape[1], np.nan)

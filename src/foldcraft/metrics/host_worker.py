@@ -38,11 +38,11 @@ def main(file: str, function: str) -> None:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 asked = json.loads(line)
                 if "tables" in asked:
-                    tables, key = _tables(asked), asked["id"]
+                    tables, key, pieces = _tables(asked), asked["id"], asked["pieces"]
                     answer = {}
                 else:
                     score = score or _loaded(Path(file), function)
-                    answer = {"score": _number(_called(score, *_drawn(tables, key, asked["rows"]), key))}
+                    answer = {"score": _number(_called(score, *_drawn(tables, key, pieces, asked["rows"]), key))}
         except BaseException as error:  # a metric may call exit() too
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         answers.write(json.dumps({**answer, "printed": said.getvalue()[:300]}) + "\n")
@@ -79,13 +79,18 @@ def _tables(asked: dict) -> Tables:
     return tuple(pd.DataFrame(asked["tables"][name]) for name in ("solution", "submission"))
 
 
-def _drawn(tables: Tables, key: str, rows: list[int] | None) -> Tables:
-    """The rows that are drawn, with ids of their own; fresh copies, as metrics like to drop columns in place."""
+def _drawn(tables: Tables, key: str, pieces: list[list[str]], rows: list[int] | None) -> Tables:
+    """The rows that are drawn, with ids of their own; fresh copies, as metrics like to drop columns in place.
+
+    Args:
+        pieces: what stands around a row's number in the ids of each of its lines.
+    """
     if rows is None:
         return tuple(table.copy() for table in tables)
-    drawn = [table.iloc[rows].reset_index(drop=True) for table in tables]
+    lines = [row * len(pieces) + line for row in rows for line in range(len(pieces))]
+    drawn = [table.iloc[lines].reset_index(drop=True) for table in tables]
     for table in drawn:
-        table[key] = [str(row) for row in range(len(rows))]
+        table[key] = [str(row).join(around) for row in range(len(rows)) for around in pieces]
     return tuple(drawn)
 
 

@@ -86,8 +86,8 @@ def ensure(config: Config, say: Say) -> None:
         together += ", the audit's groups kept whole" if made.groups else ""
         what = f"{made.count} folds of {data.counted()}, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
-        if not form.goes_without_saying:
-            say(f"submission: {form.describe()}")
+        for line in () if form.goes_without_saying else form.lines():
+            say(line)
 
 
 def read_or_make(config: Config, data: Competition, copies: pd.Series) -> tuple[Folds, bool]:

@@ -18,7 +18,7 @@ from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.submission import form_inference, ledger, out_file, shuffle_check
+from foldcraft.submission import contents, form_inference, ledger, out_file, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
 
@@ -33,13 +33,16 @@ def make(competition: Competition, ids: np.ndarray, predicted: np.ndarray) -> pd
         FoldcraftError: ids missing, extra or doubled; NaN; probabilities that do not sum to one; a sample whose columns
             are not understood.
     """
-    return form_inference.of(competition).fill(ids, predicted)
+    (file,) = form_inference.files(competition).files
+    return file.fill(ids, predicted)
 
 
-def meaning(competition: Competition) -> str | None:
-    """What the columns of a submission hold where the sample leaves that open; None where it does not."""
-    form = form_inference.of(competition)
-    return None if form.goes_without_saying else form.describe()
+def meaning(competition: Competition) -> list[str]:
+    """What the columns of a submission hold, a line each file, where the sample leaves that open."""
+    files = form_inference.files(competition)
+    if len(files.files) == 1:
+        return [] if files.goes_without_saying else [files.files[0].form.describe()]
+    return files.lines()
 
 
 def check(frame: pd.DataFrame, competition: Competition) -> None:
@@ -48,7 +51,8 @@ def check(frame: pd.DataFrame, competition: Competition) -> None:
     Raises:
         FoldcraftError: other columns, ids or order than the sample; empty cells; answers that the host does not know.
     """
-    form_inference.of(competition).check(frame)
+    (file,) = form_inference.files(competition).files
+    file.check(frame)
 
 
 class Written(NamedTuple):
@@ -66,17 +70,20 @@ class Written(NamedTuple):
     is_entered: bool = True
 
 
-def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, object]) -> Written:
+def write(
+    frames: pd.DataFrame | Mapping[str, pd.DataFrame], folder: Path, name: str, entry: Mapping[str, object]
+) -> Written:
     """Write the submission and its row in the ledger; an earlier submission is never overwritten.
 
     Args:
+        frames: one, or several by their names in the zip that they become.
         entry: the ledger's columns beside file, time, public and private.
     """
     check_file_name(name)
-    text = frame.to_csv(index=False, lineterminator="\n")
+    text, suffix = contents.of({"": frames} if isinstance(frames, pd.DataFrame) else frames)
     with locked(ledger.lock_in(folder)):
         rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
-        path, is_new = _free_name(folder, name, text, dict(zip(rows["file"], rows["content"], strict=True)))
+        path, is_new = _free_name(folder, name, suffix, text, dict(zip(rows["file"], rows["content"], strict=True)))
         if is_new:
             write_atomic(path, text)
         entered = {"file": path.name, "content": checksums.checksum(text), **entry}
@@ -87,18 +94,18 @@ def write(frame: pd.DataFrame, folder: Path, name: str, entry: Mapping[str, obje
     return Written(path, is_new, found[0] if found else None)
 
 
-def _free_name(folder: Path, name: str, text: str, noted: Mapping[str, str]) -> tuple[Path, bool]:
+def _free_name(folder: Path, name: str, suffix: str, text: bytes, noted: Mapping[str, str]) -> tuple[Path, bool]:
     """A name for a submission, and whether it is a new one; the one before it must be what the ledger noted of it."""
-    path, number = folder / f"{name}.csv", 1
+    path, number = folder / f"{name}{suffix}", 1
     while path.exists():
         content = path.read_bytes()
-        if content == text.encode():
+        if content == text:
             return path, False
         if noted.get(path.name) not in ("", None, checksums.checksum(content)):
             hint = "delete it and run again, or rename it to keep your changes"
             raise FoldcraftError("has changed since it was written", path, hint)
         number += 1
-        path = folder / f"{name}-{number}.csv"
+        path = folder / f"{name}-{number}{suffix}"
     return path, True
 
 
@@ -110,13 +117,14 @@ class Submission:
         written: where it is.
         combined: what it is made of, with its scores.
         entry: its row in the ledger, beside file, time and the leaderboard's scores.
-        rows: of the file.
+        rows: of all files.
     """
 
     written: Written
     combined: Combined
     entry: Mapping[str, object]
     rows: int
+    files: int = 1
 
 
 def submit(
@@ -142,17 +150,16 @@ def submit(
     _warn_of_gaps(members, callback)
     blend.complete(members, callback)
     result = blend.combine(members, methods)
-    frame = make(competition, competition.answers.test_ids, result.test)
-    check(frame, competition)
+    frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     entry = _entry(members, result)
     if out is None:
-        written = write(frame, folder, name, entry)
+        written = write(frames, folder, name, entry)
     else:
-        written = Written(out, True, None, out_file.write(frame, out, folder, entry))
+        written = Written(out, True, None, out_file.write(frames, out, folder, entry))
     if len(result.blind):
         members[0].experiment.tell_unreadable(result.blind.tolist(), callback)
-    return Submission(written, result, entry, len(frame))
+    return Submission(written, result, entry, sum(map(len, frames.values())), len(frames))
 
 
 def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str, object]:

@@ -181,7 +181,7 @@ def _value(word: str) -> float | None:
 
 def competition_of(file: str, known: Sequence[str]) -> str:
     """The longest of the `known` competitions that the name of a submission begins with; none: ""."""
-    stem = file.removesuffix(".csv")
+    stem = file.removesuffix(".csv").removesuffix(".zip")
     fitting = [name for name in known if re.fullmatch(rf"{re.escape(name)}(_.*|-\d+)?", stem, re.DOTALL)]
     return max(fitting, key=len, default="")
 
@@ -259,7 +259,8 @@ def fill(submissions: Path, file: str, scores: Mapping[str, str]) -> list[str]:
 def _name(submissions: Path, file: str, known: Sequence[str]) -> str:
     """The name that the ledger has for a submission."""
     given = Path(file)
-    name = given.name if given.name.endswith(".csv") else f"{given.name}.csv"
+    name = given.name if given.suffix in (".csv", ".zip") else f"{given.name}.csv"  # the suffix may be left out
+    name = name if name in known or f"{given.name}.zip" not in known else f"{given.name}.zip"
     elsewhere = given.parent != Path(".") and given.parent.resolve() != submissions.resolve()
     if name in known and not elsewhere:
         return name

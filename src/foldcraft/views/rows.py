@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from foldcraft.common import executor
 from foldcraft.common.errors import counted, listing, shorten
 from foldcraft.data.targets import reading
@@ -16,7 +14,7 @@ from foldcraft.submission import form_inference
 if TYPE_CHECKING:
     from foldcraft.data.competition import Competition
     from foldcraft.data.host_files.tables import Tables
-    from foldcraft.submission.forms import Form
+    from foldcraft.data.submission_forms.several import FileForm, SubmissionFiles
     from foldcraft.views.terminal import Terminal
 
 SHOWN_TRAIN, SHOWN_TEST = 5, 2  # rows
@@ -50,17 +48,18 @@ def show_rows(tables: Tables, terminal: Terminal) -> None:
         terminal.table(title, [*marked, "image"], rows)
 
 
-def show_form(data: Competition, form: Form, terminal: Terminal) -> None:
-    """What the submission holds, and a line of it."""
-    terminal.say(f"submission: {form.describe()}")
-    terminal.say(f"a line of it, filled without the image: {example(data, form)}")
+def show_form(data: Competition, files: SubmissionFiles, terminal: Terminal) -> None:
+    """What the submission holds, and a line of each file."""
+    for line in files.lines():
+        terminal.say(line)
+    for file in files.files:
+        of = file.file or "it"
+        terminal.say(f"a line of {of}, filled without the image: {example(data, file)}")
 
 
-def example(data: Competition, form: Form) -> str:
-    """The first line of the submission with what is known of a row without its image: id=a.png, label=cat."""
-    data = data.answers
-    known = np.tile(data.target.baseline(), (len(data.test_ids), 1))
-    first = form.fill(data.test_ids, known).iloc[0]
+def example(data: Competition, file: FileForm) -> str:
+    """The first line of a file with what is known of a row without its image: id=a.png, label=cat."""
+    first = file.fill(*form_inference.without_images(data)).iloc[0]
     cells = [f"{name}={_cell(value)}" for name, value in first.items()]
     return listing(cells, MOST_COLUMNS)
 
@@ -75,8 +74,12 @@ def show_data(competitions: Sequence[Competition], terminal: Terminal) -> None:
         return
     for data in {data.name: data for data in competitions}.values():
         terminal.note(in_a_line(data))
-        form = form_inference.of(data)
-        terminal.note(f"submission: {form.describe()}; without the image: {example(data, form)}")
+        files = form_inference.files(data)
+        lines = files.lines()
+        for place, file in enumerate(files.files):
+            lines[place] += f"; without the image: {example(data, file)}"
+        for line in lines:
+            terminal.note(line)
 
 
 def in_a_line(data: Competition) -> str:

@@ -27,12 +27,15 @@ def submit(
     submission = build.submit(members, name, terminal, methods, out=out)
     path, is_new, doubt, is_entered = submission.written
     blend.show(submission.combined, terminal)
-    if meaning := build.meaning(members[0].experiment.competition):
-        terminal.say(meaning)
+    for line in build.meaning(members[0].experiment.competition):
+        terminal.say(line)
+    rows = f"{submission.rows} rows"
+    if submission.files > 1:
+        rows += f" in {submission.files} files, not compared with other submissions"
     verb = "wrote" if is_new else "the same as"
     book = ledger.path_in(ledger.SUBMISSIONS)
     entered = f"see {book}" if is_entered else f"{ledger.SUBMISSIONS} may only be read, so no ledger has it"
-    terminal.say(f"{verb} {path}: {submission.rows} rows, checked; {entered}")
+    terminal.say(f"{verb} {path}: {rows}, checked; {entered}")
     if doubt:
         terminal.say(f"warning: {doubt}")
     if is_new and (warning := tracking.track_submission(members, path, submission.entry)):

@@ -62,6 +62,8 @@ def test_a_hosts_folder_is_understood(hosts: Path, name: str) -> None:
     if name == "boostcamp":
         assert any("incorrect_mask, mask1" in text for text in made.open)
         assert any("'ans'" in text for text in made.open)
+    if name == "paw":
+        assert any("metadata: {numeric: [Subject Focus, Eyes," in text for text in made.open)
     if name == "hpa":
         assert sorted(Path(path).stem for path in found["image"]["channels"]) == [
             f"{{Id}}_{colour}" for colour in ("blue", "green", "red", "yellow")

@@ -1,8 +1,10 @@
 """The rows of a competition as files and settings make them: read, joined, unfolded, pivoted, derived."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class HostRows:
     Attributes:
         sample: the sample submission as it stands; None where there is none.
         by_order: are its rows the test rows, in their order?
+        more: samples beside it, by their files.
         test_is_sample: was it taken for the test table as well, without being named so?
         notes: what was taken, read otherwise or left out, a line each.
     """
@@ -42,6 +45,15 @@ class HostRows:
     test_is_sample: bool
     notes: tuple[str, ...]
     by_order: bool = False
+    more: tuple[tuple[str, pd.DataFrame], ...] = ()
+
+    def each(self) -> list[HostRows]:
+        """The same with one sample each."""
+        more = [self._with(file, sample) for file, sample in self.more]
+        return [self._with(self.names.sample_file, self.sample), *more] if more else [self]
+
+    def _with(self, file: str, sample: pd.DataFrame) -> HostRows:
+        return replace(self, names=self.names.model_copy(update={"sample": file}), sample=sample, more=())
 
 
 def read(folder: Path, names: CompetitionConfig, trained: TrainingRows | None = None) -> HostRows:
@@ -94,7 +106,8 @@ class _Reading:
         by_order = isinstance(self.names.sample, SampleConfig) and self.names.sample.by == "order"
         sample = None if self.names.sample_file == NONE else self._sample()
         notes = tuple(dict.fromkeys(self.notes))
-        return HostRows(self.names, train.frame, test.frame, sample, self._from_the_sample, notes, by_order)
+        more = tuple((file, self._sample_table(file)) for file in self.names.sample_files[1:])
+        return HostRows(self.names, train.frame, test.frame, sample, self._from_the_sample, notes, by_order, more)
 
     # Reading
 
@@ -198,9 +211,13 @@ class _Reading:
 
     def _sample(self) -> pd.DataFrame:
         file = self.names.sample_file
-        frame = self._table(file, f"{KEY}.sample", self.names.test_id)
-        self._settle(sample=file)
+        frame = self._sample_table(file)
+        if len(self.names.sample_files) == 1:
+            self._settle(sample=file)
         return frame
+
+    def _sample_table(self, file: str) -> pd.DataFrame:
+        return self._table(file, f"{KEY}.sample", self.names.test_id)
 
     def _begin_test(self, train: Derived) -> Derived:
         names = self.names

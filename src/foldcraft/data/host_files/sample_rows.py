@@ -37,6 +37,15 @@ class SampleRows:
 
 
 @dataclass(frozen=True)
+class MoreSample:
+    """A sample beside the first."""
+
+    file: str
+    sample: pd.DataFrame
+    rows: SampleRows
+
+
+@dataclass(frozen=True)
 class SubmissionRequest:
     """What is known of the file that the host wants, beside the sample and the target.
 
@@ -45,6 +54,7 @@ class SubmissionRequest:
         given: columns of the sample that are of the test table, and no answers but for their names.
         ordered: is there a `competition.order`, the last of which is the positive class?
         k: of the metric, where it has one.
+        file: name of the sample, where it is one of several; else "".
     """
 
     settings: SubmissionConfig = field(default_factory=SubmissionConfig)
@@ -52,6 +62,7 @@ class SubmissionRequest:
     given: tuple[str, ...] = ()
     ordered: bool = False
     k: int | None = None
+    file: str = ""
 
 
 def find(
@@ -139,8 +150,12 @@ def _made(template: str, test_ids: Sequence[str], names: Sequence[str]) -> dict[
 
 
 def _filled(template: str, test_id: str, name: str) -> str:
-    parts = [part.replace("{@target}", name) for part in template.split("{@id}")]
-    return test_id.join(parts)
+    return test_id.join(pieces(template, name))
+
+
+def pieces(template: str, name: str) -> list[str]:
+    """What stands around the id in the ids of the rows that ask for a name."""
+    return [part.replace("{@target}", name) for part in template.split("{@id}")]
 
 
 def _mismatch(template: str, cells: set[str], made: set[str], path: Path) -> FoldcraftError:

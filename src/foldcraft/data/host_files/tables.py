@@ -16,7 +16,7 @@ from foldcraft.data.groups import joined, with_shared_files
 from foldcraft.data.host_files import answer_sample, answers, host_rows, plain_sample, reshape, row_places, sample_rows
 from foldcraft.data.host_files.answers import AnswerNames
 from foldcraft.data.host_files.host_rows import HostRows
-from foldcraft.data.host_files.sample_rows import SampleRows, SubmissionRequest
+from foldcraft.data.host_files.sample_rows import MoreSample, SampleRows, SubmissionRequest
 from foldcraft.data.images import image_sources, tiles
 from foldcraft.data.images.image_sources import ImageRequest
 from foldcraft.data.images.sources import Source
@@ -42,6 +42,7 @@ class Tables:
         test_is_sample: were the test rows taken from the sample's ids?
         answers: where several rows make one answer, which.
         trained: what was kept of the training rows, where they come from that.
+        more_samples: that ask for other parts of what is predicted.
     """
 
     names: CompetitionConfig
@@ -58,6 +59,7 @@ class Tables:
     fold_column: str | None = None
     answers: AnswerNames | None = None
     trained: TrainingRows | None = None
+    more_samples: tuple[MoreSample, ...] = ()
 
     @property
     def training_rows(self) -> TrainingRows:
@@ -125,17 +127,26 @@ class Tables:
     @property
     def request(self) -> SubmissionRequest:
         """What the host wants, beside what the sample says."""
+        several = bool(self.more_samples)
+        return self._request(self.sample, self.sample_rows, self.names.sample_file, several)
+
+    @property
+    def more_requests(self) -> tuple[SubmissionRequest, ...]:
+        """The same of the samples beside the first."""
+        return tuple(self._request(one.sample, one.rows, one.file, True) for one in self.more_samples)
+
+    def _request(self, sample: pd.DataFrame, rows: SampleRows | None, file: str, several: bool) -> SubmissionRequest:
         names = self.names
-        is_test = names.sample == names.test and not self.test_is_sample
+        is_test = file == names.test and not self.test_is_sample
         settings = names.submission if isinstance(names.submission, SubmissionConfig) else SubmissionConfig()
         ordered = names.order is not None or getattr(names.target, "order", None) is not None
         # Of a sample that is the test table, what the training table has too is no answer.
         known = set(self.train.columns) if self.trained is None else self.trained.columns
         columns = known if is_test else set(self.test.columns)
-        alone = len(self.sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
-        given = () if alone else tuple(name for name in self.sample.columns if name in columns)
+        alone = len(sample.columns) == 2 and not is_test  # then it is the answer, whatever the test table has
+        given = () if alone else tuple(name for name in sample.columns if name in columns)
         k = names.metric.get("k") if isinstance(names.metric, dict) else None
-        return SubmissionRequest(settings, self.sample_rows, given, ordered, k)
+        return SubmissionRequest(settings, rows, given, ordered, k, file if several else "")
 
     @property
     def host_folds(self) -> np.ndarray | None:
@@ -182,7 +193,10 @@ def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
     if config.folds.column is not None:
         _check_columns(rows.train, folder / names.train, [config.folds.column], ())
     made = answers.read(names, rows.train, rows.test, folder)
-    test, sample, asked = _with_answers(rows, made, folder) if made else _with_sample(rows, folder)
+    samples = [_with_answers(one, made, folder) if made else _with_sample(one, folder) for one in rows.each()]
+    test, sample, asked = samples[0]
+    of_files = zip(names.sample_files[1:], samples[1:], strict=True) if rows.more else ()
+    more = tuple(MoreSample(file, *found[1:]) for file, found in of_files)
     parts = {
         "competition.image": ImageRequest(
             names.image, rows.train, names.train, {"@id": names.train_id, **_the_target(names)}
@@ -195,7 +209,7 @@ def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
     found, missing, notes = image_sources.find(folder, parts, names.follow_links, as_floats)
     train_paths = found[0] if trained is None else trained.sources(folder)
     paths = train_paths, found[-1], missing, (*rows.notes, *notes)
-    about = (asked, rows.test_is_sample, config.folds.column, made, trained)
+    about = (asked, rows.test_is_sample, config.folds.column, made, trained, more)
     return Tables(names, folder, rows.train, test, sample, *paths, *about)
 
 

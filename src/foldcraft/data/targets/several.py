@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from foldcraft.common.errors import listing
 from foldcraft.data.targets.classes import Classes
-from foldcraft.data.targets.single import side_by_side
+from foldcraft.data.targets.single import SingleLabel, side_by_side
 from foldcraft.data.targets.target import Target, text_of
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, ValueSpace
 
@@ -61,6 +61,16 @@ class MultiLabel(Target):
             without = np.flatnonzero(~said.any(1))
             said[without, predicted[without].argmax(1)] = True
         return said
+
+    @property
+    def separable(self) -> tuple[str, ...]:
+        return self.space.names
+
+    def only(self, names: Sequence[str]) -> tuple[Target, np.ndarray]:
+        own = np.array([self.space.names.index(name) for name in names])
+        if len(own) == self.space.width:  # lists of them as well
+            return self, own
+        return MultiLabel.of(tuple(names), tuple(names), self.truth[:, own], ""), own
 
     def in_words(self, values: np.ndarray) -> list[str]:
         def of_row(row: list[float]) -> str:
@@ -129,6 +139,14 @@ class Regression(Target):
         return cls(columns, ValueSpace.of(columns, truth), truth, low, high)
 
     @property
+    def separable(self) -> tuple[str, ...]:
+        return self.columns
+
+    def only(self, names: Sequence[str]) -> tuple[Target, np.ndarray]:
+        own = np.array([self.columns.index(name) for name in names])
+        return replace(self, columns=tuple(names), space=self.space.only(own.tolist()), truth=self.truth[:, own]), own
+
+    @property
     def of_totals(self) -> list[str]:
         """What `totals` are of."""
         return [f"{name}, mean" for name in self.columns]
@@ -195,6 +213,18 @@ class MultiOutput(Target):
         parts = zip(self.columns, self.space.slices, self.head_classes, strict=True)
         # of each label the likeliest class
         return {name: classes.decode(predicted[:, own].argmax(1)) for name, own, classes in parts}
+
+    @property
+    def separable(self) -> tuple[str, ...]:
+        return self.columns
+
+    def only(self, names: Sequence[str]) -> tuple[Target, np.ndarray]:
+        heads = [self.columns.index(name) for name in names]
+        own = np.concatenate([np.arange(self.space.width)[self.space.slices[head]] for head in heads])
+        if len(heads) == 1:
+            return SingleLabel.of(names[0], self.head_classes[heads[0]], self.truth[:, heads[0]]), own
+        classes = tuple(self.head_classes[head] for head in heads)
+        return MultiOutput.of(tuple(names), classes, self.truth[:, heads]), own
 
     def in_words(self, values: np.ndarray) -> list[str]:
         def of_row(row: list[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -229,6 +229,13 @@ class WithAuxiliary(Target):
 
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return self.main.answers(predicted)
+
+    @property
+    def separable(self) -> tuple[str, ...]:
+        return self.main.separable
+
+    def only(self, names: Sequence[str]) -> tuple[Target, np.ndarray]:
+        return self.main.only(names) if self.main.separable else (self, np.arange(self.space.width))
 
     def at(self, rows: np.ndarray) -> Target:
         return replace(self, truth=self.truth[rows], main=self.main.at(rows), more=self.more[rows])

@@ -118,6 +118,15 @@ class Target:
         """The same for some training rows."""
         return replace(self, truth=self.truth[rows])
 
+    @property
+    def separable(self) -> tuple[str, ...]:
+        """Those of `heads` that a file may ask for without the others."""
+        return ()
+
+    def only(self, names: Sequence[str]) -> tuple[Target, np.ndarray]:
+        """The same of some of `separable` alone, and which columns of predictions these are."""
+        return self, np.arange(self.space.width)
+
     def with_truth(self, truth: np.ndarray) -> Target:
         """The same with another truth."""
         return replace(self, truth=truth)

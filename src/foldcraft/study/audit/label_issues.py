@@ -294,7 +294,7 @@ def _sample_columns(tables: Tables, columns: set[str], known: set[str]) -> Findi
     extra, lacking = sorted(columns - known), sorted(known - columns)
     parts = [f"columns that are no label ({listing(extra)})"] if extra else []
     parts += [f"no column for {listing(lacking)}"] if lacking else []
-    what = f"{tables.names.sample} has {' and '.join(parts)}"
+    what = f"{tables.names.sample_file} has {' and '.join(parts)}"
     hint = "no submission can be made on it; see whether labels are misspelt or classes missing"
     return Finding("sample_columns", "serious", len(extra) + len(lacking), what, hint, TABLE)
 
@@ -303,7 +303,7 @@ def _sample_labels(tables: Tables, column: str, known: set[str]) -> Iterator[Fin
     strange = sorted(set(tables.sample[column].tolist()) - known - {""})
     numbers = pd.to_numeric(pd.Series(strange, dtype=str), errors="coerce").notna().all()
     if strange and not numbers:  # numbers are placeholders, or probabilities
-        what = f"{tables.names.sample} has answers that no training row has: {listing(strange)}"
+        what = f"{tables.names.sample_file} has answers that no training row has: {listing(strange)}"
         yield Finding("sample_labels", "warning", len(strange), what, "see whether labels are misspelt", TABLE)
 
 

@@ -263,6 +263,7 @@ def some_of(experiment: Experiment, most: int, config: Config) -> Experiment:
         train_paths=tuple(data.train_paths[row] for row in rows),
         test_ids=tests,
         test_paths=data.test_paths[:TEST_ROWS],
+        tables=None,
         answering=None,  # the code is judged by each image
     )
     fold = split.fold[rows]

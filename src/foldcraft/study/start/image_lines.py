@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from foldcraft.common.errors import listing
 from foldcraft.study.start import groups
 from foldcraft.study.start.answers import Answer
-from foldcraft.study.start.draft import CHECK, Draft
+from foldcraft.study.start.draft import CHECK, Draft, flow
 from foldcraft.study.start.images import Found
 from foldcraft.study.start.inventory import Inventory
 from foldcraft.study.start.roles import Frames
@@ -80,7 +80,9 @@ def hang_together(made: Draft, frames: Frames, key: str, answer: Answer) -> None
         made.add("weight", weight, f"{CHECK} how much a row counts in training")
     numeric, category = groups.metadata(train, frames.test, [*taken, found.column, *found.others, *_used(made, frames)])
     if numeric or category:
-        made.open.append(f"metadata: {listing([*numeric, *category], 6)} may be learned beside the image")
+        both = {"numeric": numeric, "category": category}
+        setting = flow({key: names for key, names in both.items() if names})
+        made.open.append(f"whether columns beside the image help; to try it: metadata: {setting}")
 
 
 def _group(made: Draft, frames: Frames, key: str, found: groups.Groups) -> None:

@@ -72,7 +72,7 @@ def _read(file: Path) -> str:
     data = competition.read(config_file.load(file))
     form = form_inference.tried(data)
     rows = f"{counted(len(data.train_ids), 'training row')}, {counted(len(data.test_ids), 'test row')}"
-    return f"{rows}, a target of kind {data.target.kind}; submission: {form.describe()}"
+    return f"{rows}, a target of kind {data.target.kind}; {'; '.join(form.lines())}"
 
 
 def draft(folder: Path, name: str) -> Draft:

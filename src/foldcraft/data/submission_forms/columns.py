@@ -2,12 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from foldcraft.data.competition import Competition
-
-
-def answers(competition: Competition) -> list[str]:
-    """The columns beside the ids."""
-    return [column for column in competition.sample.columns if column != competition.id_column]
+from foldcraft.data.submission_forms.request import FileRequest
 
 
 def matched(names: Sequence[str], columns: Sequence[str]) -> Mapping[str, str] | None:
@@ -30,6 +25,12 @@ def matched(names: Sequence[str], columns: Sequence[str]) -> Mapping[str, str] |
     return found and {name: found[_plain(name)] for name in names}
 
 
+def called(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Those of some names that a column has, but for capitals."""
+    plain = {_plain(column) for column in columns}
+    return [name for name in names if _plain(name) in plain]
+
+
 def _with_affix(words: Sequence[str], longer: Mapping[str, str]) -> Mapping[str, str] | None:
     """Of each word what stands for it under the word with the one prefix and suffix that suit all."""
     first = words[0]
@@ -50,13 +51,13 @@ def _with_affix(words: Sequence[str], longer: Mapping[str, str]) -> Mapping[str,
     return {word: longer[f"{before}{word}{after}"] for word in words}
 
 
-def the_only(competition: Competition, names: Sequence[str]) -> str | None:
+def the_only(request: FileRequest, names: Sequence[str]) -> str | None:
     """The one column of answers: it has one of the names, or there is no other that it could be."""
-    columns = answers(competition)
+    columns = request.answers
     named = [column for column in columns if _plain(column) in {_plain(name) for name in names}]
     if len(named) == 1:
         return named[0]
-    fresh = [column for column in columns if column not in competition.submission.given]
+    fresh = [column for column in columns if column not in request.submission.given]
     return fresh[0] if len(fresh) == 1 else None
 
 
