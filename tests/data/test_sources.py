@@ -557,6 +557,7 @@ def write_image(path: Path, kind: str, grey: np.ndarray) -> None:
 @pytest.mark.parametrize(("kind", "channels"), [("channels", 4), ("tiff", 2), ("hdf5", 3), ("pixels", 3)])
 def test_from_table_to_submission(workplace: Path, command, caplog, kind: str, channels: int) -> None:
     config = competition(workplace, kind)
+    assert f" px, {channels} channels; " in command("check", "--show", "net", "--config", config).out
     trained = command("train", "--config", config, "--fold", "0")
     assert trained.code == 0, trained.err
     said = trained.out + trained.err
