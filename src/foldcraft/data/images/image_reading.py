@@ -8,7 +8,17 @@ from PIL import Image
 from foldcraft.common.errors import FoldcraftError, counted, shorten
 from foldcraft.data.images import array_files, decoding, tiff_pages
 from foldcraft.data.images.decoding import BRIGHTEST, UnreadableImage
-from foldcraft.data.images.sources import Channels, CutOut, Hdf5Item, MadeSource, Source, TableRow, TiffLevel, Tile
+from foldcraft.data.images.sources import (
+    Channels,
+    CutOut,
+    GoneSource,
+    Hdf5Item,
+    MadeSource,
+    Source,
+    TableRow,
+    TiffLevel,
+    Tile,
+)
 
 
 def decode(
@@ -125,6 +135,8 @@ def _place(source: CutOut | Tile, size: tuple[int, int]) -> tuple[int, int, int,
 def _content(source: MadeSource) -> np.ndarray | bytes:
     """What there is to read of an image: pixels (H, W) or (H, W, C) as they are stored, or the bytes of a file."""
     most = (decoding.MOST_PIXELS, decoding.MOST_MEMORY)
+    if isinstance(source, GoneSource):
+        raise UnreadableImage("it is not there")
     try:
         if isinstance(source, TableRow):
             return source.pixels
