@@ -100,6 +100,21 @@ def test_rows_are_files_sorted_as_people_do(folder: Path):
     assert rows.test["id"].tolist() == ["b1", "b2"]
 
 
+def test_what_lies_among_images_and_is_none_is_no_row(folder: Path):
+    touch(folder, "train/a1.jpg", "train/a1.xml", "train/read me.TXT", "test/1.jpg", "test/list.csv", "test/raw")
+    touch(folder, "p/a1/1.jpg", "p/a1/meta.json", "p/a2/meta.json", "p/a10/1.jpg")
+    rows = read(folder, "train: train/*\ntest: test/*\nid: file\nsample: none")
+    assert rows.train["file"].tolist() == ["train/a1.jpg"]
+    assert rows.test["file"].tolist() == ["test/1.jpg", "test/raw"], "what has no extension may be an image"
+    assert any("2 files that are no images are no rows: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
+    assert read(folder, "train: train/*.xml\nid: {train: file, test: id}").train["stem"].tolist() == ["a1"], "asked for"
+    assert read(folder, "train: train/*\nid: file\nsample: none").test["file"].tolist() == ["test/1.jpg", "test/raw"]
+    with pytest.raises(FoldcraftError, match=r"1 of 3 train rows have no file, first row 2 with 'p/a2/\*'"):
+        read(folder, 'files: "p/{id}/*"\nid: {train: file, test: id}')
+    with pytest.raises(FoldcraftError, match=r"'\*' fits no image, only sample_submission.csv, train.csv"):
+        read(folder, 'train: "*"\nid: {train: file, test: id}')
+
+
 def test_a_pattern_that_fits_nothing_says_what_is_there(folder: Path):
     touch(folder, "train/a/1.jpg")
     with pytest.raises(
@@ -242,6 +257,19 @@ def test_what_the_sample_has_to_do_with_the_test_rows(folder: Path):
     assert tables("none").sample.to_numpy().tolist() == [["1", "x"], ["2", "x"]]
     with pytest.raises(FoldcraftError, match="no column 'row', known: id, label"):
         tables("sample_submission.csv")
+
+
+@pytest.mark.parametrize(("ids", "refused"), [(("b2", "b1"), True), (("b1", "b2"), False), (("zz", "b1"), True)])
+def test_a_sample_by_order_has_no_ids_of_other_test_rows(folder: Path, ids: tuple[str, str], refused: bool):
+    (folder / "test.csv").write_text("id\nb1\nb2\n")
+    (folder / "sample_submission.csv").write_text("".join(f"{name}\n" for name in ("k,y", *(f"{i},x" for i in ids))))
+    about = {"name": "x", "folder": folder, "sample": {"file": "sample_submission.csv", "by": "order"}}
+    config = {"experiment": "e", "competition": about, "backbone": {"name": "test_resnet"}}
+    if refused:
+        with pytest.raises(FoldcraftError, match=r"row 2 has the id of another test row: 'b1'|row 1 has .*'b2'"):
+            read_tables(Config.model_validate(config))
+    else:
+        assert read_tables(Config.model_validate(config)).sample_rows.ids.tolist() == ["b1", "b2"]
 
 
 def test_a_column_may_be_derived_from_one_that_comes_after_it(folder: Path):
