@@ -215,6 +215,26 @@ def test_a_column_that_cannot_be_derived_is_named(folder: Path, how: str, messag
     assert len(str(error.value)) < 300
 
 
+def test_what_arithmetic_does_not_define_is_no_value(folder: Path):
+    half = "row > 9 or 1 / (row - 2) > 0.5"
+    assert read(folder, f"derive: {{n: {{value: '{half}', default: gone}}}}").train["n"].tolist() == ["0", "gone", "1"]
+    with pytest.raises(FoldcraftError, match="1 of 3 train rows get no value: row 2, with row '2'"):
+        read(folder, f"derive: {{new: {{value: '{half}'}}}}")
+    for guarded in ("row != 2 and 1 / (row - 2) > 0.5", "not (row == 2 or 1 / (row - 2) <= 0.5)"):
+        assert read(folder, f"derive: {{n: {{value: {guarded}}}}}").train["n"].tolist() == ["0", "0", "1"], guarded
+    guarded = "age == '' or age + 1 > 30"
+    assert read(folder, f'derive: {{n: {{value: "{guarded}"}}}}').train["n"].tolist() == ["0", "1", "1"]
+
+
+def test_numbers_that_arithmetic_would_round_are_refused(folder: Path):
+    (folder / "train.csv").write_text("id,n\na,9007199254740993\nb,9007199254740992\n")
+    assert read(folder, "derive: {m: {value: n}}").train["m"].tolist() == ["9007199254740993", "9007199254740992"]
+    assert read(folder, "derive: {m: {value: \"n == '9007199254740993'\"}}").train["m"].tolist() == ["1", "0"]
+    for text in ("n + 0", "n == 9007199254740993", "n in (1, 2)"):
+        with pytest.raises(FoldcraftError, match=r"column 'n' holds 9007199254740993 in row 1, which .* rounds"):
+            read(folder, f"derive: {{m: {{value: '{text}'}}}}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
