@@ -1,7 +1,9 @@
 """A first config from a host's folder: tables, ids, target, images, groups, form; what cannot be told is said."""
 
+import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,60 @@ def test_what_is_no_hosts_folder_is_told(tmp_path: Path, command: Callable[..., 
         assert done.code == 2
         assert words in done.err
         assert len(done.err) < 300
+
+
+def plain(folder: Path, label: str = "label", cells: Sequence[str] = ("x", "y", "z"), key: str = "id") -> Path:
+    """Thirty rows and a sample, with an image each."""
+    ids = [f"a{k}.png" for k in range(30)]
+    rows: Rows = {key: ids, label: [cells[k % len(cells)] for k in range(30)]}
+    sample: Rows = {key: ["b1.png", "b2.png"], label: [cells[0]] * 2}
+    images = [*(f"train/{name}" for name in ids), "test/b1.png", "test/b2.png"]
+    return lay_out(folder, {"train.csv": rows, "sample_submission.csv": sample}, images)
+
+
+@pytest.mark.parametrize("cell", ["y\n\nfolds: {column: q}", "y\u2028folds: 1", "# y", 'y"', "y: ["])
+def test_what_stands_in_a_table_stays_within_its_line(tmp_path: Path, cell: str) -> None:
+    made = run.draft(plain(tmp_path, cell, ("x", cell)), "x")
+    text = made.text(f"Drafted from {tmp_path}\nfolds: 1")
+    assert yaml.safe_load(text) == made.settings()
+    assert made.settings()["competition"]["target"] == cell
+
+
+def test_a_name_lies_below_configs(tmp_path: Path, command: Callable[..., Outcome], workplace: Path) -> None:
+    folder = plain(workplace / "input" / "새")
+    for words, told in (([], "'새' has no letter or digit"), (["--name", "../../x"], "no name of a competition")):
+        done = command("start", folder, *words)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert told in done.err
+    assert not (workplace / "configs").exists()
+    assert not (workplace.parent / "x").exists()
+    done = command("start", folder, "--name", "birds")
+    assert "read: 30 training rows" in done.out, "elsewhere than in a clone there are no recipes to extend"
+
+
+def test_a_pipe_is_not_waited_for_and_a_brace_is_no_field(tmp_path: Path) -> None:
+    folder = plain(tmp_path, key="{id}")
+    os.mkfifo(folder / "pipe.csv")
+    made = run.draft(folder, "x")
+    assert said(made)["target"] == "label"
+    assert any("no column of the training rows leads" in text for text in made.open)
+
+
+def test_pixels_in_columns_that_are_called_by_numbers(tmp_path: Path) -> None:
+    pixels: Rows = {str(k): [k % 250] * 12 for k in range(784)}
+    train: Rows = {"id": list(range(12)), "digit": [k % 4 for k in range(12)], **pixels}
+    test: Rows = {"id": [100, 101], **{name: cells[:2] for name, cells in pixels.items()}}
+    tables = {"train.csv": train, "test.csv": test, "submission.csv": {"id": [100, 101], "digit": [0, 0]}}
+    made = run.draft(lay_out(tmp_path, tables, []), "x")
+    assert said(made)["image"] == {"pixels": "[0-9]*", "shape": [28, 28]}
+    assert not any("beside the image" in text for text in made.open)
+
+
+def test_a_thousand_columns_are_looked_at_in_seconds(tmp_path: Path) -> None:
+    folder = plain(tmp_path)
+    table = pd.read_csv(folder / "train.csv")
+    more = pd.DataFrame({f"c{k}": [k * row % 7 for row in range(30)] for k in range(1000)})
+    pd.concat([table, more], axis=1).to_csv(folder / "train.csv", index=False)
+    begun = time.perf_counter()
+    assert said(run.draft(folder, "x"))["image"] == "train/{id}"
+    assert time.perf_counter() - begun < 15

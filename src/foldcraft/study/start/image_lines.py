@@ -1,5 +1,6 @@
 """Lines of a draft about images, and about rows that hang together."""
 
+import fnmatch
 import re
 from pathlib import PurePosixPath
 
@@ -29,7 +30,7 @@ def write(made: Draft, inventory: Inventory, frames: Frames, ours: Found | None,
             part = "test" if key == "test_image" else "training"
             made.open.append(f"the {part} images: no column of the {part} rows leads to a file")
         elif found.pixels:
-            made.add(key, {"pixels": f"{found.pixels}*", "shape": list(found.shape)}, "the table holds the pixels")
+            made.add(key, {"pixels": found.pixels, "shape": list(found.shape)}, "the table holds the pixels")
         elif found.several:
             made.add(several, _with_stem(made, found), f"a folder of images a row; {share(found)}")
         elif found.channels:
@@ -101,8 +102,8 @@ def _group(made: Draft, frames: Frames, key: str, found: groups.Groups) -> None:
 def _used(made: Draft, frames: Frames) -> set[str]:
     """Columns that other settings name, and pixels."""
     pivot, image = made.get("pivot") or {}, made.get("image")
-    prefix = image["pixels"].removesuffix("*") if isinstance(image, dict) and "pixels" in image else None
+    pixels = image["pixels"] if isinstance(image, dict) and "pixels" in image else None
     by = (made.get("answer") or {}).get("by", [])
     parts = by.get("train", []) if isinstance(by, dict) else by
     names = {*pivot.values(), *([parts] if isinstance(parts, str) else parts)}
-    return names if prefix is None else {*names, *(name for name in frames.train if name.startswith(prefix))}
+    return names if pixels is None else {*names, *fnmatch.filter(frames.train, pixels)}

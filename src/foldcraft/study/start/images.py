@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -26,7 +27,7 @@ class Found:
         channels: what stands in the place of {*} where a row has one file a channel.
         several: has a row a folder of images?
         stem: is the column's cell the name with another extension, to be cut off?
-        pixels: prefix of the columns that hold the pixels, where there are no files.
+        pixels: what the columns that hold the pixels are like, where there are no files.
         shape: of these pixels.
     """
 
@@ -68,14 +69,18 @@ def find(inventory: Inventory, frame: pd.DataFrame, words: Sequence[str], but: S
 def _pixels(frame: pd.DataFrame) -> Found | None:
     """Columns pixel0, pixel1, ...: a square image, grey or in colour."""
     matches = [(name, found) for name in frame.columns if (found := PIXELS.fullmatch(str(name)))]
-    prefixes = Counter(found[1] for _, found in matches)
+    prefixes = Counter(found[1] for _, found in matches if not set("*?[") & set(found[1]))
     if not prefixes:
         return None
     prefix, count = prefixes.most_common(1)[0]
     for bands in (1, 3):
         side = round((count / bands) ** 0.5)
         if count >= 64 and side * side * bands == count:
-            return Found(pixels=prefix, shape=(side, side, *([bands] if bands > 1 else [])), coverage=1.0)
+            return Found(
+                pixels=f"{prefix}*" if prefix else "[0-9]*",
+                shape=(side, side, *([bands] if bands > 1 else [])),
+                coverage=1.0,
+            )
     return None
 
 
@@ -84,6 +89,7 @@ class _Index:
 
     def __init__(self, inventory: Inventory) -> None:
         self.paths = set(inventory.images)
+        self.rows: dict[int, dict[str, str]] = {}
         self.by_name: dict[str, list[str]] = defaultdict(list)
         self.folders: dict[str, list[str]] = defaultdict(list)
         for path in inventory.images:
@@ -103,11 +109,12 @@ class _Index:
 
     def guesses(self, frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, tuple[str, ...], bool, bool]]:
         """Templates that fit some row: template, column, channels, several images, extension cut off."""
-        cells = [cell for cell in frame[column].drop_duplicates() if cell]
-        step = max(1, len(cells) // SAMPLED)
-        rows = frame.drop_duplicates(column).set_index(column)
-        for cell in cells[::step]:
-            others = rows.loc[cell]
+        if set("{}") & set(column):  # no template can name it
+            return
+        first = frame.index[~frame[column].duplicated() & (frame[column] != "")].tolist()
+        step = max(1, len(first) // SAMPLED)
+        for row in first[::step]:
+            cell, others = str(frame.at[row, column]), partial(self._cells, frame, row)
             path = cell.replace("\\", "/").removeprefix("./")
             if path in self.paths:
                 yield "{" + column + "}", column, (), False, False
@@ -134,6 +141,13 @@ class _Index:
                     head = f"{before}/" if before else ""
                     yield f"{head}{{{column}}}/*", column, (), True, cut
                     break
+
+    def _cells(self, frame: pd.DataFrame, row: int) -> dict[str, str]:
+        """What stands in a row, by the columns that a template can name."""
+        if row not in self.rows:
+            cells = zip(frame.columns, frame.loc[row].tolist(), strict=True)
+            self.rows[row] = {name: cell for name, cell in cells if not set("{}") & set(name)}
+        return self.rows[row]
 
     def _channels(
         self, parts: list[str], name: str, column: str
@@ -176,13 +190,14 @@ class _Index:
         return name in self.paths
 
 
-def _with_columns(hit: str, name: str, column: str, others: pd.Series, path: str) -> set[str]:
+def _with_columns(hit: str, name: str, column: str, others: Callable[[], dict[str, str]], path: str) -> set[str]:
     """The path of a file with the column in it, and with other columns in the place of what the row's cells say."""
     folder, _, last = hit.rpartition("/")
     if path and hit.endswith(path) and "/" in path:
         return {hit.removesuffix(path) + "{" + column + "}"}
     named = last.replace(name, "{" + column + "}", 1)
     parts = folder.split("/") if folder else []
-    alike = {part: [key for key, cell in others.items() if cell == part] for part in parts}
+    cells = others().items() if parts else ()
+    alike = {part: [key for key, cell in cells if cell == part and key != column] for part in parts}
     filled = ["{" + str(alike[part][0]) + "}" if alike[part] else part for part in parts]
     return {"/".join([*parts, named]), "/".join([*filled, named])}

@@ -85,7 +85,7 @@ def _files(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(names):
-            if not _is_hidden(name):
+            if not _is_hidden(name) and os.path.isfile(os.path.join(place, name)):  # a pipe is none
                 count += 1
                 if count > MOST_FILES:
                     raise FoldcraftError(f"more than {MOST_FILES:,} files", folder, "write the config by hand")
