@@ -72,6 +72,33 @@ def test_latin_1_and_packed_tables(tmp_path: Path):
     assert (zipped.how, gzipped.how) == ("zipped", "gzipped, separated by tab")
 
 
+def test_commas_at_the_end_of_lines_are_no_columns(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,grade,,, \na,1,,,\nb,2,,,\n")
+    read = table_file.read(tmp_path / "t.csv", "id")
+    assert list(read.frame.columns) == ["id", "grade"]
+    assert read.how == "CSV without 3 columns that have no name and no cell"
+    (tmp_path / "t.csv").write_text("id,grade,,\na,1,,\nb,2,,3\n")
+    assert list(table_file.read(tmp_path / "t.csv", "id").frame.columns) == ["id", "grade", ""], "that holds something"
+    (tmp_path / "t.csv").write_text("id,grade,,\na,1,2,3\n")
+    with pytest.raises(FoldcraftError, match="2 columns have no name, and cells"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('[{"id": "a"}]', "JSON"),
+        ('{"images": [\n1]}', "JSON"),
+        ("<!DOCTYPE html>\n<html></html>", "HTML"),
+        ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path: Path, text: str, kind: str):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FoldcraftError, match=f"no table, but {kind}"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
 def test_parquet_is_text_as_well(tmp_path: Path):
     table = {"id": [7, 8], "w": [3.0, np.nan], "p": np.array([0.1, 2.5], "float32"), "s": ["07", None], "l": [[1], [2]]}
     pd.DataFrame(table).to_parquet(tmp_path / "t.parquet")

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from foldcraft.study.start.inventory import Inventory, parent
+from foldcraft.study.start.roles import words_of
 
 SAMPLED = 40  # rows by which a path is guessed, and then tried on all
 PIXELS = re.compile(r"(.*?)(\d+)")
@@ -53,17 +54,26 @@ def find(inventory: Inventory, frame: pd.DataFrame, words: Sequence[str], but: S
     index = _Index(inventory)
     guesses = Counter(guess for column in frame.columns for guess in index.guesses(frame, column))
     tried = [found for guess in guesses if (found := index.tried(frame, *guess)).coverage > 0]
+    tried = [found for found in tried if not found.several or frame[found.column].is_unique]  # a folder is one row's
     columns = list(frame.columns)
 
-    def rank(found: Found) -> tuple[float, bool, bool, bool, int, int]:
-        folder = found.template.partition("{")[0].casefold()
-        is_other = any(word in folder for word in but) and not any(word in folder for word in words)
-        is_ours = any(word in folder for word in words) or folder == ""
-        place = columns.index(found.column)
-        return (round(found.coverage, 3), not is_other, not found.several, is_ours, -place, -len(found.template))
+    def is_others(found: Found) -> bool:
+        folder = found.template.partition("{")[0]
+        return is_of(folder, but) and not is_of(folder, words)
 
-    best = max(tried, key=rank, default=None)
+    def rank(found: Found) -> tuple[float, bool, bool, int, int]:
+        folder = found.template.partition("{")[0]
+        is_ours = is_of(folder, words) or folder == ""
+        place = columns.index(found.column)
+        return (round(found.coverage, 3), not found.several, is_ours, -place, -len(found.template))
+
+    best = max((found for found in tried if not is_others(found)), key=rank, default=None)
     return best if best and best.coverage >= 0.5 else None
+
+
+def is_of(folder: str, words: Sequence[str]) -> bool:
+    """Does a word of a folder's path begin with one of these? A contest is no test."""
+    return any(part.startswith(word) for part in words_of(folder) for word in words)
 
 
 def _pixels(frame: pd.DataFrame) -> Found | None:
@@ -139,7 +149,7 @@ class _Index:
                     top = inside[0].split("/")
                     before = "/".join(top[: top.index(key)])
                     head = f"{before}/" if before else ""
-                    yield f"{head}{{{column}}}/*", column, (), True, cut
+                    yield f"{head}{{{column}}}/{_depth(inside, key)}", column, (), True, cut
                     break
 
     def _cells(self, frame: pd.DataFrame, row: int) -> dict[str, str]:
@@ -181,13 +191,20 @@ class _Index:
 
     def _is_there(self, name: str, channels: tuple[str, ...], several: bool) -> bool:
         if several:
-            top, _, last = name.removesuffix("*").rpartition("/")
+            top, _, last = name.partition("*")[0].rpartition("/")
             if last:  # a name that several images begin with
                 return any(parent(path) == top for path in self.numbered.get(last[:-1], []))
             return any(path.startswith(top + "/") for path in self.folders.get(top.rpartition("/")[2], []))
         if channels:
             return all(name.replace("{*}", kind) in self.paths for kind in channels)
         return name in self.paths
+
+
+def _depth(paths: Sequence[str], folder: str) -> str:
+    """A pattern of the files below a folder: *, or */* where they are a folder deeper, or ** where some are."""
+    parts = [path.split("/") for path in paths]
+    depths = {len(each) - each.index(folder) - 1 for each in parts}
+    return "/".join(["*"] * depths.pop()) if len(depths) == 1 else "**"
 
 
 def _with_columns(hit: str, name: str, column: str, others: Callable[[], dict[str, str]], path: str) -> set[str]:
