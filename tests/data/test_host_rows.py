@@ -72,6 +72,33 @@ def test_latin_1_and_packed_tables(tmp_path: Path):
     assert (zipped.how, gzipped.how) == ("zipped", "gzipped, separated by tab")
 
 
+def test_commas_at_the_end_of_lines_are_no_columns(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,grade,,, \na,1,,,\nb,2,,,\n")
+    read = table_file.read(tmp_path / "t.csv", "id")
+    assert list(read.frame.columns) == ["id", "grade"]
+    assert read.how == "CSV without 3 columns that have no name and no cell"
+    (tmp_path / "t.csv").write_text("id,grade,,\na,1,,\nb,2,,3\n")
+    assert list(table_file.read(tmp_path / "t.csv", "id").frame.columns) == ["id", "grade", ""], "that holds something"
+    (tmp_path / "t.csv").write_text("id,grade,,\na,1,2,3\n")
+    with pytest.raises(FoldcraftError, match="2 columns have no name, and cells"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('[{"id": "a"}]', "JSON"),
+        ('{"images": [\n1]}', "JSON"),
+        ("<!DOCTYPE html>\n<html></html>", "HTML"),
+        ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path: Path, text: str, kind: str):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FoldcraftError, match=f"no table, but {kind}"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
 def test_parquet_is_text_as_well(tmp_path: Path):
     table = {"id": [7, 8], "w": [3.0, np.nan], "p": np.array([0.1, 2.5], "float32"), "s": ["07", None], "l": [[1], [2]]}
     pd.DataFrame(table).to_parquet(tmp_path / "t.parquet")
@@ -98,6 +125,21 @@ def test_rows_are_files_sorted_as_people_do(folder: Path):
     assert (rows.names.image, rows.names.id.train) == ("{_file}", "_file")
     assert any("train/b/3.png" in note for note in rows.notes), "what lies beside is told"
     assert rows.test["id"].tolist() == ["b1", "b2"]
+
+
+def test_what_lies_among_images_and_is_none_is_no_row(folder: Path):
+    touch(folder, "train/a1.jpg", "train/a1.xml", "train/read me.TXT", "test/1.jpg", "test/list.csv", "test/raw")
+    touch(folder, "p/a1/1.jpg", "p/a1/meta.json", "p/a2/meta.json", "p/a10/1.jpg")
+    rows = read(folder, "train: train/*\ntest: test/*\nid: file\nsample: none")
+    assert rows.train["file"].tolist() == ["train/a1.jpg"]
+    assert rows.test["file"].tolist() == ["test/1.jpg", "test/raw"], "what has no extension may be an image"
+    assert any("2 files that are no images are no rows: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
+    assert read(folder, "train: train/*.xml\nid: {train: file, test: id}").train["stem"].tolist() == ["a1"], "asked for"
+    assert read(folder, "train: train/*\nid: file\nsample: none").test["file"].tolist() == ["test/1.jpg", "test/raw"]
+    with pytest.raises(FoldcraftError, match=r"1 of 3 train rows have no file, first row 2 with 'p/a2/\*'"):
+        read(folder, 'files: "p/{id}/*"\nid: {train: file, test: id}')
+    with pytest.raises(FoldcraftError, match=r"'\*' fits no image, only sample_submission.csv, train.csv"):
+        read(folder, 'train: "*"\nid: {train: file, test: id}')
 
 
 def test_a_pattern_that_fits_nothing_says_what_is_there(folder: Path):
@@ -200,6 +242,26 @@ def test_a_column_that_cannot_be_derived_is_named(folder: Path, how: str, messag
     assert len(str(error.value)) < 300
 
 
+def test_what_arithmetic_does_not_define_is_no_value(folder: Path):
+    half = "row > 9 or 1 / (row - 2) > 0.5"
+    assert read(folder, f"derive: {{n: {{value: '{half}', default: gone}}}}").train["n"].tolist() == ["0", "gone", "1"]
+    with pytest.raises(FoldcraftError, match="1 of 3 train rows get no value: row 2, with row '2'"):
+        read(folder, f"derive: {{new: {{value: '{half}'}}}}")
+    for guarded in ("row != 2 and 1 / (row - 2) > 0.5", "not (row == 2 or 1 / (row - 2) <= 0.5)"):
+        assert read(folder, f"derive: {{n: {{value: {guarded}}}}}").train["n"].tolist() == ["0", "0", "1"], guarded
+    guarded = "age == '' or age + 1 > 30"
+    assert read(folder, f'derive: {{n: {{value: "{guarded}"}}}}').train["n"].tolist() == ["0", "1", "1"]
+
+
+def test_numbers_that_arithmetic_would_round_are_refused(folder: Path):
+    (folder / "train.csv").write_text("id,n\na,9007199254740993\nb,9007199254740992\n")
+    assert read(folder, "derive: {m: {value: n}}").train["m"].tolist() == ["9007199254740993", "9007199254740992"]
+    assert read(folder, "derive: {m: {value: \"n == '9007199254740993'\"}}").train["m"].tolist() == ["1", "0"]
+    for text in ("n + 0", "n == 9007199254740993", "n in (1, 2)"):
+        with pytest.raises(FoldcraftError, match=r"column 'n' holds 9007199254740993 in row 1, which .* rounds"):
+            read(folder, f"derive: {{m: {{value: '{text}'}}}}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -242,6 +304,19 @@ def test_what_the_sample_has_to_do_with_the_test_rows(folder: Path):
     assert tables("none").sample.to_numpy().tolist() == [["1", "x"], ["2", "x"]]
     with pytest.raises(FoldcraftError, match="no column 'row', known: id, label"):
         tables("sample_submission.csv")
+
+
+@pytest.mark.parametrize(("ids", "refused"), [(("b2", "b1"), True), (("b1", "b2"), False), (("zz", "b1"), True)])
+def test_a_sample_by_order_has_no_ids_of_other_test_rows(folder: Path, ids: tuple[str, str], refused: bool):
+    (folder / "test.csv").write_text("id\nb1\nb2\n")
+    (folder / "sample_submission.csv").write_text("".join(f"{name}\n" for name in ("k,y", *(f"{i},x" for i in ids))))
+    about = {"name": "x", "folder": folder, "sample": {"file": "sample_submission.csv", "by": "order"}}
+    config = {"experiment": "e", "competition": about, "backbone": {"name": "test_resnet"}}
+    if refused:
+        with pytest.raises(FoldcraftError, match=r"row 2 has the id of another test row: 'b1'|row 1 has .*'b2'"):
+            read_tables(Config.model_validate(config))
+    else:
+        assert read_tables(Config.model_validate(config)).sample_rows.ids.tolist() == ["b1", "b2"]
 
 
 def test_a_column_may_be_derived_from_one_that_comes_after_it(folder: Path):

@@ -16,8 +16,10 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 MEND = "double a quote that is meant as such, and put quotes around its whole cell"
 
 
-def parse(text: str, path: Path, id_column: str, separator: str = ",") -> pd.DataFrame:
-    """The table under its header: pandas' own reading of one would rename twins, and shift cells that are too many.
+def parse(text: str, path: Path, id_column: str, separator: str = ",") -> tuple[pd.DataFrame, int]:
+    """The table under its header, and how many columns without name and content it was freed of.
+
+    pandas' own reading of a header would rename twins, and shift cells that are too many.
 
     Args:
         path: where the text is from, for messages.
@@ -34,15 +36,32 @@ def parse(text: str, path: Path, id_column: str, separator: str = ",") -> pd.Dat
             raise _quote("is never closed", path, text, _records(text, separator)[-1]) from None
         hint = "save it as comma-separated UTF-8, with double quotes around cells that hold a comma"
         raise FoldcraftError(f"not a readable CSV: {error}", path, hint) from None
+    width = len(table.columns)
+    table = _without_nameless(table)
     header = table.iloc[0].tolist()
+    if (nameless := sum(name.strip() == "" for name in header)) > 1:
+        what = f"{nameless} columns have no name, and cells that say something"
+        raise FoldcraftError(what, path, "name them in the first line, or drop all but one")
     if twins := sorted({name for name in header if header.count(name) > 1}):
-        raise FoldcraftError(f"more than one column is called {twins[0]!r}", path, "rename or drop one of them")
+        raise FoldcraftError(
+            f"more than one column is called {shorten(twins[0], 60)!r}", path, "rename or drop one of them"
+        )
     if '"' in text and (
         swallowed := _swallowed(table, header.index(id_column) if id_column in header else 0, separator)
     ):
         number, count = swallowed
         raise _quote(f"swallows {count} rows or more", path, text, _records(text, separator)[number])
-    return table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
+    named = table.iloc[1:].reset_index(drop=True).set_axis(pd.Index(header, dtype=object), axis=1)
+    return named, width - len(header)
+
+
+def _without_nameless(table: pd.DataFrame) -> pd.DataFrame:
+    """Without columns that have neither name nor content, where there are several: commas at the end of lines."""
+    nameless = [place for place in table.columns if table.at[0, place].strip() == ""]
+    if len(nameless) < 2:
+        return table
+    gone = [place for place in nameless if (table[place].str.strip() == "").all()]
+    return table.drop(columns=gone).set_axis(range(len(table.columns) - len(gone)), axis=1)
 
 
 def _quote(what: str, path: Path, text: str, line: int) -> FoldcraftError:

@@ -104,7 +104,7 @@ class Derived:
             FoldcraftError: a source never came.
         """
         for one in self.pending:
-            if self.needed is None or one.name in self.needed:
+            if self.needed is None or (one.name in self.needed and one.name not in self.own):  # the host's own will do
                 lacking = self._lacking(one) or ""
                 what = f"the {self.part} rows have no column {shorten(lacking, SHOWN)!r}"
                 raise FoldcraftError(what, one.where, suggest(lacking, row_places.told(self.frame)))

@@ -14,6 +14,8 @@ from foldcraft.common.errors import FoldcraftError, shorten, suggest
 LONGEST = 2000  # characters
 DEEPEST = 100  # parts within parts
 LARGEST_POWER, LARGEST = 16, 1e100
+EXACT = 2**53  # up to here whole numbers are not rounded
+UNDEFINED = np.inf  # what 1 / 0 and all that is made of it is; an empty cell is NaN
 QUOTED_OR_BRACED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{([^{}]*)\}")
 PLACEHOLDER = "_column_{}_"
 ALLOWED = "columns, numbers, texts, + - * / // % **, comparisons, in, and, or, not"
@@ -145,13 +147,14 @@ def evaluate(expression: Expression, table: pd.DataFrame, every_text: bool) -> l
     if value.texts is not None and (value.numbers is None or value.column):
         words = np.broadcast_to(value.texts, len(table)).tolist()
         return [None if gone else word for word, gone in zip(words, worker.unknown, strict=True)]
+    assert value.numbers is not None
     numbers = np.where(worker.unknown, np.nan, np.broadcast_to(value.numbers, len(table)).astype(np.float64))
     return [as_text(number) if np.isfinite(number) else None for number in numbers.tolist()]
 
 
 def as_text(number: float) -> str:
     """A number, without a point where it is whole."""
-    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(float(number))
+    return str(int(number)) if number == int(number) and abs(number) <= EXACT else repr(float(number))
 
 
 class _Evaluation:
@@ -176,17 +179,12 @@ class _Evaluation:
         if isinstance(node, ast.Name):
             return self._column(self.expression.names[node.id])
         if isinstance(node, ast.BinOp):
-            return _Value(ARITHMETIC[type(node.op)](self._number(node.left), self._number(node.right)))
+            return _Value(_arithmetic(node.op, self._number(node.left), self._number(node.right)))
         if isinstance(node, ast.UnaryOp):
             number = self._number(node.operand)
-            return _Value((number == 0) * 1.0 if isinstance(node.op, ast.Not) else number * self._sign(node.op))
+            return _Value(_not(number) if isinstance(node.op, ast.Not) else number * self._sign(node.op))
         if isinstance(node, ast.BoolOp):
-            parts = [self._number(part) != 0 for part in node.values]
-            joined = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            whole = parts[0]
-            for part in parts[1:]:
-                whole = joined(whole, part)
-            return _Value(whole * 1.0)
+            return _Value(_joined(node.op, [self._number(part) for part in node.values]))
         assert isinstance(node, ast.Compare)
         return self._compared(node)
 
@@ -204,7 +202,17 @@ class _Evaluation:
         value = self.of(node)
         if value.numbers is None:
             raise self._no_number(value)
+        self._check_exact(value)
         return value.numbers
+
+    def _check_exact(self, value: _Value) -> None:
+        """See that no whole number of a column is so large that arithmetic rounds it, as ids of 17 digits are."""
+        large = np.abs(value.numbers) >= EXACT if value.column and value.numbers is not None else np.array(False)
+        for row in np.flatnonzero(large):
+            cell = str(value.texts[row]) if value.texts is not None else ""
+            if re.fullmatch(r"[+-]?\d+", cell) and int(cell) != EXACT:
+                what = f"column {value.column!r} holds {shorten(cell, 40)} in row {row + 1}, which arithmetic rounds"
+                raise FoldcraftError(what, self.expression.where, "compare it with a text: == 'a', or take from:")
 
     def _no_number(self, value: _Value) -> FoldcraftError:
         if not value.column:
@@ -215,22 +223,24 @@ class _Evaluation:
         return FoldcraftError(what, self.expression.where, "compare it with a text: == 'a'")
 
     def _compared(self, node: ast.Compare) -> _Value:
-        left, whole = node.left, np.array(True)
+        left, said = node.left, []
         for op, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(op, ast.In | ast.NotIn):
                 assert isinstance(right, ast.Tuple | ast.List)
-                found = np.array(False)
-                for one in right.elts:
-                    found = found | self._pair(ast.Eq(), self.of(left), self.of(one))
-                said = found if isinstance(op, ast.In) else ~found
+                pairs = [self._pair(ast.Eq(), self.of(left), self.of(one)) for one in right.elts]
+                found = _joined(ast.Or(), pairs) if pairs else np.array(0.0)
+                said.append(found if isinstance(op, ast.In) else _not(found))
             else:
-                said = self._pair(op, self.of(left), self.of(right))
-            whole, left = whole & said, right
-        return _Value(whole * 1.0)
+                said.append(self._pair(op, self.of(left), self.of(right)))
+            left = right
+        return _Value(_joined(ast.And(), said))
 
     def _pair(self, op: ast.cmpop, left: _Value, right: _Value) -> np.ndarray:
         if left.numbers is not None and right.numbers is not None:
-            return COMPARISON[type(op)](left.numbers, right.numbers)
+            self._check_exact(left)
+            self._check_exact(right)
+            undefined = np.isinf(left.numbers) | np.isinf(right.numbers)
+            return np.where(undefined, UNDEFINED, COMPARISON[type(op)](left.numbers, right.numbers))
         for text in (left, right):
             if text.texts is None or not isinstance(op, ast.Eq | ast.NotEq):
                 other = right if text is left else left
@@ -238,13 +248,34 @@ class _Evaluation:
         for literal, column in ((left, right), (right, left)):
             if literal.literal and column.column and self.every_text:
                 self._check_is_there(str(literal.texts), column)
-        return COMPARISON[type(op)](left.texts, right.texts)
+        return COMPARISON[type(op)](left.texts, right.texts) * 1.0
 
     def _check_is_there(self, text: str, column: _Value) -> None:
         if text and not (column.texts == text).any():
             known = sorted(set(column.texts.tolist()) - {""})
             what = f"no row has {shorten(text, 40)!r} in column {column.column!r}"
             raise FoldcraftError(what, self.expression.where, shorten(suggest(text, known), 150))
+
+
+def _arithmetic(op: ast.operator, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """What an operation gives; undefined where it has no finite result, or something undefined in it."""
+    made = ARITHMETIC[type(op)](left, right)
+    empty = np.isnan(left) | np.isnan(right)
+    return np.where(np.isinf(left) | np.isinf(right) | (~np.isfinite(made) & ~empty), UNDEFINED, made)
+
+
+def _not(part: np.ndarray) -> np.ndarray:
+    return np.where(np.isinf(part), UNDEFINED, part == 0)
+
+
+def _joined(op: ast.boolop, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Parts joined by and, or: 1 or 0 where one of them decides it, whatever the others are."""
+    decisive = isinstance(op, ast.Or)
+    decided, undefined = np.array(False), np.array(False)
+    for part in parts:
+        known = ~np.isinf(part)
+        decided, undefined = decided | (known & ((part != 0) == decisive)), undefined | ~known
+    return np.where(decided, decisive, np.where(undefined, UNDEFINED, not decisive))
 
 
 def _speaks_of_nothing(node: ast.Compare) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.data.host_files.row_places import FILE, FOLDER, STEM
 from foldcraft.data.images.image_files import check_inside, check_links
-from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES
+from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES
 
 MARKS = frozenset("*?[")
 HIDDEN = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # and all names that begin with a dot
@@ -116,9 +116,30 @@ def rows(folder: Path, pattern: str, key: str, follow_links: bool) -> tuple[pd.D
     files = Files(folder).matching(pattern)
     if not files:
         raise FoldcraftError(f"{shorten(pattern, SHOWN)!r} fits no file", key, what_is_there(folder, pattern))
+    files, others = images_among(files, pattern)
+    if not files:
+        raise FoldcraftError(f"{shorten(pattern, SHOWN)!r} fits no image, only {_first(others)}", key)
     if not follow_links:
         check_links(folder, [folder / file for file in files], key)
-    return table(files), beside(folder, files, key)
+    return table(files), [*no_rows(others, key), *beside(folder, files, key)]
+
+
+def images_among(files: Sequence[str], pattern: str) -> tuple[list[str], list[str]]:
+    """Files that fit a pattern, and those of them that are no images, unless it asks for their kind: *.xml."""
+    if PurePosixPath(pattern).suffix.lower() in OTHER_SUFFIXES:
+        return list(files), []
+    others = [file for file in files if PurePosixPath(file).suffix.lower() in OTHER_SUFFIXES]
+    taken = set(others)
+    return [file for file in files if file not in taken], others
+
+
+def no_rows(files: Sequence[str], key: str) -> list[str]:
+    """What there is to say of files that are no images, in a line."""
+    return [f"{key}: {counted(len(files), 'file')} that are no images are no rows: {_first(files)}"] if files else []
+
+
+def _first(files: Sequence[str]) -> str:
+    return listing([shorten(name, SHOWN) for name in files], 2)
 
 
 def beside(folder: Path, files: Sequence[str], key: str) -> list[str]:
@@ -132,8 +153,7 @@ def beside(folder: Path, files: Sequence[str], key: str) -> list[str]:
     ]
     if not others:
         return []
-    first = listing([shorten(name, SHOWN) for name in others], 2)
-    return [f"{key}: {counted(len(others), 'image')} beside those that fit the pattern are no rows: {first}"]
+    return [f"{key}: {counted(len(others), 'image')} beside those that fit the pattern are no rows: {_first(others)}"]
 
 
 def what_is_there(folder: Path, pattern: str) -> str:

@@ -94,7 +94,8 @@ def unfold(part: Derived, folder: Path, template: str, key: str, follow_links: b
     check_inside(templates.fill(template, part.frame, key, part.aliases), key)
     patterns = templates.fill(template, escaped, key, part.aliases)
     files = file_rows.Files(folder)
-    found = [files.matching(pattern) for pattern in patterns]
+    both = [file_rows.images_among(files.matching(pattern), template) for pattern in patterns]
+    found = [images for images, _ in both]
     counts = np.array([len(names) for names in found])
     if (counts == 0).any():
         row = int(np.flatnonzero(counts == 0)[0])
@@ -109,7 +110,8 @@ def unfold(part: Derived, folder: Path, template: str, key: str, follow_links: b
         raise FoldcraftError(what, key, "name a pattern that tells them apart, or derive a row's id first")
     if not follow_links:
         check_links(folder, [folder / name for name in flat], key)
-    part.notes += file_rows.beside(folder, flat, key)
+    others = list(dict.fromkeys(name for _, names in both for name in names))
+    part.notes += [*file_rows.no_rows(others, key), *file_rows.beside(folder, flat, key)]
     repeated = part.frame.iloc[np.repeat(np.arange(len(counts)), counts)].reset_index(drop=True)
     places = file_rows.table(flat)
     part.frame = row_places.with_places(pd.concat([repeated, places], axis=1), part.own)

@@ -15,6 +15,7 @@ from foldcraft.common.errors import FoldcraftError, listing, shorten
 Names = Callable[[], Sequence[str]]
 SHOWN = 30  # characters of an id in a message
 SETTING = "competition.submission"
+MATCH_BY_IDS = "leave by: order out, to match them by their ids"
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,31 @@ def by_order(sample: pd.DataFrame, id_column: str, test_ids: np.ndarray, path: P
     all different.
 
     Raises:
-        FoldcraftError: there are not as many.
+        FoldcraftError: there are not as many; ids of the sample are those of other test rows.
     """
     if len(sample) != len(test_ids):
         what = f"has {len(sample)} rows, and there are {len(test_ids)} test rows"
-        raise FoldcraftError(what, path, "leave by: order out, to match them by their ids")
+        raise FoldcraftError(what, path, MATCH_BY_IDS)
+    _check_order(sample, test_ids, path)
     unique = [name for name in sample.columns if sample[name].is_unique]
     column = id_column if id_column in sample.columns else unique[0] if unique and len(sample.columns) > 1 else ""
     return SampleRows(column, test_ids, by_cells=column != id_column)
+
+
+def _check_order(sample: pd.DataFrame, test_ids: np.ndarray, path: Path) -> None:
+    """See that no row says that it is another test row. Plain numbers may: they may be counted from 0, or from 1."""
+    known = {name for name in test_ids.tolist() if not name.isdecimal()} or _if_permuted(sample, test_ids)
+    for name in (name for name in sample.columns if sample[name].is_unique):
+        for row, (cell, test_id) in enumerate(zip(sample[name].tolist(), test_ids.tolist(), strict=True), start=1):
+            if cell != test_id and cell in known:
+                what = f"row {row} has the id of another test row: {shorten(cell, SHOWN)!r}"
+                raise FoldcraftError(what, path, MATCH_BY_IDS)
+
+
+def _if_permuted(sample: pd.DataFrame, test_ids: np.ndarray) -> set[str]:
+    """The test ids, where a column has all of them."""
+    ids = set(test_ids.tolist())
+    return ids if any(set(sample[name]) == ids for name in sample.columns) else set()
 
 
 def _names(names: Names) -> Sequence[str]:

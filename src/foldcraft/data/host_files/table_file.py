@@ -22,6 +22,11 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SAMPLED = 200  # records by which a separator is judged
 NUL = re.compile("\0")
 CONTROL = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")  # what no text has; \x0c and line breaks may be in one
+OTHER_TEXTS = {  # what they begin with
+    "JSON": re.compile(r"\s*[\[{]\s*[\[{\"\]}]"),
+    "HTML or XML": re.compile(r"\s*<(?:!|\?|html|head|body)", re.IGNORECASE),
+    "a pointer of Git LFS": re.compile(r"version https://git-lfs"),
+}
 UTF_8 = "comma-separated UTF-8"
 
 
@@ -60,10 +65,14 @@ def read(path: Path, id_column: str) -> TableFile:
         frame, left_out = _parquet(data, path)
         return TableFile(frame, ", ".join([*packed, "Parquet", *left_out]))
     text, encoding = _decoded(data, path)
+    for kind, begins in OTHER_TEXTS.items():
+        if begins.match(text):
+            raise FoldcraftError(f"is no table, but {kind}", path, "write what it says as CSV, or name another file")
     separator = _separator(text, "\t" if PurePosixPath(name).suffix.lower() in (".tsv", ".tab") else ",")
-    frame = csv_file.parse(text, path, id_column, separator)
+    frame, nameless = csv_file.parse(text, path, id_column, separator)
     apart = [f"separated by {SEPARATORS[separator]}"] if separator != "," else []
-    return TableFile(frame, ", ".join([*packed, *([encoding] if encoding else []), *apart]))
+    left_out = [f"CSV without {nameless} columns that have no name and no cell"] if nameless else []
+    return TableFile(frame, ", ".join([*packed, *([encoding] if encoding else []), *apart, *left_out]))
 
 
 def _unpacked(data: bytes, path: Path) -> tuple[bytes, str, list[str]]:

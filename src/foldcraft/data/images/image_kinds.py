@@ -10,3 +10,9 @@ RARE_SUFFIXES = (
 )
 ARRAY_SUFFIXES = (".npy", ".dcm", ".dicom")  # of what is no image file to Pillow; likewise
 ALL_SUFFIXES = (*IMAGE_SUFFIXES, *RARE_SUFFIXES, *ARRAY_SUFFIXES)
+# Of files that lie among images and are none: tables, texts, annotations, archives.
+OTHER_SUFFIXES = (
+    *(".csv", ".tsv", ".parquet", ".xls", ".xlsx", ".json", ".jsonl", ".geojson", ".xml", ".yaml", ".yml", ".ini"),
+    *(".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".doc", ".docx", ".log", ".py", ".ipynb"),
+    *(".zip", ".gz", ".tar", ".7z", ".rar", ".md5", ".sha256"),
+)

@@ -3,16 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from foldcraft.common.errors import listing
 from foldcraft.data.targets.classes import are_numbers
-from foldcraft.study.start.roles import Frames, words_of
+from foldcraft.study.start.roles import IMAGE, PART, Frames, words_of
 
 ANSWER_WORDS = ("label", "target", "class", "category", "diagnosis", "grade", "species", "ans", "answer", "score", "y")
 SEPARATORS = (" ", "|", ";", ",")
+NO_NAME = "the label"  # what is missing where no sample says how it is called
 MANY = 30  # different numbers from which on a column holds values
+MIDDLES = ("mean", "avg", "average", "median", "value", "target", "label")  # words of a column with the answer
 YES = ("1", "yes", "true", "positive", "pos", "malignant", "abnormal", "fake", "cancer", "disease", "sick")
 
 
@@ -30,6 +33,8 @@ class Answer:
         k: labels a row in a sample of guesses.
         positive: class whose probability is asked for, where that is a guess.
         is_unclear: two classes, and a sample that could hold labels or probabilities.
+        guess: why the columns are a guess; "" where they are none.
+        left: columns of the sample that nothing in the training table answers.
         classes: names of the classes of a single label.
         missing: the sample's answer column where the training table has nothing like it.
     """
@@ -45,6 +50,8 @@ class Answer:
     classes: tuple[str, ...] = ()
     missing: str = ""
     is_unclear: bool = False
+    guess: str = ""
+    left: tuple[str, ...] = ()
 
     @property
     def in_words(self) -> str:
@@ -62,20 +69,29 @@ def find(frames: Frames, ids: Sequence[str], is_long: bool = True) -> Answer:
         is_long: may the sample have a row for each id and part?
     """
     train, test, sample = frames.train, frames.test, frames.sample
-    known = [name for name in train.columns if name not in ids]
+    known = [name for name in train.columns if name not in (*ids, IMAGE, PART)]
     asked = [] if sample is None else list(sample.columns[1:])
     if test is not None and len(asked) > 1:
         asked = [name for name in asked if name not in test.columns] or asked
+    left: tuple[str, ...] = ()
     if len(asked) > 1:
-        return _columns(train, known, asked)
+        several = _columns(train, known, asked)
+        own = [name for name in asked if name.casefold() in {one.casefold() for one in known}]
+        if several.columns or len(own) != 1:
+            return several
+        asked, left = own, tuple(name for name in asked if name not in own)  # one answer, and a confidence beside it
     if is_long and sample is not None and (answer := _long(train, test, sample, known)):
         return answer
     if not asked and (several := _exclusive_columns(train, known)):
         return Answer(tuple(several), "soft", "probabilities")
     column = _column(frames, known, asked)
+    if not column and sample is None and test is not None:  # a test table may come with its labels
+        named = [name for name in known if name in test.columns and set(words_of(name)) & set(ANSWER_WORDS)]
+        if named:
+            return replace(_one(train[named[0]], named[0], None), guess="the test table has it as well")
     if not column:
-        return Answer(missing=asked[0] if asked else "the label")
-    return _one(train[column], column, None if sample is None or not asked else sample[asked[0]])
+        return Answer(missing=asked[0] if asked else NO_NAME)
+    return replace(_one(train[column], column, None if sample is None or not asked else sample[asked[0]]), left=left)
 
 
 def _columns(train: pd.DataFrame, known: Sequence[str], asked: Sequence[str]) -> Answer:
@@ -86,6 +102,12 @@ def _columns(train: pd.DataFrame, known: Sequence[str], asked: Sequence[str]) ->
         kind = kind_of_columns(train, own)
         form = {"multilabel": "probabilities", "soft": "probabilities", "regression": "values"}.get(kind, "labels")
         return Answer(tuple(own), kind, form)
+    if several := _with_more(known, asked):
+        names, others = several
+        kind = kind_of_columns(train, names)
+        form = "values" if kind == "regression" else "labels" if kind == "multioutput" else "probabilities"
+        guess = f"as {names[0]} there is {listing(others, 2)}" if others else ""
+        return Answer(names, kind, form, guess=guess)
     for column in known:  # a column a class of one label
         classes = set(train[column]) - {""}
         core = {name for name in asked if any(name == one or name.endswith(f"_{one}") for one in classes)}
@@ -97,6 +119,21 @@ def _columns(train: pd.DataFrame, known: Sequence[str], asked: Sequence[str]) ->
             if parts and parts <= set(asked):
                 return Answer((column,), "multilabel", "probabilities", separator)
     return Answer(missing=", ".join(asked[:3]))
+
+
+def _with_more(known: Sequence[str], asked: Sequence[str]) -> tuple[tuple[str, ...], list[str]] | None:
+    """Columns that are called as what is asked for with something behind or before it: X4_mean for X4.
+
+    Returns:
+        They, and those of the first that could be meant instead; None where there are none.
+    """
+    ends = [name.removeprefix(asked[0]) for name in known if name.startswith(asked[0])]
+    heads = [name.removesuffix(asked[0]) for name in known if name.endswith(asked[0])]
+    made = [tuple(f"{one}{end}" for one in asked) for end in ends if end and not end[0].isalnum()]
+    made += [tuple(f"{head}{one}" for one in asked) for head in heads if head and not head[-1].isalnum()]
+    whole = [names for names in made if set(names) <= set(known)]
+    whole.sort(key=lambda names: not set(words_of(names[0])) & set(MIDDLES))
+    return (whole[0], [names[0] for names in whole[1:]]) if whole else None
 
 
 def kind_of_columns(train: pd.DataFrame, columns: Sequence[str]) -> str:
@@ -129,6 +166,8 @@ def _long(train: pd.DataFrame, test: pd.DataFrame | None, sample: pd.DataFrame, 
     """A sample with a row for each id and part."""
     ids = sample.iloc[:, 0].tolist()
     names = [set(known)]
+    if PART in train.columns:
+        names.append(set(train[PART]))
     if test is not None:  # a table that is long itself says which parts there are
         names += [set(test[name]) for name in test.columns if 1 < test[name].nunique() <= 50]
     for parts in names:
@@ -160,6 +199,7 @@ def _of_parts(train: pd.DataFrame, known: Sequence[str], parts: tuple[str, ...],
     values = [name for name in known if looks_like_values(train[name]) and set(words_of(name)) & set(ANSWER_WORDS)]
     values = values or [known[-1]]
     kind = "regression" if looks_like_values(train[values[0]]) else "multioutput"
+    kind = "multilabel" if set(train[values[0]]) <= {"0", "1", "0.0", "1.0"} else kind
     return Answer((values[0],), kind, "long", row=row, parts=parts)
 
 
@@ -239,8 +279,11 @@ def _positive(names: Sequence[str]) -> str:
     return hits[0] if len(hits) == 1 else names[1]
 
 
-def of_classes(names: Sequence[str], said: pd.Series | None) -> Answer:
+def of_classes(names: Sequence[str], sample: pd.DataFrame | None) -> Answer:
     """The answer of files whose labels are known by their names or folders."""
+    if sample is not None and len(names) > 1 and set(names) <= set(sample.columns):
+        return Answer(("label",), "single", "probabilities", classes=tuple(names))
+    said = None if sample is None or len(sample.columns) < 2 else sample.iloc[:, 1]
     floats = said is not None and said.str.fullmatch(r"\d*\.\d+").any()
     if floats and len(names) == 2:
         return Answer(("label",), "single", "probability", positive=_positive(names), classes=tuple(names))

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from foldcraft.common.errors import printable
+
 WIDTH = 76  # columns that a setting takes before its reason
 CHECK = "CHECK:"  # begins what is a guess
 
@@ -50,19 +52,31 @@ class Draft:
 
     def text(self, head: str) -> str:
         """The file."""
-        rows = [f"# {head}", "competition:"]
+        rows = [f"# {printable(head)}", "competition:"]
         rows += [_line(f"  {key}: {flow(value)}", reason) for key, value, reason in self.lines]
         if self.folds:
             rows.append(_line(f"folds: {{column: {flow(self.folds)}}}", "the host's own folds"))
-        rows += ["# Not told by the files:"] * bool(self.open) + [f"# - {text}" for text in self.open]
+        rows += ["# Not told by the files:"] * bool(self.open) + [f"# - {printable(text)}" for text in self.open]
         return "\n".join(rows) + "\n"
 
 
 def _line(setting: str, reason: str) -> str:
-    return f"{setting.ljust(WIDTH)}  # {reason}" if len(setting) <= WIDTH else f"  # {reason}\n{setting}"
+    """A setting and its reason. What is in a host's cells may be anything, and must stay within the comment."""
+    said = printable(reason)
+    return f"{setting.ljust(WIDTH)}  # {said}" if len(setting) <= WIDTH else f"  # {said}\n{setting}"
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes texts with line breaks and the like between double quotes, with escapes."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+
+_OneLine.add_representer(str, _OneLine.text)
 
 
 def flow(value: Any) -> str:
     """A value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
+    about = {"default_flow_style": True, "width": 10**6, "allow_unicode": True, "sort_keys": False}
+    return yaml.dump(value, Dumper=_OneLine, **about).removesuffix("\n").removesuffix("\n...")

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, counted, listing
-from foldcraft.study.start import answers, image_lines, images, judge_lines
+from foldcraft.study.start import answers, image_lines, image_search, judge_lines
 from foldcraft.study.start.draft import Draft
 from foldcraft.study.start.inventory import Inventory, parent
 from foldcraft.study.start.roles import Roles
@@ -21,14 +21,19 @@ def write(made: Draft, inventory: Inventory, found: Roles) -> None:
     """
     folders = {path: files for path, files in inventory.folders.items() if "train" in path.casefold()}
     folders = folders or {path: files for path, files in inventory.folders.items() if "test" not in path.casefold()}
+    aside = [path for path in inventory.folders if path not in folders and "test" not in path.casefold()]
+    if aside:
+        count = counted(sum(len(inventory.folders[path]) for path in aside), "image")
+        made.open.append(f"what {count} in {listing(aside, 3)} are: no row takes them")
     if not folders:
         raise FoldcraftError("holds no training table and no training images", inventory.folder, "name another folder")
     labels = _by_folder(made, folders) or _by_name(made, folders)
     if not labels:
-        made.open.append("the label: there is no training table, no folder a class and no label in the images' names")
+        elsewhere = f"; write what {listing(list(inventory.others), 2)} says as CSV" if inventory.others else ""
+        what = "there is no training table, no folder a class and no label in the images' names"
+        made.open.append(f"the label: {what}{elsewhere}")
     sample = found.frame(inventory, "sample")
-    said = None if sample is None or len(sample.columns) < 2 else sample.iloc[:, 1]
-    answer = answers.of_classes(labels, said)
+    answer = answers.of_classes(labels, sample)
     _test(made, inventory, sample)
     judge_lines.sample(made, found)
     judge_lines.metric_of(made, inventory, answer)
@@ -51,8 +56,13 @@ def _by_name(made: Draft, folders: dict[str, list[str]]) -> list[str]:
     """The classes, where names begin with them; none where not."""
     top = min(folders, key=lambda path: (path.count("/"), len(path)))
     stems = [PurePosixPath(path).stem for path in folders[top]]
+    pattern = _label_in_name(stems)
+    if not pattern and len(folders) > 1 and (above := _common(folders)):
+        count = sum(map(len, folders.values()))
+        made.add("train", f"{above}/**", f"{count} images in {len(folders)} folders, no table")
+        return []
     made.add("train", f"{top}/*" if top else "*", f"{len(stems)} images, no table")
-    if not (pattern := _label_in_name(stems)):
+    if not pattern:
         return []
     labels = sorted({found[1] for stem in stems if (found := re.match(pattern, stem))})
     made.derive("label", {"from": "stem", "regex": pattern}, "names begin with the label")
@@ -82,7 +92,7 @@ def _label_in_name(stems: Sequence[str]) -> str:
 def _test(made: Draft, inventory: Inventory, sample: pd.DataFrame | None) -> None:
     """Test rows by the sample's ids, else by the files of a folder."""
     tests = {path: files for path, files in inventory.folders.items() if "test" in path.casefold()}
-    found = None if sample is None else images.find(inventory, sample, ("test",), ("train",))
+    found = None if sample is None else image_search.of_sample(inventory, sample)
     if sample is not None and found:
         made.add("test", "auto", f"the {counted(len(sample), 'id')} of the sample are the test rows")
         made.add(

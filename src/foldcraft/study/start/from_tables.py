@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from foldcraft.common.errors import counted, listing, shorten
-from foldcraft.study.start import answers, image_lines, images, judge_lines, roles
+from foldcraft.study.start import answers, image_lines, image_search, judge_lines, roles
 from foldcraft.study.start.answers import Answer
 from foldcraft.study.start.draft import CHECK, Draft
+from foldcraft.study.start.image_search import Reading
 from foldcraft.study.start.images import Found
 from foldcraft.study.start.inventory import Inventory
-from foldcraft.study.start.roles import Frames, Roles
+from foldcraft.study.start.roles import IMAGE, Frames, Roles
 
 KINDS = {  # reasons
     "single": "classes",
@@ -27,18 +28,11 @@ KINDS = {  # reasons
 
 def write(made: Draft, inventory: Inventory, found: Roles, frames: Frames) -> None:
     """Lines of the draft."""
-    train, test, sample = frames.train, frames.test, frames.sample
-    made.add("train", found.train, f"{counted(len(train), 'row')}, columns {listing(list(train.columns), 4)}")
-    if found.joined:
-        made.add("join", list(found.joined), "says more of the same rows")
-    if test is not None:
-        made.add("test", found.test, counted(len(test), "row"))
-    elif sample is not None:
-        made.add("test", "auto", f"no test table: the {counted(len(sample), 'id')} of the sample are the test rows")
+    read = image_search.find(inventory, found, frames)
+    found, frames, ours, theirs = read.found, read.frames, read.ours, read.theirs
+    train = frames.train
+    _rows(made, inventory, read)
     judge_lines.sample(made, found)
-    rows = test if test is not None else sample
-    ours = images.find(inventory, train, ("train",), ("test", "eval"))
-    theirs = None if rows is None else images.find(inventory, rows, ("test", "eval"), ("train",))
     views = _answer_by(frames)
     key = _train_id(roles.row_names(train, frames.asked_by), ours)
     answer = answers.find(frames, [key] if key else [], is_long=not views)
@@ -57,6 +51,29 @@ def write(made: Draft, inventory: Inventory, found: Roles, frames: Frames) -> No
     judge_lines.submission(made, answer)
 
 
+def _rows(made: Draft, inventory: Inventory, read: Reading) -> None:
+    """Where training and test rows come from."""
+    found, train, test, sample = read.found, read.frames.train, read.frames.test, read.frames.sample
+    joined, more = list(found.joined), "says more of the same rows"
+    if read.pattern:
+        made.add("train", read.pattern, f"{counted(len(train), 'image')} in folders that no column names")
+        joined, more = [found.train, *joined], "the table says what they are"
+    else:
+        length = len(inventory.tables[found.train])
+        columns = listing([name for name in train.columns if name in inventory.tables[found.train]], 4)
+        made.add("train", found.train, f"{counted(length, 'row')}, columns {columns}")
+    if joined:
+        made.add("join", joined, more)
+    if read.test_pattern:
+        made.add("test", read.test_pattern, "images in folders that no column names")
+    elif test is not None:
+        made.add("test", found.test, counted(len(test), "row"))
+    elif sample is not None:
+        made.add("test", "auto", f"no test table: the {counted(len(sample), 'id')} of the sample are the test rows")
+    for name, how, reason in read.derive:
+        made.derive(name, how, reason)
+
+
 def _pivot(made: Draft, train: pd.DataFrame, key: str, answer: Answer) -> tuple[str, Answer]:
     """A training table with a row for each part of an image: it is turned, so that an image has a row."""
     parts, joint = answer.parts, answer.row.removeprefix("{@id}").removesuffix("{@target}")
@@ -66,11 +83,11 @@ def _pivot(made: Draft, train: pd.DataFrame, key: str, answer: Answer) -> tuple[
         made.open.append("the rows: the training table is long, and no column holds what is asked for in the sample")
         return key, answer
     pattern = f"^(.+){re.escape(joint)}(?:{'|'.join(map(re.escape, parts))})$"
-    made.derive("image_id", {"from": key, "regex": pattern}, f"what rows of one image share in {key!r}")
-    pivot = {"rows": "image_id", "columns": column, "values": value}
+    made.derive(IMAGE, {"from": key, "regex": pattern}, f"what rows of one image share in {key!r}")
+    pivot = {"rows": IMAGE, "columns": column, "values": value}
     made.add("pivot", pivot, f"{len(parts)} rows an image become one, a column each")
-    made.add("id", "image_id", "one an image")
-    return "image_id", replace(answer, columns=parts)
+    made.add("id", IMAGE, "one an image")
+    return IMAGE, replace(answer, columns=parts)
 
 
 def _train_id(names: Sequence[str], found: Found | None) -> str:
@@ -97,7 +114,8 @@ def _ids(
         name: Any = "file" if not theirs or theirs.several or not other else {"train": "file", "test": other}
         made.add("id", name, "a training row stands for a folder of images, and each has a path")
     elif not key:
-        made.add("id", "row", "no column differs in all rows: rows are numbered")
+        name = {"train": "row", "test": other} if other else "row"
+        made.add("id", name, "no column differs in all training rows: they are numbered")
     elif other and other != key:
         made.add("id", {"train": key, "test": other}, "differ in all rows; the test rows' are those of the sample")
     else:
@@ -134,16 +152,19 @@ def _answer_by(frames: Frames) -> tuple[str, ...]:
 
 
 def _targets(made: Draft, train: pd.DataFrame, answer: Answer) -> None:
-    columns = list(answer.columns)
+    columns, check = list(answer.columns), f"{CHECK} {answer.guess}; " if answer.guess else ""
+    if answer.left:
+        made.open.append(f"columns {listing(list(answer.left), 3)} of the sample: they are left as they are")
     if not columns:
         made.open.append(f"the target: no training column is {answer.missing!r}; derive it, see docs/competitions.md")
         name = answer.missing if answer.missing.isidentifier() else "label"
-        made.add("target", name, f"{CHECK} the sample asks for it, and no training column is it")
+        asked = "there is no sample to ask for one" if answer.missing == answers.NO_NAME else "the sample asks for it"
+        made.add("target", name, f"{CHECK} {asked}, and no training column is it")
     elif len(columns) == 1 and answer.kind == "single":
         classes = answer.classes or tuple(sorted(set(train[columns[0]])))
         names = listing([shorten(name, 20) for name in classes], 4)
-        made.add("target", columns[0], f"{len(classes)} classes: {names}")
+        made.add("target", columns[0], f"{check}{len(classes)} classes: {names}")
     else:
         about: dict[str, Any] = {"column": columns[0]} if len(columns) == 1 else {"columns": columns}
         about |= {"kind": answer.kind, **({"separator": answer.separator} if answer.separator else {})}
-        made.add("target", about, KINDS[answer.kind])
+        made.add("target", about, f"{check}{KINDS[answer.kind]}")

@@ -10,7 +10,11 @@ from foldcraft.study.start.roles import words_of
 
 PERSONS = ("patient", "subject", "person", "participant", "individual", "user", "case", "animal", "plant", "student")
 PLACES = ("study", "scene", "site", "plot", "video", "series", "session", "slide", "exam", "eeg", "group", "photo")
-FEWEST = 8  # groups
+FEWEST, FEWEST_PERSONS = 8, 3  # groups
+PARTS = (  # ends of names, each of which one group has several of
+    r"^(.+?)[_\-](?:[A-Za-z]*\d{1,3}|[LR])(?:\.\w+)?$",
+    r"^(.+?)[_\-](?i:left|right|od|os|front|back|frontal|lateral|ap|pa|cc|mlo)(?:\.\w+)?$",
+)
 MOST_SHARE = 0.95  # of the rows that may be groups of their own
 FOLD, WEIGHT = ("fold", "kfold"), ("weight", "weights")
 
@@ -22,12 +26,14 @@ class Groups:
     Attributes:
         column: "" for none.
         others: columns that repeat as well.
+        is_few: are there hardly as many as there are folds?
         part: a regular expression that cuts a group from the ids, where no column does.
     """
 
     column: str = ""
     others: tuple[str, ...] = ()
     part: str = ""
+    is_few: bool = False
 
 
 def find(train: pd.DataFrame, but: Sequence[str], id_column: str) -> Groups:
@@ -44,6 +50,10 @@ def find(train: pd.DataFrame, but: Sequence[str], id_column: str) -> Groups:
     ranked = list(dict.fromkeys([*ranked, *ids]))
     if ranked:
         return Groups(ranked[0], tuple(ranked[1:]))
+    few = [name for name in free if FEWEST_PERSONS <= train[name].nunique() < min(FEWEST, len(train) / 2)]
+    persons = [name for name in few if set(words_of(name)) & set(PERSONS)]
+    if persons:
+        return Groups(persons[0], tuple(persons[1:]), is_few=True)
     return Groups(part=_part(train[id_column])) if id_column in train.columns else Groups()
 
 
@@ -55,7 +65,7 @@ def _repeats(cells: pd.Series) -> bool:
 
 def _part(ids: pd.Series) -> str:
     """What ids have in common before their last number, where that makes groups: patient12_3.png."""
-    for pattern in (r"^(.+?)[_\-](?:[A-Za-z]*\d{1,3}|[LR])(?:\.\w+)?$",):
+    for pattern in PARTS:
         heads = ids.str.extract(pattern, expand=False)
         if heads.notna().all() and FEWEST <= heads.nunique() <= 0.7 * len(ids):
             return pattern

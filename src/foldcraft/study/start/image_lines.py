@@ -1,10 +1,11 @@
 """Lines of a draft about images, and about rows that hang together."""
 
+import fnmatch
 import re
 from pathlib import PurePosixPath
 
 from foldcraft.common.errors import listing
-from foldcraft.study.start import groups
+from foldcraft.study.start import groups, image_search
 from foldcraft.study.start.answers import Answer
 from foldcraft.study.start.draft import CHECK, Draft, flow
 from foldcraft.study.start.images import Found
@@ -27,9 +28,11 @@ def write(made: Draft, inventory: Inventory, frames: Frames, ours: Found | None,
     for found, key, several in ((ours, "image", "files"), (theirs, "test_image", "test_files")):
         if found is None:
             part = "test" if key == "test_image" else "training"
-            made.open.append(f"the {part} images: no column of the {part} rows leads to a file")
+            rows = frames.train if part == "training" else frames.test if frames.test is not None else frames.sample
+            why = "" if rows is None else image_search.unlike(inventory, rows)
+            made.open.append(f"the {part} images: no column of the {part} rows leads to a file{why}")
         elif found.pixels:
-            made.add(key, {"pixels": f"{found.pixels}*", "shape": list(found.shape)}, "the table holds the pixels")
+            made.add(key, {"pixels": found.pixels, "shape": list(found.shape)}, "the table holds the pixels")
         elif found.several:
             made.add(several, _with_stem(made, found), f"a folder of images a row; {share(found)}")
         elif found.channels:
@@ -89,7 +92,8 @@ def _group(made: Draft, frames: Frames, key: str, found: groups.Groups) -> None:
     if found.column:
         more = f"; {listing(list(found.others), 3)} repeat too" if found.others else ""
         count = frames.train[found.column].nunique()
-        reason = f"{count} values in {len(frames.train)} rows: a fold keeps each whole{more}"
+        guess = f"{CHECK} folds.count must be at most {count}; " if found.is_few else ""
+        reason = f"{guess}{count} values in {len(frames.train)} rows: a fold keeps each whole{more}"
         made.add("group", found.column, reason)
     elif found.part:
         made.derive("group_in_name", {"from": key, "regex": found.part}, "names begin alike")
@@ -101,8 +105,8 @@ def _group(made: Draft, frames: Frames, key: str, found: groups.Groups) -> None:
 def _used(made: Draft, frames: Frames) -> set[str]:
     """Columns that other settings name, and pixels."""
     pivot, image = made.get("pivot") or {}, made.get("image")
-    prefix = image["pixels"].removesuffix("*") if isinstance(image, dict) and "pixels" in image else None
+    pixels = image["pixels"] if isinstance(image, dict) and "pixels" in image else None
     by = (made.get("answer") or {}).get("by", [])
     parts = by.get("train", []) if isinstance(by, dict) else by
     names = {*pivot.values(), *([parts] if isinstance(parts, str) else parts)}
-    return names if prefix is None else {*names, *(name for name in frames.train if name.startswith(prefix))}
+    return names if pixels is None else {*names, *fnmatch.filter(frames.train, pixels)}

@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from foldcraft.study.start.inventory import Inventory, parent
+from foldcraft.study.start.roles import words_of
 
 SAMPLED = 40  # rows by which a path is guessed, and then tried on all
 PIXELS = re.compile(r"(.*?)(\d+)")
@@ -26,7 +28,7 @@ class Found:
         channels: what stands in the place of {*} where a row has one file a channel.
         several: has a row a folder of images?
         stem: is the column's cell the name with another extension, to be cut off?
-        pixels: prefix of the columns that hold the pixels, where there are no files.
+        pixels: what the columns that hold the pixels are like, where there are no files.
         shape: of these pixels.
     """
 
@@ -52,30 +54,43 @@ def find(inventory: Inventory, frame: pd.DataFrame, words: Sequence[str], but: S
     index = _Index(inventory)
     guesses = Counter(guess for column in frame.columns for guess in index.guesses(frame, column))
     tried = [found for guess in guesses if (found := index.tried(frame, *guess)).coverage > 0]
+    tried = [found for found in tried if not found.several or frame[found.column].is_unique]  # a folder is one row's
     columns = list(frame.columns)
 
-    def rank(found: Found) -> tuple[float, bool, bool, bool, int, int]:
-        folder = found.template.partition("{")[0].casefold()
-        is_other = any(word in folder for word in but) and not any(word in folder for word in words)
-        is_ours = any(word in folder for word in words) or folder == ""
-        place = columns.index(found.column)
-        return (round(found.coverage, 3), not is_other, not found.several, is_ours, -place, -len(found.template))
+    def is_others(found: Found) -> bool:
+        folder = found.template.partition("{")[0]
+        return is_of(folder, but) and not is_of(folder, words)
 
-    best = max(tried, key=rank, default=None)
+    def rank(found: Found) -> tuple[float, bool, bool, int, int]:
+        folder = found.template.partition("{")[0]
+        is_ours = is_of(folder, words) or folder == ""
+        place = columns.index(found.column)
+        return (round(found.coverage, 3), not found.several, is_ours, -place, -len(found.template))
+
+    best = max((found for found in tried if not is_others(found)), key=rank, default=None)
     return best if best and best.coverage >= 0.5 else None
+
+
+def is_of(folder: str, words: Sequence[str]) -> bool:
+    """Does a word of a folder's path begin with one of these? A contest is no test."""
+    return any(part.startswith(word) for part in words_of(folder) for word in words)
 
 
 def _pixels(frame: pd.DataFrame) -> Found | None:
     """Columns pixel0, pixel1, ...: a square image, grey or in colour."""
     matches = [(name, found) for name in frame.columns if (found := PIXELS.fullmatch(str(name)))]
-    prefixes = Counter(found[1] for _, found in matches)
+    prefixes = Counter(found[1] for _, found in matches if not set("*?[") & set(found[1]))
     if not prefixes:
         return None
     prefix, count = prefixes.most_common(1)[0]
     for bands in (1, 3):
         side = round((count / bands) ** 0.5)
         if count >= 64 and side * side * bands == count:
-            return Found(pixels=prefix, shape=(side, side, *([bands] if bands > 1 else [])), coverage=1.0)
+            return Found(
+                pixels=f"{prefix}*" if prefix else "[0-9]*",
+                shape=(side, side, *([bands] if bands > 1 else [])),
+                coverage=1.0,
+            )
     return None
 
 
@@ -84,6 +99,7 @@ class _Index:
 
     def __init__(self, inventory: Inventory) -> None:
         self.paths = set(inventory.images)
+        self.rows: dict[int, dict[str, str]] = {}
         self.by_name: dict[str, list[str]] = defaultdict(list)
         self.folders: dict[str, list[str]] = defaultdict(list)
         for path in inventory.images:
@@ -103,11 +119,12 @@ class _Index:
 
     def guesses(self, frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, tuple[str, ...], bool, bool]]:
         """Templates that fit some row: template, column, channels, several images, extension cut off."""
-        cells = [cell for cell in frame[column].drop_duplicates() if cell]
-        step = max(1, len(cells) // SAMPLED)
-        rows = frame.drop_duplicates(column).set_index(column)
-        for cell in cells[::step]:
-            others = rows.loc[cell]
+        if set("{}") & set(column):  # no template can name it
+            return
+        first = frame.index[~frame[column].duplicated() & (frame[column] != "")].tolist()
+        step = max(1, len(first) // SAMPLED)
+        for row in first[::step]:
+            cell, others = str(frame.at[row, column]), partial(self._cells, frame, row)
             path = cell.replace("\\", "/").removeprefix("./")
             if path in self.paths:
                 yield "{" + column + "}", column, (), False, False
@@ -132,8 +149,15 @@ class _Index:
                     top = inside[0].split("/")
                     before = "/".join(top[: top.index(key)])
                     head = f"{before}/" if before else ""
-                    yield f"{head}{{{column}}}/*", column, (), True, cut
+                    yield f"{head}{{{column}}}/{_depth(inside, key)}", column, (), True, cut
                     break
+
+    def _cells(self, frame: pd.DataFrame, row: int) -> dict[str, str]:
+        """What stands in a row, by the columns that a template can name."""
+        if row not in self.rows:
+            cells = zip(frame.columns, frame.loc[row].tolist(), strict=True)
+            self.rows[row] = {name: cell for name, cell in cells if not set("{}") & set(name)}
+        return self.rows[row]
 
     def _channels(
         self, parts: list[str], name: str, column: str
@@ -167,7 +191,7 @@ class _Index:
 
     def _is_there(self, name: str, channels: tuple[str, ...], several: bool) -> bool:
         if several:
-            top, _, last = name.removesuffix("*").rpartition("/")
+            top, _, last = name.partition("*")[0].rpartition("/")
             if last:  # a name that several images begin with
                 return any(parent(path) == top for path in self.numbered.get(last[:-1], []))
             return any(path.startswith(top + "/") for path in self.folders.get(top.rpartition("/")[2], []))
@@ -176,13 +200,21 @@ class _Index:
         return name in self.paths
 
 
-def _with_columns(hit: str, name: str, column: str, others: pd.Series, path: str) -> set[str]:
+def _depth(paths: Sequence[str], folder: str) -> str:
+    """A pattern of the files below a folder: *, or */* where they are a folder deeper, or ** where some are."""
+    parts = [path.split("/") for path in paths]
+    depths = {len(each) - each.index(folder) - 1 for each in parts}
+    return "/".join(["*"] * depths.pop()) if len(depths) == 1 else "**"
+
+
+def _with_columns(hit: str, name: str, column: str, others: Callable[[], dict[str, str]], path: str) -> set[str]:
     """The path of a file with the column in it, and with other columns in the place of what the row's cells say."""
     folder, _, last = hit.rpartition("/")
     if path and hit.endswith(path) and "/" in path:
         return {hit.removesuffix(path) + "{" + column + "}"}
     named = last.replace(name, "{" + column + "}", 1)
     parts = folder.split("/") if folder else []
-    alike = {part: [key for key, cell in others.items() if cell == part] for part in parts}
+    cells = others().items() if parts else ()
+    alike = {part: [key for key, cell in cells if cell == part and key != column] for part in parts}
     filled = ["{" + str(alike[part][0]) + "}" if alike[part] else part for part in parts]
     return {"/".join([*parts, named]), "/".join([*filled, named])}

@@ -18,6 +18,7 @@ MOST_TABLES = 40  # that are read, the ones nearest to the top first
 LONGEST_TEXT = 200_000  # bytes of a description
 OTHER_IMAGES = (".dcm", ".dicom", ".npy")
 TEXTS = (".md", ".txt", ".html", ".htm", ".rst")
+OTHERS = (".json", ".jsonl", ".geojson", ".xml", ".xlsx", ".xls", ".mat", ".pkl", ".db", ".sqlite")
 IMAGES = (*IMAGE_SUFFIXES, *RARE_SUFFIXES, *OTHER_IMAGES)
 
 
@@ -30,6 +31,7 @@ class Inventory:
         images: paths, sorted.
         texts: contents of descriptions.
         unread: tables that could not be read, and why.
+        others: files that may say something and are no tables.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Inventory:
     images: tuple[str, ...]
     texts: tuple[str, ...]
     unread: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @cached_property
     def folders(self) -> dict[str, list[str]]:
@@ -76,7 +79,9 @@ def look(folder: Path) -> Inventory:
     if not tables and not images:
         raise FoldcraftError("holds neither a table nor an image", folder, "unpack what the host hands out into it")
     texts = [path for path in files if PurePosixPath(path).suffix.lower() in TEXTS and path not in tables]
-    return Inventory(folder, tables, images, tuple(_text(folder / path) for path in texts[:20]), tuple(unread))
+    others = [path for path in files if PurePosixPath(path).suffix.lower() in OTHERS]
+    said = tuple(_text(folder / path) for path in texts[:20])
+    return Inventory(folder, tables, images, said, tuple(unread), tuple(others))
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -85,7 +90,7 @@ def _files(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(names):
-            if not _is_hidden(name):
+            if not _is_hidden(name) and os.path.isfile(os.path.join(place, name)):  # a pipe is none
                 count += 1
                 if count > MOST_FILES:
                     raise FoldcraftError(f"more than {MOST_FILES:,} files", folder, "write the config by hand")

@@ -14,7 +14,8 @@ def sample(made: Draft, found: Roles) -> None:
     """The sample submission."""
     if found.sample:
         both = " (the test table itself)" if found.sample == found.test else ""
-        made.add("sample", found.sample, f"what the host wants back{both}")
+        several = f"{CHECK} {listing(list(found.rivals), 2)} may be it as well; " if found.rivals else ""
+        made.add("sample", found.sample, f"{several}what the host wants back{both}")
     else:
         made.add("sample", "none", "no sample submission: ids and answers are written plainly")
 

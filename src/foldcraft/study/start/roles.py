@@ -12,6 +12,9 @@ TRAIN, TEST, SAMPLE = ("train", "training"), ("test", "testing", "eval", "evalua
 LABELS = ("label", "labels", "annotation", "annotations", "targets", "target", "ground", "truth")
 NAMES = ("id", "image", "img", "file", "filename", "name", "path", "uid", "key")  # words in the names of id columns
 
+IMAGE, PART = "image_id", "part_of_id"  # columns that an id of both is cut into
+LONGEST_ID = 300  # characters; what is longer is a text, or an image
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -19,12 +22,14 @@ class Roles:
 
     Attributes:
         joined: tables that say more of the training rows, by a column of ids that both have.
+        rivals: other tables that may be the sample as well.
     """
 
     train: str = ""
     test: str = ""
     sample: str = ""
     joined: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
 
     def frame(self, inventory: Inventory, role: str) -> pd.DataFrame | None:
         """The table of a role."""
@@ -54,20 +59,22 @@ def words_of(text: str) -> list[str]:
 def find(inventory: Inventory) -> Roles:
     """The tables by the words of their names, else by what is left."""
     sample = _first(inventory, SAMPLE, ())
-    labelled = [path for path in inventory.tables if path != sample and set(words_of(path)) & set(LABELS)]
-    train = _first(inventory, TRAIN, (sample,)) or _first(inventory, LABELS, (sample,))
+    rivals = [path for path in inventory.tables if set(words_of(path.rpartition("/")[2])) & set(SAMPLE)]
+    samples = {sample, *rivals}
+    labelled = [path for path in inventory.tables if path not in samples and set(words_of(path)) & set(LABELS)]
+    train = _first(inventory, TRAIN, samples) or _first(inventory, LABELS, samples)
     if train not in labelled:  # of two tables of the training rows the one with the labels comes first
         train = next((path for path in labelled if _same_rows(inventory, path, train)), train)
-    test = _first(inventory, TEST, (sample, train))
-    left = [path for path in inventory.tables if path not in (sample, train, test)]
+    test = _first(inventory, TEST, {*samples, train})
+    left = [path for path in inventory.tables if path not in (*samples, train, test)]
     if not train and left and (not sample or len(inventory.tables) > 1):
         train = max(left, key=lambda path: len(inventory.tables[path]))
-    taken = (train, test, sample)
+    taken = (train, test, *samples)
     joined = [path for path in inventory.tables if path not in taken and _same_rows(inventory, path, train)]
     known = {name for path in (train, *joined) if path for name in inventory.tables[path].columns}
     if not sample and test and train and _is_to_be_filled(inventory.tables[test], known):
         sample = test
-    return Roles(train, test, sample, tuple(joined))
+    return Roles(train, test, sample, tuple(joined), tuple(path for path in rivals if path != sample))
 
 
 def _is_to_be_filled(test: pd.DataFrame, known: Collection[str]) -> bool:
@@ -87,7 +94,7 @@ def _same_rows(inventory: Inventory, path: str, train: str) -> bool:
     return any(set(one[name]) == set(other[name]) for name in shared)
 
 
-def _first(inventory: Inventory, words: Sequence[str], but: Sequence[str]) -> str:
+def _first(inventory: Inventory, words: Sequence[str], but: Collection[str]) -> str:
     """The table whose path has one of some words: in its name rather than in its folder's, the shortest first."""
     found = []
     for path in inventory.tables:
@@ -107,6 +114,7 @@ def row_names(frame: pd.DataFrame, wish: str = "") -> list[str]:
         wish: a name that the other tables give to the id.
     """
     unique = [name for name in frame.columns if not (frame[name] == "").any() and frame[name].is_unique]
+    unique = [name for name in unique if frame[name].str.len().max() <= LONGEST_ID]
     numbers = [name for name in unique if frame[name].str.fullmatch(r"-?\d+\.\d+").all()]
     place = {name: k for k, name in enumerate(frame.columns)}
 

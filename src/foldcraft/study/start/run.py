@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foldcraft.common import config_file
-from foldcraft.common.errors import FoldcraftError, counted
+from foldcraft.common.errors import FoldcraftError, counted, shorten
 from foldcraft.common.files import write_atomic
 from foldcraft.data import competition
 from foldcraft.study.start import from_files, from_tables, inventory, roles
@@ -15,9 +15,11 @@ from foldcraft.study.start.roles import Frames
 from foldcraft.submission import form_inference
 
 CONFIGS, INPUT = Path("configs"), Path("input")
+RECIPE = "recipes/pretrained.yaml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 HEAD = "Drafted by src/start.py from the files of {folder}. Look at each line; CHECK stands before what is a guess."
 PROBE = """# python src/train.py --config {path} --fold all
-extends: [../recipes/pretrained.yaml, competition.yaml]
+extends: [{recipe}competition.yaml]
 backbone: {{name: vit_tiny_patch16_224}}
 finetune: {{mode: linear_probe}}
 """
@@ -47,20 +49,39 @@ def start(folder: Path, name: str | None = None) -> Started:
         name: of the competition; None: the folder's.
 
     Raises:
-        FoldcraftError: no such folder; nothing in it to learn from; such a config is there already.
+        FoldcraftError: no such folder; nothing in it to learn from; such a config is there already; a name that a
+            competition cannot have.
     """
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "_", os.path.basename(os.path.abspath(folder))).strip("._-")
+    name = _name_of(folder) if name is None else name
+    if not NAME.fullmatch(name):
+        what = f"{shorten(name, 60)!r} is no name of a competition"
+        raise FoldcraftError(what, "--name", "use letters, digits, '.', '_' and '-', the first a letter or digit")
     files = [CONFIGS / name / file for file in ("competition.yaml", "probe.yaml")]
     for file in files:
         if file.exists():
             raise FoldcraftError("is there already", file, "delete it, or take another --name")
     made = draft(folder, name)
     write_atomic(files[0], made.text(HEAD.format(folder=folder)))
-    write_atomic(files[1], PROBE.format(path=files[1]))
+    recipe = f"../{RECIPE}, " if (CONFIGS / RECIPE).is_file() else ""  # elsewhere than in a clone there is none
+    write_atomic(files[1], PROBE.format(path=files[1], recipe=recipe))
     try:
         return Started(made, *files, read=_read(files[1]))
     except FoldcraftError as error:
         return Started(made, *files, problem=str(error))
+
+
+def _name_of(folder: Path) -> str:
+    """A competition's name from its folder's.
+
+    Raises:
+        FoldcraftError: there is nothing in it that such a name may have.
+    """
+    base = os.path.basename(os.path.abspath(folder))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", base).strip("._-")[:100]
+    if not name:
+        what = f"{shorten(base, 60)!r} has no letter or digit that a competition's name may have"
+        raise FoldcraftError(what, folder, "say what it is called: --name birds")
+    return name
 
 
 def _read(file: Path) -> str:
