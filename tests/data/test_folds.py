@@ -19,6 +19,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.groups import joined_groups, with_shared_files
 
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NAMES = [f"{row:03d}" for row in range(12)]
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)
 
 
@@ -327,11 +328,27 @@ def test_folds_that_are_written_by_hand_are_taken_and_told(frozen: tuple[Path, C
         folds.read(path, data)
 
 
+def test_spaces_in_a_header_by_hand_do_no_harm(frozen: tuple[Path, Competition]):
+    path, data = frozen
+    path.write_text("id, fold\n" + "".join(f"{name}, {row % 2}\n" for row, name in enumerate(NAMES)))
+    assert folds.read(path, data).fold.tolist() == [row % 2 for row in range(len(NAMES))]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("id,fold\n" + "".join(f"r{row:03d},{row % 2}\n" for row in range(11)), "lacks"),
         ("id,fold\nzzz,0\n", "has 1 others"),
+        ("id,fold\n" + "".join(f"{name},{k % 2}\n" for k, name in enumerate([*NAMES, NAMES[0]])), r"1 twice \(000\)"),
+        (
+            "image,fold\n000,0\n",
+            "it has no header of ours, and the columns image, fold; one written by hand has id,fold",
+        ),
+        ("id,fold\n", "it has no rows"),
+        (
+            "id,fold\n" + "".join(f"{name},{k % 2}{'.0' * (k > 5)}\n" for k, name in enumerate(NAMES)),
+            "'0' and '0.0' are",
+        ),
     ],
 )
 def test_folds_by_hand_must_be_of_these_rows(frozen: tuple[Path, Competition], text: str, message: str):

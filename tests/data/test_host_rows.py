@@ -13,7 +13,7 @@ from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.host_files import expression, host_rows, table_file
 from foldcraft.data.host_files.host_rows import HostRows
-from foldcraft.data.host_files.tables import read_tables
+from foldcraft.data.host_files.tables import Tables, read_tables
 
 TRAIN = "id,sex,age,label\na1,female,20,x\na2,male,60,y\na10,female,,x\n"
 SAMPLE = "id,label\nb1,x\nb2,x\n"
@@ -200,6 +200,27 @@ def test_a_long_table_becomes_wide(folder: Path):
         read(folder, "pivot: {rows: image, columns: part, values: v}")
 
 
+def test_what_a_long_table_lacks_and_spaces_in_it_are_told(folder: Path):
+    (folder / "train.csv").write_text("image,part,v\nm ,u,1\nn,u,2\nm,w ,3\n")
+    rows = read(folder, "pivot: {rows: image, columns: part, values: v}\nid: {train: image, test: id}")
+    assert rows.train[["image", "u", "w"]].to_numpy().tolist() == [["m", "1", "3"], ["n", "2", ""]]
+    assert any("1 of 4 values have no row, and are not known" in note for note in rows.notes)
+    assert any("spaces around 1 cell of 'part' are left out" in note for note in rows.notes)
+
+
+def test_what_a_derivation_leaves_or_passes_over_is_told(folder: Path):
+    (folder / "sample_submission.csv").write_text("id,band,label\nb1,q,x\n")
+    (folder / "test.csv").write_text("id,band\nb1,q\n")
+    rows = read(folder, "derive: {band: {from: id, map: {'a1*': 1, 'A*': 2, 'b*': 4, '*': 3}}}")
+    assert rows.train["band"].tolist() == ["1", "3", "1"]
+    assert any("derive.band: no train row comes to 'A*', 'b*'" in note for note in rows.notes)
+    assert rows.test["band"].tolist() == ["q"]
+    assert any("the test rows have such a column of their own, which is taken" in note for note in rows.notes)
+    needed = "derive: {band: {from: stem}}\ntrain: p/*\ntest_image: 'p/{band}'\nid: {train: band, test: id}"
+    touch(folder, "p/q", "p/r")
+    assert read(folder, needed).test["band"].tolist() == ["q"], "what test rows have of their own needs no source"
+
+
 @pytest.mark.parametrize(
     ("how", "cells"),
     [
@@ -341,3 +362,27 @@ def test_groups_of_several_columns_are_rows_alike_in_all(folder: Path):
     settings = {"name": "x", "folder": folder, "group": ["sex", "label"]}
     values = {"experiment": "e", "competition": settings, "backbone": {"name": "test_resnet"}}
     assert read_tables(Config.model_validate(values)).groups.tolist() == ["female / x", "male / y", "female / x"]
+
+
+def tables_of(folder: Path, **settings: object) -> Tables:
+    about = {"name": "x", "folder": folder, **settings}
+    return read_tables(
+        Config.model_validate({"experiment": "e", "competition": about, "backbone": {"name": "test_resnet"}})
+    )
+
+
+def test_test_rows_whose_image_is_that_of_another_row_are_told(folder: Path):
+    touch(folder, "train/a1", "train/a2", "train/a10")
+    assert not any("image" in note for note in tables_of(folder).image_notes)
+    notes = tables_of(folder, test_image="train/a2").image_notes
+    assert "warning: 2 test rows have the image of a training row, first train/a2" in notes
+    assert "competition.test_image: 1 image of several test rows each, first train/a2 of 2" in notes
+
+
+def test_the_id_is_no_target_and_ids_may_be_numbered(folder: Path):
+    with pytest.raises(FoldcraftError, match=r"competition\.target: 'id' is the id of the rows as well"):
+        tables_of(folder, target="id")
+    (folder / "train.csv").write_text(TRAIN.replace("a10", "a2"))
+    with pytest.raises(FoldcraftError, match=r"ids occur more than once: a2; .*competition\.id={train: row"):
+        tables_of(folder)
+    assert tables_of(folder, id={"train": "row", "test": "id"}).train_ids.tolist() == ["1", "2", "3"]

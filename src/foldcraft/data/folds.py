@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -210,13 +211,18 @@ def _by_hand(path: Path, competition: Competition) -> Folds | None:
         table = table_file.read(path, "id").frame
     except FoldcraftError:
         return None
-    if set(table.columns) != {"id", "fold"} or table.empty:
-        return None
+    table = table.rename(columns=str.strip)
+    if sorted(table.columns) != ["fold", "id"] or table.empty:
+        shown = listing([shorten(name, 30) for name in table.columns], 4)
+        what = f"not a folds file: it has no header of ours, and the columns {shown}"
+        what = "not a folds file: it has no rows" if table.empty else what
+        raise FoldcraftError(what, path, "one written by hand has id,fold; or delete it: src/split.py makes folds")
     ids, ours = table["id"].tolist(), set(competition.train_ids.tolist())
     if set(ids) != ours or len(ids) != len(ours):
         lacking, extra = sorted(ours - set(ids)), sorted(set(ids) - ours)
         twice = len(ids) - len(set(ids))
-        shown = listing([shorten(name, 30) for name in (lacking or extra)], 3)
+        again = sorted({name for name in ids if ids.count(name) > 1}) if twice and not (lacking or extra) else []
+        shown = listing([shorten(name, 30) for name in (lacking or extra or again)], 3)
         what = f"lacks {len(lacking)} training ids, has {len(extra)} others and {twice} twice ({shown})"
         what = f"not a folds file of these rows: {what}"
         raise FoldcraftError(what, path, "name each training row once, or delete it: src/split.py makes folds")
@@ -237,7 +243,10 @@ def numbered(competition: Competition, cells: Sequence[str], scheme: str, where:
     if "" in cells:
         raise FoldcraftError(f"row {cells.index('') + 1} has no fold", where, "fill it in")
     numbers = pd.to_numeric(pd.Series(cells), errors="coerce")
-    values = sorted(set(cells)) if numbers.isna().any() else sorted(set(cells), key=float)
+    values = sorted(set(cells)) if numbers.isna().any() else sorted(set(cells), key=lambda cell: (float(cell), cell))
+    if not numbers.isna().any() and (alike := [two for two in pairwise(values) if float(two[0]) == float(two[1])]):
+        what = f"{' and '.join(map(repr, alike[0]))} are the same number"
+        raise FoldcraftError(what, where, "write each fold in one way")
     if not 2 <= len(values) <= MOST:
         what = f"{len(values)} folds ({listing([shorten(value, 20) for value in values], 3)})"
         raise FoldcraftError(what, where, f"there may be 2 to {MOST}")

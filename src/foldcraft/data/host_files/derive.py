@@ -84,8 +84,12 @@ class Derived:
             if is_train:
                 what = f"the {self.part} rows have a column of that name already"
                 raise FoldcraftError(what, one.where, "choose another name")
-            return  # the host's own
+            self.notes.append(f"{one.where}: the {self.part} rows have such a column of their own, which is taken")
+            return
         cells = _cells(one, self.frame, self.aliases, is_train)
+        if is_train and (unused := _unused(one, self.frame)):
+            words = listing([repr(shorten(pattern, SHOWN)) for pattern in unused], 3)
+            self.notes.append(f"{one.where}: no {self.part} row comes to {words}")
         empty = np.array([cell is None or cell == "" for cell in cells], dtype=bool)
         if empty.any() and one.settings.default is not None:
             cells = [one.settings.default if gone else cell for cell, gone in zip(cells, empty, strict=True)]
@@ -174,6 +178,13 @@ def _mapped(values: dict[str, str], cells: Sequence[str]) -> list[str | None]:
         return next((value for fits, value in fitting if fits(file_rows.nfc(cell))), None)
 
     return [of(cell) for cell in cells]
+
+
+def _unused(one: Derivation, frame: pd.DataFrame) -> list[str]:
+    """Patterns of a map that fit no row, or come behind others that fit; one for all others may."""
+    places = {pattern: str(number) for number, pattern in enumerate(one.settings.map or ())}
+    met = set(_mapped(places, frame[str(one.settings.source)].tolist())) if places else set()
+    return [pattern for pattern, place in places.items() if place not in met and pattern != "*"]
 
 
 def _nothing(one: Derivation, frame: pd.DataFrame, empty: np.ndarray, aliases: dict[str, str], part: str) -> str:

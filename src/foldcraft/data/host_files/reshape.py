@@ -133,10 +133,15 @@ def pivot(part: Derived, settings: PivotConfig) -> None:
         raise FoldcraftError(f"no column {lacking[0]!r}", key, suggest(lacking[0], row_places.told(part.frame)))
     codes, keys = pd.factorize(pd.Series(_keys(part.frame, settings.rows)))
     first = np.unique(codes, return_index=True)[1]
-    kept, dropped = _constant(part.frame, codes, first, [settings.columns, settings.values])
-    frame = part.frame.iloc[first][kept].reset_index(drop=True)
+    kept, dropped = _constant(part.frame, codes, first, [settings.columns, settings.values, *settings.rows])
+    whole = part.frame.iloc[first]
+    cells = {name: whole[name].str.strip() for name in settings.rows}  # as rows of one key are told from others
+    frame = whole[[name for name in whole.columns if name in (*kept, *cells)]].assign(**cells).reset_index(drop=True)
     if is_train:
-        names = part.frame[settings.columns].tolist()
+        written = part.frame[settings.columns]
+        names = written.str.strip().tolist()
+        if spaces := int((written != names).sum()):
+            part.notes.append(f"{key}: spaces around {counted(spaces, 'cell')} of {settings.columns!r} are left out")
         targets = list(dict.fromkeys(names))
         place = {name: number for number, name in enumerate(targets)}
         if "" in place or (taken := [name for name in targets if name in kept]):
@@ -145,6 +150,8 @@ def pivot(part: Derived, settings: PivotConfig) -> None:
         wide = np.full((len(first), len(targets)), "", dtype=object)
         columns = np.array([place[name] for name in names])
         _check_once(codes, columns, keys, targets, key)
+        if gaps := wide.size - len(codes):
+            part.notes.append(f"{key}: {gaps} of {wide.size} values have no row, and are not known")
         wide[codes, columns] = part.frame[settings.values].to_numpy(dtype=object)
         added = pd.DataFrame(wide, columns=pd.Index(targets, dtype=object)).astype(str)
         frame = pd.concat([frame, added], axis=1)

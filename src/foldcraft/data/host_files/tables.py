@@ -17,7 +17,7 @@ from foldcraft.data.host_files import answer_sample, answers, host_rows, plain_s
 from foldcraft.data.host_files.answers import AnswerNames
 from foldcraft.data.host_files.host_rows import HostRows
 from foldcraft.data.host_files.sample_rows import MoreSample, SampleRows, SubmissionRequest
-from foldcraft.data.images import image_sources, tiles
+from foldcraft.data.images import image_sources, shared_images, tiles
 from foldcraft.data.images.image_sources import ImageRequest
 from foldcraft.data.images.sources import Source
 from foldcraft.data.targets import reading
@@ -208,7 +208,7 @@ def read_tables(config: Config, trained: TrainingRows | None = None) -> Tables:
     as_floats = trained is not None and trained.as_floats
     found, missing, notes = image_sources.find(folder, parts, names.follow_links, as_floats)
     train_paths = found[0] if trained is None else trained.sources(folder)
-    paths = train_paths, found[-1], missing, (*rows.notes, *notes)
+    paths = train_paths, found[-1], missing, (*rows.notes, *notes, *shared_images.notes(train_paths, found[-1], folder))
     about = (asked, rows.test_is_sample, config.folds.column, made, trained, more)
     return Tables(names, folder, rows.train, test, sample, *paths, *about)
 
@@ -222,6 +222,9 @@ def _check_train(table: pd.DataFrame, path: Path, names: CompetitionConfig) -> N
     """See to the training rows; of the columns that the settings name, groups and several labels may have gaps."""
     _check_rows(table, path, names.train_id, names.answer is not None)
     needed = reading.needed_columns(names, list(map(str, table.columns)), path)
+    if names.train_id in needed:
+        what = f"{shorten(names.train_id, 60)!r} is the id of the rows as well"
+        raise FoldcraftError(what, "competition.target", "name the column that is predicted, or another id")
     gaps = set(needed) - {reading.settings_of(names).column} if not reading.may_be_empty(names) else set(needed)
     more = [*names.groups, *([names.weight] if names.weight else [])]
     _check_columns(table, path, [column for column in needed if column not in gaps], [*sorted(gaps), *more])
@@ -234,7 +237,8 @@ def _check_rows(frame: pd.DataFrame, path: Path, id_column: str, twins: bool = F
         raise FoldcraftError("no rows", path)
     if not twins and (repeated := frame[id_column][frame[id_column].duplicated()].unique().tolist()):
         shown = listing([shorten(name, 60) for name in repeated], 3)
-        raise FoldcraftError(f"ids occur more than once: {shown}", path, "keep one row an id")
+        hint = "name a column that differs in all rows, or number them: competition.id={train: row, test: ID}"
+        raise FoldcraftError(f"ids occur more than once: {shown}", path, hint)
 
 
 def _check_columns(frame: pd.DataFrame, path: Path, columns: Sequence[str], gappy: Sequence[str]) -> None:

@@ -54,12 +54,28 @@ class Labels(Form):
             return "0 or 1"
         if other := self._written_otherwise:
             return f"labels as the training table writes them: {other[0]!r}, the sample has {other[1]!r}"
+        if (stranger := self._stranger) is not None:
+            return f"labels of the training table; {shorten(stranger, SHOWN)!r}, as the sample has, is none of them"
         return "labels"
 
     @property
     def goes_without_saying(self) -> bool:
         is_alone = len(self.columns) == 1 and not self.left and self._parts is None
-        return is_alone and self._written_otherwise is None
+        return is_alone and self._written_otherwise is None and self._stranger is None
+
+    @property
+    def _stranger(self) -> str | None:
+        """What a column of the sample has in its first row, where no cell of it is a label of the training table."""
+        if self.request.space.form == "labels":
+            return None
+        known: dict[str, set[str]] = {}
+        for name, column in self.columns.items():
+            known.setdefault(column, set()).update(self.request.target.vocabulary[name].names)
+        for column, names in known.items():
+            cells = self.request.sample[column].astype(str)
+            if (written := set(cells) - {""}) and not written & names:
+                return next(cell for cell in cells if cell)
+        return None
 
     @property
     def _written_otherwise(self) -> tuple[str, str] | None:

@@ -230,7 +230,10 @@ def _multilabel(
     truth = np.zeros((len(lists), len(labels)))
     for row, each in enumerate(lists):
         truth[row, labels.encode(each)] = 1
-    return ReadTarget(_checked(MultiLabel.of((column,), labels.names, truth, wanted.separator), path))
+    alone = all(len(each) < 2 for each in lists)
+    words = f"no cell of column {column!r} has more than one label: is {wanted.separator!r} what stands between them?"
+    notes = (f"warning: {words}",) if alone else ()
+    return ReadTarget(_checked(MultiLabel.of((column,), labels.names, truth, wanted.separator), path), notes=notes)
 
 
 def _checked(target: MultiLabel, path: Path) -> MultiLabel:
