@@ -68,6 +68,14 @@ def test_noise_is_not_used_or_does_not_harm() -> None:
         assert "gain" in found.selection.words[-1]
 
 
+def test_a_hair_is_no_gain() -> None:
+    """Metadata that tell nothing leave trees nothing but chance."""
+    for seed in range(3):
+        found = judged(beside(np.random.default_rng(seed).permutation(CLASS), seed), member=image(2.0, seed))
+        assert not found.boosters
+        assert found.selection.words[-1].endswith(", and are not used")
+
+
 def test_a_folds_labels_have_no_say_in_what_it_is_judged_by() -> None:
     moved = np.where(FOLD == 0, (CLASS + 1) % CLASSES, CLASS)
     member, metadata = image(0.6), beside(CLASS)

@@ -15,7 +15,7 @@ from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.constraints import Constraints, Obeying
 from foldcraft.ensemble.decision_rules import Argmax, Rule
 from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
-from foldcraft.metrics.gain import Gain, gain_in_score
+from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import Space
@@ -409,16 +409,15 @@ def _used(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> t
 def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tuple[bool, np.ndarray]:
     """Do all nested answers speak for the first of two blends, and answers (N, W), each fold's of what the others say?
 
-    It must be better by what ways are compared by, and no worse in the metric.
+    It must be better in the proper loss by more than two standard errors, and no worse in the metric.
     """
 
     def is_better(rows: np.ndarray) -> bool:
-        worth = []
-        for blend in (more, fewer):
-            best, scores = _worth(blend.candidates, truth, rows)
-            worth.append(scores[best])
-        mine, theirs = (truth.rows(rows).fold_wise_score(blend.chosen.nested[rows]) for blend in (more, fewer))
-        return _is_better(truth.metric, *worth) and not truth.metric.better(theirs, mine)
+        some = truth.rows(rows)
+        best = [_ways(blend.candidates)[0][_worth(blend.candidates, truth, rows)[0]] for blend in (more, fewer)]
+        gained = gain_in_loss(truth.space, some.targets, *(way.nested[rows] for way in best), some.units)
+        mine, theirs = (some.fold_wise_score(blend.chosen.nested[rows]) for blend in (more, fewer))
+        return gained.is_real and not truth.metric.better(theirs, mine)
 
     answers = fewer.chosen.nested.copy()
     for fold, others in _elsewhere(truth).items():
