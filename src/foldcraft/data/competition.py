@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
+from foldcraft.common.errors import LONGEST_MESSAGE, FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import metadata as metadata_columns
 from foldcraft.data.groups import with_shared_files
@@ -284,8 +284,12 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         hint = f"{nearest}: {hint}" if nearest else hint
         if not missing.get("train"):
             hint += ", or set images.on_error=baseline, which spares some test images"
-        what = f"{len(names)} images are missing: {listing([shorten(name, 30) for name in dict.fromkeys(names)], 5)}"
-        raise FoldcraftError(what, folder, hint)
+        shown = [shorten(name, 30) for name in dict.fromkeys(names)]
+        told = [
+            FoldcraftError(f"{len(names)} images are missing: {listing(shown, most)}", folder, hint)
+            for most in (5, 3, 1)
+        ]
+        raise next((error for error in told if len(str(error)) < LONGEST_MESSAGE), told[-1])
 
 
 def _metric(rows: Tables, target: Target, id_column: str) -> Metric:
