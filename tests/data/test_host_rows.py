@@ -136,7 +136,7 @@ def test_what_lies_among_images_and_is_none_is_no_row(folder: Path):
     rows = read(folder, "train: train/*\ntest: test/*\nid: file\nsample: none")
     assert rows.train["file"].tolist() == ["train/a1.jpg"]
     assert rows.test["file"].tolist() == ["test/1.jpg", "test/raw"], "what has no extension may be an image"
-    assert any("2 files that are no images are no rows: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
+    assert any("2 files left out, being no image: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
     assert read(folder, "train: train/*.xml\nid: {train: file, test: id}").train["stem"].tolist() == ["a1"], "asked for"
     assert read(folder, "train: train/*\nid: file\nsample: none").test["file"].tolist() == ["test/1.jpg", "test/raw"]
     with pytest.raises(FoldcraftError, match=r"1 of 3 train rows have no file, first row 2 with 'p/a2/\*'"):
@@ -275,6 +275,13 @@ def test_what_arithmetic_does_not_define_is_no_value(folder: Path):
         assert read(folder, f"derive: {{n: {{value: {guarded}}}}}").train["n"].tolist() == ["0", "0", "1"], guarded
     guarded = "age == '' or age + 1 > 30"
     assert read(folder, f'derive: {{n: {{value: "{guarded}"}}}}').train["n"].tolist() == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize("name", ["나이", "cafe\u0301", "\ufb01eld", "Größe_m²", "x℃"])
+def test_names_in_an_expression_are_taken_as_they_are_written(folder: Path, name: str):
+    (folder / "train.csv").write_text(f"id,{name}\na,3\nb,4\n")
+    for text in (f"{name} > 3", f"{{{name}}}>3", f"1*({name}>3)"):
+        assert read(folder, f'derive: {{m: {{value: "{text}"}}}}').train["m"].tolist() == ["0", "1"], text
 
 
 def test_numbers_that_arithmetic_would_round_are_refused(folder: Path):

@@ -148,7 +148,7 @@ def images_among(files: Sequence[str], pattern: str) -> tuple[list[str], list[st
 
 def no_rows(files: Sequence[str], key: str) -> list[str]:
     """What there is to say of files that are no images, in a line."""
-    return [f"{key}: {counted(len(files), 'file')} that are no images are no rows: {_first(files)}"] if files else []
+    return [f"{key}: {counted(len(files), 'file')} left out, being no image: {_first(files)}"] if files else []
 
 
 def _first(files: Sequence[str]) -> str:
