@@ -75,6 +75,13 @@ def test_latin_1_and_packed_tables(tmp_path: Path):
     assert (zipped.how, gzipped.how) == ("zipped", "gzipped, separated by tab")
 
 
+def test_two_encodings_in_one_table_are_refused(tmp_path: Path):
+    rows = [f"{k},".encode() + ("é".encode(("utf-8", "latin-1")[k % 2])) for k in range(12)]
+    (tmp_path / "t.csv").write_bytes(b"\n".join([b"id,label", *rows]))
+    with pytest.raises(FoldcraftError, match="some of it is UTF-8, line 3 is not"):
+        table_file.read(tmp_path / "t.csv", "id")
+
+
 def test_commas_at_the_end_of_lines_are_no_columns(tmp_path: Path):
     (tmp_path / "t.csv").write_text("id,grade,,, \na,1,,,\nb,2,,,\n")
     read = table_file.read(tmp_path / "t.csv", "id")
