@@ -119,11 +119,13 @@ def show_net(args: argparse.Namespace, config: Config, terminal: Terminal) -> No
     """The net that training begins with, module by module."""
     from foldcraft.data import competition
 
-    classes = competition.read(config).classes.names
+    data = competition.read(config)
 
+    from foldcraft.predictions.experiment import with_channels
     from foldcraft.views import net
 
-    net.show(config, classes, args.depth, Path(args.json) if args.json else None, terminal)
+    config, _ = with_channels(config, data)
+    net.show(config, data.classes.names, args.depth, Path(args.json) if args.json else None, terminal)
 
 
 SHOWN: dict[str, Callable[[argparse.Namespace, Config, Terminal], None]] = {

@@ -97,6 +97,7 @@ def test_two_views_of_a_breast_make_one_answer(breasts: Path, command: Callable[
     assert done.code == 0, done.err
     page = Path("runs/breasts/report.html").read_text()
     assert "4 answers of 8 images" in page
+    assert "Few answers make long intervals" in page
     done = command("audit", "--config", breasts)
     assert done.code == 0, done.err
     assert "sample_columns" not in done.out

@@ -157,6 +157,10 @@ MISTAKES = [
         {"sample": "prediction_id,label\n9_R,no\n9_X,no\n"},
         "1 ids of test.csv are not in it .9_L. and 1 of its ids are not in test.csv .9_X.",
     ),
+    (
+        {"sample": "prediction_id,label\n9_R,no\n9_L,no\n9_R,no\n"},
+        "sample_submission.csv: answers stand in it more than once: 9_R; mend",
+    ),
     ({"train": TRAIN.replace("i0L2,", "i5R1,")}, "ids occur more than once, in different answers: i5R1"),
     (
         {"train": TRAIN.replace("i0L1,0,L", "i0L1,1_L,L").replace("i0L2,0,L", "i0L2,1,L_L")},

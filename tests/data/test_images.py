@@ -16,9 +16,10 @@ from conftest import flipped
 from PIL import Image
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.images import bit_depth, decoding, image_cache, image_stats
+from foldcraft.data.images import bit_depth, decoding, image_cache, image_reading, image_stats
 from foldcraft.data.images.decoding import UnreadableImage
 from foldcraft.data.images.image_cache import ImageSpec, ImageStore, decode, make_square, open_stores
+from foldcraft.predictions import experiment
 
 WIDTH, HEIGHT = 48, 32
 
@@ -287,9 +288,35 @@ def test_the_scale_is_that_of_all_images_but_for_single_pixels(tmp_path: Path):
     assert found
     assert (found.black, found.white) == (0, 1)
     assert "2 images have more than 8 bits" in found.words
+    assert "; warning: 1 of those looked at have values that are NaN, which become black" in found.words
+    assert found.words.endswith("; 2 others have 8 bits, and 255 for white")
     assert len(found.words) < 300
     assert bit_depth.find_scale(paths, tmp_path / "cache") == found
     assert bit_depth.find_scale(paths[2:], tmp_path / "cache") is None
+
+
+def test_a_bound_that_is_given_is_the_scale_s_and_below_the_other(tmp_path: Path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.linspace(-80, 40, 256, dtype=np.float32).reshape(16, 16)).save(path)
+    found = bit_depth.find_scale([path], tmp_path / "cache", black=-20)
+    assert found
+    assert found.black == -20
+    assert ": -20 becomes black, " in found.words
+    given = bit_depth.find_scale([path], tmp_path / "cache", white=10)
+    assert given
+    assert (given.black < -70, given.white) == (True, 10)
+    with pytest.raises(FoldcraftError, match=r"images\.min_value: 100 becomes black, and is not below 39"):
+        bit_depth.find_scale([path], tmp_path / "cache", black=100)
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+def test_an_image_without_a_number_is_none(tmp_path: Path, name: str, hole: float):
+    values = np.full((8, 8), hole, np.float32)
+    np.save(tmp_path / name, values) if name == "a.npy" else Image.fromarray(values).save(tmp_path / name)
+    for look in (decode, lambda path: image_reading.bands(path, 3)):
+        with pytest.raises(UnreadableImage, match="none of its values is a finite number"):
+            look(tmp_path / name)
 
 
 @pytest.mark.parametrize(("black", "white", "grey"), [(-1000, 0, 128), (-2000, 0, 191), (0, 1000, 0)])
@@ -531,10 +558,25 @@ def test_unreadable_images_are_all_named_and_leave_nothing_behind(tmp_path: Path
     paths[4].write_text("this is no picture")
     with pytest.raises(FoldcraftError, match="2 images cannot be read") as error:
         open_stores(paths, [ImageSpec(16)], cache, "train")
-    assert str(paths[1]) in str(error.value)
-    assert str(paths[4]) in str(error.value)
+    for path in (paths[1], paths[4]):
+        assert f"{path.parent.name}/{path.name} (" in str(error.value)
+    assert len(str(error.value)) < 300
     assert no_leftovers(tmp_path)
     assert not list(cache.glob("*.npy"))
+
+
+def test_many_unreadable_images_are_told_in_a_line():
+    boxes = [
+        (f"input/a/{row}.png [40, 0, 5, 5]", "the box lies outside the image of 40 x 40 pixels") for row in range(44)
+    ]
+    said = str(image_cache.UnreadableImages(boxes))
+    assert said.startswith("44 images cannot be read: input/a/0.png [40, 0, 5, 5], input/a/1.png [40, 0, 5, 5]")
+    assert "(the box lies outside the image of 40 x 40 pixels) and 40 more; " in said
+    assert said.endswith("; src/audit.py lists them all")
+    assert len(said) < 300
+    one = str(image_cache.UnreadableImages([("x" * 400, "y" * 400)], experiment.MENDS["train", "test"]))
+    assert len(one) < 300
+    assert "and" not in one.split(";")[0]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_numbers_are_numbers_and_gaps_are_gaps() -> None:
     [
         (["1", "old"], "column 'age' is no number in 1 line, first 3: 'old'"),
         (["inf", "1"], "column 'age' is no number in 1 line, first 2: 'inf'"),
+        (["1", "-1e300"], "column 'age' is beyond 1e+15 in 1 line, first 3: '-1e300'"),
     ],
 )
 def test_a_cell_that_is_no_number_is_told(age: list[str], says: str) -> None:

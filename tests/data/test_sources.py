@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -20,7 +21,7 @@ from foldcraft.common import config_file, notices
 from foldcraft.common.config import ImageConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import read
-from foldcraft.data.images import band_count, decoding, image_reading, image_sources
+from foldcraft.data.images import band_count, decoding, image_reading, image_sources, image_stats
 from foldcraft.data.images.decoding import UnreadableImage
 from foldcraft.data.images.image_cache import ImageSpec, content_of, open_stores, square
 from foldcraft.data.images.image_sources import ImageRequest
@@ -121,6 +122,18 @@ def test_cells_are_pixels(tmp_path: Path) -> None:
     assert name_in(second, tmp_path) == "train.csv, row 2"
     (coloured, _) = find(tmp_path, ROWS.assign(**cells), pixels="pixel*", shape=[1, 2, 3])
     assert seen(coloured).tolist() == [[[0, 1, 2], [3, 4, 5]]]
+
+
+def test_pixels_are_in_the_order_of_the_training_table(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"p0": ["1", "5"], "p1": ["2", "6"], "p2": ["3", "7"], "p3": ["4", "8"]})
+    way = ImageConfig(pixels="p*", shape=[2, 2])
+    tables = {"competition.image": (rows, "train.csv"), "competition.test_image": (rows[rows.columns[::-1]], "t.csv")}
+    parts = {key: ImageRequest(way, *table) for key, table in tables.items()}
+    (train, test), _, notes = image_sources.find(tmp_path, parts, False)
+    assert seen(test[1])[..., 0].tolist() == seen(train[1])[..., 0].tolist() == [[5, 6], [7, 8]]
+    assert notes == (
+        "competition.test_image: t.csv has the columns of pixels in another order; that of train.csv is taken",
+    )
 
 
 def test_cells_beyond_bytes_are_deep_in_all_parts(tmp_path: Path) -> None:
@@ -324,6 +337,31 @@ def test_dicom_without_pixels_is_told(tmp_path: Path) -> None:
         seen(tmp_path / "b.dcm")
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"Rows": None}, "a DICOM file without Rows"),
+        ({"RescaleSlope": "1e300"}, "a DICOM file whose RescaleSlope is 1e[+]300"),
+        ({"RescaleIntercept": "-1e99"}, "a DICOM file whose RescaleIntercept is -1e[+]99"),
+    ],
+)
+def test_dicom_whose_tags_make_no_values_is_told(tmp_path: Path, tags: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnreadableImage, match=said):
+        seen(dicom(tmp_path / "a.dcm", values(most=65535), **tags))
+
+
+def test_what_a_file_holds_counts_and_not_its_name(tmp_path: Path) -> None:
+    Image.fromarray(values()).save(tmp_path / "a.dcm", "PNG")
+    assert (seen(tmp_path / "a.dcm")[..., 0] == values()).all()
+
+
+def test_an_array_that_is_cut_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", values())
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])
+    with pytest.raises(UnreadableImage, match="an array of 8 x 10 is promised, and the file holds less"):
+        seen(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("name", ["h5py", "pydicom", "tifffile"])
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values())
@@ -369,8 +407,37 @@ def test_images_of_unlike_channels_are_told(tmp_path: Path) -> None:
     paths = [tmp_path / f"{k}.npy" for k in range(5)]
     for k, path in enumerate(paths):
         np.save(path, values(8, 10, 4 if k else 6))
-    with pytest.raises(FoldcraftError, match=r"images\.channels: 4 images have 4 channels, and 1 have 6: 0\.npy"):
+    with pytest.raises(FoldcraftError, match=r"images\.channels: 4 images have 4 channels, and 1 image has 6: 0\.npy"):
         band_count.find_channels(paths, tmp_path)
+
+
+def test_items_of_hdf5_are_looked_at_once_and_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each must be read for it, and a set of skin lesions has 400,000; those that boxes are cut of are such as well."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key in range(6):
+            file[str(key)] = values(8, 10, 5 if key == 5 else 3)
+    items = [Hdf5Item(tmp_path / "a.h5", str(key)) for key in range(6)]
+    for sources in (items, [CutOut(item, (0, 0, 4, 4)) for item in items]):
+        with pytest.raises(FoldcraftError, match=r"5 images have 3 channels, and 1 image has 5: a\.h5 5"):
+            band_count.find_channels(sources, tmp_path)
+    monkeypatch.setattr(band_count, "MOST_ITEMS", 2)
+    looked: list[Source] = []
+    monkeypatch.setattr(image_reading, "channels_of", lambda source: looked.append(source) or 3)
+    assert band_count.find_channels(items, tmp_path) == 3
+    assert looked == [items[0], items[5]]
+
+
+def test_a_tiff_that_ends_in_its_header_is_no_image_of_three_channels(tmp_path: Path, capfd, caplog) -> None:
+    """What other libraries say of it comes from them alone, and the reason is told when it is decoded."""
+    paths = [tmp_path / f"{k}.tif" for k in range(3)]
+    for path in paths:
+        tifffile.imwrite(path, values(8, 10, 6, 65535), photometric="minisblack", planarconfig="contig")
+    paths[1].write_bytes(paths[1].read_bytes()[:40])
+    assert band_count.find_channels(paths, tmp_path) == 6
+    for look in (lambda: seen(paths[1]), lambda: seen(TiffLevel(paths[1], 1))):
+        with pytest.raises(UnreadableImage):
+            look()
+    assert not caplog.text + "".join(capfd.readouterr())
 
 
 def pyramid(path: Path, largest: np.ndarray) -> Path:
@@ -490,6 +557,7 @@ def write_image(path: Path, kind: str, grey: np.ndarray) -> None:
 @pytest.mark.parametrize(("kind", "channels"), [("channels", 4), ("tiff", 2), ("hdf5", 3), ("pixels", 3)])
 def test_from_table_to_submission(workplace: Path, command, caplog, kind: str, channels: int) -> None:
     config = competition(workplace, kind)
+    assert f" px, {channels} channels; " in command("check", "--show", "net", "--config", config).out
     trained = command("train", "--config", config, "--fold", "0")
     assert trained.code == 0, trained.err
     said = trained.out + trained.err
@@ -527,3 +595,28 @@ def test_all_commands_take_four_channels(workplace: Path, command) -> None:
     for name in ("audit", "preview", "report", "infer"):
         done = command(name, "--config", config)
         assert done.code == 0, (name, done.err)
+
+
+def test_facts_of_items_are_not_those_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a training set is told from its test set by the sizes of two files; and each is read for every item."""
+    paths: dict[str, tuple[Hdf5Item, ...]] = {}
+    for part, count in (("train", 5), ("test", 3)):
+        with h5py.File(tmp_path / f"{part}.h5", "w") as file:
+            for key in range(count):
+                file[str(key)] = values(8, 10, 3) + np.uint8(key)
+        paths[part] = tuple(Hdf5Item(tmp_path / f"{part}.h5", str(key)) for key in range(count))
+    read: list[Path] = []
+    whole = image_stats.hashlib.file_digest
+    monkeypatch.setattr(
+        image_stats.hashlib, "file_digest", lambda stream, name: read.append(stream.name) or whole(stream, name)
+    )
+    made = SimpleNamespace(
+        train_ids=np.arange(5).astype(str),
+        test_ids=np.arange(3).astype(str),
+        train_paths=paths["train"],
+        test_paths=paths["test"],
+    )
+    facts = image_stats.collect(made)
+    assert facts["bytes"].tolist() == [0] * 8
+    assert facts["sha256"].nunique() == 8
+    assert len(read) <= 4, "two threads may read the same file at once"

@@ -116,6 +116,20 @@ def test_hidden_rows_are_blended_as_at_home(home: Path, command: Command, gone: 
     assert (told.code, "of view vflip" in told.err, "set tta.views=[identity,hflip]" in told.err) == (2, True, True)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_page_is_made_without_pictures(home: Path, command: Command, is_there: bool) -> None:
+    """With and without the training table."""
+    hide()
+    if not is_there:
+        Path("input/shapes/train.csv").unlink()
+    assert command("infer", "--config", *CONFIGS).code == 0
+    done = command("report", "--config", *CONFIGS)
+    assert done.code == 0, done.err
+    page = Path("runs/shapes/report.html").read_text()
+    assert "The images are not on this machine, and cannot be shown." in page
+    assert "Wrong answers, the worst first" in page
+
+
 def test_what_stands_in_is_said_and_is_what_was_read(home: Path) -> None:
     config = load(Path(CONFIGS[0]))
     before = competition.read(config, ())

@@ -127,7 +127,7 @@ def test_mistakes_are_told_and_no_folds_made(shapes: Path, command: Command):
         forced = command(name, "--config", shapes, "folds.merge_duplicates=true")
         assert (forced.code, "src/audit.py" in forced.err) == (2, True), forced
     Path("input/shapes/train/003.png").unlink()
-    assert "1 images are missing" in command("train", "--config", shapes).err
+    assert "1 image is missing" in command("train", "--config", shapes).err
     assert not FOLDS.exists()
 
 
@@ -185,4 +185,4 @@ def test_an_audit_does_not_fail_where_no_folds_can_be_made(shapes: Path):
     Path("input/shapes/train/003.png").unlink()
     said: list[str] = []
     make_folds.ensure_after_audit(config_file.load(shapes), [], said.append)
-    assert said[0].startswith("warning: no folds yet, and none can be made: input/shapes: 1 images are missing")
+    assert said[0].startswith("warning: no folds yet, and none can be made: input/shapes: 1 image is missing")

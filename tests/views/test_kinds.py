@@ -114,6 +114,20 @@ def known(truth: np.ndarray, odds: np.ndarray) -> list[tuple[np.ndarray, np.ndar
     return [(t[~np.isnan(t)], p[~np.isnan(t)]) for t, p in zip(truth.T, odds.T, strict=True)]
 
 
+def test_the_weakest_label_is_that_of_the_table(workplace: Path, command) -> None:
+    """Both are judged by what is answered, with the thresholds of the other folds."""
+    one = draw("multilabel")
+    one.write_text(re.sub(r"metric: [^,}]*", "metric: macro_f1", one.read_text()))
+    assert command("train", "--config", one, "--fold", "all").code == 0
+    assert command("report", "--config", one).code == 0
+    page = Path("runs/kinds/report.html").read_text()
+    (value,) = re.findall(r"Weakest label: \w+, with F1 ([.\d]+) on", page)
+    table = page[page.index("Measures by label") :]
+    f1 = re.findall(r">(?:long|wide|far)</t[dh]>(?:\s*<td[^>]*>[^<]*</td>){4}\s*<td[^>]*>([.\d]+)</td>", table)
+    assert len(f1) == 3
+    assert value == min(f1)
+
+
 QUICK = ("ordinal", "regression")  # labels and values; the others are slow
 
 

@@ -8,11 +8,12 @@ from conftest import Outcome
 
 def test_the_first_rows_are_shown_as_they_are_read(shapes: Path, command: Callable[..., Outcome]) -> None:
     words = ['competition.derive={place: {from: id, regex: "^(..)"}}', "competition.group=place"]
+    words.append("competition.metadata={category: [place], numeric: [row]}")
     done = command("split", "--show", "--config", shapes, *words)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("the first of") and "training" in line)
-    assert lines[head + 1].split() == ["id", "label", "place", "(derived)", "image"]
+    assert lines[head + 1].split() == ["id", "label", "place", "(derived)", "row", "image"]
     first = Path("input/shapes/train.csv").read_text().splitlines()[1].split(",")
     assert lines[head + 3].split()[:3] == [*first[:2], first[0][:2]]
     assert sum(line.endswith(".png") for line in lines[head:]) == 7  # five of the training rows, two of the test rows

@@ -5,7 +5,6 @@ from difflib import SequenceMatcher
 
 LONGEST_WORD = 300  # of a message; what is in the files that it is about may be of any length
 LONGEST = 100_000
-LONGEST_MESSAGE = 290  # that is read at a glance
 CLOSE = 0.7  # likeness from which a name may be a slip of another; "age" has .6 of "ImageID"
 MOST_KNOWN, LONGEST_KNOWN = 8, 30  # names that a mistake lists, and characters of each
 LONGEST_LIST = 120  # characters of all of them

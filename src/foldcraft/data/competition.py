@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import Config
-from foldcraft.common.errors import LONGEST_MESSAGE, FoldcraftError, counted, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
 from foldcraft.common.rows import positions
 from foldcraft.data import metadata as metadata_columns
 from foldcraft.data.groups import with_shared_files
@@ -29,6 +29,7 @@ from foldcraft.metrics import host_metric, scores
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import ClassSpace, Space
 
+LONGEST_LINE, LONGEST_NAME = 260, 30  # characters of a message without its place, and of an image's name in it
 PARTS = ("train", "test")
 
 
@@ -279,17 +280,26 @@ def check_images(competition: Competition, folder: Path, parts: Sequence[str] = 
         missing.pop("test", None)
     gone = [missing_file(source) for sources in missing.values() for source in sources]
     if names := [name_in(path, folder) for path in gone if path]:
-        nearest = image_paths.Folder(folder).nearest(names[0])
-        hint = "mend the files, or competition.image and test_image; src/audit.py lists them all"
-        hint = f"{nearest}: {hint}" if nearest else hint
-        if not missing.get("train"):
-            hint += ", or set images.on_error=baseline, which spares some test images"
-        shown = [shorten(name, 30) for name in dict.fromkeys(names)]
-        told = [
-            FoldcraftError(f"{len(names)} images are missing: {listing(shown, most)}", folder, hint)
-            for most in (5, 3, 1)
-        ]
-        raise next((error for error in told if len(str(error)) < LONGEST_MESSAGE), told[-1])
+        raise _missing(names, folder, not missing.get("train"))
+
+
+def _missing(names: Sequence[str], folder: Path, spares: bool) -> FoldcraftError:
+    """As many names as a line has room for beside what is nearest to the first.
+
+    Args:
+        spares: could `images.on_error` spare all of them?
+    """
+    nearest, distinct = image_paths.Folder(folder).nearest(names[0]), list(dict.fromkeys(names))
+    mend = "mend the files, or competition.image and test_image"
+    mend += ", or set images.on_error=baseline" if spares else ""
+    for most, near in ((5, nearest), (3, nearest), (1, nearest), (1, nearest.split(", ")[0]), (1, "")):
+        shown = listing([shorten(name, LONGEST_NAME) for name in distinct], most)
+        hint = f"{near}: {mend}" if near else mend
+        hint += "; src/audit.py lists them all" if len(distinct) > most else ""
+        what = f"{counted(len(names), 'image')} {'is' if len(names) == 1 else 'are'} missing: {shown}"
+        if len(what) + len(hint) < LONGEST_LINE:
+            break
+    return FoldcraftError(what, folder, hint)
 
 
 def _metric(rows: Tables, target: Target, id_column: str) -> Metric:

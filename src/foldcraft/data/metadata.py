@@ -18,6 +18,7 @@ from foldcraft.common.errors import FoldcraftError, counted, listing, shorten, s
 PLACE = "competition.metadata"
 NOTHING = frozenset(("", "nan", "na", "n/a", "<na>", "#n/a", "null", "none"))
 FEW = 5  # rows; a category of fewer is not told apart from others as rare
+LARGEST = 1e15  # a number beyond it is a slip, and its square too much for 32 bits
 STEADY = 1e-9  # standard deviation, relative to the size of the numbers, of a column that says nothing
 
 
@@ -115,10 +116,12 @@ def _words(column: pd.Series) -> np.ndarray:
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     words = _words(column)
     values = pd.to_numeric(pd.Series(words), errors="coerce").to_numpy(dtype=np.float64)
-    if (wrong := ~np.isfinite(values) & (words != "")).any():
+    large = np.abs(values) > LARGEST
+    if (wrong := (~np.isfinite(values) | large) & (words != "")).any():
         row = int(np.flatnonzero(wrong)[0])
         where = f"{counted(int(wrong.sum()), 'line')}, first {row + 2}: {shorten(str(words[row]), 40)!r}"
-        what = f"column {shorten(str(column.name), 60)!r} is no number in {where}"
+        said = f"is beyond {LARGEST:g}" if np.isfinite(values[row]) else "is no number"
+        what = f"column {shorten(str(column.name), 60)!r} {said} in {where}"
         raise FoldcraftError(what, path, f"mend or empty the cells, or name it under {PLACE}.category")
     return values
 

@@ -41,7 +41,7 @@ SPARE = "images.on_error=baseline gives those test images the frequencies of the
 MENDS = {
     ("train",): "mend the files or drop their rows",
     ("test",): f"mend the files; {SPARE}",
-    ("train", "test"): f"mend the files or drop the rows of training images; {SPARE}",
+    ("train", "test"): f"mend the files or drop their rows; {SPARE}",
 }
 
 
@@ -309,29 +309,37 @@ def with_scale(config: Config, pictures: ImageFiles) -> tuple[Config, tuple[str,
 
     Where it is left to be found it is that of the experiment's folds, if some have begun: they, other folds and other
     test images must be scaled alike. Else all images of the competition are looked at.
+
+    Raises:
+        FoldcraftError: a bound that is given is beyond the one that was found.
     """
     images = config.images
-    if images.max_value != "auto":
+    own_white = None if images.max_value == "auto" else images.max_value
+    if own_white is not None and images.min_value is not None:
         return config, ()
     older: tuple[dict[str, Any], Path] | None = None  # from before scales were looked for
     for file in fold_configs(experiment_folder(config)):
+        kept: dict[str, Any] = {}
         with suppress(FoldcraftError):  # what is damaged is told by whoever needs it
             kept = FoldFolder(file.parent, -1).read_settings().get("images", {})
-            if "min_value" in kept:
-                return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
-            older = (kept, file)
-    found = bit_depth.find_scale([*pictures.train_paths, *pictures.test_paths], cache_folder(config))
-    if found is None:
+        if kept and own_white is not None:
+            return _with_images(config, {"min_value": kept.get("min_value")}), ()
+        if "min_value" in kept:
+            return (config, ()) if kept["max_value"] == "auto" else _told_scale(config, kept, file)
+        older = (kept, file) if kept else older
+    every = [*pictures.train_paths, *pictures.test_paths]
+    found = bit_depth.find_scale(every, cache_folder(config), images.min_value, own_white)
+    if found is None or (own_white is not None and not found.black):
         return config, ()
     if older and not found.black and found.white > 1:  # whole numbers were scaled by it in all images alike
         return _told_scale(config, *older)
-    black = found.black if images.min_value is None else images.min_value
-    return _with_bounds(config, black, found.white), (found.words,)
+    return _with_bounds(config, found.black, found.white), (found.words,)
 
 
 def _told_scale(config: Config, kept: dict[str, Any], file: Path) -> tuple[Config, tuple[str, ...]]:
     own = config.images.min_value
     black, white = (kept.get("min_value") or 0.0) if own is None else own, float(kept["max_value"])
+    bit_depth.check(black, white)
     words = f"deep images are scaled as in {file.parent}: {black:g} becomes black, {white:g} white"
     return _with_bounds(config, black, white), (words,)
 

@@ -24,10 +24,11 @@ LONGEST = 40  # characters of a cell
 
 
 def show_rows(tables: Tables, terminal: Terminal) -> None:
-    """The first training and test rows with their ids, labels, groups, derived columns and images."""
+    """The first training and test rows with their ids, labels, groups, derived columns, metadata and images."""
     names = tables.names
     targets = reading.needed_columns(names, list(map(str, tables.train.columns)), tables.folder)
     more = [*names.groups, *([names.weight] if names.weight else []), *names.derive]
+    more += names.metadata.names if names.metadata else []
     parts = (
         ("training", tables.train, [names.train_id, *targets, *more], tables.train_paths, SHOWN_TRAIN),
         (

@@ -326,7 +326,12 @@ def test_labels_that_only_the_test_set_or_the_sample_knows(sound: Path) -> None:
     assert "star" in found["test_only_label"].sentence
     assert found["test_only_label"].as_json()["ids"] == ["test/048.png"]
     assert "columns that are no label (cros) and no column for cross" in found["sample_columns"].sentence
-    edit(lambda sample: sample[["id"]].assign(label="cros"), "sample_submission")
+    votes = {f"{name}_vote": 0 for name in ("bar", "cross", "dot")}
+    edit(lambda sample: sample[["id"]].assign(**votes), "sample_submission")
+    assert "sample_columns" not in of_labels(sound), "it can be filled"
+    edit(lambda sample: sample[["id"]].rename(columns={"id": "ImageId"}).assign(label="bar"), "sample_submission")
+    assert not {"sample_columns", "sample_labels"} & set(of_labels(sound))
+    edit(lambda sample: sample.rename(columns={"ImageId": "id"}).assign(label="cros"), "sample_submission")
     assert "cros" in of_labels(sound)["sample_labels"].sentence
 
 

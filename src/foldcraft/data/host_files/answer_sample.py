@@ -1,5 +1,6 @@
 """Which answer of several images each row of the sample submission asks for."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import CompetitionConfig, IdConfig, SubmissionConfig
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, listing, shorten
 from foldcraft.data.host_files import plain_sample, sample_rows
-from foldcraft.data.host_files.answers import BETWEEN, AnswerNames
+from foldcraft.data.host_files.answers import BETWEEN, SHOWN, AnswerNames
 from foldcraft.data.host_files.host_rows import HostRows
 from foldcraft.data.host_files.sample_rows import Names, SampleRows
 
@@ -55,6 +56,7 @@ def _by_ids(
     if set(columns) <= set(sample.columns):
         cells = [BETWEEN.join(row) for row in sample[list(columns)].to_numpy(dtype=str).tolist()]
         if set(cells) == set(wanted):
+            _check_once(cells, sample, names, path)
             return SampleRows(columns[0], np.array(cells))
     try:
         if found := find(column_of(names), wanted):
@@ -66,3 +68,15 @@ def _by_ids(
         return None
     answer_of = dict(zip(row_ids, made.test.tolist(), strict=True))
     return replace(found, ids=np.array([answer_of[name] for name in found.ids.tolist()]))
+
+
+def _check_once(cells: Sequence[str], sample: pd.DataFrame, names: CompetitionConfig, path: Path) -> None:
+    """See that no answer is asked for twice, but by rows of its images.
+
+    Raises:
+        FoldcraftError: one is.
+    """
+    twice = [name for name, count in Counter(cells).items() if count > 1]
+    if twice and names.test_id not in sample.columns:
+        shown = listing([shorten(name, SHOWN) for name in twice], 3)
+        raise FoldcraftError(f"answers stand in it more than once: {shown}", path, "mend the file")

@@ -211,8 +211,7 @@ def _joined(table: pd.DataFrame, columns: Sequence[str], path: Path) -> np.ndarr
     """Name of the answer of each row (N,)."""
     for column in columns:
         if column not in table.columns:
-            known = suggest(column, list(map(str, table.columns)))
-            hint = f"{known}; by: {{train: ..., test: ...}} names the columns of both"
+            hint = f"{suggest(column, list(map(str, table.columns)))}; by: {{train: ..., test: ...}} for two names"
             raise FoldcraftError(f"no column {column!r} for {SETTING}.by", path, hint)
         if len(empty := np.flatnonzero(table[column].str.strip() == "")):
             lines = listing([str(table.index[row] + 2) for row in empty], 5)

@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from foldcraft.common.notices import tell_once
 from foldcraft.data.images.optional import extra
 
 MOST_BANDS = 64  # of an array; an axis that is longer is none of bands
+MOST_SCALED = 1e30  # a slope or intercept of a DICOM file beyond it takes values out of 32 bits
 NPY, DICM = b"\x93NUMPY", b"DICM"
 DICOM_SUFFIXES = (".dcm", ".dicom")
 INVERTED = "MONOCHROME1"  # low values are bright
@@ -29,7 +30,8 @@ def kind_of(source: Path | bytes) -> str:
         return "npy"
     if start[128:132] == DICM:
         return "dicom"
-    return "dicom" if isinstance(source, Path) and source.suffix.lower() in DICOM_SUFFIXES else ""
+    named = isinstance(source, Path) and source.suffix.lower() in DICOM_SUFFIXES
+    return "dicom" if named and not start.startswith(ENCODED) else ""
 
 
 def read(source: Path | bytes, kind: str, most_pixels: int, most_bytes: int) -> np.ndarray:
@@ -68,19 +70,26 @@ def as_image(array: np.ndarray) -> np.ndarray:
 
 def _npy(source: Path | bytes, most_pixels: int, most_bytes: int) -> np.ndarray:
     if isinstance(source, bytes):
-        _check_length(source)
+        _check_length(io.BytesIO(source), len(source))
         return as_image(np.load(io.BytesIO(source), allow_pickle=False))
-    mapped = as_image(np.load(source, mmap_mode="r", allow_pickle=False))
-    return reduced(mapped, most_pixels, most_bytes)
+    return reduced(as_image(_mapped(source)), most_pixels, most_bytes)
 
 
-def _check_length(data: bytes) -> None:
+def _mapped(path: Path) -> np.ndarray:
+    """The array of a file, read as it is looked at."""
+    with open(path, "rb") as stream:
+        _check_length(stream, path.stat().st_size)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _check_length(stream: IO[bytes], length: int) -> None:
     """See that as many values follow a header as it promises: memory for all of them is taken at once."""
-    stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = header(stream)
-    if math.prod(shape) * kind.itemsize > len(data) - stream.tell():
+    if kind.hasobject:
+        raise ValueError("an array of objects, which are not read: save numbers")
+    if math.prod(shape) * kind.itemsize > length - stream.tell():
         raise ValueError(f"an array of {' x '.join(map(str, shape))} is promised, and the file holds less")
 
 
@@ -90,7 +99,7 @@ def channels_of_npy(path: Path) -> int:
     Raises:
         Exception: of any kind, where it is none.
     """
-    array = as_image(np.load(path, mmap_mode="r", allow_pickle=False))
+    array = as_image(_mapped(path))
     return 3 if array.ndim == 2 else array.shape[2]
 
 
@@ -127,6 +136,8 @@ def _dicom(source: Path | bytes, most_bytes: int) -> np.ndarray:
         raise ValueError(f"not a DICOM file: {error}") from None
     if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("a DICOM file without pixels")
+    if lacking := [name for name in ("Rows", "Columns") if not isinstance(data.get(name), int)]:
+        raise ValueError(f"a DICOM file without {' and '.join(lacking)}")
     needed = int(data.Rows) * int(data.Columns) * int(data.get("SamplesPerPixel", 1)) * 8
     if needed > most_bytes:
         raise ValueError(f"{data.Columns} x {data.Rows} pixels of a DICOM file need more than may be taken")
@@ -149,7 +160,7 @@ def _dicom(source: Path | bytes, most_bytes: int) -> np.ndarray:
 def _undecoded(data: Any, error: Exception) -> str:
     syntax = data.file_meta.TransferSyntaxUID
     if syntax.is_compressed and "plugin" in str(error):
-        return f"its pixels are packed as {syntax.name}: run `pip install 'pylibjpeg[all]'`"
+        return f"run `pip install 'pylibjpeg[all]'`, for its pixels are packed as {syntax.name}"
     return f"a DICOM file whose pixels are damaged: {error}"
 
 
@@ -157,7 +168,7 @@ def _grey(values: np.ndarray, data: Any, is_inverted: bool, decoders: Any) -> np
     """By slope and intercept; through the window, as bytes, where there is one, else as they are."""
     bits, signed = int(data.get("BitsStored", 16)), int(data.get("PixelRepresentation", 0))
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
+    slope, intercept = _number(data, "RescaleSlope", 1), _number(data, "RescaleIntercept", 0)
     if "ModalityLUTSequence" in data:
         values = decoders.apply_modality_lut(values, data)
         ends = np.array([values.min(), values.max()])
@@ -174,6 +185,14 @@ def _grey(values: np.ndarray, data: Any, is_inverted: bool, decoders: Any) -> np
             values.dtype if values.dtype == np.uint8 else np.float32
         )
     return values
+
+
+def _number(data: Any, name: str, default: float) -> float:
+    """A tag that scales the values; one that is absent, empty or 0 is the default."""
+    value = float(data.get(name, default) or default)
+    if not abs(value) < MOST_SCALED:
+        raise ValueError(f"a DICOM file whose {name} is {value:g}")
+    return value
 
 
 def _window(data: Any) -> tuple[float, float, str] | None:

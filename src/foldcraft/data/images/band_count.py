@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
-from foldcraft.data.images.sources import Hdf5Item, Source, is_there, name_in
+from foldcraft.data.images.sources import CutOut, Hdf5Item, Source, Tile, is_there, name_in
 
 MAY_HAVE_OTHERS = (".tif", ".tiff", ".npy")  # of plain files; all others have three
 MOST_ITEMS = 1000  # of HDF5 that are looked at, spread over all of them, as each must be read
@@ -24,8 +24,8 @@ def find_channels(images: Sequence[Source], folder: Path) -> int:
         FoldcraftError: some have others than most; a package that reads them is not installed.
     """
     plain = [source for source in images if isinstance(source, Path)]
-    asked = [source for source in images if not isinstance(source, Path | Hdf5Item) or _may_have_others(source)]
-    items = [source for source in images if isinstance(source, Hdf5Item)]
+    items = [source for source in images if _is_item(source)]
+    asked = [source for source in images if _may_have_others(source) and not _is_item(source)]
     asked += [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), MOST_ITEMS)).astype(int)]
     if not asked:
         return 3
@@ -65,6 +65,11 @@ def check_channels(wanted: int, images: Sequence[Source], folder: Path) -> None:
         )
 
 
+def _is_item(source: Source) -> bool:
+    """An item of HDF5, or a part of one?"""
+    return isinstance(source.of if isinstance(source, CutOut | Tile) else source, Hdf5Item)
+
+
 def _may_have_others(source: Source) -> bool:
     return not isinstance(source, Path) or source.suffix.lower() in MAY_HAVE_OTHERS
 
@@ -77,6 +82,7 @@ def _agreed(by_count: Mapping[int, Sequence[Source]], folder: Path) -> int:
     if others:
         count, some = next(iter(others.items()))
         named = listing([shorten(name_in(source, folder), SHOWN) for source in some], 3)
-        what = f"{counted(len(by_count[most]), 'image')} have {most} channels, and {len(some)} have {count}: {named}"
+        have, has = (f"{counted(n, 'image')} {'has' if n == 1 else 'have'}" for n in (len(by_count[most]), len(some)))
+        what = f"{have} {counted(most, 'channel')}, and {has} {count}: {named}"
         raise FoldcraftError(what, "images.channels", "mend the files, or set 3 to use the first three of each")
     return most

@@ -4,19 +4,19 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foldcraft.common import checksums
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, counted
 from foldcraft.data.images.decoding import BRIGHTEST, UnreadableImage
 from foldcraft.data.images.image_reading import deep_values, is_deep
 from foldcraft.data.images.sources import Source, key_of, stamp_of
 
-FORMAT = 1  # raise it when a look would come out differently
+FORMAT = 2  # raise it when a look would come out differently
 INDEX = "depth.json"
 MOST_LOOKS = 1000  # deep images whose values are looked at, spread over all of them
 MOST_VALUES = 1 << 22  # of one image
@@ -28,11 +28,16 @@ PLAIN = (b"\xff\xd8", b"GIF8", b"BM", b"RIFF")  # how files of 8 bits a value be
 
 @dataclass(frozen=True)
 class Look:
-    """Between which values an image lies, but for one in a thousand at either end."""
+    """Between which values an image lies, but for one in a thousand at either end.
+
+    Attributes:
+        has_gaps: are some of its values no finite numbers?
+    """
 
     low: float
     high: float
     is_float: bool
+    has_gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,18 @@ class Scale:
     words: str
 
 
-def find_scale(paths: Iterable[Source], folder: Path) -> Scale | None:
+def find_scale(
+    paths: Iterable[Source], folder: Path, black: float | None = None, white: float | None = None
+) -> Scale | None:
     """The scale of those images among `paths` that have more than 8 bits a value; None where there are none.
 
     What was seen is remembered in `folder`, so that a file is looked at again only when it has changed.
+
+    Args:
+        black, white: of the scale, where they are given.
+
+    Raises:
+        FoldcraftError: what is given is not below what was found.
     """
     index_file = folder / INDEX
     known = _remembered(index_file)
@@ -63,12 +76,12 @@ def find_scale(paths: Iterable[Source], folder: Path) -> Scale | None:
     unseen = [path for path in chosen if len(known[key_of(path)]) == 4]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, look in zip(unseen, pool.map(_look, unseen), strict=True):
-            known[key_of(path)].append([look.low, look.high, look.is_float] if look else None)
+            known[key_of(path)].append(list(astuple(look)) if look else None)
     if unseen or (new and folder.is_dir()):  # plain images alone are no reason to make a folder
         with suppress(FoldcraftError):  # a folder that may not be written to; it is looked at again next time
             checksums.write_json(index_file, {"format": FORMAT, "images": known})
     looks = [Look(*found) for path in chosen if (found := known[key_of(path)][4])]
-    return _scale(looks, len(deep)) if looks else None
+    return _scale(looks, len(deep), len(seen), black, white) if looks else None
 
 
 def _remembered(index_file: Path) -> dict[str, list[Any]]:
@@ -107,21 +120,27 @@ def look_at(values: np.ndarray) -> Look | None:
     """Between which values an image lies; None where it has none that are numbers."""
     step = int(np.ceil(np.sqrt(max(1, values.size / MOST_VALUES))))
     flat = values[::step, ::step].ravel()
-    flat = flat[np.isfinite(flat)]
+    known = np.isfinite(flat)
+    has_gaps, flat = not known.all(), flat[known]
     if not flat.size:
         return None
     apart = min(max(2, flat.size // 1000), flat.size // 100)  # of an image of a hundred values none
     ordered = np.partition(flat, [apart, flat.size - 1 - apart])
     low, high = ordered[apart], ordered[flat.size - 1 - apart]
-    return Look(float(low), float(high), np.issubdtype(values.dtype, np.floating))
+    return Look(float(low), float(high), np.issubdtype(values.dtype, np.floating), has_gaps)
 
 
-def _scale(looks: Sequence[Look], count: int) -> Scale:
+def _scale(looks: Sequence[Look], count: int, of: int, own_black: float | None, own_white: float | None) -> Scale:
     low, high = min(look.low for look in looks), max(look.high for look in looks)
     black, white = bounds(low, high)
+    if own_white is not None:
+        black, white = min(black, 0.0), own_white
+    black = black if own_black is None else own_black
+    check(black, white)
     words = (
-        f"{count:,} images have more than 8 bits a value, from {low:g} to {high:g}: {black:g} becomes black, {white:g} "
-        "white in all of them; images.min_value and images.max_value set other bounds"
+        f"{counted(count, 'image')} {'has' if count == 1 else 'have'} more than 8 bits a value, from {low:g} to "
+        f"{high:g}: {black:g} becomes black, {white:g} white in all of them; images.min_value and images.max_value set "
+        "other bounds"
     )
     tops = [max((look.high for look in looks if look.is_float is kind), default=None) for kind in (True, False)]
     if None not in tops and bounds(0, tops[0])[1] != bounds(0, tops[1])[1]:
@@ -129,7 +148,22 @@ def _scale(looks: Sequence[Look], count: int) -> Scale:
     shares = sum(look.is_float and look.high <= SLACK for look in looks)
     if shares and high > MIXED:
         words += f"; warning: {shares} of those looked at end at 1 and others at {high:g}, write them alike"
+    if gaps := sum(look.has_gaps for look in looks):
+        words += f"; warning: {gaps} of those looked at have values that are NaN, which become black, or infinite"
+    if plain := of - count:
+        words += f"; {counted(plain, 'other')} {'has' if plain == 1 else 'have'} 8 bits, and 255 for white"
     return Scale(black, white, words)
+
+
+def check(black: float, white: float) -> None:
+    """See that black is below white.
+
+    Raises:
+        FoldcraftError: it is not, and images would be turned over, or be of one colour.
+    """
+    if black >= white:
+        what = f"{black:g} becomes black, and is not below {white:g}, which becomes white"
+        raise FoldcraftError(what, "images.min_value", "mend it, or set images.max_value")
 
 
 def bounds(low: float, high: float) -> tuple[float, float]:

@@ -41,6 +41,7 @@ END_OF_JPEG = b"\xff\xd9"
 
 Image.MAX_IMAGE_PIXELS = None  # what an image needs is looked at here
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 _one_large = threading.Lock()
 T = TypeVar("T")
@@ -446,8 +447,19 @@ def _pixels_of_tiff(source: Path | bytes) -> int:
     return pixels
 
 
+def check_values(values: np.ndarray) -> None:
+    """See that some of them are numbers.
+
+    Raises:
+        UnreadableImage: all are NaN or infinite.
+    """
+    if values.dtype.kind == "f" and not any(np.isfinite(row).any() for row in values):
+        raise UnreadableImage("none of its values is a finite number")
+
+
 def _flattened(deep: Deep, min_value: float, max_value: float) -> Image.Image:
     values = deep.values
+    check_values(values)
     if values.ndim == 3 and values.shape[2] != 3:
         values = values[..., :3] if values.shape[2] > 3 else values[..., 0]
     black, white = (0, 255) if values.dtype == np.uint8 else (min_value, max_value)

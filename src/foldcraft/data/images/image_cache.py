@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
-from foldcraft.common.errors import FoldcraftError, counted, listing
+from foldcraft.common.errors import FoldcraftError, counted, shorten
 from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
@@ -28,6 +28,7 @@ MAY_HAVE_BANDS = (".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx")  # beside col
 DRAFT = 1024  # a JPEG is decoded no smaller than this, whatever is built from it
 UNREADABLE = "unreadable.json"
 GONE = "no such file"
+LONGEST_LINE, LONGEST_NAME, LONGEST_REASON = 290, 45, 90  # characters of a message, of an image's name, of a reason
 FORMAT = 2  # raise it when the pixels of a cache would come out differently
 Progress = Callable[[int], object]
 
@@ -99,15 +100,31 @@ def _padded(image: Image.Image, side: int, resample: Image.Resampling) -> Image.
 
 
 class UnreadableImages(FoldcraftError):
-    """Images that cannot be decoded.
+    """Images that cannot be decoded; as many are named as a line has room for.
 
     Attributes:
-        problems: each with its path and the reason.
+        problems: what each is called, and the reason.
     """
 
-    def __init__(self, problems: Sequence[str], hint: str = "mend the files or drop their rows") -> None:
+    def __init__(self, problems: Sequence[tuple[str, str]], hint: str = "mend the files or drop their rows") -> None:
         self.problems = list(problems)
-        super().__init__(f"{counted(len(problems), 'image')} cannot be read: {listing(self.problems, 1000)}", hint=hint)
+        what = f"{counted(len(problems), 'image')} cannot be read: "
+        shown, more = _shown(problems, LONGEST_LINE - len(what) - len(hint))
+        super().__init__(what + shown, hint=f"{hint}; src/audit.py lists them all" if more else hint)
+
+
+def _shown(problems: Sequence[tuple[str, str]], room: int) -> tuple[str, int]:
+    """The first of some images, those of one reason side by side, in so many characters; how many are left out."""
+    by_reason: dict[str, list[str]] = {}
+    said, spared = "", len(" and 123,456 more; src/audit.py lists them all")
+    for left, (name, reason) in zip(range(len(problems), 0, -1), problems, strict=True):
+        named = by_reason.setdefault(shorten(reason, LONGEST_REASON), [])
+        named.append(name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}")
+        longer = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        if said and len(longer) > room - (spared if left > 1 else 0):
+            return f"{said} and {left:,} more", left
+        said = longer
+    return said, 0
 
 
 @dataclass(frozen=True)
@@ -184,7 +201,7 @@ def open_stores(
         spare: rows whose image cannot be read are black, and noted in the stores.
 
     Raises:
-        FoldcraftError: images that cannot be read, all of them named, unless they are spared; a full disk.
+        FoldcraftError: images that cannot be read, unless they are spared; a full disk.
     """
     wanted = _Wanted(paths, tuple(dict.fromkeys(specs)), folder, name, _content(paths, folder, spare), spare)
     stores = wanted.stores(lambda text: None)
@@ -402,7 +419,7 @@ def _decode_all(
                 problems[row] = problem
             progress(1)
     if problems and (not spare or len(problems) == len(paths)):
-        raise UnreadableImages([f"{paths[row]} ({reason})" for row, reason in problems.items()])
+        raise UnreadableImages([(str(paths[row]), reason) for row, reason in problems.items()])
     for row in problems:
         for spec, writer in writers.items():
             writer.put(row, np.zeros((spec.side, spec.side, spec.channels), np.uint8))

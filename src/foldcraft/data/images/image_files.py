@@ -36,7 +36,9 @@ def find(
 
 def check_inside(names: Sequence[str], key: str) -> None:
     """See that files named in a config or a table lie in the competition's folder."""
-    if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+    if outside := [
+        name for name in dict.fromkeys(names) if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    ]:
         shown = listing([shorten(name, 60) for name in outside], 3)
         raise FoldcraftError(f"paths leave the input folder: {shown}", key, "put the files into it")
 

@@ -8,7 +8,17 @@ from PIL import Image
 from foldcraft.common.errors import FoldcraftError, counted, shorten
 from foldcraft.data.images import array_files, decoding, tiff_pages
 from foldcraft.data.images.decoding import BRIGHTEST, UnreadableImage
-from foldcraft.data.images.sources import Channels, CutOut, Hdf5Item, MadeSource, Source, TableRow, TiffLevel, Tile
+from foldcraft.data.images.sources import (
+    Channels,
+    CutOut,
+    GoneSource,
+    Hdf5Item,
+    MadeSource,
+    Source,
+    TableRow,
+    TiffLevel,
+    Tile,
+)
 
 
 def decode(
@@ -51,9 +61,9 @@ def _bands(source: Source, wanted: int) -> np.ndarray:
         left, top, right, bottom = _place(source, (whole.shape[1], whole.shape[0]))
         return whole[top:bottom, left:right]
     content = source if isinstance(source, Path) else _content(source)
-    if not isinstance(content, np.ndarray):
-        return decoding.bands(content, wanted)
-    return content[..., None] if content.ndim == 2 else content
+    found = content if isinstance(content, np.ndarray) else decoding.bands(content, wanted)
+    decoding.check_values(found)
+    return found[..., None] if found.ndim == 2 else found
 
 
 def deep_values(source: Source) -> np.ndarray | None:
@@ -125,6 +135,8 @@ def _place(source: CutOut | Tile, size: tuple[int, int]) -> tuple[int, int, int,
 def _content(source: MadeSource) -> np.ndarray | bytes:
     """What there is to read of an image: pixels (H, W) or (H, W, C) as they are stored, or the bytes of a file."""
     most = (decoding.MOST_PIXELS, decoding.MOST_MEMORY)
+    if isinstance(source, GoneSource):
+        raise UnreadableImage("it is not there")
     try:
         if isinstance(source, TableRow):
             return source.pixels

@@ -68,7 +68,7 @@ def find(
     }
     found, missing, notes = image_files.find(folder, asked, follow_links)
     files = dict(zip(asked, found, strict=True))
-    cells = _cells(parts, as_floats)
+    cells, ordered = _cells(parts, as_floats)
     made = [
         cells[key] if key in cells else tuple(_sources(request, key, [files[name] for name in wanted[key]]))
         for key, request in parts.items()
@@ -76,7 +76,7 @@ def find(
     if missing:  # of a chain of templates one is enough
         gone = (sources.missing_file(source) for part in made for source in part)
         missing = tuple(sources.name_in(path, folder) for path in gone if path)
-    return made, missing, notes
+    return made, missing, (*notes, *ordered)
 
 
 def _sources(request: ImageRequest, key: str, files: Sequence[tuple[Path, ...]]) -> list[Source]:
@@ -138,9 +138,11 @@ def _columns(request: ImageRequest, key: str) -> list[str]:
     return found
 
 
-def _cells(parts: dict[str, ImageRequest], as_floats: bool) -> dict[str, tuple[TableRow, ...]]:
-    """The images of the parts whose pixels stand in cells: bytes, if all of all parts are; else floats."""
-    pixels = {key: _pixels(request, key) for key, request in parts.items() if request.way.pixels is not None}
+def _cells(parts: dict[str, ImageRequest], as_floats: bool) -> tuple[dict[str, tuple[TableRow, ...]], list[str]]:
+    """The images of the parts whose pixels stand in cells: bytes, if all of all parts are; else floats. And notes."""
+    wanted = {key: _columns(request, key) for key, request in parts.items() if request.way.pixels is not None}
+    notes = _in_one_order(wanted, parts)
+    pixels = {key: _pixels(parts[key], key, columns) for key, columns in wanted.items()}
     every = pixels.values()
     are_bytes = all(some.min() >= 0 and some.max() <= 255 and (some == np.rint(some)).all() for some in every)
     are_bytes = are_bytes and not as_floats
@@ -150,16 +152,27 @@ def _cells(parts: dict[str, ImageRequest], as_floats: bool) -> dict[str, tuple[T
         shape = (height, width, *(channels if channels != [1] else ()))
         images = values.astype(np.uint8 if are_bytes else np.float32).reshape(-1, *shape)
         made[key] = tuple(TableRow(table, row, image) for row, image in enumerate(images, start=1))
-    return made
+    return made, notes
 
 
-def _pixels(request: ImageRequest, key: str) -> np.ndarray:
+def _in_one_order(wanted: dict[str, list[str]], parts: dict[str, ImageRequest]) -> list[str]:
+    """Put columns of pixels that stand elsewhere in another table into the order of the first; say so."""
+    first, *others = wanted or ("",)
+    notes = []
+    for key in others:
+        if wanted[key] != wanted[first] and sorted(wanted[key]) == sorted(wanted[first]):
+            wanted[key] = wanted[first]
+            there, here = parts[key].table, parts[first].table
+            notes.append(f"{key}: {there} has the columns of pixels in another order; that of {here} is taken")
+    return notes
+
+
+def _pixels(request: ImageRequest, key: str, columns: Sequence[str]) -> np.ndarray:
     """Pixels of every row (N, P).
 
     Raises:
         FoldcraftError: cells that are none.
     """
-    columns = _columns(request, key)
     pixels = np.stack([_numbers(request.rows[name]) for name in columns], axis=1)
     wrong = ~np.isfinite(pixels).all(axis=1)
     _check(request, f"{key}.pixels", wrong, "no pixels", lambda row: _odd(request, columns, row))
@@ -167,7 +180,7 @@ def _pixels(request: ImageRequest, key: str) -> np.ndarray:
 
 
 def _odd(request: ImageRequest, columns: Sequence[str], row: int) -> list[str]:
-    cells = request.rows.iloc[row][columns]
+    cells = request.rows.iloc[row][list(columns)]
     odd = cells[~np.isfinite(_numbers(cells))]
     return [f"{odd.index[0]} is {shorten(str(odd.iloc[0]), 20)!r}"]
 

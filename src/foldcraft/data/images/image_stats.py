@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from foldcraft.common import allocator
 from foldcraft.common.files import write_atomic
+from foldcraft.data.images import sources
 from foldcraft.data.images.image_kinds import KINDS
 from foldcraft.data.images.image_reading import decode, has_bands_left_out, is_deep
 from foldcraft.data.images.sources import Source, files_of, is_there, key_of, stamp_of
@@ -72,11 +74,11 @@ def collect(
 ) -> pd.DataFrame:
     """One row an image file, training rows first, in their order; a bad file is a row with its `problem`.
 
-    Columns: part ("train" or "test"), id, path, bytes, width and height as stored, Pillow's mode and format,
-    exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours nor opacity), deep (more
-    than 8 bits), mean_r, mean_g, mean_b (0 to 255), std (of the grey values), sharpness (variance of the Laplacian, at
-    most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none; "missing", "empty", or what the decoder
-    says).
+    Columns: part ("train" or "test"), id, path, bytes (0 where images are parts of files), width and height as stored,
+    Pillow's mode and format, exif_orientation (1: upright), has_exif, frames, bands_left_out (some are neither colours
+    nor opacity), deep (more than 8 bits), mean_r, mean_g, mean_b (0 to 255), std (of the grey values), sharpness
+    (variance of the Laplacian, at most `LOOKED_AT` pixels long), sha256 (of the file), problem ("": none; "missing",
+    "empty", or what the decoder says).
 
     Args:
         cache: a file where facts are remembered with a file's size and time; only what has changed is looked at again.
@@ -105,6 +107,8 @@ def collect(
         found[column] = values.astype(str) if isinstance(nothing, str) else values.astype(type(nothing))
     if cache and len(new):
         _remember(cache, found, bounds)
+    if any(map(sources.is_part, every)):
+        found["bytes"] = 0  # those of a file that many images lie in say nothing of any of them
     return found.drop(columns="mtime")
 
 
@@ -164,6 +168,12 @@ def _bare(text: str, source: Source) -> str:
 
 
 def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@lru_cache(64)  # of a file that many images lie in once, and not for each of them
+def _sha256_of(path: Path, *stamp: int) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -1,6 +1,8 @@
 """Packages that only some competitions need, by name; told in one line where they are missing."""
 
 import importlib
+import logging
+import warnings
 from typing import Any
 
 from foldcraft.common.errors import FoldcraftError
@@ -20,6 +22,8 @@ def extra(name: str) -> Any:
         FoldcraftError: it is not installed.
     """
     reads, release = EXTRAS[name]
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong with a file is told once, by us
+    warnings.filterwarnings("ignore", module=rf"{name}\b")
     try:
         return importlib.import_module(name)
     except ImportError:

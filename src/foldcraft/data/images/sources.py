@@ -221,6 +221,11 @@ def files_of(source: Source) -> tuple[Path, ...]:
     return (source,) if isinstance(source, Path) else source.files
 
 
+def is_part(source: Source) -> bool:
+    """Is it less than its files, which other images may lie in as well?"""
+    return isinstance(source, CutOut | Tile | Hdf5Item | TableRow)
+
+
 def name_in(source: Source, folder: Path) -> str:
     """What messages call an image, with files as they are called in the competition's folder."""
 

@@ -35,12 +35,16 @@ def tags_of(source: Path | bytes) -> Any:
     """What the header says of a TIFF that Pillow cannot decode.
 
     Raises:
-        ValueError: it is no TIFF.
+        ValueError: it is no TIFF, or ends within its header.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
         if (start := stream.read(8))[:4] not in TIFF_STARTS:
             raise ValueError("not an image of a known kind")
         tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
+        stream.seek(tags.next)
+        (count,) = struct.unpack(f"{'<' if start.startswith(b'II') else '>'}H", stream.read(2).ljust(2, b"\xff"))
+        if len(stream.read(12 * count)) < 12 * count:
+            raise ValueError("a TIFF that ends within its header")
         stream.seek(tags.next)
         tags.load(stream)
         return tags

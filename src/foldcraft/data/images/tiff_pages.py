@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from foldcraft.common.errors import counted
 from foldcraft.data.images.optional import extra
 
-UNDECODED = "its pieces are packed as {}, which needs one package more: run `pip install imagecodecs`"
+UNDECODED = "run `pip install imagecodecs`, for its pieces are packed as {}"
 UNPACKED = 1
 ALONE = (UNPACKED, 8, 32946)  # not packed, and two names of deflate
 MOST_PAGES = 64  # of a band each
@@ -32,7 +33,7 @@ def read(source: Path | bytes, most_pixels: int, most_bytes: int, level: int | N
     with extra("tifffile").TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as tiff:
         levels = [one.keyframe for one in tiff.series[0].levels]
         if level is not None and level >= len(levels):
-            raise ValueError(f"it has {len(levels)} levels, from 0 on, and no level {level}")
+            raise ValueError(f"it has {counted(len(levels), 'level')}, from 0 on, and no level {level}")
         fitting = [page for page in levels if _times(page, most_pixels, most_bytes) == 1]
         page = levels[level] if level is not None else (fitting or levels)[0]
         return _pixels(page, _times(page, most_pixels, most_bytes))

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.data import competition
 from foldcraft.data.host_files.tables import Tables
 from foldcraft.data.targets import reading
 from foldcraft.study.audit.finding import Finding, ImageRef
+from foldcraft.submission import form_inference
 
 TABLE = "labels.csv"
 GROUPS_TABLE = "mixed_groups.csv"
@@ -258,11 +260,20 @@ def _elsewhere(tables: Tables) -> Iterator[Finding]:
     if own[0] in tables.test.columns:
         yield from _test_labels(tables, own[0], known)
     ids = {tables.names.test_id, *(tables.names.answer.columns[1] if tables.names.answer else [])}
+    ids |= {tables.sample_rows.column} if tables.sample_rows else set()
     columns = [column for column in tables.sample.columns if column not in ids]
-    if len(columns) > 1 and set(columns) != known:
+    if len(columns) > 1 and set(columns) != known and not _can_be_filled(tables):
         yield _sample_columns(tables, set(columns), known)
     if len(columns) == 1:
         yield from _sample_labels(tables, columns[0], known)
+
+
+def _can_be_filled(tables: Tables) -> bool:
+    """Do the sample's columns mean something all the same, as `rust_vote` and columns of the test table do?"""
+    try:
+        return bool(form_inference.tried(competition.of(tables)))
+    except FoldcraftError:
+        return False
 
 
 def _is_one_label(tables: Tables) -> bool:

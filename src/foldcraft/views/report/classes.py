@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foldcraft.common.errors import plural
 from foldcraft.ensemble.nested import Labels
 from foldcraft.metrics import calibration, scores
 from foldcraft.metrics.calibration import Bin
@@ -45,12 +46,13 @@ def classes(seen: Evidence) -> PageSection:
         ]
         for k, one in enumerate(found)
     ]
+    things = plural(seen.thing)
     heads = columns(
         "class",
-        "# images",
+        f"# {things}",
         "# precision|share of the answers of this class that are right",
         "# interval",
-        "# recall|share of the images of this class that are found",
+        f"# recall|share of the {things} of this class that are found",
         "# interval",
         "# F1|harmonic mean of precision and recall",
         "# interval",
@@ -60,7 +62,7 @@ def classes(seen: Evidence) -> PageSection:
     worst = sorted((one for one in found if one.rows), key=lambda one: one.f1[0])[:MOST_POINTS]
     points = [dict(zip(("name", "value", "low", "high"), (one.name, *one.f1), strict=True)) for one in worst]
     cut = f" The {MOST_POINTS} weakest of {len(found)}." if len(found) > MOST_POINTS else ""
-    words = f"F1 of each class with its 95 % interval, the weakest first. Few images make long intervals.{cut}"
+    words = f"F1 of each class with its 95 % interval, the weakest first. Few {things} make long intervals.{cut}"
     question = "Which classes are told well, which not, and how sure is that?"
     blocks: list[Block] = [
         Chart("F1 by class", words, charts.intervals(points, "F1")),
@@ -78,13 +80,13 @@ def confusions(seen: Evidence) -> PageSection:
     truth, names = seen.combined.truth.targets, seen.classes.names
     counts = scores.confusion(truth, seen.chosen.nested)
     title, question = "Confusions", "Which classes are taken for which others?"
-    blocks = confusion_blocks(counts, names)
+    blocks = confusion_blocks(counts, names, seen.thing)
     if seen.target.is_ordered:
-        blocks.append(_how_far_off(counts, names))
+        blocks.append(_how_far_off(counts, names, seen.thing))
     return PageSection("confusions", title, question, blocks)
 
 
-def _how_far_off(counts: np.ndarray, names: Sequence[str]) -> Table:
+def _how_far_off(counts: np.ndarray, names: Sequence[str], thing: str) -> Table:
     """Of each grade, how far answers lie from it."""
     grades = np.arange(len(names))
     apart = grades - grades[:, None]  # positive: the answer is too high
@@ -98,7 +100,7 @@ def _how_far_off(counts: np.ndarray, names: Sequence[str]) -> Table:
         rows[-1] += [number(means[0], ".2f"), number(means[1], "+.2f")]
     heads = columns(
         "grade",
-        "# images",
+        f"# {plural(thing)}",
         "# right",
         "# one off",
         "# more off",
@@ -108,18 +110,20 @@ def _how_far_off(counts: np.ndarray, names: Sequence[str]) -> Table:
     return Table("How far off", heads, rows)
 
 
-def confusion_blocks(counts: np.ndarray, names: Sequence[str], of: str = "") -> list[Block]:
+def confusion_blocks(counts: np.ndarray, names: Sequence[str], thing: str, of: str = "") -> list[Block]:
     """The matrix of counts (K, K), truth by answer, and its largest cells off the diagonal.
 
     Args:
+        thing: what is counted.
         of: whose, in the titles.
     """
+    things = plural(thing)
     pairs = Counter({(i, j): int(counts[i, j]) for i, j in np.argwhere(counts) if i != j})
     rows = [
         [*texts(names[i], names[j]), number(count, ",d"), number(count / counts[i].sum(), ".1%")]
         for (i, j), count in pairs.most_common(MOST_PAIRS)
     ]
-    heads = columns("label", "answer", "# images", "# of the label|share of the images with that label")
+    heads = columns("label", "answer", f"# {things}", f"# of the label|share of the {things} with that label")
     title = f"{of}most frequent confusions" if of else "Most frequent confusions"
     table = Table(title, heads, rows, of=len(pairs) if len(pairs) > MOST_PAIRS else 0)
     shown = _most_confused(counts) if len(names) > charts.MOST_CLASSES else np.arange(len(names))
@@ -149,12 +153,14 @@ def sureness(seen: Evidence) -> PageSection:
         first = looks[int(np.argmax(weights))]
         whose.append(_Sureness(f"{member.name}, as trained", first, member.plan.combination.temperatures[0]))
     words = (
-        "Labels of images in ten parts of equally many, from the least to the most probable. On the dashed line a "
-        "label that is given 80 % is there in 80 % of cases; above it the model is too modest, below it too sure. "
-        "Lines are 95 % intervals, as if each label were an image of its own."
+        f"Labels of {plural(seen.thing)} in ten parts of equally many, from the least to the most probable. On the "
+        "dashed line a label that is given 80 % is there in 80 % of cases; above it the model is too modest, below it "
+        "too sure. "
+        f"Lines are 95 % intervals, as if each label were an {seen.thing} of its own."
         if of_labels
-        else "Answers in ten parts of equally many images, from the least to the most sure. On the dashed line an "
-        "answer that is 80 % sure is right in 80 % of cases; above it the model is too modest, below it too sure."
+        else f"Answers in ten parts of equally many {plural(seen.thing)}, from the least to the most sure. On the "
+        "dashed line an answer that is 80 % sure is right in 80 % of cases; above it the model is too modest, below it "
+        "too sure."
         " Lines are 95 % intervals."
     )
     sure = "# how sure|mean probability of the answer"

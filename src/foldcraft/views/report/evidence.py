@@ -107,6 +107,16 @@ class Evidence:
         return self.members[0].experiment.competition.answering is not None
 
     @property
+    def thing(self) -> str:
+        """What is judged: an image, or an answer of several."""
+        return "answer" if self.makes_answers else "image"
+
+    def scored(self, name: str) -> np.ndarray:
+        """What a measure is given: what is decided after the decision rule, all else before it (N, W)."""
+        of = self.chosen if name in ("F1", "macro F1", "accuracy") else self.plain
+        return self.target.space.scored(of.nested)
+
+    @property
     def image_rows(self) -> np.ndarray:
         """Place of the image of each judged row among the training rows (N,); of an answer's images the first."""
         made = self.members[0].experiment.competition.answering

@@ -14,7 +14,7 @@ from foldcraft.common.config import ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.images import image_cache, image_reading
-from foldcraft.data.images.sources import Source
+from foldcraft.data.images.sources import Source, is_there
 from foldcraft.data.loader import PlainImages
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
@@ -32,12 +32,15 @@ SMALL = 64  # pictures below are shown pixel by pixel
 def mistakes(seen: Evidence, callback: Callback) -> PageSection:
     """Cards of the worst, and a table of more."""
     title = "Mistakes" if seen.target.is_right_or_wrong else "Worst rows"
-    chosen = choose(seen.cases)
+    chosen = [case for case in choose(seen.cases) if is_there(_source(seen, case))]
     heats, about = heat_maps(seen, chosen, callback)
     cards = [_card(seen, case, heat) for case, heat in zip(chosen, heats, strict=True)]
     question = "Where does it fail, and is it the model that is wrong or the label?"
-    if not cards:
+    if not seen.cases:
         return PageSection("mistakes", title, question, [Words("No answer is wrong.", "note")])
+    if not cards:
+        gone = Words("The images are not on this machine, and cannot be shown.", "note")
+        return PageSection("mistakes", title, question, [Words(_how_sorted(seen)), gone, _table(seen)])
     used = sorted({label for card in cards for label in (card.label, card.said)}) if _has_one_label(seen) else []
     return PageSection(
         "mistakes", title, question, [Words(f"{_how_sorted(seen)} {about}"), Gallery(cards, used), _table(seen)]
@@ -100,15 +103,18 @@ def _in_words(seen: Evidence, cases: Sequence[Mistake]) -> tuple[list[str], list
     return tuple(seen.target.in_words(values[rows]) for values in (seen.combined.truth.targets, seen.answers))
 
 
+def _source(seen: Evidence, case: Mistake) -> Source:
+    return seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]]
+
+
 def _image_link(seen: Evidence, case: Mistake) -> str:
-    return seen.link(seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]])
+    return seen.link(_source(seen, case))
 
 
 def _card(seen: Evidence, case: Mistake, heat: np.ndarray | None) -> Card:
     config, truth = seen.members[0].experiment.config, seen.combined.truth
     (label,), (said,) = _in_words(seen, [case])
-    path = seen.members[0].experiment.competition.train_paths[seen.image_rows[case.row]]
-    picture = small(path, config.images)
+    picture = small(_source(seen, case), config.images)
     return Card(
         name=str(seen.ids[case.row]),
         picture=data_uri(picture),

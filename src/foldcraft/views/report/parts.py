@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foldcraft.common.errors import plural
+from foldcraft.common.errors import counted, plural
 from foldcraft.ensemble.decision_rules import HeadRules, LabelThresholds
 from foldcraft.metrics import scores
 from foldcraft.metrics.parts import BIAS, Part
@@ -44,16 +44,10 @@ def of_kind(seen: Evidence) -> list[PageSection]:
     return [heads(seen), *confusions(seen), classes.sureness(seen)]
 
 
-def _scored(seen: Evidence, name: str) -> np.ndarray:
-    """What a measure is given: what is decided after the decision rule, all else before it."""
-    of = seen.chosen if name in ("F1", "macro F1", "accuracy") else seen.plain
-    return seen.target.space.scored(of.nested)
-
-
 def _measured(seen: Evidence, part: Part, with_interval: bool) -> Iterator[Cell]:
     """Its measures, the first with its interval."""
     for place, measure in enumerate(part.measures):
-        given = _scored(seen, measure.name)
+        given = seen.scored(measure.name)
         yield number(part.score(measure, given), ".3f")
         if place == 0:
             units = seen.combined.truth.units
@@ -74,14 +68,14 @@ def _table(seen: Evidence, title: str, more: dict[str, list[Cell]], note: str = 
     ]
     names = [f"# {measure.name}" for measure in seen.parts[0].measures]
     names.insert(1, "# 95 % interval")
-    return Table(title, columns(seen.target.part, "# images", *more, *names), rows, note)
+    return Table(title, columns(seen.target.part, f"# {plural(seen.thing)}", *more, *names), rows, note)
 
 
 def _first_parts(seen: Evidence) -> set[int]:
     """Places of the parts whose interval is worth its time: all, or of very many the weakest."""
     first = [part.measures[0] for part in seen.parts]
     worth = [
-        measure.metric.sign * part.score(measure, _scored(seen, measure.name))
+        measure.metric.sign * part.score(measure, seen.scored(measure.name))
         for part, measure in zip(seen.parts, first, strict=True)
     ]
     return set(np.argsort(worth, kind="stable")[:MOST_INTERVALS].tolist())
@@ -108,9 +102,10 @@ def labels(seen: Evidence) -> PageSection:
     truth, names = seen.combined.truth.targets, seen.target.space.names
     rule = seen.chosen.plan.rule
     cuts = rule.cuts if isinstance(rule, LabelThresholds) else (0.0,) * len(names)
+    things = plural(seen.thing)
     more = {
-        "# there|images that have it": [number(int((own == 1).sum()), ",d") for own in truth.T],
-        "# test answers|share of the test images that are given it": [
+        f"# there|{things} that have it": [number(int((own == 1).sum()), ",d") for own in truth.T],
+        f"# test answers|share of the test {things} that are given it": [
             number(float(share), ".1%") for share in seen.target.answered(seen.combined.test).mean(0)
         ],
         "# threshold|probability from which on it is answered": [
@@ -118,8 +113,9 @@ def labels(seen: Evidence) -> PageSection:
         ],
     }
     note = (
-        "Images whose label is known. F1 is that of the answers, each fold with the thresholds that the other folds "
-        "ask for; the threshold shown is that of all. AUC and average precision need none; a dash: all are alike."
+        f"{things.capitalize()} whose label is known. F1 is that of what is answered, each fold with the thresholds "
+        "that the other folds ask for; the threshold shown is that of all. AUC and average precision need none; a dash "
+        "says that all are alike."
     )
     table = _table(seen, "Measures by label", more, note)
     question = "Which labels are told well, which not, and from which probability on are they answered?"
@@ -133,7 +129,9 @@ def heads(seen: Evidence) -> PageSection:
     rule = seen.chosen.plan.rule
     if isinstance(rule, HeadRules):
         more["decision rule"] = texts(*rule.rules)
-    table = _table(seen, "Measures by head", more, "Images whose label is known, by the answers that are given.")
+    table = _table(
+        seen, "Measures by head", more, f"{plural(seen.thing).capitalize()} whose label is known, by what is answered."
+    )
     question = "Which of the labels is told well, which not?"
     return PageSection("classes", "Heads", question, [_chart(table, seen), table])
 
@@ -144,14 +142,14 @@ def confusions(seen: Evidence) -> Iterator[PageSection]:
     for part in seen.parts[:MOST_MATRICES]:
         counts = scores.confusion(part.truth, part.given(seen.chosen.nested))
         names = [name.removeprefix(f"{part.name}=") for name in seen.target.space.names[part.columns]]
-        blocks += classes.confusion_blocks(counts, names, f"{part.name}: ")
+        blocks += classes.confusion_blocks(counts, names, seen.thing, f"{part.name}: ")
     yield PageSection("confusions", "Confusions", "Which classes are taken for which others?", blocks)
 
 
 def values(seen: Evidence) -> PageSection:
     """How far each column is off, and where."""
     units = seen.combined.truth.units
-    bias = [part.interval(BIAS, _scored(seen, BIAS.name), units) for part in seen.parts]
+    bias = [part.interval(BIAS, seen.scored(BIAS.name), units) for part in seen.parts]
     table = _table(seen, "Measures by column", {})
     table.columns.append(columns("# its 95 % interval|of the mean error: above 0 predictions are too high")[0])
     for row, pair in zip(table.rows, bias, strict=True):
@@ -169,8 +167,8 @@ def _scatter(seen: Evidence, part: Part) -> Chart:
         {"image": str(name), "truth": float(f"{true:.5g}"), "predicted": float(f"{own:.5g}")}
         for name, true, own in zip(ids, part.truth[::step, 0], said, strict=True)
     ]
-    cut = f" {len(rows):,} of {len(part.rows):,} images, evenly spread." if step > 1 else ""
-    words = f"An image a point; on the dashed line the prediction is right.{cut}"
+    cut = f" {len(rows):,} of {counted(len(part.rows), seen.thing)}, evenly spread." if step > 1 else ""
+    words = f"A point is an {seen.thing}; on the dashed line the prediction is right.{cut}"
     return Chart(f"{part.name}: prediction by truth", words, charts.scatter(rows, part.name))
 
 
@@ -179,7 +177,7 @@ def _by_size(seen: Evidence) -> Table:
     rows, units = [], seen.combined.truth.units
     for part in seen.parts:
         for low, high, some in _bins(part):
-            given = _scored(seen, BIAS.name)
+            given = seen.scored(BIAS.name)
             error = part.given(given)[some, 0] - part.truth[some, 0]
             own = Part(part.name, part.rows[some], part.columns, part.truth[some], part.measures)
             rows.append(
@@ -194,7 +192,7 @@ def _by_size(seen: Evidence) -> Table:
     heads = columns(
         "column",
         "truth",
-        "# images",
+        f"# {plural(seen.thing)}",
         "# mean error|above 0: too high. Predictions drawn to the mean are too high where little is",
         "# 95 % interval",
         "# MAE",
@@ -226,8 +224,11 @@ def shares(seen: Evidence) -> PageSection:
     kl = seen.target.row_losses(seen.plain.nested, truth)
     parts = ("mean", "median", "90 % are below", "99 % are below", "most")
     found = [kl.mean(), *np.quantile(kl, [0.5, 0.9, 0.99, 1])]
-    heads = columns("of the images", "# KL|divergence of the votes from what is predicted, 0 where both are the same")
+    things = plural(seen.thing)
+    heads = columns(
+        f"of the {things}", "# KL|divergence of the votes from what is predicted, 0 where both are the same"
+    )
     rows = [[Cell(name), number(float(value))] for name, value in zip(parts, found, strict=True)]
-    question = "Which shares are met well, which not, and are a few images far off?"
-    blocks = [_chart(table, seen), table, Table("KL of an image", heads, rows)]
+    question = f"Which shares are met well, which not, and are a few {things} far off?"
+    blocks = [_chart(table, seen), table, Table(f"KL of an {seen.thing}", heads, rows)]
     return PageSection("classes", "Classes", question, blocks)

@@ -85,9 +85,8 @@ def _mean_of_folds(seen: Evidence) -> str:
 
 
 def _wrong(seen: Evidence, wrong: int, rows: int) -> tuple[str, str, str]:
-    thing = "answer" if seen.makes_answers else "image"
-    title = "wrong answers" if not seen.parts else f"{plural(thing)} with a wrong {seen.target.part}"
-    return title, f"{wrong:,}", f"of {counted(rows, thing)} ({100 * wrong / rows:.1f} %)"
+    title = "wrong answers" if not seen.parts else f"{plural(seen.thing)} with a wrong {seen.target.part}"
+    return title, f"{wrong:,}", f"of {counted(rows, seen.thing)} ({100 * wrong / rows:.1f} %)"
 
 
 def _groups(seen: Evidence) -> str:
@@ -135,18 +134,18 @@ def _first_of_parts(seen: Evidence) -> Iterator[str]:
     found = []
     for part in seen.parts:
         measure = next((one for one in part.measures if one.name == "R2"), part.measures[0])
-        value = part.score(measure, seen.target.space.scored(seen.plain.nested))
+        value = part.score(measure, seen.scored(measure.name))
         found += [(measure.metric.sign * value, part, measure, value)] if value == value else []
     if found:
         _, part, measure, value = min(found, key=lambda one: one[0])
-        rows = counted(len(part.rows), "image")
+        rows = counted(len(part.rows), seen.thing)
         yield f"Weakest {seen.target.part}: {part.name}, with {measure.name} {value:.3f} on {rows} (see {section})."
 
 
 def _first_of_classes(seen: Evidence) -> Iterator[str]:
     truth, names = seen.combined.truth, seen.classes.names
     weakest = min((one for one in seen.each_class if one.rows), key=lambda one: one.f1[0])
-    rows = counted(weakest.rows, "image")
+    rows = counted(weakest.rows, seen.thing)
     yield f"Weakest class: {weakest.name}, with F1 {weakest.f1[0]:.3f} on {rows} (see Classes)."
     if seen.cases:
         pairs = Counter((names[truth.targets[case.row]], names[seen.answers[case.row]]) for case in seen.cases)
