@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     terminal = cli.terminal(args)
     tables = read_tables(config)
     data = competition.whole(tables, config)
-    for note in data.image_notes:
+    for note in (*data.notes, *data.image_notes):
         terminal.say(note)
     for finding in label_issues.of_names(tables, config.folds.count):
         terminal.say(f"warning: {finding.sentence}; {finding.hint}")

@@ -1,6 +1,7 @@
 """Rows from tables of any kind and from files; joined, unfolded, pivoted, derived; and what is refused."""
 
 import gzip
+import os
 import zipfile
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import yaml
 
 from foldcraft.common.config import CompetitionConfig, Config
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.data import competition
 from foldcraft.data.host_files import expression, host_rows, table_file
 from foldcraft.data.host_files.host_rows import HostRows
 from foldcraft.data.host_files.tables import Tables, read_tables
+from foldcraft.data.images import image_paths
 
 TRAIN = "id,sex,age,label\na1,female,20,x\na2,male,60,y\na10,female,,x\n"
 SAMPLE = "id,label\nb1,x\nb2,x\n"
@@ -70,6 +73,13 @@ def test_latin_1_and_packed_tables(tmp_path: Path):
     zipped, gzipped = (table_file.read(tmp_path / name, "id") for name in ("b.csv.zip", "c.tsv.gz"))
     assert zipped.frame.equals(gzipped.frame)
     assert (zipped.how, gzipped.how) == ("zipped", "gzipped, separated by tab")
+
+
+def test_two_encodings_in_one_table_are_refused(tmp_path: Path):
+    rows = [f"{k},".encode() + ("é".encode(("utf-8", "latin-1")[k % 2])) for k in range(12)]
+    (tmp_path / "t.csv").write_bytes(b"\n".join([b"id,label", *rows]))
+    with pytest.raises(FoldcraftError, match="some of it is UTF-8, line 3 is not"):
+        table_file.read(tmp_path / "t.csv", "id")
 
 
 def test_commas_at_the_end_of_lines_are_no_columns(tmp_path: Path):
@@ -133,7 +143,7 @@ def test_what_lies_among_images_and_is_none_is_no_row(folder: Path):
     rows = read(folder, "train: train/*\ntest: test/*\nid: file\nsample: none")
     assert rows.train["file"].tolist() == ["train/a1.jpg"]
     assert rows.test["file"].tolist() == ["test/1.jpg", "test/raw"], "what has no extension may be an image"
-    assert any("2 files that are no images are no rows: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
+    assert any("2 files left out, being no image: train/a1.xml, train/read me.TXT" in note for note in rows.notes)
     assert read(folder, "train: train/*.xml\nid: {train: file, test: id}").train["stem"].tolist() == ["a1"], "asked for"
     assert read(folder, "train: train/*\nid: file\nsample: none").test["file"].tolist() == ["test/1.jpg", "test/raw"]
     with pytest.raises(FoldcraftError, match=r"1 of 3 train rows have no file, first row 2 with 'p/a2/\*'"):
@@ -274,6 +284,13 @@ def test_what_arithmetic_does_not_define_is_no_value(folder: Path):
     assert read(folder, f'derive: {{n: {{value: "{guarded}"}}}}').train["n"].tolist() == ["0", "1", "1"]
 
 
+@pytest.mark.parametrize("name", ["나이", "cafe\u0301", "\ufb01eld", "Größe_m²", "x℃"])
+def test_names_in_an_expression_are_taken_as_they_are_written(folder: Path, name: str):
+    (folder / "train.csv").write_text(f"id,{name}\na,3\nb,4\n")
+    for text in (f"{name} > 3", f"{{{name}}}>3", f"1*({name}>3)"):
+        assert read(folder, f'derive: {{m: {{value: "{text}"}}}}').train["m"].tolist() == ["0", "1"], text
+
+
 def test_numbers_that_arithmetic_would_round_are_refused(folder: Path):
     (folder / "train.csv").write_text("id,n\na,9007199254740993\nb,9007199254740992\n")
     assert read(folder, "derive: {m: {value: n}}").train["m"].tolist() == ["9007199254740993", "9007199254740992"]
@@ -386,3 +403,45 @@ def test_the_id_is_no_target_and_ids_may_be_numbered(folder: Path):
     with pytest.raises(FoldcraftError, match=r"ids occur more than once: a2; .*competition\.id={train: row"):
         tables_of(folder)
     assert tables_of(folder, id={"train": "row", "test": "id"}).train_ids.tolist() == ["1", "2", "3"]
+
+
+def test_a_name_that_is_no_text_is_told(folder: Path):
+    (folder / "train").mkdir()
+    os.close(os.open(os.fsencode(folder / "train") + b"/\xff.png", os.O_CREAT))
+    with pytest.raises(
+        FoldcraftError, match=r"competition\.train: the name of 1 file is no UTF-8, as train/\\udcff\.png"
+    ):
+        read(folder, "train: train/*")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("train: " + "q" * 900 + ".csv", "no such file"),
+        ("join: [" + "q" * 900 + ".csv]", "no such file"),
+        ("id: " + "q" * 900, "no column"),
+        ("image: '" + "long_folder/" * 4 + "{id}.png'", "3 images are missing"),
+    ],
+)
+def test_long_names_make_no_long_messages(folder: Path, settings: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    columns = ",".join(f"a very long column name that goes on and on {k}" for k in range(20))
+    (folder / "train.csv").write_text(f"key,label,{columns}\n" + "a1,x\n")
+    if "images" in words:
+        (folder / "train.csv").write_text("id,label\n" + "".join(f"{'name' * 10}{k},x{k}\n" for k in range(3)))
+        touch(folder, *(f"{'folder' * 9}{k}/1.png" for k in range(6)), "test/b1.png", "test/b2.png")
+    about = {"name": "x", "folder": folder.name, **yaml.safe_load(settings)}
+    config = Config.model_validate({"experiment": "e", "competition": about, "backbone": {"name": "test_resnet"}})
+    with pytest.raises(FoldcraftError, match=words) as error:
+        competition.read(config)
+    assert len(str(error.value)) < 300, str(error.value)
+
+
+def test_spaces_around_a_name_and_links_to_nowhere(folder: Path):
+    (folder / "train.csv").write_text("id,label\na1.png ,x\na2.png,y\n")
+    touch(folder, "train/a1.png", "test/b1", "test/b2")
+    (folder / "train" / "a2.png").symlink_to("gone.png")
+    found = tables_of(folder)
+    assert found.train_paths[0] == folder / "train" / "a1.png"
+    assert any("1 image found under another spelling" in note for note in found.image_notes)
+    assert image_paths.Folder(folder).nearest("train/a2.png") == "train/a2.png is a link to nowhere"

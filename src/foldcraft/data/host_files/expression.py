@@ -16,7 +16,9 @@ DEEPEST = 100  # parts within parts
 LARGEST_POWER, LARGEST = 16, 1e100
 EXACT = 2**53  # up to here whole numbers are not rounded
 UNDEFINED = np.inf  # what 1 / 0 and all that is made of it is; an empty cell is NaN
-QUOTED_OR_BRACED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{([^{}]*)\}")
+NAME = re.compile(  # of a column: in braces, or a word of other letters than a to z, which Python would write otherwise
+    r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{([^{}]*)\}|((?:[A-Za-z_]|[^\x00-\x7f\s])(?:\w|[^\x00-\x7f\s])*)"
+)
 PLACEHOLDER = "_column_{}_"
 ALLOWED = "columns, numbers, texts, + - * / // % **, comparisons, in, and, or, not"
 ARITHMETIC: Mapping[type, Callable] = {
@@ -71,14 +73,15 @@ def read(text: str, where: str) -> Expression:
     braced: dict[str, str] = {}
 
     def placed(found: re.Match) -> str:
-        if found[1] is None:
+        column = found[2] if found[1] is None else found[1]
+        if column is None or (found[1] is None and column.isascii()):
             return found[0]
         name = PLACEHOLDER.format(len(braced))
-        braced[name] = found[1]
+        braced[name] = column
         return name
 
     try:
-        tree = ast.parse(QUOTED_OR_BRACED.sub(placed, text).strip(), mode="eval").body
+        tree = ast.parse(NAME.sub(placed, text).strip(), mode="eval").body
         nodes = _nodes(tree)
         _check(nodes)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -212,7 +215,9 @@ class _Evaluation:
             cell = str(value.texts[row]) if value.texts is not None else ""
             if re.fullmatch(r"[+-]?\d+", cell) and int(cell) != EXACT:
                 what = f"column {value.column!r} holds {shorten(cell, 40)} in row {row + 1}, which arithmetic rounds"
-                raise FoldcraftError(what, self.expression.where, "compare it with a text: == 'a', or take from:")
+                raise FoldcraftError(
+                    what, self.expression.where, "compare it with a text: == '123', or cut it by regex"
+                )
 
     def _no_number(self, value: _Value) -> FoldcraftError:
         if not value.column:

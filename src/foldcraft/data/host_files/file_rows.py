@@ -116,12 +116,25 @@ def rows(folder: Path, pattern: str, key: str, follow_links: bool) -> tuple[pd.D
     files = Files(folder).matching(pattern)
     if not files:
         raise FoldcraftError(f"{shorten(pattern, SHOWN)!r} fits no file", key, what_is_there(folder, pattern))
+    check_names(files, key)
     files, others = images_among(files, pattern)
     if not files:
         raise FoldcraftError(f"{shorten(pattern, SHOWN)!r} fits no image, only {_first(others)}", key)
     if not follow_links:
         check_links(folder, [folder / file for file in files], key)
     return table(files), [*no_rows(others, key), *beside(folder, files, key)]
+
+
+def check_names(files: Sequence[str], key: str) -> None:
+    """See that all names are text: a file system may hold any bytes, and tables and configs cannot name them."""
+    if odd := [file for file in files if not is_text(file)]:
+        what = f"the name of {counted(len(odd), 'file')} is no UTF-8, as {shorten(odd[0], SHOWN)}"
+        raise FoldcraftError(what, key, "rename such files")
+
+
+def is_text(name: str) -> bool:
+    """Is a file's name UTF-8?"""
+    return not any("\udc80" <= char <= "\udcff" for char in name)
 
 
 def images_among(files: Sequence[str], pattern: str) -> tuple[list[str], list[str]]:
@@ -135,7 +148,7 @@ def images_among(files: Sequence[str], pattern: str) -> tuple[list[str], list[st
 
 def no_rows(files: Sequence[str], key: str) -> list[str]:
     """What there is to say of files that are no images, in a line."""
-    return [f"{key}: {counted(len(files), 'file')} that are no images are no rows: {_first(files)}"] if files else []
+    return [f"{key}: {counted(len(files), 'file')} left out, being no image: {_first(files)}"] if files else []
 
 
 def _first(files: Sequence[str]) -> str:

@@ -178,6 +178,7 @@ class _Reading:
             if os.path.isdir(self.folder / place):
                 inside = (Path(place) / name for name in os.listdir(self.folder / place))
                 kept = (one for one in inside if table_file.is_table(one) and not file_rows.is_hidden(one.name))
+                kept = (one for one in kept if not os.path.isdir(self.folder / one))
                 names += sorted(one.as_posix() for one in kept)
         return names
 

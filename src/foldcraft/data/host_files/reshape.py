@@ -94,7 +94,9 @@ def unfold(part: Derived, folder: Path, template: str, key: str, follow_links: b
     check_inside(templates.fill(template, part.frame, key, part.aliases), key)
     patterns = templates.fill(template, escaped, key, part.aliases)
     files = file_rows.Files(folder)
-    both = [file_rows.images_among(files.matching(pattern), template) for pattern in patterns]
+    listed = [files.matching(pattern) for pattern in patterns]
+    file_rows.check_names([name for names in listed for name in names], key)
+    both = [file_rows.images_among(names, template) for names in listed]
     found = [images for images, _ in both]
     counts = np.array([len(names) for names in found])
     if (counts == 0).any():

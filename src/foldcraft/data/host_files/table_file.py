@@ -27,6 +27,7 @@ OTHER_TEXTS = {  # what they begin with
     "HTML or XML": re.compile(r"\s*<(?:!|\?|html|head|body)", re.IGNORECASE),
     "a pointer of Git LFS": re.compile(r"version https://git-lfs"),
 }
+MIXED = 10  # of so many letters that are no UTF-8 one may look like it by chance
 UTF_8 = "comma-separated UTF-8"
 
 
@@ -126,8 +127,9 @@ def _older(data: bytes, error: UnicodeDecodeError, path: Path) -> tuple[str, str
     """Text that is no UTF-8: CP949 where its bytes above 127 stand in pairs, as Korean has them, else Latin-1."""
     lossy = data.decode("utf-8", "replace")
     lost = lossy.count("\ufffd")
-    if sum(ord(char) > 127 for char in lossy) - lost > lost:
-        line = data.count(b"\n", 0, error.start) + 1
+    whole = sum(ord(char) > 127 for char in lossy) - lost
+    line = data.count(b"\n", 0, error.start) + 1
+    if whole > lost:
         raise FoldcraftError(f"not a readable CSV: damaged UTF-8 in line {line}", path, f"save it as {UTF_8}")
     high = np.frombuffer(data, dtype=np.uint8) >= 0x80
     paired = np.zeros_like(high)
@@ -138,6 +140,9 @@ def _older(data: bytes, error: UnicodeDecodeError, path: Path) -> tuple[str, str
             return data.decode("cp949"), "CP949"
         except UnicodeDecodeError:
             pass
+    if whole * MIXED > lost:  # in Latin-1 alone letters hardly ever stand so that they are UTF-8 as well
+        what = f"not a readable CSV: some of it is UTF-8, line {line} is not"
+        raise FoldcraftError(what, path, f"save all of it as {UTF_8}")
     try:
         return data.decode("cp1252"), "Latin-1"  # what is called so holds curly quotes more often than not
     except UnicodeDecodeError:

@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from foldcraft.common.errors import FoldcraftError, counted, listing, shorten
+from foldcraft.common.errors import FoldcraftError, counted, fitting, listing, shorten
 from foldcraft.data.images.image_kinds import ALL_SUFFIXES, IMAGE_SUFFIXES
 
 MOST_FILES = 200_000  # that are looked through for one that is missing
 NEAREST, SHOWN = 3, 40  # files that a message names for a missing one, and characters of each
+LONGEST_LIST = 60  # characters of such files together
 MOST_NAMES = 2000  # of a folder that are compared with a missing one's
 
 
@@ -31,8 +32,8 @@ class ResolvedFiles:
 
 
 def key_of(name: str) -> str:
-    """What names that differ in case, or in how their letters are composed, have in common."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """What names that differ in case, in spaces around, or in how their letters are composed, have in common."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
 def with_slashes(name: str) -> str:
@@ -119,17 +120,19 @@ class Folder:
             same = [path for path in same if path.is_relative_to(inside)] or same
             same = sorted(set(same), key=lambda path: (len(path.parts), path))
             there = [shorten(str(path.relative_to(self.path)), SHOWN) for path in same[:NEAREST]]
-            return f"for {shorten(name, SHOWN)} there is {listing(there)}"
+            if name in there:
+                return f"{shorten(name, SHOWN)} is a link to nowhere"
+            return f"for {shorten(name, SHOWN)} there is {fitting(there, LONGEST_LIST)}"
         folder = self.path / wanted.parent
         if not os.path.isdir(folder):
             names = [path.name for path in self._entries(self.path) if os.path.isdir(path)]
-            shown = listing([shorten(one, SHOWN) for one in names], 5)
-            return f"there is no folder {shorten(str(wanted.parent), SHOWN)}, only {shown}" if names else ""
+            shown = fitting([shorten(one, SHOWN) for one in names], LONGEST_LIST, 5)
+            return f"there is no folder {shorten(str(wanted.parent), 30)}, only {shown}" if names else ""
         files = self._files(folder)[:MOST_NAMES]
         names = {(path.name if wanted.suffix else path.stem): path.name for path in files}
         close = get_close_matches(wanted.name, names, NEAREST, 0.7)
         found = [shorten(str(wanted.parent / names[one]), SHOWN) for one in close]
-        return f"nearest to {shorten(name, SHOWN)} is {listing(found)}" if close else ""
+        return f"nearest to {shorten(name, SHOWN)} is {fitting(found, LONGEST_LIST)}" if close else ""
 
     @cached_property
     def _everywhere(self) -> dict[str, list[Path]]:
@@ -164,6 +167,6 @@ def describe(respelled: Sequence[tuple[str, Path]], folder: Path, key: str) -> s
     """Files that were found under another spelling, in one line."""
     (name, path), *_ = respelled
     return (
-        f"{key}: {counted(len(respelled), 'image')} found under another spelling (case, Unicode form, slashes or "
-        f"extension), as {str(path.relative_to(folder))!a} for {name!a}"
+        f"{key}: {counted(len(respelled), 'image')} found under another spelling (case, spaces, Unicode form, slashes "
+        f"or extension), as {str(path.relative_to(folder))!a} for {name!a}"
     )

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.host_files import table_file
+from foldcraft.data.host_files import file_rows, table_file
 from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
 
 MOST_FILES = 1_000_000  # that are listed
@@ -69,7 +69,8 @@ def look(folder: Path) -> Inventory:
     if not os.path.isdir(folder):
         raise FoldcraftError("no such folder", folder, "name the folder that holds what the host hands out")
     files = sorted(_files(folder), key=lambda path: (path.count("/"), path))
-    tables, unread = {}, []
+    tables, unread = {}, [f"{path}: its name is no UTF-8" for path in files if not file_rows.is_text(path)][:1]
+    files = [path for path in files if file_rows.is_text(path)]
     for path in [path for path in files if table_file.is_table(Path(path))][:MOST_TABLES]:
         try:
             tables[path] = table_file.read(folder / path, "").frame

@@ -117,5 +117,5 @@ def draft(folder: Path, name: str) -> Draft:
         from_files.write(made, seen, found)
     else:
         from_tables.write(made, seen, found, Frames(train, found.frame(seen, "test"), found.frame(seen, "sample")))
-    made.open += [f"a table that cannot be read: {problem}" for problem in seen.unread]
+    made.open += [f"a file that cannot be read: {problem}" for problem in seen.unread]
     return made
