@@ -59,6 +59,7 @@ def test_what_metadata_tell_is_found_and_used() -> None:
     assert np.mean(answers.argmax(1) == tests) > 0.75
 
 
+@pytest.mark.slow
 def test_noise_is_not_used_or_does_not_harm() -> None:
     alone = boosting.judge([image(1.2)], TRUTH, None, ()).selection
     for seed in range(3):

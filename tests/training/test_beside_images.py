@@ -181,6 +181,7 @@ def test_a_column_that_is_missing_in_the_test_table_is_one_line(workplace: Path,
     assert len(said.err) < 300
 
 
+@pytest.mark.slow
 def test_views_say_which_metadata_there_are_and_what_became_of_them(workplace: Path, command: Command) -> None:
     write()
     probe = config("probe", PROBE)
@@ -198,6 +199,7 @@ def test_views_say_which_metadata_there_are_and_what_became_of_them(workplace: P
 
 
 @pytest.mark.parametrize("text", [PROBE, "finetune: {head_init: probe}\n"], ids=["probe", "net"])
+@pytest.mark.slow
 def test_checks_pass_with_metadata(workplace: Path, command: Command, text: str) -> None:
     write(shown=True)
     path = config("one", text)
@@ -206,6 +208,7 @@ def test_checks_pass_with_metadata(workplace: Path, command: Command, text: str)
     assert said.code == 0, said.out + said.err
 
 
+@pytest.mark.slow
 def test_a_teacher_and_a_student_see_metadata_and_a_soup_does_not(workplace: Path, command: Command) -> None:
     write()
     teacher, other = (
@@ -221,6 +224,7 @@ def test_a_teacher_and_a_student_see_metadata_and_a_soup_does_not(workplace: Pat
     assert "sees metadata, which soups are not made for" in refused.err
 
 
+@pytest.mark.slow
 def test_metadata_that_tell_nothing_hardly_harm(workplace: Path, command: Command) -> None:
     write(telling=False, shown=True)
     probe, without = config("probe", PROBE), config("without", PROBE, metadata="")
