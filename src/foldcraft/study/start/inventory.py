@@ -11,15 +11,13 @@ import pandas as pd
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.host_files import file_rows, table_file
-from foldcraft.data.images.image_kinds import IMAGE_SUFFIXES, RARE_SUFFIXES
+from foldcraft.data.images.image_kinds import ALL_SUFFIXES
 
 MOST_FILES = 1_000_000  # that are listed
 MOST_TABLES = 40  # that are read, the ones nearest to the top first
 LONGEST_TEXT = 200_000  # bytes of a description
-OTHER_IMAGES = (".dcm", ".dicom", ".npy")
 TEXTS = (".md", ".txt", ".html", ".htm", ".rst")
 OTHERS = (".json", ".jsonl", ".geojson", ".xml", ".xlsx", ".xls", ".mat", ".pkl", ".db", ".sqlite")
-IMAGES = (*IMAGE_SUFFIXES, *RARE_SUFFIXES, *OTHER_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def look(folder: Path) -> Inventory:
             tables[path] = table_file.read(folder / path, "").frame
         except FoldcraftError as error:
             unread.append(str(error))
-    images = tuple(path for path in files if PurePosixPath(path).suffix.lower() in IMAGES)
+    images = tuple(path for path in files if PurePosixPath(path).suffix.lower() in ALL_SUFFIXES)
     if not tables and not images:
         raise FoldcraftError("holds neither a table nor an image", folder, "unpack what the host hands out into it")
     texts = [path for path in files if PurePosixPath(path).suffix.lower() in TEXTS and path not in tables]
@@ -89,17 +87,13 @@ def _files(folder: Path) -> Iterator[str]:
     """Paths within the folder; of hidden files and folders none, nor of links that lead to folders."""
     count = 0
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        folders[:] = sorted(name for name in folders if not file_rows.is_hidden(name))
         for name in sorted(names):
-            if not _is_hidden(name) and os.path.isfile(os.path.join(place, name)):  # a pipe is none
+            if not file_rows.is_hidden(name) and os.path.isfile(os.path.join(place, name)):  # a pipe is none
                 count += 1
                 if count > MOST_FILES:
                     raise FoldcraftError(f"more than {MOST_FILES:,} files", folder, "write the config by hand")
                 yield (Path(place) / name).relative_to(folder).as_posix()
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 def _text(path: Path) -> str:
