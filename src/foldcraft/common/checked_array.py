@@ -7,10 +7,16 @@ that is not rows. CRC-32 because it must cost less than what is done with the ro
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
+
+from foldcraft.common.files import cannot_read
+
+T = TypeVar("T")
 
 MAGIC = b"foldcraft-rows-1"
 TAIL = struct.Struct(f"<{len(MAGIC)}sQQI")  # bytes before the rows, number of rows, CRC of all that is not rows
@@ -99,6 +105,34 @@ class RowFile:
         for row in range(len(self)):
             self[row]
         return self.array
+
+
+def read_usable(
+    path: Path, read: Callable[[Path], T], is_right: Callable[[T], bool], otherwise: str, tell: Callable[[str], object]
+) -> T | None:
+    """What a file holds that can be made again; None where there is none, or none that can be used.
+
+    Args:
+        read: raises DamagedRows where the file is damaged.
+        otherwise: what is told of a sound file that is not right.
+        tell: told why a file that is there cannot be used.
+
+    Raises:
+        FoldcraftError: the file may not be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = read(path)
+    except DamagedRows as error:
+        tell(str(error))
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if is_right(found):
+        return found
+    tell(otherwise)
+    return None
 
 
 def _read_sums(path: Path) -> np.ndarray:

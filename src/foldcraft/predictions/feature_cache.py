@@ -13,9 +13,9 @@ from torch import nn
 
 from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
+from foldcraft.common.checked_array import RowFile, RowWriter, read_usable
 from foldcraft.common.config import Config
-from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers
 from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones, finetune, hardware
@@ -161,20 +161,16 @@ def load_or_compute(wanted: Sequence[FeatureRequest], folder: Path, callback: Ca
 
 def _read(file: Path, item: FeatureRequest, callback: Callback | None = None) -> np.ndarray | None:
     """Features (N, D) of a file, all of them checked; None where there is none, or none that can be used."""
-    if not file.is_file():
-        return None
-    try:
-        rows = RowFile(file).check_all()
-        if rows.shape == (len(item.rows), item.net.width) and rows.dtype == np.float16:
-            return rows
-        reason = "not of these images or this net"
-    except DamagedRows as error:
-        reason = str(error)
-    except OSError as error:
-        raise cannot_read(file, error) from error
-    if callback:
-        callback.say(f"{file}: damaged features ({reason}); they are computed again")
-    return None
+    shape = (len(item.rows), item.net.width)
+
+    def is_right(rows: np.ndarray) -> bool:
+        return rows.shape == shape and rows.dtype == np.float16
+
+    def tell(reason: str) -> None:
+        if callback:
+            callback.say(f"{file}: damaged features ({reason}); they are computed again")
+
+    return read_usable(file, lambda path: RowFile(path).check_all(), is_right, "not of these images or this net", tell)
 
 
 def _batch(items: Sequence[FeatureRequest]) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from foldcraft.common import checksums, fingerprint
-from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter
+from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.errors import FoldcraftError, counted, shorten
-from foldcraft.common.files import cannot_read, cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
 
@@ -272,19 +272,15 @@ def _open(
     path: Path, count: int, spec: ImageSpec, say: Callable[[str], object] = lambda text: None
 ) -> ImageStore | None:
     """The store of a file; None where there is none, or none that can be used."""
-    if not path.is_file():
-        return None
-    try:
-        store = ImageStore.of(path)
-        if store.pixels.shape == (count, spec.side, spec.side, spec.channels) and store.pixels.dtype == np.uint8:
-            return store
-        reason = "holds other images"
-    except DamagedRows as error:
-        reason = str(error)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    say(f"{path}: damaged image cache ({reason}); it is made again")
-    return None
+    shape = (count, spec.side, spec.side, spec.channels)
+
+    def is_right(store: ImageStore) -> bool:
+        return store.pixels.shape == shape and store.pixels.dtype == np.uint8
+
+    def tell(reason: str) -> None:
+        say(f"{path}: damaged image cache ({reason}); it is made again")
+
+    return read_usable(path, ImageStore.of, is_right, "holds other images", tell)
 
 
 def _key(content: Sequence[str], spec: ImageSpec) -> str:
