@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -52,8 +52,8 @@ def find(inventory: Inventory, frame: pd.DataFrame, words: Sequence[str], but: S
     if pixels := _pixels(frame):
         return pixels
     index = _Index(inventory)
-    guesses = Counter(guess for column in frame.columns for guess in index.guesses(frame, column))
-    tried = [found for guess in guesses if (found := index.tried(frame, *guess)).coverage > 0]
+    guesses = dict.fromkeys(guess for column in frame.columns for guess in index.guesses(frame, column))
+    tried = [found for guess in guesses if (found := index.tried(frame, guess)).coverage > 0]
     tried = [found for found in tried if not found.several or frame[found.column].is_unique]  # a folder is one row's
     columns = list(frame.columns)
 
@@ -117,8 +117,8 @@ class _Index:
             if found := NUMBERED.fullmatch(stem):
                 self.numbered[found[1]].append(path)
 
-    def guesses(self, frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, tuple[str, ...], bool, bool]]:
-        """Templates that fit some row: template, column, channels, several images, extension cut off."""
+    def guesses(self, frame: pd.DataFrame, column: str) -> Iterator[Found]:
+        """What fits some row; how many it fits is not looked at yet."""
         if set("{}") & set(column):  # no template can name it
             return
         first = frame.index[~frame[column].duplicated() & (frame[column] != "")].tolist()
@@ -127,21 +127,21 @@ class _Index:
             cell, others = str(frame.at[row, column]), partial(self._cells, frame, row)
             path = cell.replace("\\", "/").removeprefix("./")
             if path in self.paths:
-                yield "{" + column + "}", column, (), False, False
+                yield Found("{" + column + "}", column)
                 continue
             name = path.rpartition("/")[2]
             hits = self.by_name.get(name, [])
             for hit in hits[:4]:
                 for template in _with_columns(hit, name, column, others, path):
-                    yield template, column, (), False, False
+                    yield Found(template, column)
             stem = PurePosixPath(name).stem
             if not hits and stem != name:
                 for hit in self.by_name.get(stem, [])[:4]:
                     for template in _with_columns(hit, stem, column, others, ""):
-                        yield template, column, (), False, True
+                        yield Found(template, column, stem=True)
             if not hits and (parts := self.numbered.get(name)):
                 for template in {f"{parent(path)}/{{{column}}}{path.rpartition('/')[2][len(name)]}*" for path in parts}:
-                    yield template.removeprefix("/"), column, (), True, False
+                    yield Found(template.removeprefix("/"), column, several=True)
             elif not hits and (parts := self.heads.get(name)):
                 yield from self._channels(parts, name, column)
             for key, cut in ((name, False), (stem, True)):
@@ -149,7 +149,8 @@ class _Index:
                     top = inside[0].split("/")
                     before = "/".join(top[: top.index(key)])
                     head = f"{before}/" if before else ""
-                    yield f"{head}{{{column}}}/{_depth(inside, key)}", column, (), True, cut
+                    template = f"{head}{{{column}}}/{_depth(inside, key)}"
+                    yield Found(template, column, several=True, stem=cut)
                     break
 
     def _cells(self, frame: pd.DataFrame, row: int) -> dict[str, str]:
@@ -159,9 +160,7 @@ class _Index:
             self.rows[row] = {name: cell for name, cell in cells if not set("{}") & set(name)}
         return self.rows[row]
 
-    def _channels(
-        self, parts: list[str], name: str, column: str
-    ) -> Iterator[tuple[str, str, tuple[str, ...], bool, bool]]:
+    def _channels(self, parts: list[str], name: str, column: str) -> Iterator[Found]:
         by_folder: dict[str, list[str]] = defaultdict(list)
         for path in parts:
             by_folder[parent(path)].append(path)
@@ -173,30 +172,28 @@ class _Index:
                     suffix = suffixes.pop()
                     kinds = tuple(end.removesuffix(f".{suffix}") for end in ends)
                     head = f"{folder}/" if folder else ""
-                    yield f"{head}{{{column}}}_{{*}}.{suffix}", column, kinds, False, False
+                    yield Found(f"{head}{{{column}}}_{{*}}.{suffix}", column, channels=kinds)
 
-    def tried(
-        self, frame: pd.DataFrame, template: str, column: str, channels: tuple[str, ...], several: bool, stem: bool
-    ) -> Found:
-        """How many rows a template finds images for."""
-        fields = re.findall(r"\{([^{}*]+)\}", template)
+    def tried(self, frame: pd.DataFrame, guess: Found) -> Found:
+        """The guess, with the share of the rows that it finds images for."""
+        fields = re.findall(r"\{([^{}*]+)\}", guess.template)
         there = 0
         for row in frame[fields].to_dict("records"):
             values = {name: str(value).removeprefix("./") for name, value in row.items()}
-            if stem:
-                values[column] = PurePosixPath(values[column]).stem
-            name = re.sub(r"\{([^{}*]+)\}", lambda found, values=values: values[found[1]], template)
-            there += self._is_there(name, channels, several)
-        return Found(template, column, there / max(1, len(frame)), channels, several, stem)
+            if guess.stem:
+                values[guess.column] = PurePosixPath(values[guess.column]).stem
+            name = re.sub(r"\{([^{}*]+)\}", lambda found, values=values: values[found[1]], guess.template)
+            there += self._is_there(name, guess)
+        return replace(guess, coverage=there / max(1, len(frame)))
 
-    def _is_there(self, name: str, channels: tuple[str, ...], several: bool) -> bool:
-        if several:
+    def _is_there(self, name: str, guess: Found) -> bool:
+        if guess.several:
             top, _, last = name.partition("*")[0].rpartition("/")
             if last:  # a name that several images begin with
                 return any(parent(path) == top for path in self.numbered.get(last[:-1], []))
             return any(path.startswith(top + "/") for path in self.folders.get(top.rpartition("/")[2], []))
-        if channels:
-            return all(name.replace("{*}", kind) in self.paths for kind in channels)
+        if guess.channels:
+            return all(name.replace("{*}", kind) in self.paths for kind in guess.channels)
         return name in self.paths
 
 
