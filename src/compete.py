@@ -10,6 +10,7 @@ it is better. Stopped at any time, the same command goes on; with more minutes i
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -49,14 +50,16 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.study.compete import start
     from foldcraft.views import audit_report, compete
+    from foldcraft.views.report import write
 
     terminal = cli.terminal(args)
     folder = args.configs or Path("configs") / config.competition.name / "compete"
     train = Path(__file__).with_name("train.py")
     options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, train)
-    with compete.shown(terminal) as show:
-        history = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
-    compete.tell(history, terminal)
+    with compete.shown(config, terminal) as show:
+        outcome = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
+    compete.tell(outcome, terminal)
+    write.write_page(outcome.members, None, shlex.join(["python", "src/compete.py", *arguments]), terminal)
     return 0
 
 

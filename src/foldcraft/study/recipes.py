@@ -113,7 +113,7 @@ def probe(config: Config, names: Sequence[str], looks: Looks, sizes: Sequence[in
     sections = _common(config, looks, [])
     sections["augment"]["preset"] = "light"
     sections |= {
-        "backbone": {"name": first},
+        "backbone": _backbone(config, first),
         "finetune": {"mode": "linear_probe"},
         "probe": {
             **({"nets": others} if others else {}),
@@ -139,12 +139,19 @@ def fine_tuning(config: Config, name: str, transformer: bool, looks: Looks, rows
     lr = PARTS_LR if mode != "full" else ATTENTION_LR if transformer else CNN_LR
     sections = {
         **_common(config, looks, looks.of_fine_tuning),
-        "backbone": {"name": name},
+        "backbone": _backbone(config, name),
         "finetune": {"mode": mode, "head_init": "random" if transformer else "probe", "batchnorm": "frozen"},
         "train": {"epochs": epochs, "batch": BATCH, "validate_every": epochs},
         "optim": {"lr": lr},
     }
     return Recipe(f"{mode}_{name}", sections)
+
+
+def _backbone(config: Config, name: str) -> dict[str, Any]:
+    """The config's own net as it says, another as its weights come."""
+    if name == config.backbone.name:
+        return {"name": name, **config.backbone.model_dump(mode="json", exclude_defaults=True)}
+    return {"name": name, **({} if config.backbone.weights == "pretrained" else {"weights": config.backbone.weights})}
 
 
 def _common(config: Config, looks: Looks, seen: Sequence[str]) -> dict[str, Any]:

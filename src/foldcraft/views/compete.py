@@ -2,74 +2,160 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from foldcraft.common.errors import counted, listing
+from foldcraft.views import tracking
 from foldcraft.views.terminal import duration
 
 if TYPE_CHECKING:
-    from foldcraft.study.compete.history import Entry, History
-    from foldcraft.study.compete.run import Option, Show, Standing
+    from foldcraft.common.config import Config
+    from foldcraft.study.compete.history import Entry
+    from foldcraft.study.compete.run import Option, Outcome, Show, Standing
     from foldcraft.views.terminal import Terminal
 
-DONE = 8  # of the actions that are shown while others run
+SHOWN = 8  # actions that are shown as done while others run
+COLUMNS = ["", "action", "time", "gain", "nested OOF", "95 % interval", "why, or what came of it"]
+HELPED = 3  # actions that are named at the end
 
 
 @contextmanager
-def shown(terminal: Terminal) -> Iterator[Show]:
-    """What is told how it stands: lines, and on a terminal a table above the bars."""
+def shown(config: Config, terminal: Terminal) -> Iterator[Show]:
+    """What is told how it stands: a line each time, on a terminal a table above the bars, and W&B where it is on."""
+    told, tracker = 0, tracking.tracker_of_compete(config)
 
     def show(standing: Standing) -> None:
-        if standing.entries:
-            terminal.note(_line(standing.entries[-1], standing))
+        nonlocal told
+        for entry in standing.entries[max(told, standing.before) :]:
+            terminal.note(_line(entry, standing))
+            if tracker and entry.is_whole:
+                tracker.competes(config, _row_of_curve(entry))
+        told = len(standing.entries)
         if standing.running:
             terminal.note(_begins(standing.running, standing))
+        terminal.pin(_title(standing), COLUMNS, _rows(standing))
 
-    yield show
+    try:
+        yield show
+    except Exception as error:
+        if tracker:
+            tracker.failed(error)
+        raise
+    finally:
+        terminal.unpin()
+        if tracker and (warning := tracker.close()):
+            terminal.say(warning)
+
+
+def _row_of_curve(entry: Entry) -> dict[str, float]:
+    """What W&B draws over time."""
+    known = {"score": entry.score, "low": entry.low, "high": entry.high, "loss": entry.loss, "gain": entry.gain}
+    forecast = dict(zip(("forecast", "forecast_low", "forecast_high"), entry.forecast or (), strict=False))
+    return {"minutes": entry.seconds / 60, **{name: x for name, x in {**known, **forecast}.items() if x is not None}}
+
+
+def _title(standing: Standing) -> str:
+    left = f"{duration(max(0.0, standing.budget - standing.used))} left"
+    whole = [entry for entry in standing.entries if entry.is_whole]
+    if not whole:
+        return f"no submission yet; {left}"
+    last = whole[-1]
+    return f"{standing.metric} {last.score:.4f} ({last.low:.4f}–{last.high:.4f}), nested; {_forecast(last)}{left}"
+
+
+def _forecast(entry: Entry) -> str:
+    if entry.forecast is None:
+        return ""
+    value, low, high = entry.forecast
+    return f"forecast of the hidden score {value:.4f} ({low:.4f}–{high:.4f}); "
+
+
+def _rows(standing: Standing) -> list[tuple[str, ...]]:
+    rows = [("done", *_cells(entry)) for entry in standing.entries[-SHOWN:]]
+    running = [standing.running] if standing.running else []
+    for state, options in (("running", running), ("next", standing.next)):
+        rows += [(state, *_expected(option)) for option in options]
+    return rows
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    score = ("", "") if not entry.is_whole else (f"{entry.score:.4f}", f"{entry.low:.4f}–{entry.high:.4f}")
+    return (name_of(entry), duration(entry.took), _gain(entry), *score, entry.submission or "")
+
+
+def _expected(option: Option) -> tuple[str, ...]:
+    action, belief = option.action, option.belief
+    expected = "" if belief.mean > 1 else f"{belief.mean:+.1%} ± {belief.error:.1%}"
+    return (action.name, duration(option.seconds), expected, "", "", action.why)
+
+
+def name_of(entry: Entry) -> str:
+    """What was done, with its folds where they are not all of it."""
+    return entry.action if entry.is_whole else f"{entry.action}, fold {listing(entry.folds)}"
+
+
+def _gain(entry: Entry) -> str:
+    return "" if entry.gain is None else f"{entry.gain:+.1%} ± {entry.error:.1%}"
 
 
 def _begins(option: Option, standing: Standing) -> str:
+    name, belief = option.action.name, option.belief
+    folds = f", fold {listing(option.folds)}" if option.action.fold_by_fold else ""
+    expected = f"; expected to take {belief.mean:+.1%} ± {belief.error:.1%} off the loss" if belief.mean <= 1 else ""
     left = duration(standing.budget - standing.used)
-    folds = "" if not option.action.fold_by_fold else f", fold {', '.join(map(str, option.folds))}"
-    return (
-        f"next: {option.action.name}{folds}: {option.action.why}; may take {option.belief.mean:+.1%} ± "
-        f"{option.belief.error:.1%} off the loss in {duration(option.seconds)}; {left} left"
-    )
+    return f"next: {name}{folds}: {option.action.why}{expected}, in {duration(option.seconds)}; {left} left"
 
 
 def _line(entry: Entry, standing: Standing) -> str:
-    gain = "" if entry.gain is None else f" {entry.gain:+.1%} ± {entry.error:.1%} of the loss,"
+    gain = f"{_gain(entry)} of the loss, " if entry.gain is not None else ""
+    began = f"{name_of(entry)}: {gain}in {duration(entry.took)}"
     if not entry.is_whole:
-        return f"{entry.action}:{gain} in {duration(entry.took)}"
+        return began
     kept = f"wrote {entry.submission}" if entry.submission else "the submission stays"
-    return (
-        f"{entry.action}:{gain} in {duration(entry.took)}; best {standing.metric} {entry.score:.4f} "
-        f"({entry.low:.4f}–{entry.high:.4f}); {kept}"
-    )
+    score = f"{standing.metric} {entry.score:.4f} ({entry.low:.4f}–{entry.high:.4f})"
+    return f"{began}; {score}; {_forecast(entry)}{kept}"
 
 
-def tell(history: History, terminal: Terminal) -> None:
-    """What was done, and one paragraph on what helped."""
-    columns = ["", "at", "took", "forecast", "alone", "gain", "nested OOF", "95 % interval", "submission"]
-    terminal.table("what was done", columns, [_row(entry) for entry in history.entries])
-    for line in summary(history.entries):
-        terminal.say(line)
+def tell(outcome: Outcome, terminal: Terminal) -> None:
+    """What was done, what helped, and what to type to have it again."""
+    history = outcome.history
+    if not history.whole:
+        return
+    columns = ["", "at", "took", "forecast", "loss alone", "gain", "nested OOF", "95 % interval", "submission"]
+    terminal.table(f"what was done, by {outcome.metric}", columns, [_row(entry) for entry in history.entries])
+    terminal.say(" ".join(summary(history.entries)))
+    configs = [entry.config for entry in history.whole]
+    terminal.say(f"the last blend once more: {shlex.join(['python', 'src/infer.py', '--config', *configs])}")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    folds = "" if entry.is_whole else f", fold {', '.join(map(str, entry.folds))}"
-    gain = "" if entry.gain is None else f"{entry.gain:+.1%} ± {entry.error:.1%}"
+    action, took, gain, score, interval, submission = _cells(entry)
     alone = "" if entry.alone is None else f"{entry.alone:.4f}"
-    score = ("", "") if not entry.is_whole else (f"{entry.score:.4f}", f"{entry.low:.4f}–{entry.high:.4f}")
-    times = (duration(entry.seconds), duration(entry.took), duration(entry.expected))
-    return (f"{entry.action}{folds}", *times, alone, gain, *score, entry.submission or "")
+    return (action, duration(entry.seconds), took, duration(entry.expected), alone, gain, score, interval, submission)
 
 
 def summary(entries: Sequence[Entry]) -> list[str]:
-    """What helped, and what did not, in a few sentences."""
+    """What was submitted, what helped and what did not, in a few sentences."""
     whole = [entry for entry in entries if entry.is_whole]
-    if not whole:
-        return []
-    last = [entry for entry in whole if entry.submission][-1]
-    return [f"the best submission is {last.submission}: nested {last.score:.4f} ({last.low:.4f}–{last.high:.4f})"]
+    written = [entry for entry in whole if entry.submission]
+    last = whole[-1]
+    score = f"nested {last.score:.4f} ({last.low:.4f}–{last.high:.4f})"
+    sentences = [
+        f"The one to upload is {written[-1].submission}: {score}"
+        f"{'; ' + _forecast(last).rstrip('; ') if last.forecast else ''}.",
+        f"{counted(len(whole), 'experiment')} in {duration(entries[-1].seconds)}; {len(written)} made a better blend.",
+    ]
+    gains = sorted((entry for entry in written[1:] if (entry.gain or 0) > 0), key=lambda entry: -(entry.gain or 0))
+    if gains:
+        helped = [f"{entry.action} ({entry.gain:.0%} of the loss: {entry.why})" for entry in gains[:HELPED]]
+        sentences.append(f"What helped most: {'; '.join(helped)}.")
+    if useless := [entry.action for entry in whole if not entry.submission]:
+        sentences.append(f"No better with {listing(useless, 5)}.")
+    names = {entry.action for entry in whole}
+    left = {entry.action: entry for entry in entries if entry.action not in names}
+    for entry in left.values():
+        sentences.append(f"{name_of(entry)}: {_gain(entry)} of the loss there, and not gone on with.")
+    return sentences

@@ -55,6 +55,7 @@ class Terminal(Callback):
         self._shown = False
         self._page: list[RenderableType] | None = None
         self._bars: _Bars | None = None
+        self._pinned: RenderableType | None = None
         self._training: TaskID | None = None
         self._fold, self._epochs = 0, 0
         self._weights = ""
@@ -104,6 +105,24 @@ class Terminal(Callback):
                 finally:
                     self._page = None
                 time.sleep(seconds)
+
+    def pin(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Keep a table in sight, above the bars and below all that is said; none where there is no live terminal."""
+        if self.quiet or not self.is_live:
+            return
+        shown: RenderableType = _table(columns, [[printable(cell) for cell in row] for row in rows])
+        if not self._fits(shown):
+            shown = _table(columns[:4], [[printable(cell) for cell in row[:4]] for row in rows])
+        self._pinned = Group(Text(printable(title), "bold"), shown)
+        if self._bars is None:
+            self._bars = _Bars(self.console, lambda: self._pinned)
+            self._bars.start()
+        self._bars.refresh()
+
+    def unpin(self) -> None:
+        """Take that table down."""
+        self._pinned = None
+        self._stop_idle_bars()
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
@@ -187,7 +206,7 @@ class Terminal(Callback):
         if self.quiet or not self.is_live:
             return None
         if self._bars is None:
-            self._bars = _Bars(self.console)
+            self._bars = _Bars(self.console, lambda: self._pinned)
             self._bars.start()
         return self._bars.add_task(title, total=total, **fields)
 
@@ -199,7 +218,10 @@ class Terminal(Callback):
         if self._bars is None or task is None:
             return
         self._bars.remove_task(task)
-        if not self._bars.tasks:
+        self._stop_idle_bars()
+
+    def _stop_idle_bars(self) -> None:
+        if self._bars is not None and self._pinned is None and not self._bars.tasks:
             self._bars.stop()
             self._bars = None
 
@@ -230,11 +252,20 @@ def _speed(task: Task) -> str:
 
 
 class _Bars(Progress):
-    """Tasks a line each: what, how much, how fast, how long still, loss and score; a narrow terminal gets less."""
+    """Tasks a line each: what, how much, how fast, how long still, loss and score; a narrow terminal gets less.
 
-    def __init__(self, console: Console) -> None:
-        self.shown_on = console
+    Args:
+        above: what stands above them, if anything.
+    """
+
+    def __init__(self, console: Console, above: Callable[[], RenderableType | None]) -> None:
+        self.shown_on, self.above = console, above
         super().__init__(console=console, transient=True)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if (above := self.above()) is not None:
+            yield above
+        yield from super().get_renderables()
 
     def make_tasks_table(self, tasks: Sequence[Task]) -> Table:
         self.columns = _columns(self.shown_on.width)

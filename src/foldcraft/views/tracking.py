@@ -17,7 +17,7 @@ from typing import Any
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.common.paths import FoldFolder, experiment_folder
+from foldcraft.common.paths import FoldFolder, experiment_folder, study_folder
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.views.terminal import CallbackList, Terminal
 from foldcraft.views.wandb_process import run_id
@@ -68,6 +68,14 @@ class Tracker(Callback):
             self._send({"do": "experiment", **_of(config)})
         members = {config.experiment: list(done) for config, done in zip(configs, folds, strict=True)}
         self._send({"do": "submission", **_of(configs[0]), "members": members, "file": str(file), "entry": entry})
+
+    def competes(self, config: Config, row: dict[str, float]) -> None:
+        """A blend was judged.
+
+        Args:
+            row: minutes since the beginning, the best score so far and what else there is to draw over time.
+        """
+        self._send({"do": "competes", **_of(config), "id": run_id(self.folder / "wandb.json"), "row": row})
 
     def failed(self, error: Exception) -> None:
         """The command is about to end with an error."""
@@ -124,6 +132,11 @@ def _of(config: Config) -> dict[str, Any]:
 def tracker_of(config: Config, tags: Sequence[str] = ()) -> Tracker | None:
     """What tells W&B of an experiment; None where that is off."""
     return Tracker(experiment_folder(config), tags) if config.tracking.wandb != "off" else None
+
+
+def tracker_of_compete(config: Config) -> Tracker | None:
+    """What tells W&B how a competition goes; None where that is off."""
+    return Tracker(study_folder(config, "compete")) if config.tracking.wandb != "off" else None
 
 
 @contextmanager

@@ -72,6 +72,7 @@ class WandbWorker:
         self.wandb, self.sweep = wandb, sweep
         self.fold: Any = None
         self.trial: Any = None
+        self.race: Any = None
         self.config: Config | None = None
         self.tags: list[str] = []
         self.kept = 0
@@ -147,16 +148,29 @@ class WandbWorker:
         self._alert(run, "submission is written", score, config)
         run.finish()
 
+    def competes(self, event: dict[str, Any]) -> None:
+        """A blend was judged: a point of the curve of the best score over time, in one run however often it goes on."""
+        if self.race is None:
+            self.config = Config.model_validate(event["config"])
+            about = {"competition": event["config"]["competition"]}
+            name = f"{self.config.competition.name}-compete"
+            self.race = self._open(self.config, event["id"], name, "compete", about, event["pid"], group="compete")
+            self.race.define_metric("*", step_metric="minutes")
+        self.race.log(event["row"])
+
     def failed(self, event: dict[str, Any]) -> None:
         """The command ends with an error, or has died."""
-        for run in filter(None, (self.fold, self.trial)):
+        for run in filter(None, (self.fold, self.trial, self.race)):
             self._alert(run, "training has failed", event.get("text", "its process has died"), level="ERROR")
 
     died = failed
 
     def close(self) -> None:
-        """What is still open did not end well."""
-        for run in filter(None, (self.fold, self.trial)):
+        """What is still open did not end well, but for the curve of a competition, which has no end."""
+        if self.race and not self.troubled:
+            self.race.finish()
+            self.race = None
+        for run in filter(None, (self.fold, self.trial, self.race)):
             run.finish(exit_code=1)
 
     def _open(

@@ -93,18 +93,12 @@ class History:
         Raises:
             FoldcraftError: it is damaged, or of other data or folds.
         """
-        folder = study_folder(config, FOLDER)
-        found = cls(folder, data)
-        if not found.file.is_file():
-            return found
-        hint = f"delete {folder} to begin anew; experiments that fit are taken over"
-        try:
-            kept = checksums.read_json(found.file)
-            found.notes, found.entries = kept["notes"], [_entry(each) for each in kept["entries"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FoldcraftError(f"damaged: {error}", found.file, hint) from None
-        if kept.get("data") != data:
-            raise FoldcraftError("is of other data or folds", found.file, hint)
+        found = cls(study_folder(config, FOLDER), data)
+        if found.file.is_file():
+            kept = _read(found.file)
+            if kept["data"] != data:
+                raise FoldcraftError("is of other data or folds", found.file, _anew(found.folder))
+            found.notes, found.entries = kept["notes"], kept["entries"]
         return found
 
     @property
@@ -114,8 +108,8 @@ class History:
 
     @property
     def used(self) -> float:
-        """Seconds of all that was done."""
-        return self.entries[-1].seconds if self.entries else float(self.notes.get("seconds", 0.0))
+        """Seconds of all that was done, up to the beginning of what was not finished."""
+        return max(float(self.notes.get("seconds", 0.0)), self.entries[-1].seconds if self.entries else 0.0)
 
     @property
     def whole(self) -> list[Entry]:
@@ -129,6 +123,11 @@ class History:
             np.savez(content, answers=step.answers, undecided=step.undecided)
             write_atomic(self._step(len(self.whole)), content.getvalue())
         self.entries.append(entry)
+        self.write()
+
+    def note_time(self, seconds: float) -> None:
+        """Keep how much time is used, for the case that what begins now is never finished."""
+        self.notes["seconds"] = seconds
         self.write()
 
     def write(self) -> None:
@@ -153,8 +152,29 @@ class History:
             with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as found:
                 return Step(found["answers"], found["undecided"])
         except (OSError, ValueError, KeyError, EOFError) as error:
-            hint = f"delete {self.folder} to begin anew; experiments that fit are taken over"
-            raise FoldcraftError(f"damaged: {error}", path, hint) from None
+            raise FoldcraftError(f"damaged: {error}", path, _anew(self.folder)) from None
+
+
+def read_entries(config: Config) -> list[Entry]:
+    """All entries of a competition, whatever data they are of; none where nothing was done.
+
+    Raises:
+        FoldcraftError: they are damaged.
+    """
+    file = History(study_folder(config, FOLDER), "").file
+    return _read(file)["entries"] if file.is_file() else []
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        kept = checksums.read_json(file)
+        return {"data": kept["data"], "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FoldcraftError(f"damaged: {error}", file, _anew(file.parent)) from None
+
+
+def _anew(folder: Path) -> str:
+    return f"delete {folder} to begin anew; experiments that fit are taken over"
 
 
 def _entry(kept: dict[str, Any]) -> Entry:

@@ -32,6 +32,7 @@ from foldcraft.submission import build
 MARK = "# Written by src/compete.py"
 HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
 CEILING = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
+LEAST = 1e-3  # share of the loss; what is expected to gain less is not worth beginning, or going on with
 FIRST_RESERVE, JUDGING = 5.0, 1.5  # seconds for the first blend; how much longer than the last one the next may take
 
 
@@ -67,6 +68,7 @@ class Standing:
         running: what is being done.
         next: what would come then, the best first.
         used, budget: seconds.
+        before: how many of the entries are of earlier runs of the command.
     """
 
     entries: Sequence[Entry]
@@ -75,9 +77,24 @@ class Standing:
     used: float
     budget: float
     metric: str
+    before: int
 
 
 Show = Callable[[Standing], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What it came to.
+
+    Attributes:
+        members: experiments that were blended.
+        metric: as people call it.
+    """
+
+    history: History
+    members: Sequence[FinishedExperiment]
+    metric: str
 
 
 @dataclass
@@ -109,8 +126,9 @@ class Competing:
 
     def __post_init__(self) -> None:
         self._rate = seconds.product_rate()
+        self._before = len(self.history.entries)
 
-    def run(self) -> History:
+    def run(self) -> Outcome:
         """Act until nothing fits into the time left.
 
         Raises:
@@ -124,7 +142,7 @@ class Competing:
                 self.callback.say(f"{option.action.name}: the time is up; the same command with more minutes goes on")
                 break
         self._show(None, [])
-        return self.history
+        return Outcome(self.history, self.members, self.base.competition.metric.title)
 
     @property
     def config(self) -> Config:
@@ -150,10 +168,10 @@ class Competing:
         return bool(is_bounded and whole and (whole[-1].score or 0) >= CEILING)
 
     def options(self) -> list[Option]:
-        """All that could be done, the most gain a second first."""
+        """All that is worth doing, the most gain a second first."""
         now = self.situation()
         found = [self._option(action, now) for action in actions.possible(now) if action.name not in self._failed]
-        return sorted(found, key=lambda option: -option.rate)
+        return sorted((each for each in found if each.belief.worth >= LEAST), key=lambda option: -option.rate)
 
     def _option(self, action: Action, now: Situation) -> Option:
         parts = [entry for entry in now.entries if entry.action == action.name and not entry.is_whole]
@@ -174,8 +192,10 @@ class Competing:
         fitting = [option for option in every if option.seconds + self._reserve <= self.clock.left]
         if not self.history.whole:  # there must be a submission, however short the time
             fitting = every[:1]
-        self._show(fitting[0] if fitting else None, fitting[1:4])
-        return fitting[0] if fitting else None
+        if not fitting:
+            return None
+        self._show(fitting[0], fitting[1:4])
+        return fitting[0]
 
     @property
     def _reserve(self) -> float:
@@ -183,9 +203,11 @@ class Competing:
 
     def _show(self, running: Option | None, following: Sequence[Option]) -> None:
         metric = self.base.competition.metric.title
-        self.show(Standing(self.history.entries, running, following, self.clock.used, self.clock.budget, metric))
+        used, budget = self.clock.used, self.clock.budget
+        self.show(Standing(self.history.entries, running, following, used, budget, metric, self._before))
 
     def _carry_out(self, option: Option) -> None:
+        self.history.note_time(self.clock.used)
         action, began = option.action, time.monotonic()
         experiment, file = self._experiment(action.recipe, action.why)
         folds = [TrialFold(f"{action.name} {fold}", ["--config", str(file)], experiment, fold) for fold in option.folds]

@@ -15,7 +15,7 @@ from foldcraft.study import make_folds
 from foldcraft.study.compete import history, nets
 from foldcraft.study.compete.clock import Clock
 from foldcraft.study.compete.history import History
-from foldcraft.study.compete.run import Competing, Show, data_digest
+from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest
 from foldcraft.study.trial_folds import Train, TrainSideBySide, train_here
 
 AUDIT = 0.1  # share of the budget that a quick audit may take
@@ -43,7 +43,7 @@ class Options:
     train: Path
 
 
-def run(config: Config, options: Options, callback: Callback, show: Show, audit: Callable[[Config], object]) -> History:
+def run(config: Config, options: Options, callback: Callback, show: Show, audit: Callable[[Config], object]) -> Outcome:
     """Act until the time is up.
 
     Args:

@@ -199,6 +199,19 @@ def growth(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:
     return _spec((band + line).properties(width="container", height=230))
 
 
+def over_time(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:
+    """A score that stays until there is a better one, from `minutes`, `value`, `low`, `high`, `what`."""
+    x = alt.X("minutes:Q", title="minutes", scale=alt.Scale(zero=True))
+    tips = ["what:N", *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("minutes", "value", "low", "high"))]
+    base = alt.Chart(_data(rows)).encode(x=x, tooltip=tips)
+    scale, step = alt.Scale(zero=False), "step-after"
+    band = base.mark_area(opacity=0.25, interpolate=step).encode(
+        y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"
+    )
+    line = base.mark_line(point=True, interpolate=step).encode(y=alt.Y("value:Q", scale=scale))
+    return _spec((band + line).properties(width="container", height=230))
+
+
 def scatter(rows: Sequence[Mapping[str, Any]], title: str) -> Spec:
     """Predicted values over true ones, from `image`, `truth`, `predicted`; on the dashed line both are the same."""
     both = [float(row[key]) for row in rows for key in ("truth", "predicted")]

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import counted
-from foldcraft.views.report import data, experiments, gallery, parts, scores, training
+from foldcraft.views.report import compete, data, experiments, gallery, parts, scores, training
 from foldcraft.views.report.blocks import PageSection
 from foldcraft.views.report.evidence import Evidence
 
@@ -28,6 +28,7 @@ def sections(seen: Evidence, callback: Callback) -> list[PageSection]:
     """
     return [
         scores.headline(seen),
+        *compete.history(seen),
         data.split(seen),
         data.audit(seen),
         training.training(seen),

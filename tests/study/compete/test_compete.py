@@ -1,0 +1,126 @@
+"""`src/compete.py` as a user calls it: a submission early, better ones later, stopped and gone on with."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from foldcraft.study import trial_folds
+from foldcraft.training import fold as fold_training
+from foldcraft.training import plan
+
+LONG = ("--minutes", "600")  # more than all that can be done takes
+
+
+@pytest.fixture
+def short(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The drawn competition; a fine-tuning has three steps, and is carried on with however poor it is."""
+    monkeypatch.setattr(plan, "FULL_STEPS", 3)
+    monkeypatch.setattr("foldcraft.study.compete.run.CEILING", 2.0)
+    monkeypatch.setattr("foldcraft.study.compete.run.LEAST", -1.0)
+    monkeypatch.setattr("foldcraft.study.compete.nets.SECONDS", 0.01)
+    monkeypatch.setattr("foldcraft.models.backbones.local_names", list)
+    return shapes
+
+
+def entries() -> list[dict]:
+    return json.loads(Path("runs/shapes/compete/history.json").read_text())["entries"]
+
+
+def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Path, command) -> None:
+    done = command("compete", "--config", short, *LONG)
+    assert done.code == 0, done.err
+    whole = {entry["action"]: entry for entry in entries() if entry["is_whole"]}
+    assert {"probe_test_resnet", "probe_test_resnet_draws", "probe_test_resnet_32", "full_test_resnet"} <= set(whole)
+    first = entries()[0]
+    assert (first["action"], first["is_kept"], first["submission"]) == (
+        "probe_test_resnet",
+        True,
+        "submissions/shapes_compete.csv",
+    )
+    last = [entry["submission"] for entry in entries() if entry["submission"]][-1]
+    ledger = pd.read_csv("submissions/ledger.csv", dtype=str).set_index("file")
+    assert set(ledger.index) == {Path(entry["submission"]).name for entry in whole.values() if entry["submission"]}
+    assert len(pd.read_csv(last)) == 12
+    assert f"The one to upload is {last}: nested " in done.out
+    assert Path("runs/shapes/report.html").is_file()
+
+    again = command("compete", "--config", short, *LONG)
+    assert again.code == 0, again.err
+    assert entries()[-1]["action"] == json.loads(json.dumps(entries()))[-1]["action"]
+    assert "fold 0: " not in again.out, "nothing is left to train"
+
+    name = whole["full_test_resnet"]["experiment"]
+    repeated = command("train", "--config", whole["full_test_resnet"]["config"], "--fold", "0")
+    assert "fold 0: done before" in repeated.out, "every action is an ordinary experiment with a config"
+    assert Path("runs/shapes", name, "fold0/manifest.json").is_file()
+
+
+def test_killed_at_any_action_it_goes_on_and_ends_alike(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, calls = fold_training.train_fold, []
+
+    def killed(experiment, fold, *others):
+        calls.append(fold)
+        if len(calls) in (2, 5, 11):
+            raise KeyboardInterrupt
+        return train(experiment, fold, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_folds, "train_fold", killed)
+        codes = [command("compete", "--config", short, *LONG).code for _ in range(3)]
+    assert codes == [130, 130, 130]
+    done = command("compete", "--config", short, *LONG)
+    assert done.code == 0, done.err
+    names = [entry["action"] for entry in entries() if entry["is_whole"]]
+    assert len(set(names)) == len(names) >= 8
+    assert [entry["seconds"] for entry in entries()] == sorted(entry["seconds"] for entry in entries())
+
+
+def test_a_first_fold_may_end_a_fine_tuning_and_that_is_said(
+    short: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foldcraft.study.compete.worth import Belief
+
+    monkeypatch.setattr("foldcraft.study.compete.run.LEAST", 1e-3)
+    monkeypatch.setattr("foldcraft.study.compete.run.Competing._gain_of_part", lambda self, member: (-0.5, 0.01, 2.0))
+    done = command("compete", "--config", short, *LONG)
+    assert done.code == 0, done.err
+    assert Belief(-0.5, 0.01).worth < 1e-3
+    parts = [entry for entry in entries() if entry["action"] == "full_test_resnet"]
+    assert [entry["folds"] for entry in parts] == [[0]]
+    assert "full_test_resnet, fold 0: -50.0% ± 1.0% of the loss there, and not gone on with" in done.out
+
+
+def test_what_fails_is_told_and_left_but_for_the_first(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = fold_training.train_fold
+    from foldcraft.common.errors import FoldcraftError
+
+    def fails(experiment, fold, *others):
+        if "lora" in experiment.config.experiment:
+            raise FoldcraftError("no net of this kind", "backbone.name")
+        return train(experiment, fold, *others)
+
+    monkeypatch.setattr(trial_folds, "train_fold", fails)
+    done = command("compete", "--config", short, *LONG)
+    assert done.code == 0, done.err
+    assert "warning: lora_test_resnet failed and is left: backbone.name: no net of this kind" in done.out
+    Path("input/shapes/train/000.png").write_bytes(b"no picture")
+    for folder in ("runs", "folds"):
+        Path(folder).rename(f"{folder}-before")
+    broken = command("compete", "--config", short, *LONG)
+    assert (broken.code, "000.png" in broken.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--minutes", "0"), "--minutes: 0 is no amount of time"),
+        (("--minutes", "nan"), "--minutes: nan is no amount of time"),
+        (("--hours", "-1"), "--hours: -1 is no amount of time"),
+        (("--jobs", "0"), "--jobs: 0 is not a number of jobs"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(shapes: Path, command, words: tuple[str, ...], said: str) -> None:
+    done = command("compete", "--config", shapes, *words)
+    assert (done.code, said in done.err) == (2, True), done.err

@@ -1,0 +1,160 @@
+"""The scheduler's parts: what an action is worth, what could be done, how long it takes, what is kept of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foldcraft.common import config_file
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.ensemble.best_so_far import Step
+from foldcraft.study.compete import actions, seconds
+from foldcraft.study.compete.actions import Situation, possible
+from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
+from foldcraft.study.compete.history import Entry, History
+from foldcraft.study.compete.nets import Net
+from foldcraft.study.compete.worth import Belief
+from foldcraft.study.recipes import Looks
+
+CNN, VIT = Net("cnn", False, 100.0, 1000), Net("vit", True, 50.0, 2000)
+LOOKS = Looks(("hflip", "scale1.25"), True)
+
+
+@pytest.fixture
+def config(shapes: Path) -> Config:
+    return config_file.load(shapes)
+
+
+@pytest.fixture
+def situation(config: Config) -> Situation:
+    return Situation(config, rows=1000, learned=800, nets=[CNN, VIT], looks=LOOKS)
+
+
+def entry(action: str, kind: str, nets: tuple[str, ...], **more: object) -> Entry:
+    known = {"folds": (0, 1, 2), "is_whole": True, "seconds": 10.0, "took": 4.0, "expected": 4.0, "reckoned": 4.0}
+    return Entry(action, kind, nets, f"{action}-12345678", **{**known, **more})
+
+
+def after(now: Situation, *entries: Entry) -> Situation:
+    return replace(now, entries=[*now.entries, *entries])
+
+
+PROBED = [entry("probe_cnn", "probe", ("cnn",), alone=0.5), entry("probe_vit", "probe", ("vit",), alone=0.4)]
+
+
+def test_an_action_is_worth_what_it_gains_where_it_gains() -> None:
+    assert Belief(0.0, 1.0).worth == pytest.approx(0.39894, abs=1e-5)  # E max(0, X) of a standard normal
+    assert Belief(0.2, 1e-6).worth == pytest.approx(0.2)
+    assert Belief(-0.2, 1e-6).worth == pytest.approx(0.0)
+    assert Belief(0.0, 0.2).worth > Belief(0.0, 0.1).worth > Belief(-0.1, 0.1).worth
+
+
+def test_a_belief_follows_what_was_seen() -> None:
+    before = Belief(0.2, 0.1)
+    after_one = before.after([Belief(0.0, 0.1)])
+    assert (after_one.mean, after_one.error) == pytest.approx((0.1, 0.1 / 2**0.5))
+    assert before.after([]).mean == pytest.approx(0.2)
+    assert before.after([Belief(0.0, 0.1)], spread=10.0).mean == pytest.approx(0.2, abs=1e-4)
+
+
+def test_the_fastest_net_comes_first_and_alone(situation: Situation) -> None:
+    (first,) = possible(situation)
+    assert (first.name, first.kind) == ("probe_cnn", "probe")
+    assert first.recipe.sections["probe"]["augmented"] == 0
+
+
+def test_more_is_possible_once_there_are_probes(situation: Situation) -> None:
+    names = [action.name for action in possible(after(situation, *PROBED))]
+    assert len(set(names)) == len(names)
+    assert {"pool2", "pool2_draws", "pool2_32", "probe_vit_draws", "probe_vit_32", "full_vit", "full_cnn"} <= set(names)
+    assert not {"probe_cnn", "probe_vit", "full_vit_seed1"} & set(names)
+    finished = after(situation, *PROBED, entry("full_vit", "fine-tuning", ("vit",), alone=0.3))
+    assert {"full_vit_seed1", "full_vit_seed2", "full_vit_32", "full_vit_long"} <= {a.name for a in possible(finished)}
+
+
+def test_the_best_transformer_is_expected_to_gain_most(situation: Situation) -> None:
+    found = {action.name: action for action in possible(after(situation, *PROBED))}
+    assert found["full_vit"].before == actions.FINE_TUNING
+    assert found["full_vit"].fold_by_fold
+    assert found["full_vit"].before.worth > found["full_cnn"].before.worth > 0
+
+
+def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> None:
+    useless = entry("probe_vit_draws", "augmented copies", ("vit",), alone=0.4, gain=-0.02, error=0.01)
+    before = {a.name: a for a in possible(after(situation, *PROBED))}["pool2_draws"].before
+    then = {a.name: a for a in possible(after(situation, *PROBED, useless))}["pool2_draws"].before
+    assert then.worth < before.worth
+
+
+def test_at_the_ceiling_nothing_is_fine_tuned_and_many_rows_have_no_copies(situation: Situation) -> None:
+    now = after(situation, *PROBED)
+    assert not [a.name for a in possible(replace(now, at_ceiling=True)) if a.fold_by_fold]
+    assert [a.name for a in possible(replace(now, rows=3000)) if "draws" in a.name]
+    assert not [a.name for a in possible(replace(now, rows=4000)) if "draws" in a.name]
+
+
+def test_features_that_are_there_cost_nothing(situation: Situation) -> None:
+    now = after(situation, *PROBED)
+    draws = {a.name: a for a in possible(now)}["probe_vit_draws"]
+    every = seconds.reckon(draws, now, 200, 3, rate=1e12)
+    names = tuple(map(seconds.feature_name, draws.looks_at))
+    there = after(now, entry("other", "probe", ("vit",), features=names[:2]))
+    plain = 2 * (1000 + 200) / 50.0  # the image and its mirror image, of training and test rows
+    assert every - seconds.reckon(draws, there, 200, 3, rate=1e12) == pytest.approx(plain)
+
+
+def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) -> None:
+    now = after(situation, *PROBED, entry("full_vit", "fine-tuning", ("vit",), alone=0.3))
+    found = {a.name: a for a in possible(now)}
+    one, two = (seconds.reckon(found["full_vit_seed1"], now, 200, folds, rate=1e12) for folds in (1, 2))
+    assert two == pytest.approx(2 * one)
+    larger = seconds.reckon(found["full_vit_32"], now, 200, 1, rate=1e12)
+    fixed = seconds.OF_A_TRAINING
+    assert (larger - fixed) / (one - fixed) == pytest.approx((32 / 16) ** 2)
+
+
+def test_a_forecast_learns_from_what_took_longer() -> None:
+    slow = [entry("a", "probe", ("cnn",), took=8.0), entry("b", "probe", ("vit",), took=8.0)]
+    assert seconds.corrected("probe", 10.0, []) == 10.0
+    assert 10.0 < seconds.corrected("probe", 10.0, slow[:1]) < seconds.corrected("probe", 10.0, slow) < 20.0
+    assert seconds.corrected("fine-tuning", 10.0, slow) == 10.0
+
+
+def test_work_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foldcraft.common.callbacks import Callback
+
+    clock = Clock(budget=10.0, before=4.0, began=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: 3.0)
+    assert (clock.used, clock.left) == (7.0, 3.0)
+    UntilTimeIsUp(Callback(), clock, reserve=2.0).stepped(8)
+    with pytest.raises(TimeIsUp), UntilTimeIsUp(Callback(), clock, reserve=4.0).progress("work", 1) as advance:
+        advance(1)
+
+
+def test_a_history_is_kept_with_the_steps_of_its_blend(config: Config) -> None:
+    history = History.open(config, "data")
+    history.notes["looks"] = {"used": ["hflip"], "mirror": True}
+    history.note_time(3.0)
+    step = Step(np.full((4, 2), -0.7), np.full((4, 2), -0.5))
+    history.add(entry("full_vit", "fine-tuning", ("vit",), is_whole=False, folds=(0,), seconds=20.0), None)
+    history.add(entry("probe_cnn", "probe", ("cnn",), seconds=30.0, score=0.5, forecast=(0.5, 0.4, 0.6)), step)
+    again = History.open(config, "data")
+    assert (again.entries, again.notes, again.used) == (history.entries, history.notes, 30.0)
+    (found,) = again.steps()
+    assert np.array_equal(found.answers, step.answers)
+    assert np.array_equal(found.undecided, step.undecided)
+
+
+def test_a_history_of_other_data_or_a_damaged_one_is_refused(config: Config) -> None:
+    history = History.open(config, "data")
+    history.add(entry("probe_cnn", "probe", ("cnn",)), Step(np.zeros((1, 2)), np.zeros((1, 2))))
+    with pytest.raises(FoldcraftError, match="of other data or folds"):
+        History.open(config, "other")
+    next(history.folder.glob("steps/*")).write_bytes(b"PK")
+    with pytest.raises(FoldcraftError, match="damaged"):
+        History.open(config, "data").steps()
+    history.file.write_text(history.file.read_text().replace("probe_cnn", "probe_vit"))
+    with pytest.raises(FoldcraftError, match="damaged"):
+        History.open(config, "data")
