@@ -71,8 +71,10 @@ def _least_loss(selection: BlendSelection, truth: Labels) -> BlendCandidate:
     return min(plain, key=lambda one: truth.space.loss(one.nested, truth.targets, truth.weights))
 
 
-def _as_hard(pooled: np.ndarray, single: np.ndarray, nested: np.ndarray, truth: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """What makes the truth of rows as hard for single predictions (F, N, W) as out-of-fold rows were.
+def _as_hard(
+    pooled: np.ndarray, single: np.ndarray, nested: np.ndarray, truth: Labels
+) -> tuple[np.ndarray, np.ndarray]:
+    """What makes rows as hard for single predictions (F, N, W) as out-of-fold rows were.
 
     Returns:
         What the truth is drawn by (N, W), and errors (n, ·) of which values are drawn, as `Space.drawn` takes them.
@@ -93,7 +95,7 @@ def _as_hard(pooled: np.ndarray, single: np.ndarray, nested: np.ndarray, truth: 
 
 
 def _gain(answer: np.ndarray, answers: np.ndarray, likely: np.ndarray, errors: np.ndarray, truth: Labels) -> float:
-    """Mean over draws of the truth of what one answer to each row (N, W) scores above that by single models (F, N, W)."""
+    """What answers (N, W) score above those of single models (F, N, W): the mean over draws of the truth."""
     rng, gains = np.random.default_rng(0), []
     for _ in range(min(DRAWS, truth.metric.draws or DRAWS)):
         drawn = truth.space.drawn(likely, errors, rng)

@@ -162,7 +162,7 @@ class Space(ABC):
 
     @abstractmethod
     def expected_loss(self, predicted: np.ndarray, likely: np.ndarray) -> float:
-        """Mean proper loss of predictions (N, W), were the truth as likely as others (N, W) say; of values, were it they."""
+        """Mean proper loss of predictions (N, W), were the truth as likely as others (N, W) say, or those values."""
 
     def pooled(self, members: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
         """The mean of the predictions (M, ..., W) of M members, normalised; by weights that sum to one, or even."""
