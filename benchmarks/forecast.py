@@ -13,8 +13,8 @@ truth on the hidden rows. Repeats are kept in the file, and skipped the next tim
       --configs configs/maskstates/vit_tiny.yaml configs/signdigits/vit_tiny.yaml configs/neusteel/vit_tiny.yaml
 
 With --useless N the blend is then given N members more, one by one, that are noise or copies of a good member with
-noise added; after each all so far are judged, and `BestSoFar` keeps one. The table has the hidden score before and after
-them, and how far what is shown lies from it.
+noise added; after each all so far are judged, and `BestSoFar` keeps one. The table has the hidden score before and
+after them, and how far what is shown lies from it.
 """
 
 import argparse

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
 from foldcraft.metrics.spaces import Space
 
-DRAWS = 100  # of the truth
+DRAWS = 50  # of the truth
 MOST_ROWS = 4000  # of the test set that are looked at
 TEMPERATURES = (0.1, 10.0)  # at which the mean is taken at its word
 
@@ -114,4 +115,9 @@ def _by_single(answers: np.ndarray, by_order: bool, rng: np.random.Generator) ->
 
 
 def _score(truth: Labels, drawn: np.ndarray, predicted: np.ndarray) -> float:
-    return truth.metric(drawn, truth.space.scored(predicted))
+    try:
+        return truth.metric(drawn, truth.space.scored(predicted))
+    except FoldcraftError:
+        if truth.metric.draws is None:
+            raise
+        return np.nan  # a host's own code may not score each truth, one without some class for instance
