@@ -170,11 +170,11 @@ def test_a_hosts_metric_that_cannot_score_few_rows_spreads_as_a_mean_does() -> N
     known = scores.get("accuracy")
 
     def score(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        if weights.sum() < len(truth):
+        if (weights.sum(0) < len(truth)).any():
             raise FoldcraftError("too few rows")
         return ((truth == predicted.argmax(1)) @ weights) / weights.sum(0)
 
-    host = replace(known, of_confusion=None, of_weights=score, draws=50)
+    host = replace(known, of_confusion=None, of_weights=score, draws=500)
     truth, predicted = np.zeros(1000, np.int64), np.eye(2)[(np.arange(1000) < 200).astype(int)]
     about = (truth, predicted, np.arange(1000))
     few = other_rows.spread(host, *about, 250)
