@@ -44,6 +44,13 @@ def test_from_folder_to_submission(shapes: Path, command) -> None:
     assert list(ledger().columns) == [*COLUMNS, CHECK]
     assert (row["file"], row["competition"], row["rows"]) == ("shapes_tiny.csv", "shapes", "48")
     assert float(row["nested_low"]) <= float(row["nested"]) <= float(row["nested_high"])
+    ends = [float(row[name]) for name in ("forecast_low", "forecast", "forecast_high")]
+    assert ends == sorted(ends)
+    assert ends[0] < float(row["nested_low"]), "a few test rows vary more"
+    told = (
+        f"forecast of the hidden score: {ends[1]:.4f} ({ends[0]:.4f} to {ends[2]:.4f}, 95 %, {len(sample)} test rows)"
+    )
+    assert told in done.out
     truth = [("bar", "cross", "dot")[int(name[:3]) % 3] for name in submitted["id"]]
     assert np.mean(submitted["label"] == truth) > 0.8, "the tiny net has learned nothing"
 

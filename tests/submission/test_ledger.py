@@ -32,7 +32,9 @@ TEST = ["b", "a", "10", "07", "7"]
 
 def entry(nested: object = "0.90", **more: object) -> dict[str, object]:
     about = {"competition": "shapes", "experiments": "a b", "weights": "0.5 0.5", "metric": "accuracy"}
-    return {**about, "nested": nested, "nested_low": "0.80", "nested_high": "0.95", "optimistic": "", "rows": 5, **more}
+    scores = {"nested": nested, "nested_low": "0.80", "nested_high": "0.95", "optimistic": "", "rows": 5}
+    forecast = {"forecast": "0.91", "forecast_low": "0.78", "forecast_high": "0.96"}
+    return {**about, **scores, **forecast, **more}
 
 
 def frame(label: str = "bar") -> pd.DataFrame:
@@ -133,10 +135,26 @@ def test_a_ledger_from_before_numbers_counted_as_numbers_may_have_been_in_a_spre
     cells = [*about, "1.000", "qwk", "-0.07250", "-0.10000", "0.95000", "1.00000"]
     check = checksums.checksum(*cells, "48", "abc")[:8]
     saved = [*about, "1", "qwk", "-0.0725", "-0.1", "0.95", "1", "48", "", "", "abc", check]
-    header = ",".join([*ledger.COLUMNS, ledger.CHECK])
+    header = ",".join(name for name in [*ledger.COLUMNS, ledger.CHECK] if name not in ledger.FORECAST)
     for row in ([*cells, "48", "", "", "abc", check], saved):
         (tmp_path / "ledger.csv").write_text(f"{header}\n{','.join(row)}\n")
         assert float(in_ledger(tmp_path)["nested"][0]) == -0.0725
+
+
+def test_a_ledger_from_before_forecasts_is_sound_and_gets_them(tmp_path: Path) -> None:
+    cells = ["a.csv", "2026-01-02 03:04:05", "shapes", "a", "1.000", "qwk", "0.50000", "0.40000", "0.60000", "", "48"]
+    numbers = ["1.0", "qwk", "0.5", "0.4", "0.6", "", "48.0", "abc"]  # as checksums count them, of all but the time
+    check = checksums.checksum("a.csv", "shapes", "a", *numbers)[:8]
+    header = ",".join(name for name in [*ledger.COLUMNS, ledger.CHECK] if name not in ledger.FORECAST)
+    (tmp_path / "ledger.csv").write_text(f"{header}\n{','.join([*cells, '', '', 'abc', check])}\n")
+    assert in_ledger(tmp_path)["forecast"].tolist() == [""]
+    build.write(frame(), tmp_path, "mine", entry())
+    rows = in_ledger(tmp_path)
+    assert rows["forecast"].tolist() == ["", "0.91"]
+    assert rows["nested"].tolist() == ["0.50000", "0.90"]
+    (tmp_path / "ledger.csv").write_text((tmp_path / "ledger.csv").read_text().replace("0.91", "0.97"))
+    with pytest.raises(FoldcraftError, match="the row of mine"):
+        in_ledger(tmp_path)
 
 
 def test_one_competitions_row_never_blocks_another_and_can_be_taken(workplace: Path, command: Command) -> None:

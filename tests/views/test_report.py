@@ -180,6 +180,8 @@ def test_page_holds_all_that_is_known(home: Path, html: str) -> None:
 
     assert f'<dd class="value">{score:.4f}</dd>' in said, "the score is infer.py's"
     assert '<dd class="value">0.125</dd>' in said, "the leaderboard's word"
+    forecast = float(ledger["forecast"][0])
+    assert f'forecast of the hidden score</dt><dd class="value">{forecast:.4f}</dd>' in said
     for words in ("one leak", "two of a kind", "first loss is that of guessing", "there is little data", "some_net"):
         assert words in said, words
     short = said.split('id="headline"')[1].split("</section")[0]

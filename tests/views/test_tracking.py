@@ -172,9 +172,9 @@ def test_the_life_of_an_experiment_is_in_the_log(
     submitted = artifacts(runs["first try"])
     assert submitted["tiny-oof"][1] == "used"
     assert submitted["submission-first-try"][:2] == ("submission", "made")
-    assert summary(runs["first try"])["nested"] == pytest.approx(
-        float(pd.read_csv("submissions/ledger.csv")["nested"][0])
-    )
+    entered = pd.read_csv("submissions/ledger.csv").iloc[0]
+    for name in ("nested", "forecast", "forecast_low", "forecast_high"):
+        assert summary(runs["first try"])[name] == pytest.approx(float(entered[name]))
 
     shown = next(one[2] for name, one in summed.items() if name.endswith("-mistakes"))
     pictures = [file for name, file in shown.items() if name.endswith(".jpg")]

@@ -9,14 +9,16 @@ import numpy as np
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import is_writable, locked, remove_leftovers
-from foldcraft.common.paths import FoldFolder, hardware_file
+from foldcraft.common.paths import FoldFolder, audit_folder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.images.sources import is_there
 from foldcraft.ensemble import boosting, constraints
-from foldcraft.ensemble.boosting import Booster
+from foldcraft.ensemble.boosting import Booster, Judged
+from foldcraft.ensemble.forecast import Forecast, forecast
 from foldcraft.ensemble.methods import Method
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
+from foldcraft.ensemble.shift import found_by_audit
 from foldcraft.models import hardware
 from foldcraft.predictions import store
 from foldcraft.predictions.finished import FinishedExperiment
@@ -39,6 +41,7 @@ class Combined:
         counted: how many rows were judged, or answers of how many images.
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
         boosted: the last members, where some that boost trees on metadata are used.
+        forecast: what the test set will score.
     """
 
     rows: np.ndarray
@@ -49,6 +52,7 @@ class Combined:
     counted: str = ""
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
     boosted: tuple[BlendMember, ...] = ()
+    forecast: Forecast | None = None
 
     @property
     def folds(self) -> list[int]:
@@ -211,7 +215,8 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     said = [text for member in members for text in member.experiment.config.competition.constraints]
     known_before = constraints.read(list(dict.fromkeys(said)), data.space)
     truth = Labels(*about, data.metric, data.space, weights, known_before)
-    tests = [member.test_answers() for member in members]
+    each_fold = [member.test() for member in members]
+    tests = [member.test_answers(parts) for member, parts in zip(members, each_fold, strict=True)]
     for test in tests[1:]:
         store.check_same(tests[0].origin, test.origin)
     known = [
@@ -221,14 +226,43 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     judged = boosting.judge(known, truth, methods, _boosters(members, rows, known, truth))
     selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
     asked = [replace(one, predicted=test.predicted) for one, test in zip(known, tests, strict=True)]
-    asked += [booster.of_tests(_metadata(members).test_metadata, asked[: len(known)]) for booster in judged.boosters]
+    asked += _boosted(judged.boosters, members, asked)
     answers = selection.chosen.plan.apply(asked)
     said = members[0].experiment.competition.counted(rows)
     # No calibration, weight or rule is for rows that nothing is known of.
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
     views = [member.views for member in (*known, *boosted)]
-    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted)
+    forecast = _forecast(members, each_fold, judged, truth, asked, blind)
+    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted, forecast)
+
+
+def _forecast(
+    members: Sequence[FinishedExperiment],
+    each_fold: Sequence[Sequence[Predictions]],
+    judged: Judged,
+    truth: Labels,
+    asked: Sequence[BlendMember],
+    blind: np.ndarray,
+) -> Forecast:
+    """What the test set will score; blind rows (a mask) say nothing of what averaging gains."""
+    seen, by_fold = np.flatnonzero(~blind), []
+    for fold in np.unique(truth.fold).tolist():
+        said = [
+            member.test_answers([parts[member.done_folds.index(fold)]]).predicted
+            for member, parts in zip(members, each_fold, strict=True)
+        ]
+        own = [replace(one, predicted=predicted) for one, predicted in zip(asked[: len(members)], said, strict=True)]
+        by_fold.append([one.rows(seen) for one in (*own, *_boosted(judged.boosters, members, own))])
+    mean, shift = [one.rows(seen) for one in asked], found_by_audit(audit_folder(members[0].experiment.config))
+    return forecast(judged.selection, truth, mean, by_fold, len(blind), shift)
+
+
+def _boosted(
+    boosters: Sequence[Booster], members: Sequence[FinishedExperiment], asked: Sequence[BlendMember]
+) -> list[BlendMember]:
+    """What boosted members say of the test set, from what the others say of it."""
+    return [booster.of_tests(_metadata(members).test_metadata, asked) for booster in boosters]
 
 
 def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:

@@ -95,9 +95,12 @@ class Booster:
 
     def of_tests(self, metadata: Metadata, members: Sequence[BlendMember]) -> BlendMember:
         """What it says of other rows, learned from all."""
-        every = np.arange(len(self.truth.fold))
         seen = said_by(members, self.truth.space) if self.name == STACKED else np.empty((len(metadata), 0))
-        return BlendMember(self.name, VIEWS, self.fitted(every)(metadata, seen)[None])
+        return BlendMember(self.name, VIEWS, self._of_all(metadata, seen)[None])
+
+    @cached_property
+    def _of_all(self) -> Predictor:
+        return self.fitted(np.arange(len(self.truth.fold)))
 
     def fitted(self, rows: np.ndarray) -> Callable[[Metadata, np.ndarray], np.ndarray]:
         """From metadata and what the members say of some rows to predictions (n, W), learned from `rows`."""

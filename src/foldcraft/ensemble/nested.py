@@ -99,9 +99,13 @@ class BlendPlan:
 
     def apply(self, members: Sequence[BlendMember]) -> np.ndarray:
         """Predictions (N, W) of which `Target.answers` makes answers."""
+        return self.rule.apply(self.blended(members))
+
+    def blended(self, members: Sequence[BlendMember]) -> np.ndarray:
+        """Predictions (N, W) before the decision rule."""
         space = self.combination.space
         averaged = [tta_selection.average(m.predicted, w, space) for m, w in zip(members, self.views, strict=True)]
-        return self.rule.apply(self.combination.apply(averaged))
+        return self.combination.apply(averaged)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ def bootstrap_scores(
     repeats: int = 500,
     seed: int = 0,
     row_weights: np.ndarray | None = None,
+    drawn: int | None = None,
 ) -> np.ndarray:
     """Scores (P, repeats) of several predictions on the same draws of whole groups with replacement.
 
@@ -30,10 +31,11 @@ def bootstrap_scores(
         groups: group of each row (N,); rows of their own group give the ordinary bootstrap.
         row_weights: how much each row counts (N,); left out: all alike.
         repeats: `metric.draws` where that is less.
+        drawn: how many groups a draw holds; left out: as many as there are.
     """
     if metric.of_confusion:
-        drawn = bootstrap_confusions(truth, predicted, groups, repeats, seed, row_weights)
-        scores = np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1)
+        chunks = bootstrap_confusions(truth, predicted, groups, repeats, seed, row_weights, drawn)
+        scores = np.concatenate([metric.of_confusion(counts) for counts in chunks], axis=1)
     else:
         repeats = min(repeats, metric.draws or repeats)
         groups, unit = np.unique(groups, return_inverse=True)
@@ -41,13 +43,13 @@ def bootstrap_scores(
         scores = np.concatenate(
             [
                 [metric.of_weights(truth, each, counts[unit] * weight) for each in predicted]
-                for counts in _draws(len(groups), repeats, seed, CELLS // len(truth))
+                for counts in _draws(len(groups), repeats, seed, CELLS // len(truth), drawn)
             ],
             axis=1,
         )
-    for drawn, each in zip(scores, predicted, strict=True):
-        if np.isnan(drawn).any():
-            drawn[np.isnan(drawn)] = metric(truth, each, row_weights)
+    for own, each in zip(scores, predicted, strict=True):
+        if np.isnan(own).any():
+            own[np.isnan(own)] = metric(truth, each, row_weights)
     return scores
 
 
@@ -58,10 +60,11 @@ def bootstrap_confusions(
     repeats: int = 500,
     seed: int = 0,
     row_weights: np.ndarray | None = None,
+    drawn: int | None = None,
 ) -> Iterator[np.ndarray]:
     """The confusion matrices behind `bootstrap_scores`, (P, R, K, K) at a time; all R sum to `repeats`."""
     labels = [probabilities.argmax(1) for probabilities in predicted]
-    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed, row_weights)
+    return bootstrap_labels(truth, labels, predicted[0].shape[1], groups, repeats, seed, row_weights, drawn)
 
 
 def bootstrap_labels(
@@ -72,6 +75,7 @@ def bootstrap_labels(
     repeats: int = 500,
     seed: int = 0,
     row_weights: np.ndarray | None = None,
+    drawn: int | None = None,
 ) -> Iterator[np.ndarray]:
     """`bootstrap_confusions` of class indices (N,) instead of probabilities."""
     groups, unit = np.unique(groups, return_inverse=True)
@@ -80,15 +84,20 @@ def bootstrap_labels(
         csr_array((ones, (truth * classes + said, unit)), shape=(classes**2, len(groups)))
         for said in labels  # equal places are summed
     ]
-    for counts in _draws(len(groups), repeats, seed, CELLS // max(len(groups), len(labels) * classes**2)):
+    most = CELLS // max(len(groups), len(labels) * classes**2)
+    for counts in _draws(len(groups), repeats, seed, most, drawn):
         yield np.stack([(each @ counts).T.reshape(-1, classes, classes) for each in by_unit])
 
 
-def _draws(units: int, repeats: int, seed: int, most: int) -> Iterator[np.ndarray]:
-    """How often each unit is drawn in as many draws with replacement as there are, (units, R); R is at most `most`."""
+def _draws(units: int, repeats: int, seed: int, most: int, drawn: int | None = None) -> Iterator[np.ndarray]:
+    """How often each unit is drawn in so many draws with replacement, (units, R); R is at most `most`.
+
+    Args:
+        drawn: left out: as many as there are units.
+    """
     rng = np.random.default_rng(seed)
     for start in range(0, repeats, max(1, most)):
         size = min(max(1, most), repeats - start)
-        drawn = rng.integers(units, size=(size, units))
-        places = drawn * size + np.arange(size)[:, None]
+        chosen = rng.integers(units, size=(size, drawn or units))
+        places = chosen * size + np.arange(size)[:, None]
         yield np.bincount(places.ravel(), minlength=units * size).reshape(units, size).astype(np.float64)

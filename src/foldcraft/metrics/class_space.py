@@ -113,6 +113,16 @@ class ClassSpace(Space):
             places[columns], factors[columns] = best, by_strength[best]
         return Link(places, factors, np.zeros(self.width, np.float32))
 
+    def drawn(self, predicted: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Of shares, whose errors have a column a class, the shares themselves."""
+        if not self.widths and errors.shape[1] == self.width:
+            return np.exp(predicted)
+        said = np.stack([_drawn_classes(predicted[:, own], rng) for own in self.slices], axis=1)
+        return said if self.widths else said[:, 0]
+
+    def expected_loss(self, predicted: np.ndarray, likely: np.ndarray) -> float:
+        return -float((np.exp(likely) * predicted).sum(1).mean()) / len(self.slices)
+
     def mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return logsumexp(members, axis=0, b=np.reshape(weights, (-1, *(1,) * (members.ndim - 1))))
 
@@ -222,6 +232,11 @@ class ClassSpace(Space):
     def ranked(self, predicted: np.ndarray, k: int) -> np.ndarray:
         """The k likeliest classes (N, k) of one label, the likeliest first; of equals the first in order."""
         return np.argsort(-predicted, axis=1, kind="stable")[:, :k]
+
+
+def _drawn_classes(log_probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A class of each row (n,) by log-probabilities (n, K)."""
+    return (log_probs + rng.gumbel(size=log_probs.shape)).argmax(1)
 
 
 def _cross_entropy(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

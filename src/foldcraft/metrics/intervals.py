@@ -41,7 +41,7 @@ def bootstrap_interval(
         chunks = bootstrap_confusions(truth, [predicted], groups, repeats, seed, row_weights)
         counts = np.concatenate([each[0] for each in chunks])
         drawn = metric.of_confusion(counts)
-        unseen = metric.of_confusion(_with_unseen_errors(counts, truth, groups, seed, row_weights))
+        unseen = metric.of_confusion(with_unseen_errors(counts, truth, groups, seed, row_weights))
     else:
         drawn = unseen = bootstrap_scores(metric, truth, [predicted], groups, repeats, seed, row_weights)[0]
     drawn, unseen = (np.where(np.isnan(each), score, each) for each in (drawn, unseen))  # as `bootstrap_scores` has it
@@ -83,10 +83,20 @@ def _parts(metric: Metric, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(len(truth), np.int64), np.arange(len(truth))
 
 
-def _with_unseen_errors(
-    counts: np.ndarray, truth: np.ndarray, groups: np.ndarray, seed: int, row_weights: np.ndarray | None = None
+def with_unseen_errors(
+    counts: np.ndarray,
+    truth: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    row_weights: np.ndarray | None = None,
+    share: float | None = None,
 ) -> np.ndarray:
-    """Confusion matrices (R, K, K) of the draws with about half a group more of rows, all of them wrong."""
+    """Confusion matrices (R, K, K) of the draws with about half a group more of rows, all of them wrong.
+
+    Args:
+        share: how many rows other draws hold for each row that there is; their errors are whole rows, met by chance.
+            None: the rows themselves are drawn.
+    """
     repeats, classes, _ = counts.shape
     rng = np.random.default_rng([seed, 1])
     rows = np.argsort(truth, kind="stable")[rng.integers(len(truth), size=repeats)]
@@ -94,7 +104,9 @@ def _with_unseen_errors(
     said = (true + rng.integers(1, classes, size=repeats)) % classes
     more = np.zeros_like(counts)
     weight = 1.0 if row_weights is None else row_weights[rows]
-    more[np.arange(repeats), true, said] = unseen_errors(repeats, groups, rng) * weight
+    missed = unseen_errors(repeats, groups, rng)
+    missed = missed if share is None else rng.poisson(missed * share)
+    more[np.arange(repeats), true, said] = missed * weight
     return counts + more
 
 

@@ -66,6 +66,12 @@ class LabelSpace(Space):
         every = np.arange(self.width)
         return Link(best, slope[best, every].astype(np.float32), shift[best, every].astype(np.float32))
 
+    def drawn(self, predicted: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return (rng.random(predicted.shape) < expit(predicted)).astype(np.float64)
+
+    def expected_loss(self, predicted: np.ndarray, likely: np.ndarray) -> float:
+        return float((np.logaddexp(0, predicted) - expit(likely) * predicted).mean())
+
     def mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         yes, no = (np.tensordot(weights, expit(sign * members), axes=1).clip(TINY) for sign in (1, -1))
         return np.log(yes) - np.log(no)

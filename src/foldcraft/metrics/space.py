@@ -152,6 +152,18 @@ class Space(ABC):
     def loss_of_natural(self, combined: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
         """The mean loss of weighted sums (N, W) of `natural` predictions, and its slope (N, W)."""
 
+    @abstractmethod
+    def drawn(self, predicted: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A truth (N,) or (N, ·) of rows that is as likely as predictions (N, W) say, taken at their word.
+
+        Args:
+            errors: `errors` of rows whose truth is known (n, ·); values say nothing of how far off they are.
+        """
+
+    @abstractmethod
+    def expected_loss(self, predicted: np.ndarray, likely: np.ndarray) -> float:
+        """Mean proper loss of predictions (N, W), were the truth as likely as others (N, W) say, or those values."""
+
     def pooled(self, members: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
         """The mean of the predictions (M, ..., W) of M members, normalised; by weights that sum to one, or even."""
         if weights is None:

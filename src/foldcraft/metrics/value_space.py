@@ -73,6 +73,13 @@ class ValueSpace(Space):
         every = np.arange(self.width)
         return Link(best, slope[best, every].astype(np.float32), np.zeros(self.width, np.float32))
 
+    def drawn(self, predicted: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As far off as known rows are; whole rows of errors, for columns err together. NaN where these are NaN."""
+        return predicted - errors[rng.integers(len(errors), size=len(predicted))] * self.scale
+
+    def expected_loss(self, predicted: np.ndarray, likely: np.ndarray) -> float:
+        return float((((predicted - likely) / self.scale) ** 2).mean())
+
     def mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.tensordot(weights, members, axes=1)
 

@@ -88,9 +88,14 @@ class FinishedExperiment:
         """Test predictions of each finished fold, of images."""
         return [store.read(self.folder(fold).test) for fold in self.done_folds]
 
-    def test_answers(self) -> Predictions:
-        """Test predictions, the mean over the finished folds, of answers; views as `OOF.all_views` has them."""
-        return answers.of_test(self.experiment.competition, store.average_folds(self.test(), self.views))
+    def test_answers(self, parts: Sequence[Predictions] | None = None) -> Predictions:
+        """Test predictions, the mean over the finished folds, of answers; views as `OOF.all_views` has them.
+
+        Args:
+            parts: what some folds say, as `test` has it; left out: all finished ones.
+        """
+        mean = store.average_folds(self.test() if parts is None else parts, self.views)
+        return answers.of_test(self.experiment.competition, mean)
 
 
 def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:

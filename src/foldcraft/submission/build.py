@@ -16,6 +16,7 @@ from foldcraft.data.competition import Competition
 from foldcraft.data.images.sources import is_there
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
+from foldcraft.ensemble.forecast import Forecast
 from foldcraft.ensemble.methods import Method
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.submission import contents, form_inference, ledger, out_file, shuffle_check
@@ -186,6 +187,15 @@ def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str,
         "nested_high": f"{chosen.score.high:.5f}",
         "optimistic": f"{chosen.optimistic:.5f}",
         "rows": len(result.rows),
+        **_forecast(result.forecast),
+    }
+
+
+def _forecast(found: Forecast) -> dict[str, str]:
+    return {
+        "forecast": f"{found.value:.5f}",
+        "forecast_low": f"{found.low:.5f}",
+        "forecast_high": f"{found.high:.5f}",
     }
 
 

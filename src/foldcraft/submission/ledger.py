@@ -17,7 +17,8 @@ from foldcraft.common.files import check_readable, locked, write_atomic
 from foldcraft.metrics import catalogue
 
 # `nested` is the score where all that was fitted was fitted on other folds, `optimistic` where it was fitted on the
-# rows that it is judged on; `content` is the checksum of the submission.
+# rows that it is judged on; `forecast` is what the test set is expected to score; `content` is the checksum of the
+# submission.
 COLUMNS = [
     "file",
     "time",
@@ -30,13 +31,18 @@ COLUMNS = [
     "nested_high",
     "optimistic",
     "rows",
+    "forecast",
+    "forecast_low",
+    "forecast_high",
     "public",
     "private",
     "content",
 ]
 BOARDS = ("public", "private")
 CHECK = "check"  # last column of the file: a checksum of a row's other columns but for the boards, which are the user's
-NUMBERS = ("nested", "nested_low", "nested_high", "optimistic", "rows")
+FORECAST = ("forecast", "forecast_low", "forecast_high")
+NUMBERS = ("nested", "nested_low", "nested_high", "optimistic", "rows", *FORECAST)
+LATER = {*FORECAST, "content", CHECK}  # columns that ledgers were once written without
 DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)\s*$"
 FOLDS = Path("folds")
 SUBMISSIONS = Path("submissions")  # the folder in which they all lie, with the ledger
@@ -114,11 +120,11 @@ def _load(path: Path) -> pd.DataFrame:
     if list(rows.columns) == _OLD_COLUMNS:
         known = sorted(file.stem for file in FOLDS.glob("*.csv"))
         guessed = [competition_of(file, known) for file in rows["file"]]
-        rows = rows.rename(columns=_RENAMED).assign(competition=guessed, optimistic="")[COLUMNS[:-1]]
-    # Ledgers were once written without checksums.
-    rows = rows.assign(**{name: "" for name in ("content", CHECK) if name not in rows})
-    if list(rows.columns) != [*COLUMNS, CHECK]:
+        rows = rows.rename(columns=_RENAMED).assign(competition=guessed, optimistic="")
+        rows = rows[[name for name in COLUMNS if name in rows]]
+    if list(rows.columns) != [name for name in (*COLUMNS, CHECK) if name in rows or name not in LATER]:
         raise FoldcraftError("columns are not those of a ledger", path, "mend or rename it")
+    rows = rows.reindex(columns=[*COLUMNS, CHECK], fill_value="")
     for column in (*NUMBERS, *BOARDS):
         rows[column] = rows[column].str.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
     return rows.assign(**{CHECK: ["" if _fits(row) else row[CHECK] for row in rows.to_dict("records")]})
@@ -148,15 +154,23 @@ def _fits(row: Mapping[str, str]) -> bool:
 
 def _check(row: Mapping[str, str]) -> str:
     """The checksum of a row: numbers count by their value, and the time, which spreadsheets write anew, not at all."""
-    return checksums.checksum(*(_plain(row[column]) for column in COLUMNS if column not in ("time", *BOARDS)))[:8]
+    return _check_of(row, COLUMNS)
+
+
+def _check_of(row: Mapping[str, str], columns: Sequence[str]) -> str:
+    return checksums.checksum(*(_plain(row[column]) for column in columns if column not in ("time", *BOARDS)))[:8]
 
 
 def _older_checks(row: Mapping[str, str]) -> Iterator[str]:
-    """Checksums as they once were, of the text, and of the text that the numbers once were."""
+    """Checksums as they once were: without forecasts, of the text, and of the text that the numbers once were."""
+    if any(row[column] for column in FORECAST):
+        return
+    columns = [column for column in COLUMNS if column not in FORECAST]
+    yield _check_of(row, columns)
     for digits in (None, 5):
-        cells = {column: row[column] for column in COLUMNS if column not in BOARDS}
+        cells = {column: row[column] for column in columns if column not in BOARDS}
         if digits:
-            cells |= {column: _with_digits(row[column], digits) for column in NUMBERS if column != "rows"}
+            cells |= {c: _with_digits(row[c], digits) for c in NUMBERS if c not in ("rows", *FORECAST)}
             cells["weights"] = _with_digits(row["weights"], 3)
         yield checksums.checksum(*cells.values())[:8]
 
@@ -190,13 +204,14 @@ def enter(path: Path, entry: Mapping[str, object], is_new: bool) -> None:
     """Add a row; a submission that is not new, or the same as before, has one already, which stays as it is.
 
     Args:
-        entry: every column but time, public and private.
+        entry: every column but time, public and private; those of a forecast may be left out.
     """
     rows = _load(path)
     there = rows[rows["file"] == entry["file"]]
     if len(there) and (not is_new or there["content"].iloc[-1] == entry["content"]):
         return
-    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "public": "", "private": "", CHECK: "", **entry}
+    empty = dict.fromkeys((*FORECAST, *BOARDS, CHECK), "")
+    row = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), **empty, **entry}
     rows.loc[len(rows)] = [str(row[column]) for column in (*COLUMNS, CHECK)]
     _write(path, rows)
 

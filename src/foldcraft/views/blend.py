@@ -37,6 +37,10 @@ def show(result: Combined, terminal: Terminal) -> None:
         terminal.say("warning: with one fold nothing can be nested; the score above is optimistic")
     for reason in selection.words:
         terminal.say(f"- {reason}")
+    if result.forecast:
+        terminal.say(f"forecast of the hidden score: {result.forecast}")
+        for line in result.forecast.words:
+            terminal.say(f"- {line}")
 
 
 def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, ...]:

@@ -144,7 +144,8 @@ class WandbWorker:
                 keeper.use(*wandb_artifacts.of_oof(member, folds))
             keeper.put(*wandb_artifacts.of_submission(file))
             self.kept += keeper.kept
-        score = f"{event['entry']['metric']} {event['entry']['nested']}, nested"
+        entry = event["entry"]
+        score = f"{entry['metric']} {entry['nested']}, nested; forecast of the hidden score {entry['forecast']}"
         self._alert(run, "submission is written", score, config)
         run.finish()
 

@@ -54,6 +54,7 @@ def headline(seen: Evidence) -> PageSection:
             f"{score.value:.4f}",
             f"95 % interval {spread(score)}{_mean_of_folds(seen)}",
         ),
+        *_forecast(seen),
         *_boards(seen),
         *([StatTile(*_wrong(seen, wrong, rows))] if seen.target.is_right_or_wrong else []),
         StatTile("training time", seconds(total), f"{experiments}, {counted(folds, 'fold')} in all"),
@@ -75,6 +76,14 @@ def headline(seen: Evidence) -> PageSection:
         "",
         [StatTiles(tiles), *data_section.doubts(seen), Words(meaning), Points(list(_first_looks(seen))), *_gaps(seen)],
     )
+
+
+def _forecast(seen: Evidence) -> Iterator[StatTile]:
+    """What the test set will score, and what that is made of."""
+    found = seen.combined.forecast
+    if found:
+        words = f"95 % interval {found.low:.4f} to {found.high:.4f}, {counted(found.rows, 'test row')}; "
+        yield StatTile("forecast of the hidden score", f"{found.value:.4f}", words + "; ".join(found.words))
 
 
 def _mean_of_folds(seen: Evidence) -> str:
@@ -187,12 +196,15 @@ def leaderboard(seen: Evidence) -> PageSection:
             *texts(row["time"], row["experiments"]),
             _score(row, "nested"),
             interval(*(float(row[key] or "nan") for key in ("nested_low", "nested_high"))),
+            _score(row, "forecast"),
+            interval(*(float(row[key] or "nan") for key in ("forecast_low", "forecast_high"))),
             _score(row, "public"),
             _score(row, "private"),
         ]
         for row in reversed(seen.standing.rows.to_dict("records"))
     ]
-    heads = columns("file", "time", "experiments", "# out-of-fold", "# 95 % interval", "# public", "# private")
+    own = ("# out-of-fold", "# 95 % interval", "# forecast|of the hidden score", "# its 95 % interval")
+    heads = columns("file", "time", "experiments", *own, "# public", "# private")
     table = Table("Submissions", heads, rows[:100], of=len(rows) if len(rows) > 100 else 0)
     return PageSection(
         "leaderboard",
