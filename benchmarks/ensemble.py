@@ -5,11 +5,16 @@ their own, they differ in how much they know and how loudly they say it, and row
 table is a method with what it scores on 20,000 fresh rows (mean and standard error over repeats), the nested and
 the optimistic score it reports, and how often the 95 % interval of each covers the true score.
 
+With --cells the members are what `benchmarks/members.py` made: probes of real nets and hidden rows. So many are taken
+of them: 4 and 8 of different nets, each with a copy, 16 of all, 40: all, near copies, and some that know nothing. The
+table has the log-loss of the hidden rows against that of the even mean, in percent, and the metric against its own.
+
 With --configs the members are finished experiments of a competition: so many rows (whole groups) of their out-of-fold
 predictions are fitted on, the others are what was never seen.
 
   python benchmarks/ensemble.py --rows 200 500 2000 8000 --classes 5 18 --repeats 40 20 10 5
   python benchmarks/ensemble.py --rows 200 500 --repeats 20 20 --configs configs/maskstates/probe_*.yaml
+  python benchmarks/ensemble.py --cells runs/members/*.npz --members 4 8 16 40
   python benchmarks/ensemble.py --large          # time and memory of a selection over 1,000,000 rows
 """
 
@@ -18,7 +23,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,15 +36,24 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from foldcraft.common import config_file
 from foldcraft.ensemble import nested
-from foldcraft.ensemble.methods import Best, Greedy, Mean, Stacking
+from foldcraft.ensemble.methods import (
+    Best,
+    Calibrated,
+    Combination,
+    Greedy,
+    LogPool,
+    Method,
+    Stacking,
+    WeightedMean,
+)
 from foldcraft.ensemble.nested import BlendCandidate, BlendMember, Labels
 from foldcraft.metrics.scores import get
-from foldcraft.metrics.spaces import ClassSpace
+from foldcraft.metrics.spaces import ClassSpace, Space, ValueSpace, of_form
 from foldcraft.predictions.finished import open_finished
 from foldcraft.predictions.oof import common_rows
 
 MEMBERS, FOLDS, FRESH = 12, 5, 20_000
-WAYS = [Best(), Mean(), Greedy(), Stacking()]
+WAYS = [Best(), WeightedMean(), Greedy(), Stacking()]
 
 
 class World:
@@ -161,6 +175,83 @@ def table(args: argparse.Namespace) -> None:
         pd.DataFrame(rows).to_csv(args.out, index=False)
 
 
+class EvenMean(Method):
+    """All members alike: what the others are compared with."""
+
+    name = "even mean"
+
+    def combine(self, found: Calibrated) -> Combination:
+        return found.combined(LogPool, np.ones(len(found.used)))
+
+
+CELL_WAYS = [Best(), EvenMean(), WeightedMean(), Greedy(), Stacking()]
+
+
+def of_cell(file: Path, count: int) -> Iterator[dict[str, object]]:
+    """Each way on so many members of a cell of `benchmarks/members.py`, and the one that nested losses speak for."""
+    known = np.load(file)
+    kind = {"classes": "single", "labels": "multilabel", "values": "regression"}[str(known["form"])]
+    names, truth, hidden = known["columns"].tolist(), known["truth"], known["hidden_truth"]
+    if kind == "regression":
+        space = ValueSpace(tuple(names), np.nanmean(truth, 0), np.nanstd(truth, 0))
+    else:
+        space = of_form(str(known["form"]), names, known["widths"].tolist())
+    metric, folds = get(str(known["metric"]), kind), known["fold"]
+    oof, later = _members_of(known, count, space)
+    nested_losses = []
+    for way in CELL_WAYS:
+        later_said = way.fit(oof, truth, known["units"], space).apply(later)
+        said = np.empty(oof[0].shape)
+        for fold in np.unique(folds):
+            learned, own = folds != fold, folds == fold
+            fitted = way.fit([one[learned] for one in oof], truth[learned], known["units"][learned], space)
+            said[own] = fitted.apply([one[own] for one in oof])
+        nested_losses.append(space.loss(said, truth))
+        score = metric.sign * metric(hidden, space.scored(later_said))
+        yield {"way": way.name, "loss": space.loss(later_said, hidden), "score": score, "nested": nested_losses[-1]}
+
+
+def _members_of(known: Mapping[str, np.ndarray], count: int, space: Space) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Predictions of so many members (N, W), out of fold and hidden."""
+    rng, names = np.random.default_rng(count), known["names"].tolist()
+    parts = [list(known["oof"]), list(known["later"])]
+    copies = [k for k, name in enumerate(names) if name.endswith(", copy")]
+    if count <= len(copies) + 1:
+        some = rng.permutation(copies)[:count].tolist()
+        some += [names.index("all nets")] * (count > len(copies))
+    else:
+        some = rng.permutation(len(names))[:count].tolist()
+    parts = [[part[k] for k in some] for part in parts]
+    while len(parts[0]) < count:
+        k, is_useless = int(rng.integers(len(some))), len(parts[0]) % 3 == 0
+        for part in parts:
+            noise = 0.1 * part[k].std() * rng.standard_normal(part[k].shape)
+            part.append(rng.permutation(part[k]) if is_useless else space.normalised(part[k] + noise))
+    return parts[0], parts[1]
+
+
+def cells(args: argparse.Namespace) -> None:
+    """The table of --cells."""
+    rows = []
+    for file in args.cells:
+        for count in args.members:
+            found = list(of_cell(file, count))
+            found.append(min((one for one in found if one["way"] != EvenMean.name), key=lambda one: one["nested"]))
+            found[-1] = {**found[-1], "way": "used"}
+            even = next(one for one in found if one["way"] == EvenMean.name)
+            data, size, draw = file.stem.rsplit("-", 2)
+            about = {"set": data, "rows": int(size), "draw": int(draw), "members": count}
+            for one in found:
+                rows.append({**about, **one, "loss, %": 100 * np.log(one["loss"] / even["loss"])})
+                rows[-1]["score, +"] = one["score"] - even["score"]
+    every = pd.DataFrame(rows)
+    if args.out:
+        every.to_csv(args.out, index=False)
+    for by in (["set", "rows"], ["members"]):
+        means = every.pivot_table(index="way", columns=by, values=["loss, %", "score, +"], sort=False)
+        print(f"\n{means.round(4).T.to_string()}")
+
+
 class Watch(threading.Thread):
     """The most memory of its own, in KiB, that this process takes meanwhile; pages of mapped files do not count."""
 
@@ -216,10 +307,12 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, default=[5, 18])
     parser.add_argument("--repeats", nargs="+", type=int, default=[40, 20, 10, 5], help="one for each of --rows")
     parser.add_argument("--configs", nargs="+", type=Path, default=[], help="finished experiments, as members")
+    parser.add_argument("--cells", nargs="+", type=Path, default=[], help="files of benchmarks/members.py")
+    parser.add_argument("--members", nargs="+", type=int, default=[4, 8, 16, 40], help="how many, with --cells")
     parser.add_argument("--large", action="store_true", help="a selection over 1,000,000 rows instead")
     parser.add_argument("--out", type=Path, help="CSV of all single results")
     args = parser.parse_args()
-    large() if args.large else table(args)
+    large() if args.large else cells(args) if args.cells else table(args)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from tables import class_space
 
-from foldcraft.ensemble.methods import METHODS, Best, Combination, Greedy, Mean, Method, RankMean, Stacking
+from foldcraft.ensemble.methods import (
+    METHODS,
+    Best,
+    Combination,
+    Greedy,
+    Method,
+    RankMean,
+    Stacking,
+    WeightedMean,
+    quality_shares,
+)
 from foldcraft.metrics.calibration import MOST_ROWS, calibrated, fit_temperature, log_loss
 from foldcraft.metrics.scores import get
 from foldcraft.metrics.spaces import LabelSpace
@@ -16,7 +26,7 @@ ROWS, CLASSES = 240, 3
 SPACE = class_space(CLASSES)
 TRUTH = np.random.default_rng(0).integers(0, CLASSES, ROWS)
 UNITS = np.array([f"unit{row // 2}" for row in range(ROWS)])
-WAYS = [Best(), Mean(), RankMean(), Greedy(), Stacking()]
+WAYS = [Best(), WeightedMean(), RankMean(), Greedy(), Stacking()]
 each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 
 
@@ -71,25 +81,31 @@ def test_what_is_said_too_loudly_counts_no_more_for_it() -> None:
 
 
 def test_weights_follow_what_members_know() -> None:
-    for way in (Greedy(), Stacking()):
+    for way in (WeightedMean(), Greedy(), Stacking()):
         shares = fitted(way, THREE)[0].shares
         assert shares[2] < 0.75 * min(shares[:2]), way.name
-    assert fitted(Mean(), THREE)[0].shares == pytest.approx((1 / 3,) * 3)
+
+
+def test_a_member_of_twice_the_least_loss_counts_a_fiftieth_in_the_weighted_mean() -> None:
+    losses = np.array([[0.2, 0.4, np.nan], [0.6, 0.6, 0.6], [0.3, 0.3, 0.3]])
+    np.testing.assert_allclose(quality_shares(losses), np.array([1, np.exp(-4), 1]) / (2 + np.exp(-4)))
+    np.testing.assert_allclose(quality_shares(np.zeros((2, 3))), [0.5, 0.5])
 
 
 def test_members_that_err_differently_are_surer_together() -> None:
-    for way in (Mean(), Greedy(), Stacking()):
+    for way in (WeightedMean(), Greedy(), Stacking()):
         blend = fitted(way, THREE)[1]
         assert fit_temperature(blend, TRUTH) == pytest.approx(1, abs=0.01), way.name
 
 
-def test_the_stacker_is_held_to_the_mean_by_few_rows() -> None:
+def test_the_stacker_is_held_to_the_weighted_mean_by_few_rows() -> None:
     few = slice(0, 24)
-    loose, held = (
-        way.fit([one[few] for one in THREE], TRUTH[few], UNITS[few], SPACE).shares
-        for way in (Stacking(0), Stacking(1e6))
+    loose, usual, held, mean = (
+        np.array(way.fit([one[few] for one in THREE], TRUTH[few], UNITS[few], SPACE).shares)
+        for way in (Stacking(0), Stacking(), Stacking(1e6), WeightedMean())
     )
-    assert max(abs(share - 1 / 3) for share in held) < 0.01 < max(abs(share - 1 / 3) for share in loose)
+    far = [np.abs(shares - mean).max() for shares in (held, usual, loose)]
+    assert far[0] < 0.001 < far[1] < far[2]
 
 
 @given(data=st.data())
@@ -132,8 +148,8 @@ def test_members_are_weighed_by_units_not_by_rows() -> None:
     lucky[:60] = log_softmax([3.0, 0, 0])
     one_photo = np.array(["photo"] * 60 + [f"u{k}" for k in range(80)])
     others = member(2, seed=4, rows=140, truth=truth)
-    assert Mean().fit([lucky, others], truth, one_photo, SPACE).shares[0] == 0
-    assert Mean().fit([lucky, others], truth, np.arange(140).astype(str), SPACE).shares[0] > 0
+    assert WeightedMean().fit([lucky, others], truth, one_photo, SPACE).shares[0] == 0
+    assert WeightedMean().fit([lucky, others], truth, np.arange(140).astype(str), SPACE).shares[0] > 0
 
 
 def test_rank_mean_looks_at_order_alone() -> None:

@@ -11,7 +11,7 @@ from tables import class_space
 from foldcraft.ensemble import decision_rules, nested, tta_selection
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.decision_rules import MinExpectedCost
-from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Mean, Stacking
+from foldcraft.ensemble.methods import Best, Calibrated, Combination, Greedy, LogPool, Stacking, WeightedMean
 from foldcraft.ensemble.nested import BlendMember, BlendSelection, Labels, judge
 from foldcraft.metrics.scores import get
 from foldcraft.views import blend
@@ -82,7 +82,7 @@ def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_n
 
 
 def test_the_plan_applies_to_new_rows_of_the_same_members() -> None:
-    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), Mean(), Greedy(), Stacking()])
+    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Best(), WeightedMean(), Greedy(), Stacking()])
     targets = np.random.default_rng(7).integers(0, CLASSES, 5000)
     fresh = [
         BlendMember(name, ("identity",), seen(signal, seed, targets)[None])
@@ -193,7 +193,8 @@ def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
     selection = judge(members, truth)
     assert selection.chosen.decides
     ruled = {one.name: one.score.value for one in selection.candidates if one.is_ruled}
-    assert ruled[selection.chosen.name] == max(ruled.values())
+    assert ruled[selection.chosen.name] > max(ruled.values()) - 0.01
+    assert ruled[selection.chosen.name] > ruled["best single, prior adjustment"] + 0.2
 
 
 def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> None:
@@ -201,7 +202,8 @@ def test_the_choice_between_ways_is_judged_by_folds_that_did_not_make_it() -> No
     moved = TARGETS.copy()
     moved[FOLD == 0] = (moved[FOLD == 0] + 1) % CLASSES
     members = [member(f"m{k}", 0.7, 80 + k) for k in range(5)]
-    honest, lied_to = judge(members, TRUTH), judge(members, Labels(moved, FOLD, UNITS, TRUTH.metric, SPACE))
+    ways, lie = [Best(), WeightedMean()], Labels(moved, FOLD, UNITS, TRUTH.metric, SPACE)  # no near equals
+    honest, lied_to = judge(members, TRUTH, ways), judge(members, lie, ways)
     np.testing.assert_array_equal(honest.chosen.nested[FOLD == 0], lied_to.chosen.nested[FOLD == 0])
     for fold in range(FOLDS):
         own = fold == FOLD
@@ -247,7 +249,7 @@ def test_a_single_fold_is_judged_by_itself() -> None:
 
 def test_ways_follow_the_metric() -> None:
     names = [way.name for way in nested.methods_for(get("macro_f1"))]
-    assert names == ["best single", "mean", "greedy", "stacking"]
+    assert names == ["best single", "weighted mean", "greedy", "stacking"]
     assert [way.name for way in nested.methods_for(get("roc_auc"))] == [*names[:2], "rank mean", *names[2:]]
 
 
@@ -273,7 +275,7 @@ def shown(selection: BlendSelection) -> Table:
 
 def test_what_is_used_is_a_row_of_its_own_name() -> None:
     """The same method once more, where the choice of it is judged as well; once only where that changes nothing."""
-    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [Mean(), Stacking()])
+    selection = judge([STRONG, MIDDLE, WEAK], TRUTH, [WeightedMean(), Stacking()])
     stacking = next(one for one in selection.candidates if one.name == "stacking")
     other = replace(selection, chosen=replace(stacking, nested=STRONG.predicted[0], score=selection.members[0].score))
     apart, alike = shown(other), shown(replace(selection, chosen=stacking))

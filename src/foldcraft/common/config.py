@@ -369,6 +369,11 @@ class CompetitionConfig(Section):
         description='what answers obey: values "total = a + 2*b", labels "none excludes all", "A excludes B, C", '
         '"A implies B"; used where that gains',
     )
+    test_prior: Literal["keep", "auto"] = Field(
+        "keep",
+        description="how frequent classes are taken to be in the test set; keep: as in the training rows; auto: as the "
+        "predictions of the whole test set say, where they say that it is otherwise; see docs/ensemble.md",
+    )
 
     @property
     def train_id(self) -> str:

@@ -18,7 +18,7 @@ from foldcraft.data.targets import reading
 NOT_OF_COLUMNS = frozenset(
     (
         *("name", "folder", "bundled", "train", "test", "sample", "join", "files", "test_files", "derive", "pivot"),
-        *("image", "test_image", "metric", "constraints", "order", "follow_links"),
+        *("image", "test_image", "metric", "constraints", "test_prior", "order", "follow_links"),
     )
 )
 

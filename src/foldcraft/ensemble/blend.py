@@ -13,7 +13,7 @@ from foldcraft.common.paths import FoldFolder, audit_folder, hardware_file
 from foldcraft.data.competition import Competition
 from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.images.sources import is_there
-from foldcraft.ensemble import boosting, constraints
+from foldcraft.ensemble import boosting, constraints, prior_shift
 from foldcraft.ensemble.boosting import Booster, Judged
 from foldcraft.ensemble.forecast import Forecast, forecast
 from foldcraft.ensemble.methods import Method
@@ -227,10 +227,13 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
     asked = [replace(one, predicted=test.predicted) for one, test in zip(known, tests, strict=True)]
     asked += _boosted(judged.boosters, members, asked)
-    answers = selection.chosen.plan.apply(asked)
+    blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
+    if any(member.experiment.config.competition.test_prior == "auto" for member in members):
+        selection, answers = _at_test_priors(selection, truth, asked, ~blind)
+    else:
+        answers = selection.chosen.plan.apply(asked)
     said = members[0].experiment.competition.counted(rows)
     # No calibration, weight or rule is for rows that nothing is known of.
-    blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     answers[blind] = data.target.baseline()
     views = [member.views for member in (*known, *boosted)]
     forecast = _forecast(members, each_fold, judged, truth, asked, blind)
@@ -263,6 +266,29 @@ def _boosted(
 ) -> list[BlendMember]:
     """What boosted members say of the test set, from what the others say of it."""
     return [booster.of_tests(_metadata(members).test_metadata, asked) for booster in boosters]
+
+
+def _at_test_priors(
+    selection: BlendSelection, truth: Labels, asked: Sequence[BlendMember], seen: np.ndarray
+) -> tuple[BlendSelection, np.ndarray]:
+    """The blend with a line on the class priors of the test set, and predictions (T, W) of it at those.
+
+    What is said of out-of-fold rows stays as it is, for their priors do.
+
+    Args:
+        asked: the members' predictions of the test set.
+        seen: which of it something is known of (T,), a mask.
+    """
+    if not prior_shift.suits(truth):
+        said = "class priors of the test set: kept, for they are asked of one label a row only"
+        return replace(selection, words=[*selection.words, said]), selection.chosen.plan.apply(asked)
+    before = selection.before_rule
+    test = before.plan.apply(asked)
+    found = prior_shift.find(before.nested, truth, test[seen])
+    rule = selection.chosen.plan.rule
+    if found.is_real:
+        test, rule = found.apply(test), found.moved_rule(before.nested, truth, rule)
+    return replace(selection, words=[*selection.words, str(found)]), rule.apply(test)
 
 
 def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:

@@ -16,6 +16,7 @@ from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS
 from foldcraft.metrics.scores import Metric
+from foldcraft.metrics.space import TINY
 from foldcraft.metrics.spaces import Space
 
 CHUNK = 2**22  # numbers that are looked at together
@@ -221,13 +222,26 @@ class Best(Method):
         return found.combined(LogPool, np.arange(len(found.used)) == 0)
 
 
-class Mean(Method):
-    """All members alike."""
+class WeightedMean(Method):
+    """All members, the better the more, as `quality_shares` has it."""
 
-    name = "mean"
+    name = "weighted mean"
 
     def combine(self, found: Calibrated) -> Combination:
-        return found.combined(LogPool, np.ones(len(found.used)))
+        return found.combined(LogPool, quality_shares(found.losses))
+
+
+def quality_shares(losses: np.ndarray, steep: float = 4.0) -> np.ndarray:
+    """Shares (M,) that say how good members are: one of twice the least loss has e^-`steep` of the share of the best.
+
+    No less even than some hundred rows bear, and nearly nothing for what is far worse (docs/experiments.md).
+
+    Args:
+        losses: of each member's rows (M, N).
+    """
+    mean = np.nanmean(losses, axis=1)
+    shares = np.exp(-steep * (mean - mean.min()) / max(float(mean.min()), TINY))
+    return shares / shares.sum()
 
 
 class RankMean(Method):
@@ -305,8 +319,8 @@ class Greedy(Method):
 class Stacking(Method):
     """Weights of predictions, none below zero, that minimise the proper loss: a constrained linear stacker.
 
-    As many numbers as there are members. They are held to the plain mean, where they start, by a ridge as strong as
-    `held` rows would hold them: few rows say little about unequal weights.
+    As many numbers as there are members. They are held to those of the weighted mean, where they start, by a ridge as
+    strong as `held` rows a member would hold them: few rows say little about weights.
     """
 
     name: ClassVar[str] = "stacking"
@@ -315,22 +329,22 @@ class Stacking(Method):
     def combine(self, found: Calibrated) -> Combination:
         predicted, truth = found.rows()
         stack, count = found.space.natural(predicted), len(predicted)
-        ridge = self.held / len(truth)
+        ridge, start = self.held / count / len(truth), count * quality_shares(found.losses)
 
         def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
             value, slope = found.space.loss_of_natural(np.tensordot(relative / count, stack, axes=1), truth)
             gradient = np.tensordot(stack, slope, axes=([1, 2], [0, 1])) / count
-            return value + ridge * ((relative - 1) ** 2).sum() / 2, gradient + ridge * (relative - 1)
+            return value + ridge * ((relative - start) ** 2).sum() / 2, gradient + ridge * (relative - start)
 
-        found_at = minimize(loss, np.ones(count), jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x / count
+        found_at = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x / count
         weights = np.where(found_at > 1e-3, found_at, 0)
         if not weights.any():
-            weights = np.ones(count) / count
+            weights = start
         return found.combined(LogPool, weights)  # what they lack to a sum of one is a temperature of the whole
 
 
 # Those that can be asked for, simplest first.
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, Mean, RankMean, Greedy, Stacking)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, WeightedMean, RankMean, Greedy, Stacking)}
 
 
 def named(name: str) -> Method:

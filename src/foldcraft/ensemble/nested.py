@@ -162,6 +162,12 @@ class BlendSelection:
     undecided: np.ndarray
 
     @property
+    def before_rule(self) -> BlendCandidate:
+        """The chosen way as it is before its decision rule."""
+        chosen = self.chosen.plan.combination
+        return next(one for one in _ways(self.candidates)[0] if one.plan.combination is chosen)
+
+    @property
     def worth_showing(self) -> list[BlendCandidate]:
         """Candidates that are neither a member once more nor a rule that turned out to do nothing."""
         alone = len(self.members) == 1
@@ -171,7 +177,7 @@ class BlendSelection:
 def methods_for(metric: Metric) -> list[Method]:
     """The blending methods that are tried, simplest first.
 
-    Stacking is tried on few rows too: held to the mean, it did best from 200 rows on (docs/experiments.md).
+    Stacking is tried on few rows too: held to the weighted mean, it did well from 100 rows on (docs/experiments.md).
     """
     return [method() for method in METHODS.values() if method.suits(metric)]
 
@@ -193,7 +199,7 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
         methods = methods_for(truth.metric)
     for method in methods:
         if why := method.lack(truth.space):
-            raise FoldcraftError(why, f"--method {method.name!r}", "use mean, greedy or stacking")
+            raise FoldcraftError(why, f"--method {method.name!r}", "use weighted mean, greedy or stacking")
     alone = [_evaluate([member], truth, [Best()], rules=False)[0] for member in members]
     named = [replace(candidate, name=member.name) for member, candidate in zip(members, alone, strict=True)]
     gains = [_views_gain(member, candidate, truth) for member, candidate in zip(members, alone, strict=True)]

@@ -153,7 +153,7 @@ FEATURES = (
         lambda config: bool(config.distill.teachers) and config.distill.temperature != 1,
         "use distill.temperature=1",
     ),
-    Feature("TTA, soups, blend by mean, greedy, stacking, with a temperature"),
+    Feature("TTA, soups, blend by weighted mean, greedy, stacking, with a temperature"),
     Feature(
         "blend by rank mean", lambda target: no_values(target) and "ranks say nothing of the size of values", "--method"
     ),

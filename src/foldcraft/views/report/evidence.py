@@ -79,10 +79,7 @@ class Evidence:
     @cached_property
     def plain(self) -> BlendCandidate:
         """The chosen combination without its decision rule: its probabilities are meant as such."""
-        used = self.chosen.plan.combination
-        return next(
-            one for one in self.combined.selection.candidates if one.plan.combination is used and not one.is_ruled
-        )
+        return self.combined.selection.before_rule
 
     @cached_property
     def strongest(self) -> int:
