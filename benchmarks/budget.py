@@ -186,7 +186,7 @@ def write_competition(cell: Cell, source: Path, folder: Path) -> pd.Series:
     for part, of_part in parts.items():
         (folder / part).mkdir(parents=True)
         for name in of_part["id"]:
-            (folder / part / name).symlink_to((source / "train" / name).resolve())
+            shutil.copyfile(source / "train" / name, folder / part / name)  # links out of the folder are not followed
     parts["train"].to_csv(folder / "train.csv", index=False)
     parts["test"][["id"]].to_csv(folder / "test.csv", index=False)
     sample = parts["test"][["id"]].assign(label=rows["label"].iloc[0])
@@ -224,7 +224,7 @@ def measure(cell: Cell, contender: str, minutes: float, own_core: int, home: Pat
     place = Place(folder, cell.set, own_core, 60 * minutes)
     (folder / place.config).write_text(BASE)
     points = curve(CONTENDERS[contender](place), folder, truth)
-    for part in ("runs", "scratch"):  # features and nets: gigabytes over all cells
+    for part in ("input", "runs", "scratch"):  # images, features, nets: gigabytes over all cells
         shutil.rmtree(folder / part, ignore_errors=True)
     return points
 
