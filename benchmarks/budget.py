@@ -10,9 +10,9 @@ compete     `src/compete.py --minutes`
 
 All start from the same config, ViT-tiny at 160 px; advice and compete choose among all nets of the weights folder.
 Seconds are processor time of the commands, which work on one thread, but for compete, whose own budget is of the
-clock: give it a core to itself. A curve begins with 0, the score of who has no answer yet. Finished cells are kept in
-the file and skipped; one that is asked for more minutes than it has is measured again. Two of these may run at once, on
-a core each, with one file.
+clock: give it a core to itself ("core" in the file is the part that it had). A curve begins with 0, the score of who
+has no answer yet. Finished cells are kept in the file and skipped; one that is asked for more minutes than it has is
+measured again. Two of these may run at once, on a core each, with one file.
 
   FOLDCRAFT_WEIGHTS=weights python benchmarks/budget.py --sets maskstates signdigits neusteel --shares .1 1 \\
       --draws 0 --minutes 20 --core 1 --file runs/budget.jsonl
@@ -24,8 +24,9 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,16 @@ import pandas as pd
 from hidden import hide
 from sklearn.metrics import f1_score
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from foldcraft.common import checksums
+
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "budget.svg"
 MOST_HIDDEN = 1000  # rows
 READ_AT = (2.0, 5.0, 10.0, 20.0)  # minutes
 CEILING = 0.01  # errors, up to which both may be called level: two of some two hundred rows
+ALONE = 0.9  # what a command on the clock must have of its core
 BARE, TIMM, ADVICE, COMPETE = "bare loop", "timm", "advice", "compete"
 BASE = """extends: vit_tiny.yaml
 images: {size: 160}
@@ -65,13 +71,15 @@ class Place:
 
     Attributes:
         budget, used: seconds.
+        shared: what a command on the clock had of its core; 1: all.
     """
 
     folder: Path
     competition: str
     core: int
     budget: float
-    used: float = field(default=0.0)
+    used: float = 0.0
+    shared: float = 1.0
 
     @property
     def config(self) -> str:
@@ -92,11 +100,6 @@ class Place:
             sys.exit(f"{' '.join(map(str, words))} failed: see {self.folder / 'log.txt'}")
         return not ended.code
 
-    def history(self, name: str) -> list[Entry]:
-        """The entries that a command left in a file of JSON lines."""
-        file = self.folder / name
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
 
 class TimeIsUp(Exception):
     """The budget is used."""
@@ -109,7 +112,8 @@ def by_hand(place: Place, recipe: str) -> list[Entry]:
     ended = core.run([sys.executable, ROOT / "benchmarks" / "by_hand.py", *words], place.folder, place.core)
     if ended.code:
         sys.exit(f"the {recipe} loop failed: see {place.folder / 'log.txt'}")
-    return place.history("history.jsonl")
+    history = place.folder / "history.jsonl"
+    return [json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else []
 
 
 def advised(place: Place) -> list[Entry]:
@@ -154,14 +158,18 @@ def commands(said: str) -> tuple[list[str], list[str]]:
 def competing(place: Place) -> list[Entry]:
     """The command that schedules by itself; its seconds are of the clock."""
     minutes = str(place.budget / 60)
-    words = ("--config", place.config, "--minutes", minutes)
+    words, began = ("--config", place.config, "--minutes", minutes), time.monotonic()
     ended = core.run([sys.executable, ROOT / "src" / "compete.py", *words], place.folder, place.core)
     if ended.code:
         sys.exit(f"src/compete.py failed: see {place.folder / 'log.txt'}")
-    entries = place.history(f"runs/{place.competition}/compete/history.jsonl")
-    if entries and ended.seconds < 0.9 * entries[-1]["seconds"]:
-        print(f"warning: compete had the core for {ended.seconds:.0f} of {entries[-1]['seconds']:.0f} s", flush=True)
+    entries = compete_entries(place.folder / "runs" / place.competition / "compete" / "history.json")
+    place.shared = ended.seconds / (time.monotonic() - began)
     return entries
+
+
+def compete_entries(file: Path) -> list[Entry]:
+    """The entries of a history that src/compete.py keeps."""
+    return checksums.read_json(file)["entries"]
 
 
 CONTENDERS: dict[str, Callable[[Place], list[Entry]]] = {
@@ -215,8 +223,8 @@ def score_at(points: Iterable[Point], seconds: float) -> float:
     return max(point for point in points if point[0] <= seconds)[1]
 
 
-def measure(cell: Cell, contender: str, minutes: float, own_core: int, home: Path) -> list[Point]:
-    """One contender's curve on one cell, begun anew."""
+def measure(cell: Cell, contender: str, minutes: float, own_core: int, home: Path) -> tuple[list[Point], float]:
+    """One contender's curve on one cell, begun anew, and what it had of its core, if its seconds are of the clock."""
     folder = home / f"{cell.set}-{cell.share:g}-{cell.draw}" / contender.replace(" ", "_")
     shutil.rmtree(folder, ignore_errors=True)
     truth = write_competition(cell, ROOT / "input" / cell.set, folder / "input" / cell.set)
@@ -226,7 +234,7 @@ def measure(cell: Cell, contender: str, minutes: float, own_core: int, home: Pat
     points = curve(CONTENDERS[contender](place), folder, truth)
     for part in ("input", "runs", "scratch"):  # images, features, nets: gigabytes over all cells
         shutil.rmtree(folder / part, ignore_errors=True)
-    return points
+    return points, place.shared
 
 
 @dataclass
@@ -253,9 +261,10 @@ class Measured:
         """Is there no curve of that many minutes?"""
         return self.curves().get((cell, contender), (0.0, []))[0] < minutes
 
-    def add(self, cell: Cell, contender: str, minutes: float, points: Sequence[Point]) -> None:
+    def add(self, cell: Cell, contender: str, minutes: float, points: Sequence[Point], shared: float = 1.0) -> None:
         """A curve, whole in one write, as another process may add to the same file."""
         about = {"set": cell.set, "share": cell.share, "draw": cell.draw, "contender": contender, "minutes": minutes}
+        about["core"] = round(shared, 3)
         lines = [json.dumps({**about, "seconds": seconds, "score": score}) + "\n" for seconds, score in points]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a") as file:
@@ -333,9 +342,10 @@ def main() -> None:
             for one in args.draws:
                 for contender in args.contenders:
                     if measured.lacks(cell := Cell(name, share, one), contender, args.minutes):
-                        points = measure(cell, contender, args.minutes, args.core, args.folder.resolve())
-                        measured.add(cell, contender, args.minutes, points)
-                        print(f"{name} {share:g} {one} {contender}: {points[-1][1]:.4f}", flush=True)
+                        points, shared = measure(cell, contender, args.minutes, args.core, args.folder.resolve())
+                        measured.add(cell, contender, args.minutes, points, shared)
+                        told = "" if shared > ALONE else f" with only {shared:.0%} of the core: measure it again"
+                        print(f"{name} {share:g} {one} {contender}: {points[-1][1]:.4f}{told}", flush=True)
     table = errors(measured, [*(at for at in READ_AT if at < args.minutes), args.minutes])
     print(table.round(4).to_string())
     print("\n".join(aims(table)))

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, write_competition
 
+from foldcraft.study.compete.history import Entry, History
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
 budget = importlib.import_module("budget")
 hidden = importlib.import_module("hidden")
@@ -56,12 +58,12 @@ def test_a_history_becomes_a_curve(tmp_path: Path) -> None:
     for name, labels in (("half", ["bar", "dot", "bar", "dot"]), ("right", truth.tolist())):
         answers = pd.DataFrame({"id": truth.index, "label": labels})
         answers[::-1].to_csv(tmp_path / f"{name}.csv", index=False)  # a submission's order is its own
-    history = [
-        {"seconds": 30.0, "action": "probe", "submission": "half.csv"},
-        {"seconds": 70.0, "action": "fine-tuning", "submission": None},
-        {"seconds": 110.0, "action": "fine-tuning", "submission": "right.csv"},
-    ]
-    points = budget.curve(history, tmp_path, truth)
+    history = History(tmp_path, data="of these images")
+    for seconds, submission in ((30.0, "half.csv"), (70.0, None), (110.0, "right.csv")):
+        history.add(
+            Entry("probe", "probe", ("net",), "e", (0,), True, seconds, 20, 20, 20, submission=submission), None
+        )
+    points = budget.curve(budget.compete_entries(history.file), tmp_path, truth)
     assert points == [(0.0, 0.0), (30.0, 0.5), (110.0, 1.0)]
     assert [budget.score_at(points, at) for at in (29, 30, 109, 110, 1200)] == [0.0, 0.5, 0.5, 1.0, 1.0]
 
@@ -71,9 +73,9 @@ def test_finished_cells_are_skipped_and_the_longest_measurement_counts(
 ) -> None:
     asked = []
 
-    def measure(cell: object, contender: str, minutes: float, *_: object) -> list[tuple[float, float]]:
+    def measure(cell: object, contender: str, minutes: float, *_: object) -> tuple[list[tuple[float, float]], float]:
         asked.append((cell.set, contender, minutes))
-        return [(0.0, 0.0), (60.0 * minutes, minutes / 10)]
+        return [(0.0, 0.0), (60.0 * minutes, minutes / 10)], 1.0
 
     def benchmark(*words: str) -> None:
         files = ("--file", str(tmp_path / "b.jsonl"), "--picture", str(tmp_path / "b.svg"))
