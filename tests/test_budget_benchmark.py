@@ -1,7 +1,9 @@
 """What the benchmark of a budget reckons with: hidden groups, curves over time, finished cells, the table."""
 
 import importlib
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +122,31 @@ def test_the_commands_of_a_diagnosis_are_followed_in_their_order() -> None:
     pool, tried = [Path("c/probe_b.yaml"), Path("c/probe_a.yaml"), Path("c/pool.yaml")], [Path("c/full_b.yaml")]
     found = budget.commands("\n".join(commands(pool, tried)))
     assert found == (["c/probe_b.yaml", "c/probe_a.yaml", "c/pool.yaml"], ["c/full_b.yaml"])
+
+
+@pytest.mark.parametrize("recipe", ["bare", "heavy"])
+def test_a_loop_written_by_hand_answers_model_after_model(
+    shapes: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foldcraft.common import config_file
+
+    by_hand = importlib.import_module("by_hand")
+    monkeypatch.setattr(by_hand, "BETWEEN", 0.0)
+    short = replace(by_hand.RECIPES[recipe], epochs=2, steps=2)
+    clock = by_hand.Clock(by_hand.Clock(0).used + 2)
+    config = config_file.load(shapes, ["images.size=32"])
+    data = by_hand.Data(config)
+    with pytest.raises(by_hand.TimeIsUp):
+        by_hand.train_on(by_hand.Loop(config, short, data, clock), by_hand.Answers(data, clock))
+    history = [json.loads(line) for line in Path("history.jsonl").read_text().splitlines()]
+    seconds = [entry["seconds"] for entry in history]
+    assert len(history) >= 3, "two epochs or so of the first model, and models"
+    assert seconds == sorted(seconds)
+    assert seconds[-1] < clock.budget
+    for entry in history:
+        answers = pd.read_csv(entry["submission"], dtype=str)
+        assert answers["id"].tolist() == data.ids.tolist()
+        assert set(answers["label"]) <= {"bar", "cross", "dot"}
+    known, held = data.split(7)
+    assert sorted([*known, *held]) == list(range(48))
+    assert held.tolist() != data.split(2)[1].tolist(), "another seed after the fifth fold"
