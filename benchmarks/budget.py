@@ -348,7 +348,8 @@ def main() -> None:
                         print(f"{name} {share:g} {one} {contender}: {points[-1][1]:.4f}{told}", flush=True)
     table = errors(measured, [*(at for at in READ_AT if at < args.minutes), args.minutes])
     print(table.round(4).to_string())
-    print("\n".join(aims(table)))
+    for line in aims(table):
+        print(line)
     draw_curves(measured, args.picture)
 
 
