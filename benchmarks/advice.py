@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,8 @@ from queue import SimpleQueue
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import core
 
 from foldcraft.common import config_file
 from foldcraft.study.advice import MARK
@@ -55,23 +56,13 @@ class Place:
 
     def run(self, *words: str, may_say_no: bool = False) -> bool:
         """A command of src/, and whether it exits with 0; its CPU seconds are added to those that it took before."""
-        weights = os.environ.get("FOLDCRAFT_WEIGHTS", str(ROOT / "weights"))
-        with open(self.folder / "log.txt", "ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, ROOT / "src" / f"{words[0]}.py", *words[1:]],
-                cwd=self.folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "FOLDCRAFT_WEIGHTS": weights},
-                stdout=log,
-                stderr=log,
-                preexec_fn=lambda: os.sched_setaffinity(0, {self.core}),
-            )
-            _, status, usage = os.wait4(child.pid, 0)
-        if status and not (may_say_no and os.waitstatus_to_exitcode(status) == 1):
+        ended = core.run([sys.executable, ROOT / "src" / f"{words[0]}.py", *words[1:]], self.folder, self.core)
+        if ended.code and not (may_say_no and ended.code == 1):
             sys.exit(f"{' '.join(words)} failed: see {self.folder / 'log.txt'}")
         spent = self._spent()
-        spent[" ".join(words)] = self.seconds(*words) + usage.ru_utime + usage.ru_stime
+        spent[" ".join(words)] = self.seconds(*words) + ended.seconds
         (self.folder / "spent.json").write_text(json.dumps(spent, indent=1))
-        return not status
+        return not ended.code
 
     def seconds(self, *words: str) -> float:
         """What a command took of the processor, in all."""
@@ -102,12 +93,12 @@ class Place:
 
 def repeat(path: str, seed: int, folds: str, home: Path, cores: SimpleQueue) -> dict[str, object]:
     """One seed, on the next core that is free, as a row of the table."""
-    core = cores.get()
+    own = cores.get()
     try:
         competition = config_file.load(ROOT / path).competition.name
-        return played(path, competition, seed, folds, Place(home.resolve() / competition / f"seed{seed}", core))
+        return played(path, competition, seed, folds, Place(home.resolve() / competition / f"seed{seed}", own))
     finally:
-        cores.put(core)
+        cores.put(own)
 
 
 def played(path: str, competition: str, seed: int, folds: str, place: Place) -> dict[str, object]:
@@ -159,8 +150,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "advice", help="where all of it is kept")
     args = parser.parse_args()
     cores: SimpleQueue[int] = SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0))[: args.jobs]:
-        cores.put(core)
+    for own in sorted(os.sched_getaffinity(0))[: args.jobs]:
+        cores.put(own)
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda seed: repeat(args.config, seed, args.fold, args.folder, cores), args.seeds))
     print(pd.DataFrame(rows, columns=list(COLUMNS)).to_string(index=False))

@@ -23,6 +23,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from hidden import hide
+
 from foldcraft.common import allocator, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import ProbeConfig
@@ -34,7 +36,6 @@ from foldcraft.predictions import linear_probe
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
 from foldcraft.predictions.linear_probe import Rows
-from foldcraft.study.diagnose import some_groups
 from foldcraft.training import initialization
 from foldcraft.training.initialization import SourceNet
 
@@ -120,10 +121,7 @@ class Table:
 def cell(experiment: Experiment, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows that are kept, the fold of each, and hidden rows."""
     targets, units = experiment.competition.targets, experiment.competition.units
-    splitter = StratifiedGroupKFold(HIDDEN, shuffle=True, random_state=draw)
-    rest, hidden = next(splitter.split(targets, targets, units))
-    if share < 1:
-        rest = rest[some_groups(units[rest], targets[rest], share, draw)]
+    rest, hidden = hide(units, targets, share, draw, HIDDEN)
     fold = np.empty(len(rest), np.int64)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=draw).split(rest, targets[rest], units[rest])
     for k, (_, rows) in enumerate(folds):

@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from hidden import hide
 
 from foldcraft.common import config_file
 from foldcraft.common.callbacks import Callback
@@ -115,10 +116,7 @@ class Subset:
     def of(self, settings: Config) -> Experiment:
         """With any config."""
         data = self.full.competition
-        outer = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self.seed)
-        known, judged = next(outer.split(data.targets, data.targets, data.units))
-        judged = np.sort(np.random.default_rng(self.seed).permutation(judged)[:MOST_JUDGED])
-        known = known[diagnose.some_groups(data.units[known], data.targets[known], self.share, self.seed)]
+        known, judged = hide(data.units, data.targets, self.share, self.seed, FOLDS, MOST_JUDGED)
         smaller = replace(
             data,
             train_ids=data.train_ids[known],
