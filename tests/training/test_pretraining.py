@@ -132,3 +132,9 @@ def test_what_cannot_be_trained_on(start: Path, name: str, words: tuple[str, ...
     experiment = Experiment(load(start, words), experiment.competition, experiment.folds)
     with pytest.raises(FoldcraftError, match=named):
         pretraining.pretrain(experiment, name, 1, False, Callback())
+
+
+def test_too_many_images_to_be_classes(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "MOST", 47)
+    with pytest.raises(FoldcraftError, match="48 images, each a class"):
+        pretraining.pretrain(opened(start), "many", 1, False, Callback())

@@ -34,6 +34,7 @@ from foldcraft.training.trainer import Task, Trainer
 
 EPOCHS, LR = 20, 5e-4
 SMOOTHING = 0.8  # DIET's: with one image a class much of the loss is spread, or the head learns the images by heart
+MOST = 10_000  # images: a class for each, whose counts are taken from a square of them
 JUDGED = 256  # images of which is asked, plainly, whether they are told apart
 OF_TRAINING = {"num_classes", "drop_rate", "drop_path_rate", "patch_drop_rate"}  # arguments that a net to come has anew
 OF_OTHER_WEIGHTS = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict"}
@@ -77,8 +78,8 @@ def pretrain(experiment: Experiment, name: str, epochs: int, with_tests: bool, c
         with_tests: learn from the test images as well; no label is looked at in any case.
 
     Raises:
-        FoldcraftError: the name is taken, or a net's; the backbone is not one of timm with three channels; all that
-            `backbones.build`, `Experiment.open_part` and `Trainer.run` raise.
+        FoldcraftError: the name is taken, or a net's; there are more images than `MOST`; the backbone is not one of
+            timm with three channels; all that `backbones.build`, `Experiment.open_part` and `Trainer.run` raise.
     """
     folder = backbones.weights_folder() / name
     _check(experiment.config, name, folder)
@@ -116,6 +117,8 @@ def settings_for(config: Config, epochs: int) -> Config:
 def _train(experiment: Experiment, folder: Path, place: Path, with_tests: bool, callback: Callback) -> Pretrained:
     config, data = experiment.config, experiment.competition
     ids = np.concatenate([data.train_ids, data.test_ids]) if with_tests else data.train_ids
+    if len(ids) > MOST:
+        raise FoldcraftError(f"{len(ids)} images, each a class of its own", "--config", f"that is for {MOST:,} at most")
     torch.manual_seed(fingerprint.seed_from(config.seed, "head"))
     model, blueprint = backbones.build(config.backbone, len(ids), config.images.size)
     backbones.check_forward(model, len(ids), config.images.size)
