@@ -23,19 +23,13 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.data.host_files.tables import read_tables
 
-    tables = read_tables(config)
+    read_tables(config)  # a mistake in them is told before torch is there
 
-    from foldcraft.common.files import locked
-    from foldcraft.common.paths import audit_folder
     from foldcraft.study import make_folds
-    from foldcraft.study.audit import run
     from foldcraft.views import audit_report
 
-    terminal, folder = cli.terminal(args), audit_folder(config)
-    with locked(folder / ".lock", wait=False, busy="another audit is at work"):
-        found = run.run(config, tables, terminal)
-        audit_report.write(found, folder, terminal)
-    audit_report.show(found, folder, terminal)
+    terminal = cli.terminal(args)
+    found = audit_report.audit(config, terminal)
     make_folds.ensure_after_audit(config, found.findings, terminal.say)
     return SERIOUS if args.strict and found.is_serious else 0
 

@@ -406,7 +406,7 @@ def big_evidence(rows: int = 20_000, classes: int = 50) -> evidence.Evidence:
 
     alone = [candidate(member.name, one, 1) for member, one in zip(members, answers, strict=True)]
     mean = candidate("mean", np.log(np.exp(answers).mean(0)), 2)
-    selection = BlendSelection(mean, [mean], alone, [(0.0, 0.0)] * 2, ["mean is used"])
+    selection = BlendSelection(mean, [mean], alone, [(0.0, 0.0)] * 2, ["mean is used"], mean.nested)
     combined = Combined(np.arange(len(data.train_ids)), truth, [("identity",)] * 2, selection, mean.nested[:100])
     return evidence.Evidence(members, combined, [one[None] for one in answers], Path("submissions"), Path("big.html"))
 

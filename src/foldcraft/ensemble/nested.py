@@ -147,6 +147,7 @@ class BlendSelection:
         members: each alone, in the order they were given.
         views_gain: what the chosen views give each member over the image as it is, nested, with its standard error.
         words: reasons, a line each.
+        undecided: predictions (N, W) behind the nested answers, before any decision rule.
     """
 
     chosen: BlendCandidate
@@ -154,6 +155,7 @@ class BlendSelection:
     members: list[BlendCandidate]
     views_gain: list[tuple[float, float]]
     words: list[str]
+    undecided: np.ndarray
 
     @property
     def worth_showing(self) -> list[BlendCandidate]:
@@ -200,14 +202,14 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
         methods = [Best()]
     found = _evaluate(members, truth, methods, rules=True, plain=plain)
     chosen, words = _choose(found, truth)
-    answers = _chosen_elsewhere(found, truth)
+    answers, undecided = _chosen_elsewhere(found, truth)
     optimistic = truth.score(chosen.plan.apply(members)) if isinstance(chosen.plan.rule, Obeying) else chosen.optimistic
     used = replace(chosen, nested=answers, score=score_of(answers, truth), optimistic=optimistic)
     left_out = [member.name for member, is_plain in zip(members, plain[None], strict=True) if is_plain]
     if left_out:
         plainly = "the image as it is" + (", combined by mean" if members[0].ways > 1 else "")
         words.append(f"views are really worse than {plainly}, and are not used: {', '.join(left_out)}")
-    return BlendSelection(used, found, named, gains, words)
+    return BlendSelection(used, found, named, gains, words, undecided)
 
 
 def plan_without(
@@ -292,7 +294,9 @@ def _fit(
 
 def _cost(truth: Labels) -> Callable[[np.ndarray], float] | None:
     """What ways to combine images are compared by, as blending methods are: the loss, or the metric."""
-    return None if _by_loss(truth.metric) else lambda predicted: -truth.metric.sign * truth.fold_wise_score(predicted)
+    if is_judged_by_loss(truth.metric):
+        return None
+    return lambda predicted: -truth.metric.sign * truth.fold_wise_score(predicted)
 
 
 def score_of(predicted: np.ndarray, truth: Labels) -> Score:
@@ -331,7 +335,7 @@ def is_really_worse(a: np.ndarray, b: np.ndarray, truth: Labels) -> bool:
     return gain(a, b, truth).is_real_loss
 
 
-def _elsewhere(truth: Labels) -> dict[int | None, np.ndarray]:
+def elsewhere(truth: Labels) -> dict[int | None, np.ndarray]:
     """The rows that speak for what a fold is judged by: those of the others; None: for what is submitted, all."""
     every, folds = np.arange(len(truth.fold)), np.unique(truth.fold)
     parts: dict[int | None, np.ndarray] = {None: every}
@@ -357,7 +361,7 @@ def _without_views(members: Sequence[BlendMember], alone: Sequence[BlendCandidat
             len(member.views) > 1 and is_really_worse(one.nested[rows], _image_as_it_is(member)[rows], truth.rows(rows))
             for member, one in zip(members, alone, strict=True)
         ]
-        for fold, rows in _elsewhere(truth).items()
+        for fold, rows in elsewhere(truth).items()
     }
 
 
@@ -366,21 +370,21 @@ def _ways(found: Sequence[BlendCandidate]) -> tuple[list[BlendCandidate], list[B
     return [one for one in found if not one.is_ruled], [one for one in found if one.is_ruled]
 
 
-def _by_loss(metric: Metric) -> bool:
+def is_judged_by_loss(metric: Metric) -> bool:
     """Are blending methods compared by the proper loss? Labels and ranks hang on a handful of rows."""
     return metric.wants in ("labels", "ranks")
 
 
 def _is_better(metric: Metric, a: float, b: float) -> bool:
     """Is `a` better than `b`, both as `_worth` has them?"""
-    return a < b if _by_loss(metric) else metric.better(a, b)
+    return a < b if is_judged_by_loss(metric) else metric.better(a, b)
 
 
 def _worth(found: Sequence[BlendCandidate], truth: Labels, rows: np.ndarray) -> tuple[int, list[float]]:
     """Which way the nested answers of some rows speak for, and the scores by which they do."""
     some = truth.rows(rows)
     plain = [one.nested[rows] for one in _ways(found)[0]]
-    if _by_loss(truth.metric):
+    if is_judged_by_loss(truth.metric):
         scores = [truth.space.loss(one, some.targets, some.weights) for one in plain]
     else:
         scores = [some.fold_wise_score(one) for one in plain]
@@ -441,7 +445,7 @@ def better_of(more: BlendSelection, fewer: BlendSelection, truth: Labels) -> tup
         return gained.is_real and not truth.metric.better(theirs, mine)
 
     answers = fewer.chosen.nested.copy()
-    for fold, others in _elsewhere(truth).items():
+    for fold, others in elsewhere(truth).items():
         if fold is not None and is_better(others):
             answers[truth.fold == fold] = more.chosen.nested[truth.fold == fold]
     return is_better(np.arange(len(truth.fold))), answers
@@ -451,7 +455,7 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
     every = np.arange(len(truth.fold))
-    judge = truth.space.loss_name if _by_loss(truth.metric) else truth.metric.name.replace("_", "-")
+    judge = truth.space.loss_name if is_judged_by_loss(truth.metric) else truth.metric.name.replace("_", "-")
     best, scores = _worth(found, truth, every)
     place, used = _used(found, truth, every)
     chosen = used if used.decides else replace(used, name=plain[place].name)
@@ -496,11 +500,16 @@ def _ladder(names: Sequence[str], best: int, is_behind: Sequence[bool], judge: s
     return [f"{beaten}; no better, and less simple: {', '.join(level)}" if level else beaten]
 
 
-def _chosen_elsewhere(found: Sequence[BlendCandidate], truth: Labels) -> np.ndarray:
-    """Nested answers (N, K), each fold's of the candidate that the other folds speak for: the choice is judged too."""
-    answers = np.empty_like(found[0].nested)
-    for fold, others in _elsewhere(truth).items():
+def _chosen_elsewhere(found: Sequence[BlendCandidate], truth: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Nested answers (N, K), each fold's of the candidate that the other folds speak for: the choice is judged too.
+
+    And the predictions behind them, before that candidate's decision rule.
+    """
+    answers, undecided = np.empty_like(found[0].nested), np.empty_like(found[0].nested)
+    for fold, others in elsewhere(truth).items():
         if fold is not None:
             held = truth.fold == fold
-            answers[held] = _used(found, truth, others)[1].nested[held]
-    return answers
+            place, used = _used(found, truth, others)
+            answers[held] = used.nested[held]
+            undecided[held] = _ways(found)[0][place].nested[held]
+    return answers, undecided

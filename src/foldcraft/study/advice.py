@@ -6,23 +6,19 @@ The rules follow the comparison of methods in docs/experiments.md.
 from dataclasses import dataclass
 from typing import Literal
 
-import yaml
-
 from foldcraft.common.config import Config
 from foldcraft.metrics.gain import Gain
+from foldcraft.study import recipes
 from foldcraft.study.diagnose import Diagnosis, NetScore
-from foldcraft.training.plan import FULL_STEPS, full_epochs
+from foldcraft.study.recipes import Looks, Recipe
+from foldcraft.training.plan import FULL_STEPS
 
 Amount = Literal["little", "enough", "cannot tell"]
 Likeness = Literal["similar", "dissimilar", "cannot tell"]
 
 MARK = "# Written by src/diagnose.py"  # a file that begins so may be written again
+HEAD = f"{MARK}; each section with the number that led to it. Remove this line to keep your changes."
 NOTHING_TO_GAIN = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
-BATCH = 32
-FLIPS = ("hflip", "vflip")
-CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
-ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time (docs/experiments.md)
-POOL = "pool"  # name of the experiment that has all nets of the pool under one head
 # What textbooks say of transfer learning, by the amount of data and by their likeness to what the net was trained on.
 USUAL_ADVICE = {
     ("enough", "similar"): "one usually freezes the backbone and trains the head",
@@ -66,15 +62,14 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
     amount, likeness = _amount(diagnosis), _likeness(diagnosis)
     keeps = [effect.view for effect in diagnosis.views if effect.keeps_label]
     breaks = [effect.view for effect in diagnosis.views if not effect.keeps_label]
-    forbidden = [view for view in keeps if _is_forbidden(view, config)]
-    helpful = [effect.view for effect in diagnosis.views if effect.plain.value >= 0 or effect.view == "hflip"]
-    used = [view for view in keeps if view in helpful and view not in forbidden]
+    forbidden = [view for view in keeps if recipes.is_ruled_out(view, config)]
+    looks = Looks.as_seen(diagnosis.views, diagnosis.mirror, config)
     reasons = [_about_amount(diagnosis, amount), _about_likeness(diagnosis, likeness), _about_both(amount, likeness)]
     if forbidden:
         views = ", ".join(forbidden)
         reasons.append(f"{views}: left out as in the config, though the probe could not see that the label is lost")
-    reasons.append(_about_pool(diagnosis, _mirrored(diagnosis, used)))
-    pool = _probes(diagnosis, config, used)
+    reasons.append(_about_pool(diagnosis, looks.mirror))
+    pool = _probes(diagnosis, config, looks)
     score = f"the blend of probes scores {diagnosis.pool_scores[-1]:.4f}"
     is_bounded = diagnosis.greater_is_better and diagnosis.metric != "log_loss"  # a loss can always be less
     if is_bounded and diagnosis.pool_scores[-1] >= NOTHING_TO_GAIN:
@@ -85,14 +80,9 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
     reasons.append(
         f"{score}: {names}, fine-tuned, may do better or worse; its first fold tells at a fifth of the price"
     )
-    return Advice(amount, likeness, reasons, keeps, breaks, pool, [_full(diagnosis, config, net, used) for net in nets])
-
-
-def _is_forbidden(view: str, config: Config) -> bool:
-    """Does the config itself say no to it? Who knows what the labels mean knows better than a probe."""
-    if view not in config.augment.model_fields_set:
-        return False
-    return not (config.augment.chance(view) if view in FLIPS else getattr(config.augment, view))
+    return Advice(
+        amount, likeness, reasons, keeps, breaks, pool, [_full(diagnosis, config, net, looks) for net in nets]
+    )
 
 
 def _finetuned(diagnosis: Diagnosis) -> list[NetScore]:
@@ -152,11 +142,6 @@ def _about_both(amount: Amount, likeness: Likeness) -> str:
     return f"{size}, {kind}: {USUAL_ADVICE[amount, likeness]}"
 
 
-def _mirrored(diagnosis: Diagnosis, used: list[str]) -> bool:
-    """Are features averaged with those of the mirror image?"""
-    return "hflip" in used and diagnosis.mirror is not None and diagnosis.mirror.value > 0
-
-
 def _about_pool(diagnosis: Diagnosis, mirror: bool) -> str:
     seen = " and ".join(f"{size} px" for size in diagnosis.sizes)
     gain = (
@@ -168,14 +153,13 @@ def _about_pool(diagnosis: Diagnosis, mirror: bool) -> str:
     return f"the pool: every block of {', '.join(diagnosis.pool)} at {seen}{words}; a head each, and one over all"
 
 
-def _probes(diagnosis: Diagnosis, config: Config, used: list[str]) -> list[Advised]:
+def _probes(diagnosis: Diagnosis, config: Config, looks: Looks) -> list[Advised]:
     """A probe on each net of the pool, and one on all of them."""
-    singles = [_probe(diagnosis, config, [name], used) for name in diagnosis.pool]
-    return singles if len(diagnosis.pool) < 2 else [*singles, _probe(diagnosis, config, diagnosis.pool, used)]
+    singles = [_probe(diagnosis, config, [name], looks) for name in diagnosis.pool]
+    return singles if len(diagnosis.pool) < 2 else [*singles, _probe(diagnosis, config, diagnosis.pool, looks)]
 
 
-def _probe(diagnosis: Diagnosis, config: Config, names: list[str], used: list[str]) -> Advised:
-    """A probe that learns from augmented copies, and looks at an image once: turns and zooms add time and no score."""
+def _probe(diagnosis: Diagnosis, config: Config, names: list[str], looks: Looks) -> Advised:
     first, *others = names
     net = next(net for net in diagnosis.nets if net.name == first)
     place = diagnosis.pool.index(first)
@@ -187,83 +171,24 @@ def _probe(diagnosis: Diagnosis, config: Config, names: list[str], used: list[st
     }
     if others:
         why = {"probe": "one head over all nets of the pool, beside their own: docs/experiments.md"}
-    sections = {
-        **_common(diagnosis, config, used, [], why),
-        "backbone": {"name": first},
-        "finetune": {"mode": "linear_probe"},
-        "probe": {
-            **({"nets": others} if others else {}),
-            **({"sizes": diagnosis.sizes} if len(diagnosis.sizes) > 1 else {}),
-            "mirror": _mirrored(diagnosis, used),
-            "views": ["identity"],
-        },
-    }
-    sections["augment"]["preset"] = "light"
-    return Advised(POOL if others else f"probe_{first}", _text(sections, why))
+    return _advised(recipes.probe(config, names, looks, diagnosis.sizes), diagnosis, why)
 
 
-def _full(diagnosis: Diagnosis, config: Config, net: NetScore, used: list[str]) -> Advised:
-    """Fine-tuning of the whole net: a transformer's from a new head, a CNN's from the solved one (LP-FT).
-
-    So each did best where both were tried (docs/experiments.md). No choice hangs on what is seen on the way, so the
-    held-out images are looked at once, at the end: a look takes as long as a tenth of an epoch.
-    """
+def _full(diagnosis: Diagnosis, config: Config, net: NetScore, looks: Looks) -> Advised:
     rows = diagnosis.rows * (config.folds.count - 1) // config.folds.count
-    epochs = full_epochs(rows, BATCH)
-    kind, head = ("transformer", "random") if net.transformer else ("CNN", "probe")
+    kind, head = ("transformer", "new") if net.transformer else ("CNN", "solved")
     why = {
         "backbone": f"the {kind} with the best probe: OOF {net.score:.4f} ({net.low:.4f}-{net.high:.4f})",
-        "finetune": f"the whole net, from a {'new' if head == 'random' else 'solved'} head: docs/experiments.md; "
+        "finetune": f"the whole net, from a {head} head: docs/experiments.md; "
         f"the learning curve adds {_signed(diagnosis.more_data.value, diagnosis.more_data.error)}",
         "train": f"at least {FULL_STEPS} steps on {rows} images, about the fewest that paid; validated at the end",
     }
-    sections = {
-        **_common(diagnosis, config, used, [ZOOM] if ZOOM in used else _flips(used), why),
-        "backbone": {"name": net.name},
-        "finetune": {"mode": "full", "head_init": head, "batchnorm": "frozen"},
-        "train": {"epochs": epochs, "batch": BATCH, "validate_every": epochs},
-        "optim": {"lr": ATTENTION_LR if net.transformer else CNN_LR},
-    }
-    return Advised(f"full_{net.name}", _text(sections, why))
+    recipe = recipes.fine_tuning(config, net.name, net.transformer, looks, rows)
+    return _advised(recipe, diagnosis, why)
 
 
-def _flips(used: list[str]) -> list[str]:
-    return [view for view in FLIPS if view in used]
-
-
-def _common(
-    diagnosis: Diagnosis, config: Config, used: list[str], seen: list[str], why: dict[str, str]
-) -> dict[str, object]:
-    """Sections that all advised experiments share; `why` gets their reasons.
-
-    Args:
-        seen: views that are predicted besides the image as it is.
-    """
-    augment = {
-        "preset": "medium",
-        **{flip: 0.5 if flip in used else 0.0 for flip in FLIPS},
-        "rot90": 0.5 if {"rot90", "hflip", "vflip"} <= set(used) else 0.0,
-    }
-    for flip in config.augment.swaps:  # who says what a flip does to the label keeps it
-        augment |= {flip: getattr(config.augment, flip).model_dump(mode="json"), "rot90": 0.0}
+def _advised(recipe: Recipe, diagnosis: Diagnosis, why: dict[str, str]) -> Advised:
     effects = [f"{effect.view} {_signed(effect.plain.value, effect.plain.error)}" for effect in diagnosis.views]
     why["augment"] = f"what learning from a view does to the score: {', '.join(effects)}"
     why["tta"] = "views that keep the label; src/infer.py predicts what is added here, and finds what each counts"
-    return {
-        "competition": config.competition.model_dump(mode="json", exclude_defaults=True),
-        "folds": config.folds.model_dump(mode="json", exclude_defaults=True),
-        "images": {"size": config.images.size, **config.images.model_dump(mode="json", exclude_defaults=True)},
-        "augment": augment,
-        "tta": {"views": ["identity", *seen]},
-    }
-
-
-def _text(sections: dict[str, object], why: dict[str, str]) -> str:
-    lines = [f"{MARK}; each section with the number that led to it. Remove this line to keep your changes."]
-    for name, values in sections.items():
-        if not values:
-            continue
-        if name in why:
-            lines.append(f"# {why[name]}")
-        lines.append(f"{name}: {yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()}")
-    return "\n".join(lines) + "\n"
+    return Advised(recipe.name, recipe.text(HEAD, why))

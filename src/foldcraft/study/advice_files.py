@@ -30,10 +30,23 @@ def write_configs(advice: Advice, folder: Path) -> tuple[list[Path], list[Path]]
         {folder / f"{advised.name}.yaml": advised.text for advised in some} for some in (advice.pool, advice.tried)
     )
     for path in (*pool, *fine_tunings):
-        if path.is_file() and not path.read_text().startswith(MARK):
-            raise FoldcraftError(
-                "is not of src/diagnose.py's making", path, "rename it, or name a folder with --configs"
-            )
+        _check_ours(path, MARK)
     for path, text in {**pool, **fine_tunings}.items():
         write_atomic(path, text)
     return list(pool), list(fine_tunings)
+
+
+def write_config(path: Path, text: str, mark: str) -> None:
+    """Write a config; `mark` begins each that may be written again.
+
+    Raises:
+        FoldcraftError: what lies there was written by somebody else.
+    """
+    _check_ours(path, mark)
+    write_atomic(path, text)
+
+
+def _check_ours(path: Path, mark: str) -> None:
+    if path.is_file() and not path.read_text().startswith(mark):
+        maker = mark.removeprefix("# Written by ")
+        raise FoldcraftError(f"is not of {maker}'s making", path, "rename it, or name a folder with --configs")

@@ -171,6 +171,11 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     )
 
 
+def look_at_views(experiment: Experiment, callback: Callback) -> tuple[list[ViewEffect], Gain | None]:
+    """What views do to the probe of an experiment's net, and what averaging in the mirror image takes off its loss."""
+    return _Table([experiment], callback).views(0)
+
+
 def config_for(config: Config, name: str) -> Config:
     """The config with a backbone of that name, as its weights come; as it is where that is its own."""
     return config if name == config.backbone.name else initialization.config_for(config, name)

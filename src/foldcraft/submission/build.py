@@ -146,10 +146,21 @@ def submit(
         FoldcraftError: what `blend.complete` and `blend.combine` raise; the submission is not as the host wants it; the
             file, or its row in the ledger, has changed since it was written.
     """
-    competition = members[0].experiment.competition
     _warn_of_gaps(members, callback)
     blend.complete(members, callback)
-    result = blend.combine(members, methods)
+    return submit_blend(members, blend.combine(members, methods), name, callback, folder, out)
+
+
+def submit_blend(
+    members: Sequence[FinishedExperiment],
+    result: Combined,
+    name: str | None,
+    callback: Callback,
+    folder: Path = ledger.SUBMISSIONS,
+    out: Path | None = None,
+) -> Submission:
+    """The same of a blend that is known; `submit` says what is raised."""
+    competition = members[0].experiment.competition
     frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
     name = name or "_".join([competition.name, *(member.name for member in members)])
     entry = _entry(members, result)

@@ -7,10 +7,14 @@ from pathlib import Path
 from PIL import Image
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.files import write_atomic
+from foldcraft.common.config import Config
+from foldcraft.common.files import locked, write_atomic
+from foldcraft.common.paths import audit_folder
+from foldcraft.data.host_files.tables import read_tables
 from foldcraft.data.images import contact_sheet
 from foldcraft.data.images.contact_sheet import SheetTile
 from foldcraft.data.images.sources import Source, is_there
+from foldcraft.study.audit import run
 from foldcraft.study.audit.finding import Finding, ImageRef
 from foldcraft.study.audit.run import Audit
 from foldcraft.views.terminal import Terminal
@@ -18,6 +22,20 @@ from foldcraft.views.terminal import Terminal
 MOST_TILES = 48  # on a sheet
 COLUMNS = 8
 Paths = Mapping[tuple[str, str], Source]
+
+
+def audit(config: Config, terminal: Terminal) -> Audit:
+    """Audit a competition, write what is found, and show it.
+
+    Raises:
+        FoldcraftError: what `read_tables`, `run.run` and `write` raise; another audit is at work.
+    """
+    folder = audit_folder(config)
+    with locked(folder / ".lock", wait=False, busy="another audit is at work"):
+        found = run.run(config, read_tables(config), terminal)
+        write(found, folder, terminal)
+    show(found, folder, terminal)
+    return found
 
 
 def write(audit: Audit, folder: Path, callback: Callback) -> None:

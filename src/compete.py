@@ -1,0 +1,77 @@
+"""The best submission that a budget of time allows: folds, probes, fine-tuning, blend; one at any moment.
+
+What gains most a second comes first; after each experiment the blend is judged anew, and a submission is written where
+it is better. Stopped at any time, the same command goes on; with more minutes it goes on from there.
+
+  python src/compete.py --config configs/signdigits/vit_tiny.yaml --minutes 20
+  python src/compete.py --config C --hours 8 --backbones convnext_tiny.fb_in22k vit_small_patch14_dinov2.lvd142m
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.views import cli
+
+DEFAULT_MINUTES = 60.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    began = time.monotonic()
+    parser = cli.parser(__doc__)
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, help="of work in all, over all runs of this command (default 60)")
+    budget.add_argument("--hours", type=float, help="the same in hours")
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="more backbones than the config's, those in the weights folder and in installed packages",
+    )
+    parser.add_argument("--configs", type=Path, help="folder for configs (default configs/<competition>/compete)")
+    parser.add_argument("--jobs", type=int, default=1, help="folds of a fine-tuning side by side (default 1)")
+    args = parser.parse_intermixed_args(arguments)
+    cli.give_back_settings(args, "backbones")
+    seconds = _seconds(args)
+    if args.jobs < 1:
+        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    config = cli.load_config(args)
+
+    from foldcraft.data.host_files.tables import read_tables
+
+    read_tables(config)  # a mistake in them is told before torch is there
+
+    from foldcraft.study.compete import start
+    from foldcraft.views import audit_report, compete
+
+    terminal = cli.terminal(args)
+    folder = args.configs or Path("configs") / config.competition.name / "compete"
+    train = Path(__file__).with_name("train.py")
+    options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, train)
+    with compete.shown(terminal) as show:
+        history = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
+    compete.tell(history, terminal)
+    return 0
+
+
+def _seconds(args: argparse.Namespace) -> float:
+    """The budget.
+
+    Raises:
+        FoldcraftError: it is no amount of time.
+    """
+    option, amount = ("--hours", args.hours) if args.hours is not None else ("--minutes", args.minutes)
+    amount = DEFAULT_MINUTES if amount is None else amount
+    if not 0 < amount < float("inf"):
+        raise FoldcraftError(f"{amount:g} is no amount of time", option, "for instance --minutes 60")
+    return amount * (3600.0 if option == "--hours" else 60.0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,231 @@
+"""What could be done next: probes of frozen nets, fine-tunings, and more of what has helped."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from foldcraft.common.config import Config
+from foldcraft.predictions.linear_probe import MOST_ROWS
+from foldcraft.study import recipes
+from foldcraft.study.compete.history import Entry
+from foldcraft.study.compete.nets import Net
+from foldcraft.study.compete.worth import Belief
+from foldcraft.study.recipes import Looks, Recipe
+
+LARGER = 1.4  # side of the larger images over that of the others
+TOGETHER = 4  # nets under one head
+COPIES = 2  # augmented ones of each training image
+SEEDS = 3  # trainings of one recipe
+PSEUDO = 0.3  # share of an epoch that is test images
+
+# Shares of the blend's log-loss that were taken off, with their spread over sets and nets (docs/experiments.md).
+FIRST_PROBE = Belief(10.0, 1.0)  # of all that there is: nothing can be done before it
+PROBES = (Belief(0.10, 0.06), Belief(0.06, 0.04), Belief(0.04, 0.03), Belief(0.02, 0.02))
+TOGETHER_GAINS = Belief(0.03, 0.03)
+DRAWS = Belief(0.04, 0.06)
+LARGER_GAINS = Belief(0.05, 0.04)
+FINE_TUNING = Belief(0.20, 0.25)
+OTHER_FINE_TUNING = Belief(0.06, 0.08)
+PARTLY = Belief(0.03, 0.06)
+SEED = Belief(0.05, 0.04)
+PSEUDO_LABELS = Belief(0.02, 0.04)
+AGAIN = 0.5  # of the gain of a kind of action with each more of it
+
+
+@dataclass(frozen=True)
+class Action:
+    """An experiment that could be run.
+
+    Attributes:
+        kind: what beliefs are kept by, and seconds.
+        before: what is expected of it beforehand, as a share of the blend's loss.
+        why: in words.
+        fold_by_fold: may its first folds end it?
+        looks_at: features that it needs, (net, side in pixels, view).
+        pixels: of the images it is trained on, over those of the config's size.
+    """
+
+    recipe: Recipe
+    kind: str
+    nets: tuple[Net, ...]
+    before: Belief
+    why: str
+    fold_by_fold: bool = False
+    looks_at: tuple[tuple[str, int, str], ...] = ()
+    pixels: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known when the next action is chosen.
+
+    Attributes:
+        rows: training images.
+        learned: of which a fold learns from so many.
+        nets: the fastest first.
+        looks: views that may be used.
+        entries: what was done.
+        at_ceiling: is there nothing left that a fine-tuning could gain?
+        rounds: of pseudo-labels that the user allows.
+    """
+
+    config: Config
+    rows: int
+    learned: int
+    nets: Sequence[Net]
+    looks: Looks
+    entries: Sequence[Entry] = field(default_factory=list)
+    at_ceiling: bool = False
+    rounds: int = 0
+
+    @property
+    def size(self) -> int:
+        """Side of an image, in pixels."""
+        return self.config.images.size
+
+    @property
+    def larger(self) -> int:
+        """Side of a larger one, which transformers with patches of 16 and strides of 32 can divide."""
+        return 32 * round(LARGER * self.size / 32)
+
+    def of_kind(self, *kinds: str) -> list[Entry]:
+        """Finished experiments of some kinds, the one with the least loss first."""
+        found = [entry for entry in self.entries if entry.is_whole and entry.kind in kinds]
+        return sorted(found, key=lambda entry: entry.alone if entry.alone is not None else 0.0)
+
+    def net(self, name: str) -> Net:
+        """The net of that name."""
+        return next(net for net in self.nets if net.name == name)
+
+    @property
+    def ranked(self) -> list[Net]:
+        """Nets whose plain probe is there, the best first."""
+        known = {net.name for net in self.nets}
+        return [self.net(entry.nets[0]) for entry in self.of_kind("probe") if entry.nets[0] in known]
+
+    def believed(self, kind: str, before: Belief) -> Belief:
+        """What is expected of a kind after what was seen of it here."""
+        seen = [entry.seen for entry in self.entries if entry.kind == kind and entry.is_whole and entry.seen]
+        return before.after(seen, spread=before.error)
+
+
+def possible(now: Situation) -> list[Action]:
+    """All that could be done now; what is done already, by its name, is left out."""
+    done = {entry.action for entry in now.entries if entry.is_whole}
+    return [action for action in _all(now) if action.name not in done]
+
+
+def _all(now: Situation) -> Iterator[Action]:
+    yield from _probes(now)
+    if not now.ranked:
+        return
+    yield from _together(now)
+    if not now.at_ceiling:
+        yield from _fine_tunings(now)
+
+
+def _probes(now: Situation) -> Iterator[Action]:
+    """A head on each net; the fastest is the first, so that there is an answer early."""
+    count = len(now.ranked)
+    for net in now.nets:
+        recipe = _plain(recipes.probe(now.config, [net.name], now.looks, [now.size]))
+        if not count:
+            yield _probe(now, recipe, "probe", [net], FIRST_PROBE, "the fastest net first: an answer early")
+            return
+        before = PROBES[min(count, len(PROBES)) - 1]
+        yield _probe(now, recipe, "probe", [net], now.believed("probe", before), "nets that err differently")
+
+
+def _together(now: Situation) -> Iterator[Action]:
+    """One head over the best nets, heads that see augmented copies, heads that see larger images too."""
+    best = now.ranked[:TOGETHER]
+    names = [net.name for net in best]
+    for net in best:
+        single = recipes.probe(now.config, [net.name], now.looks, [now.size])
+        yield from _with_copies(now, single, [net], 0.5)
+        yield from _with_larger(now, [net], 0.5)
+    if len(best) > 1:
+        joint = recipes.probe(now.config, names, now.looks, [now.size])
+        plain = _plain(replace(joint, name=f"{joint.name}{len(names)}"))
+        why = "one head over the best nets, beside their own"
+        yield _probe(now, plain, "one head", best, now.believed("one head", TOGETHER_GAINS), why)
+        yield from _with_copies(now, replace(joint, name=f"{joint.name}{len(names)}"), best, 1.0)
+        yield from _with_larger(now, best, 1.0)
+
+
+def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: float) -> Iterator[Action]:
+    copies = min(COPIES, MOST_ROWS // now.rows - 1)
+    if copies > 0:
+        more = recipe.updated(f"{recipe.name}_draws", probe={"augmented": copies})
+        expected = now.believed("augmented copies", DRAWS.times(share))
+        yield _probe(now, more, "augmented copies", nets, expected, f"{copies} augmented copies of each image")
+
+
+def _with_larger(now: Situation, nets: Sequence[Net], share: float) -> Iterator[Action]:
+    recipe = _plain(recipes.probe(now.config, [net.name for net in nets], now.looks, [now.size, now.larger]))
+    name = f"{recipe.name}{len(nets) if len(nets) > 1 else ''}_{now.larger}"
+    expected = now.believed("larger images", LARGER_GAINS.times(share))
+    yield _probe(now, replace(recipe, name=name), "larger images", nets, expected, f"{now.larger} px beside {now.size}")
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    return recipe.updated(recipe.name, probe={"augmented": 0})
+
+
+def _probe(now: Situation, recipe: Recipe, kind: str, nets: Sequence[Net], before: Belief, why: str) -> Action:
+    settings = recipe.sections["probe"]
+    views = ["identity", *(["hflip"] if settings["mirror"] else [])]
+    views += [f"draw{k}" for k in range(settings["augmented"])]
+    sizes = settings.get("sizes", [now.size])
+    looks = tuple((net.name, size, view) for net in nets for size in sizes for view in views)
+    return Action(recipe, kind, tuple(nets), before, why, looks_at=looks)
+
+
+def _fine_tunings(now: Situation) -> Iterator[Action]:
+    """The best transformer, the best CNN, then more of those that are in: other seeds, larger images, a longer one."""
+    finished = now.of_kind("fine-tuning")
+    for net in _worth_tuning(now.ranked):
+        recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
+        before = OTHER_FINE_TUNING if finished or not net.transformer else FINE_TUNING
+        yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
+        partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, "lora")
+        yield _training(now, partly, net, PARTLY, "low-rank changes, where all weights are too many")
+    for entry in finished[:2]:
+        net = now.net(entry.nets[0])
+        recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
+        yield from _more_of(now, recipe, net)
+
+
+def _worth_tuning(ranked: Sequence[Net]) -> list[Net]:
+    """The best net of either kind."""
+    kinds = ([net for net in ranked if net.transformer is kind] for kind in (True, False))
+    return [of_kind[0] for of_kind in kinds if of_kind]
+
+
+def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:
+    """Once more of a fine-tuning that is finished."""
+    for seed in range(1, SEEDS):
+        again = recipe.updated(f"{recipe.name}_seed{seed}", seed=seed)
+        yield _training(now, again, net, SEED.times(AGAIN ** (seed - 1)), "the same from another seed", "seed")
+    larger = recipe.updated(f"{recipe.name}_{now.larger}", images={"size": now.larger})
+    pixels = (now.larger / now.size) ** 2
+    yield _training(now, larger, net, OTHER_FINE_TUNING, f"at {now.larger} px", "larger fine-tuning", pixels)
+    epochs = 2 * recipe.sections["train"]["epochs"]
+    longer = recipe.updated(f"{recipe.name}_long", train={"epochs": epochs, "validate_every": epochs})
+    yield _training(now, longer, net, PARTLY, "twice as many steps", "longer fine-tuning")
+
+
+def _training(
+    now: Situation,
+    recipe: Recipe,
+    net: Net,
+    before: Belief,
+    why: str,
+    kind: str = "fine-tuning",
+    pixels: float = 1.0,
+) -> Action:
+    expected = now.believed(kind, before)
+    return Action(recipe, kind, (net,), expected, why, fold_by_fold=True, pixels=pixels)

@@ -1,0 +1,162 @@
+"""What was done so far, an entry an action, and the nested predictions of each blend that was judged."""
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldcraft.common import checksums
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import read_bytes, write_atomic
+from foldcraft.common.paths import study_folder
+from foldcraft.ensemble.best_so_far import Step
+from foldcraft.study.compete.worth import Belief
+
+FOLDER = "compete"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An action that was carried out: a whole experiment, or one fold of it.
+
+    Attributes:
+        action: name of its recipe.
+        kind: of the action, as beliefs are kept by it.
+        nets: that it is of.
+        experiment: name of the experiment.
+        folds: that were trained.
+        is_whole: are all folds there now, so that the blend was judged with it?
+        seconds: since the beginning, when it was done.
+        took, expected: seconds of the work itself, and the forecast of them.
+        reckoned: the same before it was corrected by what was seen here.
+        features: what was gathered for it, as `seconds.feature_name` names it.
+        alone: proper loss of the experiment by itself, on its rows.
+        gain, error: share of the blend's loss that it takes off, and its standard error; None where nothing was there.
+        is_kept: is the blend with it the one that is submitted?
+        score, low, high, loss: nested, of what is submitted so far.
+        forecast: of the hidden score, with its bounds.
+        submission: file that was written.
+        why: the reason for doing it.
+    """
+
+    action: str
+    kind: str
+    nets: tuple[str, ...]
+    experiment: str
+    folds: tuple[int, ...]
+    is_whole: bool
+    seconds: float
+    took: float
+    expected: float
+    reckoned: float
+    features: tuple[str, ...] = ()
+    alone: float | None = None
+    gain: float | None = None
+    error: float | None = None
+    is_kept: bool = False
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    loss: float | None = None
+    forecast: tuple[float, float, float] | None = None
+    submission: str | None = None
+    config: str = ""
+    why: str = ""
+
+    @property
+    def seen(self) -> Belief | None:
+        """The gain as something that was seen."""
+        return None if self.gain is None or self.error is None else Belief(self.gain, self.error)
+
+
+@dataclass
+class History:
+    """The entries of a competition's `runs/<competition>/compete`, and what the steps of its blend said.
+
+    Attributes:
+        data: digest of the data and folds that all of it is for.
+        notes: what was found once, such as how fast nets are.
+    """
+
+    folder: Path
+    data: str
+    entries: list[Entry] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, config: Config, data: str) -> "History":
+        """What there is; an empty one where there is nothing yet.
+
+        Raises:
+            FoldcraftError: it is damaged, or of other data or folds.
+        """
+        folder = study_folder(config, FOLDER)
+        found = cls(folder, data)
+        if not found.file.is_file():
+            return found
+        hint = f"delete {folder} to begin anew; experiments that fit are taken over"
+        try:
+            kept = checksums.read_json(found.file)
+            found.notes, found.entries = kept["notes"], [_entry(each) for each in kept["entries"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FoldcraftError(f"damaged: {error}", found.file, hint) from None
+        if kept.get("data") != data:
+            raise FoldcraftError("is of other data or folds", found.file, hint)
+        return found
+
+    @property
+    def file(self) -> Path:
+        """Where the entries are kept."""
+        return self.folder / "history.json"
+
+    @property
+    def used(self) -> float:
+        """Seconds of all that was done."""
+        return self.entries[-1].seconds if self.entries else float(self.notes.get("seconds", 0.0))
+
+    @property
+    def whole(self) -> list[Entry]:
+        """Of each step of the blend."""
+        return [entry for entry in self.entries if entry.is_whole]
+
+    def add(self, entry: Entry, step: Step | None) -> None:
+        """Keep an entry, with the step of the blend that it was."""
+        if step is not None:
+            content = io.BytesIO()
+            np.savez(content, answers=step.answers, undecided=step.undecided)
+            write_atomic(self._step(len(self.whole)), content.getvalue())
+        self.entries.append(entry)
+        self.write()
+
+    def write(self) -> None:
+        """Put all of it on disk at once."""
+        entries = [asdict(entry) for entry in self.entries]
+        checksums.write_json(self.file, {"data": self.data, "notes": self.notes, "entries": entries}, indent=1)
+
+    def steps(self) -> list[Step]:
+        """Of all blends that were judged.
+
+        Raises:
+            FoldcraftError: one is missing or damaged.
+        """
+        return [self._read_step(number) for number in range(len(self.whole))]
+
+    def _step(self, number: int) -> Path:
+        return self.folder / "steps" / f"{number}.npz"
+
+    def _read_step(self, number: int) -> Step:
+        path = self._step(number)
+        try:
+            with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as found:
+                return Step(found["answers"], found["undecided"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            hint = f"delete {self.folder} to begin anew; experiments that fit are taken over"
+            raise FoldcraftError(f"damaged: {error}", path, hint) from None
+
+
+def _entry(kept: dict[str, Any]) -> Entry:
+    lists = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
+    return Entry(**{**kept, **lists})

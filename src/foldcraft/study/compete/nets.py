@@ -1,0 +1,101 @@
+"""The nets that there are, and how fast each is on this machine: what an action costs is reckoned from it."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from foldcraft.common import checksums
+from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.models import finetune, hardware
+from foldcraft.models.inputs import Inputs
+from foldcraft.predictions.feature_cache import frozen_features
+from foldcraft.training import initialization
+from foldcraft.training.initialization import SourceNet
+
+SECONDS = 0.5  # that a net is timed for
+IMAGES = 16  # a batch
+
+
+@dataclass(frozen=True)
+class Net:
+    """A pretrained net.
+
+    Attributes:
+        transformer: does it attend?
+        rate: images/s whose frozen features it gives, at the config's size.
+        width: number of features of an image.
+    """
+
+    name: str
+    transformer: bool
+    rate: float
+    width: int
+
+
+def known_or_measured(
+    config: Config, outputs: int, names: Sequence[str], memory: Path, callback: Callback
+) -> list[Net]:
+    """As `measure`; kept in a file for the next run on the same machine.
+
+    Raises:
+        FoldcraftError: none can be had.
+    """
+    asked = {"machine": hardware.this_machine(), "size": config.images.size, "names": list(names)}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = checksums.read_json(memory)
+        if kept["asked"] == asked:
+            return [Net(**each) for each in kept["nets"]]
+    found = measure(config, outputs, names, callback)
+    checksums.write_json(memory, {"asked": asked, "nets": [asdict(net) for net in found]}, indent=1)
+    return found
+
+
+def measure(config: Config, outputs: int, names: Sequence[str], callback: Callback) -> list[Net]:
+    """Build each net and time it, the fastest first; one that cannot be had, or gives no features, is told and left.
+
+    Args:
+        outputs: of a net.
+
+    Raises:
+        FoldcraftError: none can.
+    """
+    found, errors = [], []
+    with callback.progress("timing nets", len(names)) as advance:
+        for name in names:
+            try:
+                found.append(_measure(of_name(config, name), outputs))
+            except FoldcraftError as error:
+                errors.append(error)
+                callback.say(f"warning: {name} is left out: {error}")
+            advance(1)
+    if not found:
+        raise errors[0]
+    return sorted(found, key=lambda net: -net.rate)
+
+
+def of_name(config: Config, name: str) -> Config:
+    """The config of a probe with a backbone of that name; as it is where that is its own."""
+    own = config if name == config.backbone.name else initialization.config_for(config, name)
+    return own.model_copy(update={"finetune": own.finetune.model_copy(update={"mode": "linear_probe"})})
+
+
+def _measure(config: Config, outputs: int) -> Net:
+    source = SourceNet(*initialization.fresh_net(config, outputs), config)
+    size = config.images.size
+    net = source.frozen(size)
+    images = torch.zeros(IMAGES, size, size, config.images.bands, dtype=torch.uint8)
+    count, began = 0, time.perf_counter()
+    while count < 2 * IMAGES or time.perf_counter() - began < SECONDS:
+        if count == IMAGES:  # the first batch is for what is set up once
+            began = time.perf_counter()
+        frozen_features(net.features, Inputs(net.preparation(images)), net.hardware).sum().item()
+        count += IMAGES
+    rate = (count - IMAGES) / (time.perf_counter() - began)
+    width = sum(stage.width for stage in net.stages)
+    return Net(config.backbone.name, finetune.is_transformer(source.model), rate, width)

@@ -1,0 +1,333 @@
+"""The scheduler: of all that could be done and fits into the time left, what gains most a second; then anew."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from foldcraft.common import config_file, fingerprint
+from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.ensemble import blend
+from foldcraft.ensemble.best_so_far import BestSoFar, Step
+from foldcraft.ensemble.blend import Combined
+from foldcraft.metrics.gain import gain_in_loss
+from foldcraft.predictions.experiment import Experiment
+from foldcraft.predictions.finished import FinishedExperiment
+from foldcraft.study import diagnose
+from foldcraft.study.advice_files import write_config
+from foldcraft.study.compete import actions, seconds
+from foldcraft.study.compete.actions import Action, Situation
+from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
+from foldcraft.study.compete.history import Entry, History
+from foldcraft.study.compete.nets import Net
+from foldcraft.study.compete.worth import Belief
+from foldcraft.study.recipes import Looks, Recipe
+from foldcraft.study.trial_folds import Train, TrialFold, train_here
+from foldcraft.submission import build
+
+MARK = "# Written by src/compete.py"
+HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
+CEILING = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
+FIRST_RESERVE, JUDGING = 5.0, 1.5  # seconds for the first blend; how much longer than the last one the next may take
+
+
+@dataclass(frozen=True)
+class Option:
+    """An action that could be next.
+
+    Attributes:
+        belief: what it may gain, as a share of the blend's loss.
+        seconds: that its folds which are left will take, blending included.
+        reckoned: seconds of the next step of it alone, before they are corrected by what was seen.
+        folds: of that step.
+    """
+
+    action: Action
+    belief: Belief
+    seconds: float
+    reckoned: float
+    folds: tuple[int, ...]
+
+    @property
+    def rate(self) -> float:
+        """Expected gain a second."""
+        return self.belief.worth / self.seconds
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How it stands, for whoever looks.
+
+    Attributes:
+        entries: what was done.
+        running: what is being done.
+        next: what would come then, the best first.
+        used, budget: seconds.
+    """
+
+    entries: Sequence[Entry]
+    running: Option | None
+    next: Sequence[Option]
+    used: float
+    budget: float
+    metric: str
+
+
+Show = Callable[[Standing], None]
+
+
+@dataclass
+class Competing:
+    """One run of the command.
+
+    Args:
+        base: the experiment of the config that was given, whose data, images and folds all actions share.
+        all_nets: the fastest first.
+        folder: for the configs of actions.
+        train: trains folds.
+        jobs: folds of one experiment at a time.
+        show: is told how it stands.
+    """
+
+    base: Experiment
+    all_nets: Sequence[Net]
+    history: History
+    clock: Clock
+    callback: Callback
+    folder: Path
+    train: Train = train_here
+    jobs: int = 1
+    show: Show = lambda standing: None
+    members: list[FinishedExperiment] = field(default_factory=list, init=False)
+    _best: BestSoFar | None = field(default=None, init=False)
+    _judging: float = field(default=FIRST_RESERVE, init=False)
+    _failed: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._rate = seconds.product_rate()
+
+    def run(self) -> History:
+        """Act until nothing fits into the time left.
+
+        Raises:
+            FoldcraftError: the first action fails; a file that was written before has changed.
+        """
+        self._take_up()
+        while (option := self._next()) is not None:
+            try:
+                self._carry_out(option)
+            except TimeIsUp:
+                self.callback.say(f"{option.action.name}: the time is up; the same command with more minutes goes on")
+                break
+        self._show(None, [])
+        return self.history
+
+    @property
+    def config(self) -> Config:
+        return self.base.config
+
+    @property
+    def _looks(self) -> Looks:
+        kept = self.history.notes.get("looks")
+        return Looks(tuple(kept["used"]), kept["mirror"]) if kept else Looks.as_configured(self.config)
+
+    def situation(self) -> Situation:
+        """What is known now."""
+        rows = len(self.base.competition.train_ids)
+        learned = rows * (self.base.folds.count - 1) // self.base.folds.count
+        at_ceiling = self._is_at_ceiling()
+        return Situation(
+            self.config, rows, learned, self.all_nets, self._looks, self.history.entries, at_ceiling=at_ceiling
+        )
+
+    def _is_at_ceiling(self) -> bool:
+        metric, whole = self.base.competition.metric, self.history.whole
+        is_bounded = metric.greater_is_better and metric.name != "log_loss"
+        return bool(is_bounded and whole and (whole[-1].score or 0) >= CEILING)
+
+    def options(self) -> list[Option]:
+        """All that could be done, the most gain a second first."""
+        now = self.situation()
+        found = [self._option(action, now) for action in actions.possible(now) if action.name not in self._failed]
+        return sorted(found, key=lambda option: -option.rate)
+
+    def _option(self, action: Action, now: Situation) -> Option:
+        parts = [entry for entry in now.entries if entry.action == action.name and not entry.is_whole]
+        done = {fold for entry in parts for fold in entry.folds}
+        left = [fold for fold in range(self.base.folds.count) if fold not in done]
+        step = left
+        if action.fold_by_fold:
+            step = left[: self.jobs if parts else 1]
+        tests = len(self.base.competition.test_ids)
+        whole, own = (seconds.reckon(action, now, tests, len(some), self._rate) for some in (left, step))
+        expected = seconds.corrected(action.kind, whole, now.entries) / (self.jobs if action.fold_by_fold else 1)
+        seen = [entry.seen for entry in parts[-1:] if entry.seen]
+        return Option(action, action.before.after(seen), expected + self._judging, own, tuple(step))
+
+    def _next(self) -> Option | None:
+        """The best that fits; None where nothing does."""
+        every = self.options()
+        fitting = [option for option in every if option.seconds + self._reserve <= self.clock.left]
+        if not self.history.whole:  # there must be a submission, however short the time
+            fitting = every[:1]
+        self._show(fitting[0] if fitting else None, fitting[1:4])
+        return fitting[0] if fitting else None
+
+    @property
+    def _reserve(self) -> float:
+        return JUDGING * self._judging
+
+    def _show(self, running: Option | None, following: Sequence[Option]) -> None:
+        metric = self.base.competition.metric.title
+        self.show(Standing(self.history.entries, running, following, self.clock.used, self.clock.budget, metric))
+
+    def _carry_out(self, option: Option) -> None:
+        action, began = option.action, time.monotonic()
+        experiment, file = self._experiment(action.recipe, action.why)
+        folds = [TrialFold(f"{action.name} {fold}", ["--config", str(file)], experiment, fold) for fold in option.folds]
+        until = UntilTimeIsUp(self.callback, self.clock, self._reserve if self.history.whole else -self.clock.budget)
+        outcomes = (self.train if action.fold_by_fold else train_here)(folds, until)
+        if errors := [outcome for outcome in outcomes if isinstance(outcome, FoldcraftError)]:
+            if not self.history.whole:
+                raise errors[0]
+            self._failed.add(action.name)
+            self.callback.say(f"warning: {action.name} failed and is left: {errors[0]}")
+            return
+        took = time.monotonic() - began
+        entry = Entry(
+            action=action.name,
+            kind=action.kind,
+            nets=tuple(net.name for net in action.nets),
+            experiment=experiment.config.experiment,
+            folds=option.folds,
+            is_whole=False,
+            seconds=self.clock.used,
+            took=took,
+            expected=seconds.corrected(action.kind, option.reckoned, self.history.entries),
+            reckoned=option.reckoned,
+            features=tuple(map(seconds.feature_name, action.looks_at)),
+            config=str(file),
+            why=action.why,
+        )
+        member = FinishedExperiment(experiment)
+        if member.missing_folds:
+            self._note_part(entry, member)
+        else:
+            self._judge(entry, member)
+        if len(self.history.whole) == 1 and "looks" not in self.history.notes:
+            self._look_at_views(action.nets[0])
+
+    def _experiment(self, recipe: Recipe, why: str) -> tuple[Experiment, Path]:
+        """The action as an experiment, its config written."""
+        shared = {
+            **({"runs": str(self.config.runs), "scratch": str(self.config.scratch)}),
+            "machine": self.config.machine.model_dump(mode="json", exclude_defaults=True),
+            "tracking": self.config.tracking.model_dump(mode="json", exclude_defaults=True),
+        }
+        whole = replace(recipe, sections={**recipe.sections, **shared})
+        file = self.folder / f"{recipe.name}.yaml"
+        write_config(file, whole.text(f"{HEAD}\n# {why}"), MARK)
+        name = config_file.load(file).as_trial().experiment
+        named = replace(whole, sections={"experiment": name, **whole.sections})
+        write_config(file, named.text(f"{HEAD}\n# {why}"), MARK)
+        return Experiment.on(config_file.load(file), self.base.competition, self.base.folds), file
+
+    def _note_part(self, entry: Entry, member: FinishedExperiment) -> None:
+        """Keep what some folds of an experiment say of it: against the blend, on the rows of these folds."""
+        gain, error, alone = self._gain_of_part(member)
+        self.history.add(replace(entry, gain=gain, error=error, alone=alone, **self._standing()), None)
+        folds = listing(member.done_folds)
+        self.callback.say(
+            f"{entry.action}, fold {folds}: evenly mixed with the blend it takes {gain:+.1%} ± {error:.1%} off the "
+            f"{self.base.competition.space.loss_name} there"
+        )
+
+    def _gain_of_part(self, member: FinishedExperiment) -> tuple[float, float, float]:
+        """Share of the blend's loss that an even mixture with the experiment takes off on its rows; its own loss."""
+        found = member.oof()
+        space, truth, units = found.competition.space, found.targets, found.units
+        own = space.calibrated(found.mean, truth)
+        place = {row: k for k, row in enumerate(self._rows.tolist())}
+        before = self._best.undecided[[place[row] for row in found.rows.tolist()]]
+        gain = gain_in_loss(space, truth, space.pooled(np.stack([before, own])), before, units)
+        loss = space.loss(before, truth)
+        return gain.value / loss, gain.error / loss, space.loss(own, truth)
+
+    def _judge(self, entry: Entry, member: FinishedExperiment) -> None:
+        """Blend all that is there, judge it, and submit it where it is better than what was submitted."""
+        began = time.monotonic()
+        members = [*self.members, member]
+        blend.complete(members, self.callback)
+        result = blend.combine(members)
+        step = Step(result.selection.chosen.nested, result.selection.undecided)
+        gain, error = self._gain_of(step, result)
+        is_kept = self._add(step, result)
+        self.members = members
+        written = None
+        if is_kept:
+            name = f"{self.config.competition.name}_compete"
+            done = build.submit_blend(self.members, result, name, self.callback)
+            written = str(done.written.path)
+        self._judging = time.monotonic() - began
+        alone = self._loss_alone(member)
+        known = {"gain": gain, "error": error, "alone": alone, "is_kept": is_kept, "submission": written}
+        whole = replace(entry, is_whole=True, **{**self._standing(), **known, "seconds": self.clock.used})
+        self.history.add(whole, step)
+
+    def _gain_of(self, step: Step, result: Combined) -> tuple[float | None, float | None]:
+        """Share of the blend's loss that a step takes off, and its error."""
+        if self._best is None:
+            return None, None
+        truth = result.truth
+        found = gain_in_loss(truth.space, truth.targets, step.undecided, self._best.undecided, truth.units)
+        return found.value / self._best.loss, found.error / self._best.loss
+
+    def _add(self, step: Step, result: Combined) -> bool:
+        if self._best is None:
+            self._best, self._rows = BestSoFar(result.truth), result.rows
+        return self._best.add(step)
+
+    def _loss_alone(self, member: FinishedExperiment) -> float:
+        found = member.oof()
+        space = found.competition.space
+        return space.loss(space.calibrated(found.mean, found.targets), found.targets)
+
+    def _standing(self) -> dict[str, float | None]:
+        if self._best is None:
+            return {}
+        score = self._best.score
+        return {"score": score.value, "low": score.low, "high": score.high, "loss": self._best.loss}
+
+    def _take_up(self) -> None:
+        """Go on from what earlier runs did: their experiments, and the steps of their blend."""
+        for entry in self.history.whole:
+            experiment = Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
+            member = FinishedExperiment(experiment)
+            member.check()
+            self.members.append(member)
+        if not self.members:
+            return
+        result = blend.combine(self.members)
+        for step in self.history.steps():
+            self._add(step, result)
+
+    def _look_at_views(self, net: Net) -> None:
+        """Find out which views keep the label, once there is an answer."""
+        config = diagnose.config_for(self.config, net.name)
+        until = UntilTimeIsUp(self.callback, self.clock, self._reserve)
+        effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until)
+        looks = Looks.as_seen(effects, mirror, self.config)
+        self.history.notes["looks"] = {"used": list(looks.used), "mirror": looks.mirror}
+        self.history.write()
+        seen = ", ".join(looks.used) or "none"
+        mirrored = "averaged in" if looks.mirror else "not averaged in"
+        self.callback.say(f"views that keep the label, by a probe on {net.name}: {seen}; mirror images are {mirrored}")
+
+
+def data_digest(experiment: Experiment) -> str:
+    """Of what a history is for."""
+    return fingerprint.of_values([experiment.competition.fingerprint, experiment.folds.fingerprint])

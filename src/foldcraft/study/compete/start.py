@@ -1,0 +1,78 @@
+"""From a config to a scheduler at work: nets, a quick audit, folds, and what earlier runs left."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foldcraft.common.callbacks import Callback
+from foldcraft.common.config import Config
+from foldcraft.common.files import locked
+from foldcraft.common.paths import audit_folder, study_folder
+from foldcraft.data import competition
+from foldcraft.data.competition import Competition
+from foldcraft.models import backbones
+from foldcraft.study import make_folds
+from foldcraft.study.compete import history, nets
+from foldcraft.study.compete.clock import Clock
+from foldcraft.study.compete.history import History
+from foldcraft.study.compete.run import Competing, Show, data_digest
+from foldcraft.study.trial_folds import Train, TrainSideBySide, train_here
+
+AUDIT = 0.1  # share of the budget that a quick audit may take
+AUDITED = 40.0  # images a second that an audit looks at, beside the features of a net
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
+
+    Attributes:
+        seconds: the budget.
+        began: reading of `time.monotonic` when the command began.
+        backbones: more than those that are at hand.
+        folder: for the configs of actions.
+        jobs: folds of a fine-tuning at a time.
+        train: the command that trains, for folds side by side.
+    """
+
+    seconds: float
+    began: float
+    backbones: Sequence[str]
+    folder: Path
+    jobs: int
+    train: Path
+
+
+def run(config: Config, options: Options, callback: Callback, show: Show, audit: Callable[[Config], object]) -> History:
+    """Act until the time is up.
+
+    Args:
+        audit: looks at the data, and says what it found.
+
+    Raises:
+        FoldcraftError: another process competes here; the data are not what they should be; what `Competing.run`
+            raises.
+    """
+    folder = study_folder(config, history.FOLDER)
+    with locked(folder / ".lock", wait=False, busy=f"another process competes in {config.competition.name}"):
+        names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *options.backbones]))
+        data = competition.read(config)
+        found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
+        audited = (audit_folder(config) / "summary.json").is_file()
+        if not audited and _is_short(data, options.seconds, callback):
+            audit(nets.of_name(config, found[0].name))
+        experiment = make_folds.open_experiment(config, callback.say)
+        kept = History.open(config, data_digest(experiment))
+        clock = Clock(options.seconds, kept.used, options.began)
+        train: Train = TrainSideBySide([str(options.train)], options.jobs) if options.jobs > 1 else train_here
+        return Competing(experiment, found, kept, clock, callback, options.folder, train, options.jobs, show).run()
+
+
+def _is_short(data: Competition, budget: float, callback: Callback) -> bool:
+    """Is an audit a small part of the budget? Where not, it is said."""
+    images = len(data.train_ids) + len(data.test_ids)
+    seconds = images / AUDITED
+    if seconds <= AUDIT * budget:
+        return True
+    callback.say(f"no audit: of {images} images it would take about {seconds / 60:.0f} min; src/audit.py does it")
+    return False
