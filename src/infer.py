@@ -29,10 +29,15 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
+
+if TYPE_CHECKING:
+    from foldcraft.ensemble.methods import Method
+    from foldcraft.predictions.finished import FinishedExperiment
 
 OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
 
@@ -64,17 +69,18 @@ def main(arguments: Sequence[str]) -> int:
         return enter_score(args) if args.score is not None else show_ledger(args)
     cli.refuse(args, OF_LEDGER, "goes with --ledger")
     if args.soup:
-        cli.refuse(args, ("method", "store"), "is about a blend, and not for --soup")
+        cli.refuse(args, ("method",), "is a way to blend, and not for --soup")
+        cli.refuse(args, ("store",), "is for blends, and not for --soup")
         cli.refuse(args, ("out",), "is for submissions, and not for --soup")
         return make_soup(args, shlex.join(["python", "src/infer.py", *arguments]))
     cli.refuse(args, OF_SOUP, "goes with --soup")
+    if args.store is not None:
+        cli.refuse(args, ("name", "out"), "is for submissions, and does not go with --store")
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
     from foldcraft.predictions.finished import open_finished
 
-    if args.store is not None:
-        cli.refuse(args, ("name", "out"), "is for submissions, and does not go with --store")
     if args.name is not None:
         check_file_name(args.name)
     if args.out is not None:
@@ -90,17 +96,24 @@ def main(arguments: Sequence[str]) -> int:
     chosen = None if args.method is None else [methods.named(args.method)]
 
     if args.store is not None:
-        from foldcraft.ensemble import stored_blend
-
-        terminal = cli.terminal(args)
-        for fold in stored_blend.store_blend(members, args.store, terminal, chosen):
-            terminal.say(str(fold))
-        terminal.say(f"stored {args.store}: distill.teachers=[{args.store}] distill.pseudo=0.3 learns from it")
-        return 0
+        return keep_as_teacher(args, members, chosen)
 
     from foldcraft.views import submission
 
     submission.submit(members, args.name, cli.terminal(args), chosen, args.out)
+    return 0
+
+
+def keep_as_teacher(
+    args: argparse.Namespace, members: Sequence[FinishedExperiment], methods: Sequence[Method] | None
+) -> int:
+    """Store the blend, and say how much each member counts in each fold."""
+    from foldcraft.ensemble import stored_blend
+
+    terminal = cli.terminal(args)
+    for fold in stored_blend.store_blend(members, args.store, terminal, methods):
+        terminal.say(str(fold))
+    terminal.say(f"stored {args.store}: distill.teachers=[{args.store}] distill.pseudo=0.3 learns from it")
     return 0
 
 
