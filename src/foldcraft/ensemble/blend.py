@@ -20,7 +20,7 @@ from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelectio
 from foldcraft.models import hardware
 from foldcraft.predictions import store
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.predictions.fold_model import FoldModel, with_views
+from foldcraft.predictions.fold_model import FoldModel, as_test, with_views
 from foldcraft.predictions.inference import predict
 from foldcraft.predictions.oof import common_rows
 from foldcraft.predictions.store import Predictions
@@ -181,7 +181,8 @@ def _predict_tests(
         results = predict(members, rows, advance)
     for (member, fold, _, views), predicted in zip(tasks, results, strict=True):
         folder = member.folder(fold)
-        _add(folder, "test", models[member.name, fold].as_test(views, predicted, stores[member.name]))
+        about = (member.experiment, fold, models[member.name, fold].weights, views, predicted)
+        _add(folder, "test", as_test(*about, stores[member.name]))
 
 
 def _add(folder: FoldFolder, part: str, new: Predictions) -> None:

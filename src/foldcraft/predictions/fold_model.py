@@ -71,13 +71,7 @@ class FoldModel:
         rows = self.experiment.folds.valid_rows(self.fold)
         with callback.progress(f"fold {self.fold}: out-of-fold predictions", len(rows)) as advance:
             predicted = predict([self.member(store, views)], rows, advance)[0]
-        return self.as_oof(tuple(views), predicted)
-
-    def as_oof(self, views: tuple[str, ...], predicted: np.ndarray) -> Predictions:
-        """Out-of-fold predictions that were computed elsewhere."""
-        ids = self.experiment.competition.train_ids[self.experiment.folds.valid_rows(self.fold)]
-        origin = self.experiment.origin(self.fold, self.weights, images=self.experiment.train_images)
-        return Predictions(ids, views, predicted, origin)
+        return as_oof(self.experiment, self.fold, self.weights, views, predicted)
 
     def predict_learned(self, store: ImageStore, views: Sequence[str], callback: Callback) -> Predictions:
         """Predictions of the rows this fold's model was trained on: to teach others with, not to judge it by."""
@@ -94,17 +88,30 @@ class FoldModel:
         rows = self.experiment.test_rows
         with callback.progress(f"fold {self.fold}: test predictions", len(rows)) as advance:
             predicted = predict([self.member(store, views, "test")], rows, advance)[0]
-        return self.as_test(tuple(views), predicted, store)
+        return as_test(self.experiment, self.fold, self.weights, views, predicted, store)
 
-    def as_test(self, views: tuple[str, ...], predicted: np.ndarray, store: ImageStore) -> Predictions:
-        """Test predictions that were computed elsewhere; of images that could not be read, the baseline's."""
-        data = self.experiment.competition
-        origin = self.experiment.origin(self.fold, self.weights, test=True, images=self.experiment.test_images)
-        rows = list(store.unreadable)
-        predicted = predicted.copy()
-        # From the fold's training rows alone: labels of others must not reach a student.
-        predicted[:, rows] = data.target.baseline(self.experiment.folds.train_rows(self.fold))
-        return Predictions(data.test_ids, views, predicted, origin, tuple(data.test_ids[rows].tolist()))
+
+def as_oof(experiment: Experiment, fold: int, weights: str, views: Sequence[str], predicted: np.ndarray) -> Predictions:
+    """Out-of-fold predictions (V, n, W) of a fold with where they come from.
+
+    Args:
+        weights: fingerprint of the fold's model.
+    """
+    ids = experiment.competition.train_ids[experiment.folds.valid_rows(fold)]
+    return Predictions(ids, tuple(views), predicted, experiment.origin(fold, weights, images=experiment.train_images))
+
+
+def as_test(
+    experiment: Experiment, fold: int, weights: str, views: Sequence[str], predicted: np.ndarray, store: ImageStore
+) -> Predictions:
+    """The same of the test set (V, M, W); of images that could not be read, the baseline's."""
+    data = experiment.competition
+    origin = experiment.origin(fold, weights, test=True, images=experiment.test_images)
+    rows = list(store.unreadable)
+    predicted = predicted.copy()
+    # From the fold's training rows alone: labels of others must not reach a student.
+    predicted[:, rows] = data.target.baseline(experiment.folds.train_rows(fold))
+    return Predictions(data.test_ids, tuple(views), predicted, origin, tuple(data.test_ids[rows].tolist()))
 
 
 def with_views(known: Predictions | None, new: Predictions) -> Predictions:

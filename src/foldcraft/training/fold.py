@@ -32,7 +32,7 @@ def train_fold(experiment: Experiment, fold: int, processes: Processes, callback
         if processes.from_first(lambda: folder.is_done):
             return _done_before(experiment, folder, processes, callback)
         state = _begin(experiment, folder, processes)
-        start = initialization.build(experiment, callback)  # a lock lets one process decode, the others wait for it
+        start = initialization.of_folds(experiment, callback)  # one process decodes, the others wait at a lock
         if experiment.config.is_probe:
             outcome = solve(experiment, folder, start, callback)
         else:

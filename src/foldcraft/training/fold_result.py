@@ -18,7 +18,7 @@ from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware
 from foldcraft.predictions import answers, store, trained_rows
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.predictions.fold_model import FoldModel
+from foldcraft.predictions.fold_model import FoldModel, as_oof, as_test
 from foldcraft.predictions.store import Predictions
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "lightning-fabric", "numpy")
@@ -112,14 +112,15 @@ def _fingerprints(experiment: Experiment, folder: FoldFolder, outcome: Outcome) 
 def _predictions(
     experiment: Experiment, folder: FoldFolder, outcome: Outcome, views: Sequence[str], callback: Callback
 ) -> tuple[Predictions, Predictions]:
-    runner = FoldModel.load(experiment, folder, outcome.hardware)
-    if outcome.oof is None:
-        oof = runner.predict_oof(outcome.train, views, callback)
-    else:
-        oof = runner.as_oof(tuple(views), outcome.oof)
-    if outcome.test is None:
-        return oof, runner.predict_test(outcome.images, views, callback)
-    return oof, runner.as_test(tuple(views), outcome.test, outcome.images)
+    """By the model as it was written; what is known already is taken as it is."""
+    about = (experiment, folder.fold, fingerprint.of_file(folder.model), views)
+    oof = None if outcome.oof is None else as_oof(*about, outcome.oof)
+    test = None if outcome.test is None else as_test(*about, outcome.test, outcome.images)
+    if oof is None or test is None:
+        runner = FoldModel.load(experiment, folder, outcome.hardware)
+        oof = oof or runner.predict_oof(outcome.train, views, callback)
+        test = test or runner.predict_test(outcome.images, views, callback)
+    return oof, test
 
 
 def _git_commit() -> str | None:

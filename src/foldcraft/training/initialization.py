@@ -27,7 +27,7 @@ from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
-from foldcraft.models.stage_features import Part, parts_of, stages_of
+from foldcraft.models.stage_features import FeaturePool, Part, parts_of, stages_of
 from foldcraft.predictions import linear_probe, tta
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.feature_cache import FeatureRequest, FrozenNet, load_or_compute
@@ -91,6 +91,11 @@ class InitialModel:
         """Copies of all nets at all sizes that a linear probe sees, net by net."""
         return [net.frozen(size) for net in self.nets for size in self.config.probe_sizes]
 
+    @cached_property
+    def features(self) -> FeaturePool:
+        """The nets themselves, without their classifiers, as a linear probe sees through them."""
+        return FeaturePool([net.model for net in self.nets], self.parts)
+
     @property
     def parts(self) -> list[Part]:
         """What the nets of `pool` are."""
@@ -113,6 +118,18 @@ def build(experiment: Experiment, callback: Callback) -> InitialModel:
         for net in nets:
             _adapt(experiment, net.model, net.blueprint, train, callback)
     return InitialModel(first.model, first.blueprint, experiment.config, train, test, tuple(others))
+
+
+def of_folds(experiment: Experiment, callback: Callback) -> InitialModel:
+    """As `build`; a linear probe, which leaves its nets as they are, has it for all of its folds."""
+    if not experiment.config.is_probe:
+        return build(experiment, callback)
+    if not (_built and _built[0][0] is experiment):
+        _built[:] = [(experiment, build(experiment, callback))]
+    return _built[0][1]
+
+
+_built: list[tuple[Experiment, InitialModel]] = []
 
 
 def config_for(config: Config, name: str) -> Config:

@@ -8,7 +8,7 @@ import numpy as np
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder
 from foldcraft.models import finetune, hardware
-from foldcraft.models.stage_features import FeaturePool, ProbeNet
+from foldcraft.models.stage_features import ProbeNet
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.linear_probe import Probe
 from foldcraft.training import initialization, metadata_start
@@ -24,8 +24,9 @@ def solve(experiment: Experiment, folder: FoldFolder, start: InitialModel, callb
     callback.fold_started(config, folder, {**about, "weights": start.describe_weights()})
     solved = initialization.solve_probe(experiment, start, config.probe, callback, config.train.imbalance)
     head, encoder = solved.folds[folder.fold], experiment.encoder(folder.fold)
-    pool = FeaturePool([net.model for net in start.nets], start.parts)
-    net = ProbeNet(pool, solved.stages, experiment.competition.target.outputs, encoder.width if encoder else 0)
+    net = ProbeNet(
+        start.features, solved.stages, experiment.competition.target.outputs, encoder.width if encoder else 0
+    )
     net.set_head(head.head)
     if encoder:
         callback.note(f"fold {folder.fold}: {_said(head.share)}")
