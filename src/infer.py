@@ -6,6 +6,10 @@ On a host's machine: to a file of that name, in place of one in submissions/ (do
 
   python src/infer.py --config C --out submission.csv
 
+A blend that is to teach by pseudo-labels, in place of a submission (distill.teachers=[blend1] distill.pseudo=0.3):
+
+  python src/infer.py --config A B C --store blend1
+
 All submissions with what the leaderboard said of them: does the out-of-fold (OOF) score deserve to be trusted?
 
   python src/infer.py --ledger
@@ -25,10 +29,15 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldcraft.common import config_file
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
+
+if TYPE_CHECKING:
+    from foldcraft.ensemble.methods import Method
+    from foldcraft.predictions.finished import FinishedExperiment
 
 OF_LEDGER, OF_SOUP = ("competition", "take"), ("seeds", "keep")
 
@@ -40,6 +49,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
+    parser.add_argument("--store", metavar="NAME", help="keep the blend as a teacher of that name; no submission")
     of_ledger = parser.add_argument_group("the ledger")
     of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")
     of_ledger.add_argument("--competition", metavar="NAME", help="only this one; left out: all")
@@ -55,14 +65,17 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     args = command_line().parse_intermixed_args(arguments)
     if args.ledger or args.score is not None:
-        cli.refuse(args, ("method", "out", "soup", *OF_SOUP), "is not for the ledger")
+        cli.refuse(args, ("method", "out", "store", "soup", *OF_SOUP), "is not for the ledger")
         return enter_score(args) if args.score is not None else show_ledger(args)
     cli.refuse(args, OF_LEDGER, "goes with --ledger")
     if args.soup:
         cli.refuse(args, ("method",), "is a way to blend, and not for --soup")
+        cli.refuse(args, ("store",), "is for blends, and not for --soup")
         cli.refuse(args, ("out",), "is for submissions, and not for --soup")
         return make_soup(args, shlex.join(["python", "src/infer.py", *arguments]))
     cli.refuse(args, OF_SOUP, "goes with --soup")
+    if args.store is not None:
+        cli.refuse(args, ("name", "out"), "is for submissions, and does not go with --store")
     configs = cli.load_configs(args)
 
     from foldcraft.common.files import check_file_name
@@ -82,9 +95,25 @@ def main(arguments: Sequence[str]) -> int:
 
     chosen = None if args.method is None else [methods.named(args.method)]
 
+    if args.store is not None:
+        return keep_as_teacher(args, members, chosen)
+
     from foldcraft.views import submission
 
     submission.submit(members, args.name, cli.terminal(args), chosen, args.out)
+    return 0
+
+
+def keep_as_teacher(
+    args: argparse.Namespace, members: Sequence[FinishedExperiment], methods: Sequence[Method] | None
+) -> int:
+    """Store the blend, and say how much each member counts in each fold."""
+    from foldcraft.ensemble import stored_blend
+
+    terminal = cli.terminal(args)
+    for fold in stored_blend.store_blend(members, args.store, terminal, methods):
+        terminal.say(str(fold))
+    terminal.say(f"stored {args.store}: distill.teachers=[{args.store}] distill.pseudo=0.3 learns from it")
     return 0
 
 

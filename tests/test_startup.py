@@ -20,6 +20,7 @@ WORDS = {
     **dict.fromkeys(("audit", "board", "check", "diagnose", "preview", "split", "summary", "train"), ONE),
     **dict.fromkeys(("compare", "infer", "report", "soup"), TWO),
     "sweep": [*ONE, "--space", "space.yaml"],
+    "pretrain": [*ONE, "--name", "net"],
     "demo": [],
 }
 WITHOUT_TABLES = ("ledger", "start")
@@ -36,7 +37,7 @@ MISTAKES = {
     "no folds": "run `python src/split.py`",
 }
 # These make them, or need none.
-WITHOUT_FOLDS = ("audit", "demo", "diagnose", "preview", "split", "summary", "sweep", "train")
+WITHOUT_FOLDS = ("audit", "demo", "diagnose", "pretrain", "preview", "split", "summary", "sweep", "train")
 CASES = [
     (command, mistake)
     for command, mistake in product(WORDS, MISTAKES)

@@ -17,7 +17,8 @@ from foldcraft.common import config_renames, fingerprint
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 
 
 class Section(BaseModel):
@@ -694,7 +695,7 @@ class DistillConfig(Section):
     share: Probability | None = Field(
         None,
         description="weight of the teachers' answer against the label of a training row; left out: 0.3 where there are "
-        "teachers, else 0",
+        "teachers, else 0, and 0 where all teachers are stored blends",
     )
     pseudo: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of an epoch's images that are test images, with the teachers' answer for a label"
@@ -776,6 +777,10 @@ class Config(Section):
         """Where the competition's frozen folds lie."""
         return Path("folds") / f"{self.competition.name}.csv"
 
+    def blend_file(self, name: str) -> Path:
+        """Where a stored blend of that name keeps what it is made of; no experiment has such a file."""
+        return self.runs / self.competition.name / name / "blend.json"
+
     @property
     def is_probe(self) -> bool:
         """Is nothing trained but a closed-form head?"""
@@ -809,7 +814,8 @@ class Config(Section):
             views = ["identity", *flips, "scale1.25"]
             changed["tta"] = self.tta.model_copy(update={"views": views})
         if self.distill.share is None:
-            changed["distill"] = self.distill.model_copy(update={"share": 0.3 if self.distill.teachers else 0.0})
+            answer = any(not self.blend_file(name).is_file() for name in self.distill.teachers)
+            changed["distill"] = self.distill.model_copy(update={"share": 0.3 if answer else 0.0})
         return self.model_copy(update=changed)
 
     def training_settings(self) -> dict[str, Any]:

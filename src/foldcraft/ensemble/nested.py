@@ -222,6 +222,27 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
     return BlendSelection(used, found, named, gains, words, undecided)
 
 
+def plan_without(
+    members: Sequence[BlendMember], truth: Labels, fold: int, methods: Sequence[Method] | None = None
+) -> tuple[str, BlendPlan]:
+    """The method that is used, by name, and its plan without a decision rule, as if there were no rows of that fold.
+
+    `judge` may choose the method of a fold by nested answers that were fitted with its labels, which is good enough to
+    judge a choice by. What teaches must not: here the choice is made, nested, among the other folds alone.
+
+    Raises:
+        FoldcraftError: as `judge`; all rows are of that fold.
+    """
+    others = np.flatnonzero(truth.fold != fold)
+    if not len(others):
+        raise FoldcraftError("there are no out-of-fold predictions of other folds to fit a blend on", f"fold {fold}")
+    found = judge([member.rows(others) for member in members], truth.rows(others), methods)
+    plan = replace(found.chosen.plan, rule=Argmax())
+    # Candidates stand in the order of methods, then the same with rules: the plain one of the same combination.
+    name = next(one.name for one in found.candidates if one.plan.combination is plan.combination)
+    return name, plan
+
+
 def _evaluate(
     members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method], rules: bool, plain: Plain | None = None
 ) -> list[BlendCandidate]:

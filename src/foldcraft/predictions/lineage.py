@@ -1,4 +1,7 @@
-"""What an experiment comes from: its teachers, by the manifests of finished folds, and what a soup is the mean of."""
+"""What an experiment comes from: its teachers, by the manifests of finished folds, and what a soup is the mean of.
+
+A stored blend comes from its members as a student does from its teachers.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -51,14 +54,20 @@ def taught_by(config: Config, fold: int) -> dict[str, str]:
     student, noted = FoldFolder.of(config, fold), {}
     if config.distill.teachers and student.is_done:
         noted = {entry["experiment"]: entry["model"] for entry in student.read_manifest().get("teachers", [])}
-    return {name: _model_of(student.of_other(name), noted.get(name)) for name in config.distill.teachers}
+    return {name: _model_of(config, student.of_other(name), noted.get(name)) for name in config.distill.teachers}
 
 
-def _model_of(teacher: FoldFolder, noted: str | None) -> str:
+def _model_of(config: Config, teacher: FoldFolder, noted: str | None) -> str:
     if teacher.is_done:
         return fingerprints_of(teacher)["model"]
     if noted:
         return noted
+    if config.blend_file(teacher.path.parent.name).is_file():
+        raise FoldcraftError(
+            f"of this blend fold {teacher.fold} is not stored, and a student learns in each fold from that fold's",
+            teacher.path,
+            "finish that fold of all its members, then run `python src/infer.py --store NEWNAME` with their configs",
+        )
     raise FoldcraftError(
         f"this teacher's fold {teacher.fold} is not finished, and a student learns in each fold from that fold's model",
         teacher.path,
@@ -92,7 +101,7 @@ def check_ancestors(student: FoldFolder, name: str, entry: dict[str, Any]) -> No
     Raises:
         FoldcraftError: it does, or they are not.
     """
-    for ancestor, model in _ancestors(entry):
+    for ancestor, model in dict.fromkeys(_ancestors(entry)):
         folder = student.of_other(ancestor)
         if folder.path == student.path:
             raise FoldcraftError(
@@ -100,10 +109,19 @@ def check_ancestors(student: FoldFolder, name: str, entry: dict[str, Any]) -> No
                 "distill.teachers",
                 "name teachers that do not descend from this experiment, or set experiment=NEWNAME",
             )
-        if folder.model.is_file() and fingerprint.of_file(folder.model) != model:
+        if _model_now(folder, model) != model:
             raise FoldcraftError(
-                f"has changed since {name} learned from it", folder.model, f"train fold {student.fold} of {name} again"
+                f"has changed since {name} learned from it",
+                folder.model if folder.model.is_file() else folder.manifest,
+                f"make fold {student.fold} of {name} again",
             )
+
+
+def _model_now(folder: FoldFolder, noted: str) -> str:
+    """Fingerprint of what lies there: of weights, or of a stored blend, which has none; `noted` where nothing does."""
+    if folder.model.is_file():
+        return fingerprint.of_file(folder.model)
+    return fingerprints_of(folder)["model"] if folder.is_done else noted
 
 
 def _ancestors(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:

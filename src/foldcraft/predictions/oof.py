@@ -12,7 +12,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.competition import Competition
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.predictions import answers, store
-from foldcraft.predictions.store import Origin
+from foldcraft.predictions.store import Origin, Predictions
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,24 @@ def load(files: Sequence[Path], views: Sequence[str] | None, competition: Compet
         FoldcraftError: a file is missing or damaged, lacks a view, or is of other ids, labels, groups or classes; files
             do not belong together.
     """
+    joined, folds = of_images(files, views, competition, name)
+    rows = competition.train_rows(joined.ids)
+    answers.check_whole(competition, rows, files[0].parent.parent)
+    found = answers.of_rows(competition, joined.predicted, rows)
+    ways = answers.ways_of(competition.answering, competition.space)
+    first, *others = found.by_way
+    folds = folds[found.first]
+    return OOF(competition.answers, found.answers, folds, joined.views, first, joined.origin, ways, tuple(others))
+
+
+def of_images(
+    files: Sequence[Path], views: Sequence[str] | None, competition: Competition, name: str | None = None
+) -> tuple[Predictions, np.ndarray]:
+    """The same before images become answers: predictions of N images, and the fold of each (N,).
+
+    Raises:
+        FoldcraftError: as `load`.
+    """
     parts = [store.read(file) for file in files]
     if name:
         parts = [replace(part, origin=replace(part.origin, experiment=name)) for part in parts]
@@ -136,14 +154,7 @@ def load(files: Sequence[Path], views: Sequence[str] | None, competition: Compet
     joined = store.join_folds(parts, wanted)
     if (joined.origin.data, joined.origin.classes) != (competition.fingerprint, competition.classes.names):
         raise FoldcraftError("was predicted for other ids, labels or groups", files[0], "train the fold again")
-    folds = np.concatenate([np.full(len(part.ids), part.origin.fold) for part in parts])
-    rows = competition.train_rows(joined.ids)
-    answers.check_whole(competition, rows, files[0].parent.parent)
-    found = answers.of_rows(competition, joined.predicted, rows)
-    ways = answers.ways_of(competition.answering, competition.space)
-    first, *others = found.by_way
-    folds = folds[found.first]
-    return OOF(competition.answers, found.answers, folds, joined.views, first, joined.origin, ways, tuple(others))
+    return joined, np.concatenate([np.full(len(part.ids), part.origin.fold) for part in parts])
 
 
 def common_rows(experiments: Sequence[OOF]) -> np.ndarray:
@@ -178,6 +189,8 @@ def load_complete(config: Config, competition: Competition) -> tuple[dict[str, n
     left_out: list[str] = []
     manifests = (config.runs / config.competition.name).glob("*/fold*/manifest.json")
     for folder in sorted({path.parent.parent for path in manifests}):
+        if config.blend_file(folder.name).is_file():
+            continue  # a stored blend says nothing of training rows
         try:
             found = load(
                 [path.parent / "oof.parquet" for path in sorted(folder.glob("fold*/manifest.json"))], None, competition

@@ -4,7 +4,8 @@ A student's fold k is judged on the validation rows of fold k, so none of their 
 teacher. Folds are frozen and shared by all experiments of a competition, and so of each teacher one model is fit to
 teach: that of the same fold k.
 
-- The pseudo-label of a test image is what the teachers' models of fold k said of it (`fold<k>/test.parquet`).
+- The pseudo-label of a test image is what the teachers' models of fold k said of it (`fold<k>/test.parquet`), or what
+  a stored blend of such models says (`predictions/stored_blend`), which is a teacher of test images alone.
 - The soft target of a training row is what the same models say of it, though they were trained on it: distillation
   (arXiv 1503.02531), and born-again nets where teacher and student are alike (1805.04770). The teachers' out-of-fold
   predictions of these rows may look more honest, and are not: the models of the other folds made them, and these have
@@ -35,6 +36,7 @@ from foldcraft.data.loader import DistillationTargets
 from foldcraft.metrics.spaces import Space
 from foldcraft.models import hardware
 from foldcraft.predictions import store as prediction_store
+from foldcraft.predictions import stored_blend
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.lineage import RETRAIN
@@ -87,7 +89,19 @@ def _of_train(teacher: Teacher, experiment: Experiment, callback: Callback) -> P
 
 
 def _of_test(teacher: Teacher, experiment: Experiment) -> Predictions:
-    """As the teacher's fold has written them down."""
+    """As the teacher's fold has written them down, the mean of the views that it was trained to be asked in."""
+    return _views_of(teacher, test_predictions(teacher, experiment))
+
+
+def test_predictions(teacher: Teacher, experiment: Experiment) -> Predictions:
+    """What the teacher's fold has written down of the test images, in all views that it has been asked in.
+
+    Args:
+        experiment: any of the same competition, whose test images they must be.
+
+    Raises:
+        FoldcraftError: they are damaged, of other test images, of another fold or another model.
+    """
     file = teacher.folder.test
     found = prediction_store.read(file)
     expected = replace(
@@ -95,19 +109,22 @@ def _of_test(teacher: Teacher, experiment: Experiment) -> Predictions:
         experiment=teacher.name,
     )
     if found.origin.data != expected.data or found.origin.images not in ("", expected.images):
-        raise FoldcraftError(
-            "are of other test images", file, f"run `python src/infer.py` with the config of {teacher.name}"
-        )
+        hint = f"run `python src/infer.py` with the config of {teacher.name}"
+        if teacher.is_blend:
+            hint = "run `python src/infer.py --store NEWNAME` with the configs of its members"
+        raise FoldcraftError("are of other test images", file, hint)
     for what in ("fold", "weights", "folds", "classes", "experiment"):
         said, wanted = getattr(found.origin, what), getattr(expected, what)
         if said != wanted:
             raise FoldcraftError(f"test predictions of another origin: {what} {said}, not {wanted}", file, RETRAIN)
-    return _views_of(teacher, found)
+    if teacher.is_blend:
+        stored_blend.check(teacher.folder, found)
+    return found
 
 
 def _views_of(teacher: Teacher, found: Predictions) -> Predictions:
     """The mean of the views that the teacher was trained to be asked in; others may have been added since."""
-    return replace(found, views=("mean",), predicted=found.mean(teacher.experiment.config.tta.views)[None])
+    return replace(found, views=("mean",), predicted=found.mean(teacher.views)[None])
 
 
 def _mean(parts: Sequence[Predictions], ids: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.models import checkpoint
-from foldcraft.predictions import lineage
+from foldcraft.predictions import lineage, stored_blend
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.lineage import RETRAIN
 
@@ -21,19 +21,31 @@ PRIOR_FREE = {"weighted", "sampler", "logit_adjusted"}  # these give probabiliti
 
 @dataclass(frozen=True)
 class Teacher:
-    """A finished experiment, and its fold that teaches.
+    """A finished experiment or a stored blend, and its fold that teaches.
 
     Attributes:
+        experiment: None of a stored blend, which has no model to ask, only what it says of test images.
         entry: what the student's manifest says of it.
+        imbalance: how rare classes were treated in its training, or in that of its members.
     """
 
-    experiment: Experiment
+    experiment: Experiment | None
     folder: FoldFolder
     entry: dict[str, Any]
+    imbalance: str
+
+    @property
+    def is_blend(self) -> bool:
+        return self.experiment is None
 
     @property
     def name(self) -> str:
-        return self.experiment.config.experiment
+        return self.entry["experiment"]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views of an image whose mean is its answer."""
+        return (stored_blend.VIEW,) if self.experiment is None else tuple(self.experiment.config.tta.views)
 
     @property
     def model(self) -> str:
@@ -47,24 +59,43 @@ def find_teachers(experiment: Experiment, fold: int) -> list[Teacher]:
     Raises:
         FoldcraftError: one is not finished; it was trained for other data, folds or classes; its files are not those of
             that fold, or have changed; it descends from this experiment, or from what has changed since; its weights
-            were chosen by the rows that the student is judged on; its probabilities have another prior than the labels.
+            were chosen by the rows that the student is judged on; its probabilities have another prior than the labels;
+            it is a stored blend, and its answer for training rows is asked for.
     """
-    return [_open(experiment, fold, name) for name in experiment.identity.teachers(fold)]
+    student, taught_by = FoldFolder.of(experiment.config, fold), experiment.identity.teachers(fold)
+    found = [open_teacher(experiment, student, name) for name in taught_by]
+    for teacher in found:
+        if teacher.model != taught_by[teacher.name]:
+            raise FoldcraftError("was trained again just now", teacher.folder.path, "run the same command again")
+        if teacher.is_blend and experiment.config.distill.share:
+            raise FoldcraftError(
+                f"{teacher.name} is a stored blend, which has no answers for training rows",
+                "distill.share",
+                "set distill.share=0 and distill.pseudo, or name its members as teachers",
+            )
+        _check_prior(experiment.config, teacher)
+    return found
 
 
-def _open(experiment: Experiment, fold: int, name: str) -> Teacher:
-    student = FoldFolder.of(experiment.config, fold)
+def open_teacher(experiment: Experiment, student: FoldFolder, name: str) -> Teacher:
+    """A teacher of the fold whose folder is `student`, which may be a blend's: its members teach it.
+
+    Args:
+        experiment: any of the same competition, for whose data, folds and classes the teacher must be.
+
+    Raises:
+        FoldcraftError: as `find_teachers`, but for what depends on the student's own settings.
+    """
     folder = student.of_other(name)
     _check_data(experiment, folder)
     entry = lineage.entry_of(name, folder)
     lineage.check_ancestors(student, name, entry)
+    if experiment.config.blend_file(name).is_file():
+        return Teacher(None, folder, entry, stored_blend.imbalance_of(folder))
     theirs = Experiment.open(_settings_of(experiment.config, name, folder), is_record=True)
     _check_files(theirs, folder, entry["model"])
-    if entry["model"] != experiment.identity.teachers(fold)[name]:
-        raise FoldcraftError("was trained again just now", folder.path, "run the same command again")
     _check_choice(theirs.config, folder)
-    _check_prior(experiment.config, theirs.config)
-    return Teacher(theirs, folder, entry)
+    return Teacher(theirs, folder, entry, theirs.config.train.imbalance)
 
 
 def _check_data(experiment: Experiment, folder: FoldFolder) -> None:
@@ -121,19 +152,24 @@ def _check_choice(theirs: Config, folder: FoldFolder) -> None:
             )
 
 
-def _check_prior(mine: Config, theirs: Config) -> None:
+def has_prior(imbalance: str) -> bool:
+    """Are the probabilities of a net that was trained so of classes as frequent as they are, or of equally frequent?"""
+    return imbalance not in PRIOR_FREE
+
+
+def _check_prior(mine: Config, teacher: Teacher) -> None:
     """See that a teacher's answers and the student's labels are of the same world: frequencies as they are, or equal.
 
     The sampler draws the student's labels equally often. The other ways of treating rare classes take labels with the
     prior in them and take it out; from answers without a prior they would take it out twice.
     """
-    free = theirs.train.imbalance in PRIOR_FREE
+    free = not has_prior(teacher.imbalance)
     if free == (mine.train.imbalance == "sampler"):
         return
     there = "equally frequent classes" if free else "classes as frequent as they are"
     fitting = "sampler, weighted or logit_adjusted" if not free else "none or focal"
     raise FoldcraftError(
-        f"{theirs.experiment} (train.imbalance={theirs.train.imbalance}) answers for {there}, which does not go with "
+        f"{teacher.name} (train.imbalance={teacher.imbalance}) answers for {there}, which does not go with "
         f"train.imbalance={mine.train.imbalance} here",
         "distill.teachers",
         f"use teachers with train.imbalance {fitting}",

@@ -297,6 +297,7 @@ class Competing:
         self._judging = time.monotonic() - began
         alone = self._loss_alone(member)
         known = {"gain": gain, "error": error, "alone": alone, "is_kept": is_kept, "submission": written}
+        known["forecast"] = self._forecast(result, is_kept)
         whole = replace(entry, is_whole=True, **{**self._standing(), **known, "seconds": self.clock.used})
         self.history.add(whole, step)
 
@@ -312,6 +313,12 @@ class Competing:
         if self._best is None:
             self._best, self._rows = BestSoFar(result.truth), result.rows
         return self._best.add(step)
+
+    def _forecast(self, result: Combined, is_kept: bool) -> tuple[float, float, float] | None:
+        """Of the hidden score of what is submitted, with the ends of its interval."""
+        if is_kept and result.forecast is not None:
+            return result.forecast.value, result.forecast.low, result.forecast.high
+        return self.history.whole[-1].forecast if self.history.whole else None
 
     def _loss_alone(self, member: FinishedExperiment) -> float:
         found = member.oof()
