@@ -37,11 +37,20 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--configs", type=Path, help="folder for configs (default configs/<competition>/compete)")
     parser.add_argument("--jobs", type=int, default=1, help="folds of a fine-tuning side by side (default 1)")
+    parser.add_argument(
+        "--pseudo-labels",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="rounds of learning from the test images too, by what the blend says of them, where the host allows it",
+    )
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "backbones")
     seconds = _seconds(args)
     if args.jobs < 1:
         raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    if args.pseudo_labels < 0:
+        raise FoldcraftError(f"{args.pseudo_labels} is not a number of rounds", "--pseudo-labels", "use 0, 1, 2 or 3")
     config = cli.load_config(args)
 
     from foldcraft.data.host_files.tables import read_tables
@@ -55,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     terminal = cli.terminal(args)
     folder = args.configs or Path("configs") / config.competition.name / "compete"
     train = Path(__file__).with_name("train.py")
-    options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, train)
+    options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, args.pseudo_labels, train)
     with compete.shown(config, terminal) as show:
         outcome = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
     compete.tell(outcome, terminal)

@@ -77,6 +77,14 @@ def test_killed_at_any_action_it_goes_on_and_ends_alike(short: Path, command, mo
     assert [entry["seconds"] for entry in entries()] == sorted(entry["seconds"] for entry in entries())
 
 
+def test_the_blend_teaches_on_test_images_where_that_is_asked_for(short: Path, command) -> None:
+    done = command("compete", "--config", short, *LONG, "--pseudo-labels", "2")
+    assert done.code == 0, done.err
+    taught = [entry for entry in entries() if entry["kind"] == "pseudo-labels" and entry["is_whole"]]
+    assert [entry["action"] for entry in taught] == ["full_test_resnet_pseudo1", "full_test_resnet_pseudo2"]
+    assert Path("runs/shapes", taught[1]["experiment"], "fold2/manifest.json").is_file()
+
+
 def test_a_first_fold_may_end_a_fine_tuning_and_that_is_said(
     short: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,19 @@ def test_more_is_possible_once_there_are_probes(situation: Situation) -> None:
     assert {"full_vit_seed1", "full_vit_seed2", "full_vit_32", "full_vit_long"} <= {a.name for a in possible(finished)}
 
 
+def test_pseudo_labels_come_in_rounds_each_by_a_blend_with_the_last(situation: Situation) -> None:
+    tuned = after(situation, *PROBED, entry("full_vit", "fine-tuning", ("vit",), alone=0.3))
+    assert not [a for a in possible(tuned) if a.kind == "pseudo-labels"]
+    (first,) = (a for a in possible(replace(tuned, rounds=2)) if a.kind == "pseudo-labels")
+    assert first.recipe.sections["distill"] == {"teachers": [first.teacher], "share": 0.0, "pseudo": 0.3}
+    later = after(replace(tuned, rounds=2, teachers={first.name: first.teacher}), entry("pool2", "one head", ("vit",)))
+    (same,) = (a for a in possible(later) if a.kind == "pseudo-labels")
+    assert same.teacher == first.teacher, "its folds learn from one blend, whatever comes between them"
+    (second,) = (a for a in possible(after(later, entry(first.name, "pseudo-labels", ("vit",)))) if a.teacher)
+    assert second.name == "full_vit_pseudo2"
+    assert second.teacher != first.teacher
+
+
 def test_the_best_transformer_is_expected_to_gain_most(situation: Situation) -> None:
     found = {action.name: action for action in possible(after(situation, *PROBED))}
     assert found["full_vit"].before == actions.FINE_TUNING

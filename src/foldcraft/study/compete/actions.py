@@ -1,8 +1,9 @@
 """What could be done next: probes of frozen nets, fine-tunings, and more of what has helped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from foldcraft.common import fingerprint
 from foldcraft.common.config import Config
 from foldcraft.predictions.linear_probe import MOST_ROWS
 from foldcraft.study import recipes
@@ -42,6 +43,7 @@ class Action:
         fold_by_fold: may its first folds end it?
         looks_at: features that it needs, (net, side in pixels, view).
         pixels: of the images it is trained on, over those of the config's size.
+        teacher: name of the stored blend that it learns from; "" where it learns from none.
     """
 
     recipe: Recipe
@@ -52,6 +54,7 @@ class Action:
     fold_by_fold: bool = False
     looks_at: tuple[tuple[str, int, str], ...] = ()
     pixels: float = 1.0
+    teacher: str = ""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,7 @@ class Situation:
         entries: what was done.
         at_ceiling: is there nothing left that a fine-tuning could gain?
         rounds: of pseudo-labels that the user allows.
+        teachers: stored blends that teach, or taught, by the name of the action.
     """
 
     config: Config
@@ -80,6 +84,7 @@ class Situation:
     entries: Sequence[Entry] = field(default_factory=list)
     at_ceiling: bool = False
     rounds: int = 0
+    teachers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -91,9 +96,14 @@ class Situation:
         """Side of a larger one, which transformers with patches of 16 and strides of 32 can divide."""
         return 32 * round(LARGER * self.size / 32)
 
+    @property
+    def whole(self) -> list[Entry]:
+        """Finished experiments, in the order in which they were."""
+        return [entry for entry in self.entries if entry.is_whole]
+
     def of_kind(self, *kinds: str) -> list[Entry]:
         """Finished experiments of some kinds, the one with the least loss first."""
-        found = [entry for entry in self.entries if entry.is_whole and entry.kind in kinds]
+        found = [entry for entry in self.whole if entry.kind in kinds]
         return sorted(found, key=lambda entry: entry.alone if entry.alone is not None else 0.0)
 
     def net(self, name: str) -> Net:
@@ -108,7 +118,7 @@ class Situation:
 
     def believed(self, kind: str, before: Belief) -> Belief:
         """What is expected of a kind after what was seen of it here."""
-        seen = [entry.seen for entry in self.entries if entry.kind == kind and entry.is_whole and entry.seen]
+        seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
         return before.after(seen, spread=before.error)
 
 
@@ -197,6 +207,8 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         net = now.net(entry.nets[0])
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         yield from _more_of(now, recipe, net)
+    if finished:
+        yield from _pseudo_labels(now, now.net(finished[0].nets[0]))
 
 
 def _worth_tuning(ranked: Sequence[Net]) -> list[Net]:
@@ -216,6 +228,19 @@ def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:
     epochs = 2 * recipe.sections["train"]["epochs"]
     longer = recipe.updated(f"{recipe.name}_long", train={"epochs": epochs, "validate_every": epochs})
     yield _training(now, longer, net, PARTLY, "twice as many steps", "longer fine-tuning")
+
+
+def _pseudo_labels(now: Situation, net: Net) -> Iterator[Action]:
+    """The best net once more, with what the blend says of the test images; each round by a blend that has the last."""
+    done = len(now.of_kind("pseudo-labels"))
+    if done >= now.rounds:
+        return
+    recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
+    name = f"{recipe.name}_pseudo{done + 1}"
+    teacher = now.teachers.get(name, f"blend-{fingerprint.of_values([e.experiment for e in now.whole])[:8]}")
+    taught = recipe.updated(name, distill={"teachers": [teacher], "share": 0.0, "pseudo": PSEUDO})
+    why = f"round {done + 1} of pseudo-labels: what the blend says of the test images"
+    yield replace(_training(now, taught, net, PSEUDO_LABELS, why, "pseudo-labels"), teacher=teacher)
 
 
 def _training(

@@ -11,7 +11,7 @@ from foldcraft.common import config_file, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.ensemble import blend
+from foldcraft.ensemble import blend, stored_blend
 from foldcraft.ensemble.best_so_far import BestSoFar, Step
 from foldcraft.ensemble.blend import Combined
 from foldcraft.metrics.gain import gain_in_loss
@@ -107,6 +107,7 @@ class Competing:
         folder: for the configs of actions.
         train: trains folds.
         jobs: folds of one experiment at a time.
+        rounds: of pseudo-labels that may be tried.
         show: is told how it stands.
     """
 
@@ -118,6 +119,7 @@ class Competing:
     folder: Path
     train: Train = train_here
     jobs: int = 1
+    rounds: int = 0
     show: Show = lambda standing: None
     members: list[FinishedExperiment] = field(default_factory=list, init=False)
     _best: BestSoFar | None = field(default=None, init=False)
@@ -157,9 +159,16 @@ class Competing:
         """What is known now."""
         rows = len(self.base.competition.train_ids)
         learned = rows * (self.base.folds.count - 1) // self.base.folds.count
-        at_ceiling = self._is_at_ceiling()
         return Situation(
-            self.config, rows, learned, self.all_nets, self._looks, self.history.entries, at_ceiling=at_ceiling
+            self.config,
+            rows,
+            learned,
+            self.all_nets,
+            self._looks,
+            self.history.entries,
+            self._is_at_ceiling(),
+            self.rounds,
+            self.history.notes.get("teachers", {}),
         )
 
     def _is_at_ceiling(self) -> bool:
@@ -209,6 +218,8 @@ class Competing:
     def _carry_out(self, option: Option) -> None:
         self.history.note_time(self.clock.used)
         action, began = option.action, time.monotonic()
+        if action.teacher:
+            self._store_teacher(action)
         experiment, file = self._experiment(action.recipe, action.why)
         folds = [TrialFold(f"{action.name} {fold}", ["--config", str(file)], experiment, fold) for fold in option.folds]
         until = UntilTimeIsUp(self.callback, self.clock, self._reserve if self.history.whole else -self.clock.budget)
@@ -242,6 +253,14 @@ class Competing:
             self._judge(entry, member)
         if len(self.history.whole) == 1 and "looks" not in self.history.notes:
             self._look_at_views(action.nets[0])
+
+    def _store_teacher(self, action: Action) -> None:
+        """Keep the blend as it is now, once for all folds of what learns from it."""
+        taught = self.history.notes.setdefault("teachers", {})
+        if action.name not in taught:
+            stored_blend.store_blend(self.members, action.teacher, self.callback)
+            taught[action.name] = action.teacher
+            self.history.write()
 
     def _experiment(self, recipe: Recipe, why: str) -> tuple[Experiment, Path]:
         """The action as an experiment, its config written."""
@@ -315,10 +334,15 @@ class Competing:
         return self._best.add(step)
 
     def _forecast(self, result: Combined, is_kept: bool) -> tuple[float, float, float] | None:
-        """Of the hidden score of what is submitted, with the ends of its interval."""
-        if is_kept and result.forecast is not None:
-            return result.forecast.value, result.forecast.low, result.forecast.high
-        return self.history.whole[-1].forecast if self.history.whole else None
+        """Of the hidden score of what is submitted, with the ends of its interval; the choice of it taken in."""
+        found, truth = result.forecast, result.truth
+        if not is_kept or found is None:
+            return self.history.whole[-1].forecast if self.history.whole else None
+        chosen = truth.fold_wise_score(result.selection.chosen.nested)
+        luck = truth.fold_wise_score(self._best.answers) - chosen
+        known = (found.value, found.low, found.high)
+        value, low, high = (float(np.clip(one + luck, *truth.metric.bounds)) for one in known)
+        return value, low, high
 
     def _loss_alone(self, member: FinishedExperiment) -> float:
         found = member.oof()

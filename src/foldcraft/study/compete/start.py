@@ -32,6 +32,7 @@ class Options:
         backbones: more than those that are at hand.
         folder: for the configs of actions.
         jobs: folds of a fine-tuning at a time.
+        rounds: of pseudo-labels on the test images that may be tried.
         train: the command that trains, for folds side by side.
     """
 
@@ -40,6 +41,7 @@ class Options:
     backbones: Sequence[str]
     folder: Path
     jobs: int
+    rounds: int
     train: Path
 
 
@@ -65,7 +67,8 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         kept = History.open(config, data_digest(experiment))
         clock = Clock(options.seconds, kept.used, options.began)
         train: Train = TrainSideBySide([str(options.train)], options.jobs) if options.jobs > 1 else train_here
-        return Competing(experiment, found, kept, clock, callback, options.folder, train, options.jobs, show).run()
+        about = (experiment, found, kept, clock, callback, options.folder)
+        return Competing(*about, train, options.jobs, options.rounds, show).run()
 
 
 def _is_short(data: Competition, budget: float, callback: Callback) -> bool:
