@@ -18,6 +18,8 @@ from foldcraft.common.config import NAME
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
+TOLD = 0.1  # share of images told apart, below which the head has learned nothing, and the net from noise
+
 
 def command_line() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         f"wrote {made.folder}: learned from {made.images} images in {made.seconds:.0f} s, tells {made.told_apart:.0%} "
         f"of them apart; backbone.name={args.name} starts from it"
     )
+    if made.told_apart < TOLD:
+        terminal.say("warning: it has hardly begun, and may be worse than what it began with; use more --epochs")
     return 0
 
 

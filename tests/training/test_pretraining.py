@@ -70,6 +70,7 @@ def test_a_config_starts_from_what_was_made(start: Path, command: Command) -> No
     done = command("pretrain", "--config", start, "--name", "further", "--epochs", "1")
     assert done.code == 0, done
     assert "learned from 48 images" in done.out
+    assert "it has hardly begun" in done.out
 
     model, blueprint = backbones.build(BackboneConfig(name="further"), 3, 16)
     written, before = load_file("weights/further/model.safetensors"), load_file("weights/small/model.safetensors")
