@@ -53,12 +53,14 @@ class Way:
         sizes: how many, one or two.
         mirror: "no", "mean" (averaged in, at the smaller size) or "rows" (learned from as well).
         copies: augmented ones of each image.
+        preset: how strongly they are changed, as `augment.preset`.
     """
 
     stages: str = "all"
     sizes: int = 1
     mirror: str = "mean"
     copies: int = 0
+    preset: str = "light"
 
 
 WAYS = {
@@ -67,6 +69,14 @@ WAYS = {
     "every block, mirror image averaged": Way(),
     "the same, 1 copy": Way(copies=1),
     "the same, 2 copies": Way(copies=2),
+    "the same, 4 copies": Way(copies=4),
+    "the same, 8 copies": Way(copies=8),
+    "the same, 16 copies": Way(copies=16),
+    "the same, 8 medium copies": Way(copies=8, preset="medium"),
+    "the same, 16 medium copies": Way(copies=16, preset="medium"),
+    "the same, 32 medium copies": Way(copies=32, preset="medium"),
+    "the same, 2 medium copies": Way(copies=2, preset="medium"),
+    "the same, 16 heavy copies": Way(copies=16, preset="heavy"),
     "two sizes, mirror image averaged": Way(sizes=2),
     "two sizes, mirror image averaged, 1 copy": Way(sizes=2, copies=1),
 }
@@ -84,7 +94,6 @@ class Table:
             "images": images,
             "finetune": experiment.config.finetune.model_copy(update={"mode": "linear_probe"}),
             "probe": experiment.config.probe.model_copy(update={"sizes": self.sizes}),
-            "augment": experiment.config.augment.model_copy(update={"preset": "light"}),
         }
         self.experiment = replace(experiment, config=experiment.config.model_copy(update=update))
         self.nets, self.stores = {}, {}
@@ -95,16 +104,22 @@ class Table:
             self.stores[name] = self.experiment.open_images([spec], Callback())[0][0]
             self.nets[name] = {size: source.frozen(size) for size in self.sizes}
 
-    def of(self, name: str, size: int, views: Sequence[str]) -> list[np.ndarray]:
-        """Features (N, D) of a net, a view after the other."""
+    def of(
+        self, name: str, size: int, views: Sequence[str], rows: np.ndarray | None = None, preset: str = "light"
+    ) -> list[np.ndarray]:
+        """Features (N, D) of a net, of all images or of some rows, a view after the other."""
         net: FrozenNet = self.nets[name][size]
+        augment = net.config.augment.model_copy(update={"preset": preset})
+        net = replace(net, config=net.config.model_copy(update={"augment": augment}))
         store: ImageStore = self.stores[name]
-        wanted = [FeatureRequest(net, "train", store, view) for view in views]
+        wanted = [FeatureRequest(net, "train", store, view, rows) for view in views]
         return load_or_compute(wanted, features_folder(self.experiment.config), Callback())
 
-    def parts(self, names: Sequence[str], way: Way) -> tuple[list[Stage], list[list[np.ndarray]]]:
-        """Stages of all parts, and for each part its arrays of rows that are learned from, the plain ones first."""
-        stages, parts = [], []
+    def parts(
+        self, names: Sequence[str], way: Way, kept: np.ndarray
+    ) -> tuple[list[Stage], list[list[np.ndarray]], list[list[np.ndarray]]]:
+        """Stages of all parts, for each part its views of all images, and its copies of the rows that are kept."""
+        stages, parts, copies = [], [], []
         for name in names:
             for place, size in enumerate(self.sizes[: way.sizes]):
                 plain = self.of(name, size, ["identity"])
@@ -113,9 +128,10 @@ class Table:
                 elif self.mirrored and way.mirror == "mean" and not place:
                     both = [*plain, *self.of(name, size, ["hflip"])]
                     plain = [np.mean(both, axis=0, dtype=np.float32).astype(np.float16)]
-                parts.append(plain + self.of(name, size, [f"draw{k}" for k in range(way.copies)]))
+                parts.append(plain)
+                copies.append(self.of(name, size, [f"draw{k}" for k in range(way.copies)], kept, way.preset))
                 stages += [replace(stage, part=f"{name}@{size}") for stage in self.nets[name][size].stages]
-        return stages, parts
+        return stages, parts, copies
 
 
 def cell(experiment: Experiment, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -136,9 +152,10 @@ def answers(
     table: Table, names: Sequence[str], way: Way, kept: np.ndarray, fold: np.ndarray, hidden: np.ndarray
 ) -> Answers:
     """What one head over these nets says."""
-    stages, parts = table.parts(names, way)
+    stages, parts, copies = table.parts(names, way, kept)
     truth, space = table.experiment.competition.targets[kept], table.experiment.competition.space
     learned = [[part[view][kept] for part in parts] for view in range(len(parts[0]))]
+    learned += [[part[copy] for part in copies] for copy in range(way.copies)]
     solved = linear_probe.solve(
         Rows(tuple(stages), learned, learned[0], truth, fold, space), ProbeConfig(stages=way.stages)
     )

@@ -57,7 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     if args.gather:
         diagnose.gather(with_net(args.gather), terminal)
         return 0
-    names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *args.backbones]))
+    names = list(
+        dict.fromkeys([config.backbone.name, *backbones.local_names(config.competition.name), *args.backbones])
+    )
     if args.jobs > 1 and len(names) > 1:
         gather_side_by_side(args, names, terminal)
     measurements = diagnose.measure(list(map(with_net, names)), terminal)

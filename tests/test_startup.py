@@ -21,6 +21,7 @@ WORDS = {
     **dict.fromkeys(("compare", "infer", "report", "soup"), TWO),
     "sweep": [*ONE, "--space", "space.yaml"],
     "pretrain": [*ONE, "--name", "net"],
+    "compete": ONE,
     "demo": [],
 }
 WITHOUT_TABLES = ("ledger", "start")
@@ -37,7 +38,7 @@ MISTAKES = {
     "no folds": "run `python src/split.py`",
 }
 # These make them, or need none.
-WITHOUT_FOLDS = ("audit", "demo", "diagnose", "pretrain", "preview", "split", "summary", "sweep", "train")
+WITHOUT_FOLDS = ("audit", "compete", "demo", "diagnose", "pretrain", "preview", "split", "summary", "sweep", "train")
 CASES = [
     (command, mistake)
     for command, mistake in product(WORDS, MISTAKES)

@@ -116,12 +116,12 @@ def test_the_weights_folder_comes_first_and_says_so(alone: Path, real: PackagedW
     model, blueprint = backbones.build(CONFIG, 3, 64)
     assert (model.conv_stem.weight == 1).all()
     assert blueprint.licence == "mine"
-    assert backbones.local_names().count(LITE0) == 1
+    assert backbones.local_names("faces").count(LITE0) == 1
     said = backbones.describe_weights(CONFIG, blueprint)
     assert f"starts from {folder} (fingerprint {blueprint.weights}), licence: mine" in said
     assert f"; the installed package {PACKAGE} 0.1.0 is not used" in said
     shutil.rmtree(folder)
-    assert backbones.local_names().count(LITE0) == 1
+    assert backbones.local_names("faces").count(LITE0) == 1
 
 
 def test_random_weights_stay_random(alone: Path) -> None:

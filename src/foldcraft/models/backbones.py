@@ -24,7 +24,7 @@ from torch import nn
 from foldcraft.common import fingerprint
 from foldcraft.common.config import BackboneConfig
 from foldcraft.common.errors import FoldcraftError, listing, suggest
-from foldcraft.common.files import parse_json
+from foldcraft.common.files import parse_json, read_bytes
 from foldcraft.models import packaged_weights
 from foldcraft.models.inputs import channels_of
 from foldcraft.models.packaged_weights import PackagedWeights
@@ -95,11 +95,24 @@ def weights_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("FOLDCRAFT_WEIGHTS", "weights")))
 
 
-def local_names() -> list[str]:
-    """Names of the pretrained nets that timm can load without the hub: in the weights folder, in installed packages."""
+def local_names(competition: str) -> list[str]:
+    """Names of the pretrained nets that timm can load without the hub: in the weights folder, in installed packages.
+
+    Args:
+        competition: that they are for; nets that were trained on with the images of another are left out.
+    """
     folder = weights_folder()
-    in_folder = {path.parent.name for path in folder.glob("*/config.json")} if folder.is_dir() else set()
+    files = sorted(folder.glob("*/config.json")) if folder.is_dir() else []
+    in_folder = {file.parent.name for file in files if _trained_on(file) in (None, competition)}
     return sorted(in_folder | set(packaged_weights.names()))
+
+
+def _trained_on(file: Path) -> str | None:
+    """The competition whose images a net was trained on with (`training.pretraining`); None for most."""
+    try:
+        return (parse_json(read_bytes(file)).get("pretraining") or {}).get("competition")
+    except (FoldcraftError, ValueError, AttributeError):
+        return None  # what is wrong with it is told where it is loaded
 
 
 def describe_weights(config: BackboneConfig, blueprint: Blueprint) -> str:

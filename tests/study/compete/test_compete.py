@@ -20,7 +20,7 @@ def short(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("foldcraft.study.compete.run.CEILING", 2.0)
     monkeypatch.setattr("foldcraft.study.compete.run.LEAST", -1.0)
     monkeypatch.setattr("foldcraft.study.compete.nets.SECONDS", 0.01)
-    monkeypatch.setattr("foldcraft.models.backbones.local_names", list)
+    monkeypatch.setattr("foldcraft.models.backbones.local_names", lambda competition: [])
     return shapes
 
 

@@ -57,7 +57,9 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
     """
     folder = study_folder(config, history.FOLDER)
     with locked(folder / ".lock", wait=False, busy=f"another process competes in {config.competition.name}"):
-        names = list(dict.fromkeys([config.backbone.name, *backbones.local_names(), *options.backbones]))
+        names = list(
+            dict.fromkeys([config.backbone.name, *backbones.local_names(config.competition.name), *options.backbones])
+        )
         data = competition.read(config)
         found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
         audited = (audit_folder(config) / "summary.json").is_file()
