@@ -237,7 +237,8 @@ def cells(args: argparse.Namespace) -> None:
         for count in args.members:
             found = list(of_cell(file, count))
             known = np.load(file)
-            tried = {way.name for way in nested.methods_for(get("accuracy"), len(np.unique(known["units"])))}
+            about = Labels(known["truth"], known["fold"], known["units"], get("accuracy"), ClassSpace(("any",)))
+            tried = {way.name for way in nested.methods_for(about)}
             used = min((one for one in found if one["way"] in tried), key=lambda one: one["nested"])
             found.append({**used, "way": "used"})
             even = next(one for one in found if one["way"] == EvenMean.name)

@@ -248,11 +248,15 @@ def test_a_single_fold_is_judged_by_itself() -> None:
     assert np.isfinite(selection.chosen.nested).all()
 
 
-def test_ways_follow_the_metric() -> None:
-    names = [way.name for way in nested.methods_for(get("macro_f1"), 200)]
-    assert names == ["weighted mean", "greedy", "stacking"]
-    assert [way.name for way in nested.methods_for(get("macro_f1"), 199)] == names[:2]
-    assert [way.name for way in nested.methods_for(get("roc_auc"), 200)] == [names[0], "rank mean", *names[1:]]
+def test_ways_follow_the_metric_and_the_number_of_units() -> None:
+    def names(metric: str, units: int) -> list[str]:
+        rows = np.arange(2 * units)
+        truth = Labels(rows % CLASSES, rows % FOLDS, (rows // 2).astype(str), get(metric), SPACE)
+        return [way.name for way in nested.methods_for(truth)]
+
+    assert names("macro_f1", 200) == ["weighted mean", "greedy", "stacking"]
+    assert names("macro_f1", 199) == ["weighted mean", "greedy"]
+    assert names("roc_auc", 200) == ["weighted mean", "rank mean", "greedy", "stacking"]
 
 
 class Table(Terminal):

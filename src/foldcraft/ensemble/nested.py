@@ -175,13 +175,14 @@ class BlendSelection:
         return [one for one in self.candidates if one.decides or not (alone or one.is_ruled)]
 
 
-def methods_for(metric: Metric, units: int) -> list[Method]:
-    """The blending methods that are tried, simplest first, on so many units.
+def methods_for(truth: Labels) -> list[Method]:
+    """The blending methods that are tried, simplest first.
 
     The best single member is none of them: on few rows it is mostly the luckiest one. Nor is stacking where units are
     few, whose pool of logarithms may be wide of the mark on groups like none of these (docs/experiments.md).
     """
-    found = [method() for method in METHODS.values() if method.suits(metric) and method is not Best]
+    found = [method() for method in METHODS.values() if method.suits(truth.metric) and method is not Best]
+    units = len(np.unique(truth.units))
     return [method for method in found if units >= STACKING_UNITS or not isinstance(method, Stacking)]
 
 
@@ -199,7 +200,7 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
         methods: left out: those of `methods_for`.
     """
     if methods is None:
-        methods = methods_for(truth.metric, len(np.unique(truth.units)))
+        methods = methods_for(truth)
     for method in methods:
         if why := method.lack(truth.space):
             raise FoldcraftError(why, f"--method {method.name!r}", "use weighted mean, greedy or stacking")
