@@ -94,7 +94,7 @@ class Place:
         """
         ended = core.run([sys.executable, *words], self.folder, self.core, max(1.0, self.budget - self.used))
         self.used += ended.seconds
-        if self.used >= self.budget:
+        if ended.is_over_limit or self.used >= self.budget:
             raise TimeIsUp
         if ended.code and not (may_say_no and ended.code == 1):
             sys.exit(f"{' '.join(map(str, words))} failed: see {self.folder / 'log.txt'}")

@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,18 +22,23 @@ class Ended:
     code: int
     seconds: float
 
+    @property
+    def is_over_limit(self) -> bool:
+        """Did the system end it at its limit? What it has used may be counted as a little less than that."""
+        return self.code == -signal.SIGXCPU
+
 
 def run(words: Sequence[str | Path], folder: Path, core: int, most: float | None = None) -> Ended:
     """Run a command in a folder, on one thread; what it says goes to the folder's log.txt.
 
     Args:
-        most: seconds of processor time after which the system kills it.
+        most: seconds of processor time after which the system ends it.
     """
 
     def confine() -> None:
         os.sched_setaffinity(0, {core})
         if most is not None:
-            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most), math.ceil(most)))
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most), math.ceil(most) + 5))
 
     with open(folder / "log.txt", "ab") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOLDCRAFT_WEIGHTS": str(weights())}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,18 @@ def test_the_table_has_errors_at_each_time_and_the_aims(tmp_path: Path) -> None:
         "shapes 1, 10 min: at most half of the errors: yes (0.0500, 0.2000)",
         "shapes 1: after 2 min ahead of the bare loop after 10: no (0.2500, 0.2000)",
     ]
+
+
+def test_a_command_that_uses_the_budget_is_ended(tmp_path: Path) -> None:
+    place = budget.Place(tmp_path, "shapes", max(os.sched_getaffinity(0)), budget=1.5)
+    assert place.run("-c", "pass")
+    assert not place.run("-c", "raise SystemExit(1)", may_say_no=True)
+    with pytest.raises(SystemExit, match="failed: see"):
+        place.run("-c", "raise SystemExit(1)")
+    with pytest.raises(budget.TimeIsUp):
+        place.run("-c", "while True: pass")
+    with pytest.raises(budget.TimeIsUp):
+        budget.Place(tmp_path, "shapes", place.core, budget=0.001).run("-c", "pass")
 
 
 def test_the_commands_of_a_diagnosis_are_followed_in_their_order() -> None:

@@ -140,6 +140,13 @@ def test_unfinished_ones_are_judged_on_what_they_have(place: Path) -> None:
     assert row(found, "elsewhere")["note"] == "fold 0 is one of other folds"
 
 
+def test_one_that_was_stopped_in_its_first_fold_is_shown_without_a_score(place: Path) -> None:
+    Path("runs/digits/stopped/fold0/manifest.json").unlink()
+    stopped = row(ranking.rank(experiment()), "stopped")
+    assert (stopped["state"], stopped["done"]) == ("unfinished", [])
+    assert np.isnan(stopped["score"])
+
+
 def test_folds_that_are_asked_for_bring_the_unfinished_in(place: Path) -> None:
     found = ranking.rank(experiment(), [0])
     assert set(found.of("ranked")["experiment"]) == {"probe", "net", "stopped"}

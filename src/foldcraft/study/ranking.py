@@ -244,13 +244,15 @@ def _answers(one: RankedExperiment, experiment: Experiment, wanted: Origin) -> n
         FoldcraftError: a file is damaged, is of other rows than the fold's, or lacks a view.
     """
     data, fold_of = experiment.competition.answers, experiment.answer_folds
+    said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
     files = [one.fold(fold).oof for fold in one.manifests]
+    if not files:
+        return said
     found = oof.load(files, one.settings.tta.views, experiment.competition)
     if replace(found.origin, experiment=wanted.experiment, weights=wanted.weights, images="") != wanted:
         raise FoldcraftError("was predicted for other folds", files[0], "delete the fold's folder")
     if sorted(found.rows.tolist()) != np.flatnonzero(np.isin(fold_of, list(one.manifests))).tolist():
         raise FoldcraftError("are predictions of other rows than the fold's", files[0], "delete the fold's folder")
-    said = np.full((len(data.train_ids), len(data.classes.names)), np.nan)
     said[found.rows] = found.probabilities
     return said
 
