@@ -46,18 +46,18 @@ def of_cell(file: Path, draws: int) -> Iterator[dict[str, object]]:
         for part in ("oof", "later")
     )
     selection = nested.judge(oofs, truth, [Greedy()])
-    undecided, rule = selection.undecided, selection.chosen.plan.rule
-    every = undecided.plan.apply(tests)
+    before, rule = selection.before_rule, selection.chosen.plan.rule
+    every = before.plan.apply(tests)
     rng = np.random.default_rng(0)
     for is_moved in (False, True):
         for _ in range(draws):
             rows = test_rows(known["hidden_truth"], known["hidden_units"], is_moved, rng)
             test, answers = every[rows], known["hidden_truth"][rows]
-            found = prior_shift.find(undecided.nested, truth, test)
+            found = prior_shift.find(before.nested, truth, test)
             counts = np.bincount(answers, minlength=space.width) + 0.5
             true = log_softmax(test + np.log(counts / counts.sum() / found.before), axis=1)
             moved = found.apply(test) if found.is_real else test
-            new = found.moved_rule(undecided.nested, truth, rule) if found.is_real else rule
+            new = found.moved_rule(before.nested, truth, rule) if found.is_real else rule
             yield {
                 "set": file.stem.split("-")[0],
                 "rows": int(file.stem.split("-")[1]),

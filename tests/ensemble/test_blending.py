@@ -51,6 +51,9 @@ def test_blending_a_way_by_name(shapes, command) -> None:
     assert wanted.code == 0
     assert "stacking" in wanted.out
     assert "greedy" not in wanted.out
+    assert "class priors" not in wanted.out, "they are kept without a word"
+    asked = command("infer", "--config", shapes, twin, "train.epochs=1", "competition.test_prior=auto")
+    assert "class priors of the test set: not moved, p=" in asked.out, asked.err
     wrong = command("infer", "--config", shapes, "train.epochs=1", "--method", "greedyy")
     assert wrong.code == 2
     assert "did you mean 'greedy'" in wrong.err

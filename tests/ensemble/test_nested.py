@@ -75,9 +75,10 @@ def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_n
         one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.candidates if not one.is_ruled
     }
     assert worth[selection.chosen.name] == max(worth.values())
-    assert selection.chosen.name != "best single", "members that err differently are better together"
+    alone = [wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.members]
+    assert worth[selection.chosen.name] > max(alone), "members that err differently are better together"
     twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.predicted)], TRUTH)
-    assert twins.chosen.name == "best single", "nothing is gained, so nothing is blended"
+    assert twins.chosen.name == "weighted mean", "of equals the simplest"
     assert "nothing beats it" in twins.words[0]
 
 
@@ -190,7 +191,7 @@ def test_ways_are_compared_with_the_rules_that_suit_them() -> None:
         BlendMember(f"m{k}", ("identity",), log_softmax(seen(1.1, 60 + k, targets) + np.log(prior), axis=1)[None])
         for k in range(4)
     ]
-    selection = judge(members, truth)
+    selection = judge(members, truth, [Best(), WeightedMean(), Greedy(), Stacking()])
     assert selection.chosen.decides
     ruled = {one.name: one.score.value for one in selection.candidates if one.is_ruled}
     assert ruled[selection.chosen.name] > max(ruled.values()) - 0.01
@@ -247,10 +248,15 @@ def test_a_single_fold_is_judged_by_itself() -> None:
     assert np.isfinite(selection.chosen.nested).all()
 
 
-def test_ways_follow_the_metric() -> None:
-    names = [way.name for way in nested.methods_for(get("macro_f1"))]
-    assert names == ["best single", "weighted mean", "greedy", "stacking"]
-    assert [way.name for way in nested.methods_for(get("roc_auc"))] == [*names[:2], "rank mean", *names[2:]]
+def test_ways_follow_the_metric_and_the_number_of_units() -> None:
+    def names(metric: str, units: int) -> list[str]:
+        rows = np.arange(2 * units)
+        truth = Labels(rows % CLASSES, rows % FOLDS, (rows // 2).astype(str), get(metric), SPACE)
+        return [way.name for way in nested.methods_for(truth)]
+
+    assert names("macro_f1", 200) == ["weighted mean", "greedy", "stacking"]
+    assert names("macro_f1", 199) == ["weighted mean", "greedy"]
+    assert names("roc_auc", 200) == ["weighted mean", "rank mean", "greedy", "stacking"]
 
 
 class Table(Terminal):

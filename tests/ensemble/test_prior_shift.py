@@ -45,9 +45,9 @@ def test_the_test_set_is_predicted_as_its_own_priors_would_have_it() -> None:
     test, answers = drawn(3000, AFTER, 1)
     moved = prior_shift.find(oof, labels(truth), test).apply(test)
     best = log_softmax(test + np.log(AFTER / BEFORE), axis=1)
-    losses = [SPACE.loss(one, answers) for one in (test, moved, best)]
-    assert losses[1] == pytest.approx(losses[2], abs=0.003)
-    assert losses[0] > losses[2] + 0.05
+    kept, held, least = (SPACE.loss(one, answers) for one in (test, moved, best))
+    assert least < held < least + 0.2 * (kept - least)
+    assert kept > least + 0.05
 
 
 def test_of_test_sets_with_nothing_moved_a_level_of_them_is_taken_to_be_moved() -> None:
@@ -73,6 +73,12 @@ def test_a_rule_is_fitted_for_the_priors_of_the_test_set() -> None:
     assert np.argmax(new.shift) == 0, "the class that was the most frequent is now the rarest"
     assert np.mean(new.apply(found.apply(test)).argmax(1) != rule.apply(test).argmax(1)) < 0.06
     assert isinstance(found.moved_rule(oof, known, Argmax()), Argmax)
+
+
+def test_a_class_that_seems_to_be_gone_is_not_ruled_out() -> None:
+    found = prior_shift.PriorShift(("a", "b"), np.array([0.5, 0.5]), np.array([1.0, 0.0]), 0.5, 0.005)
+    np.testing.assert_allclose(found.ratio, [1.8, 0.2])
+    np.testing.assert_allclose(np.exp(found.apply(np.log([[0.5, 0.5]]))), [[0.9, 0.1]])
 
 
 def test_only_one_label_of_classes_has_priors() -> None:

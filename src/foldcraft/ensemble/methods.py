@@ -269,15 +269,18 @@ class Greedy(Method):
 
     Each bag sees a bootstrap of the units and some of the members, takes the member that lowers the loss of the mean
     of those taken so far the most, again and again, and keeps the best prefix. The mean is one of probabilities, so
-    only those of the truth are needed, whatever the number of classes; of values it is one of their errors.
+    only those of the truth are needed, whatever the number of classes; of values it is one of their errors. What the
+    bags have taken is mixed with the weighted mean, for few rows say little of a member (docs/experiments.md).
 
     Attributes:
+        held: share of the weighted mean.
         bags: number of bags.
         share: of the members that a bag sees, two at the least.
         picks: most that a bag takes.
     """
 
     name: ClassVar[str] = "greedy"
+    held: float = 0.5
     bags: int = 20
     share: float = 0.6
     picks: int = 25
@@ -298,7 +301,8 @@ class Greedy(Method):
             counted = (drawn[rows] if drawn.any() else 1.0) * weights[rows]
             picked = self._pick(values[some][:, rows], counted, space)
             votes[some] += picked / picked.sum()
-        return found.combined(LinearPool, votes)
+        shares = self.held * quality_shares(found.losses) + (1 - self.held) * votes / votes.sum()
+        return found.combined(LinearPool, shares)
 
     def _pick(self, values: np.ndarray, weights: np.ndarray, space: Space) -> np.ndarray:
         """How often each member (M,) is taken, from what is mixed in each cell (M, n) and the cells' weights (n,)."""

@@ -14,12 +14,13 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.constraints import Constraints, Obeying
 from foldcraft.ensemble.decision_rules import Argmax, Rule
-from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method
+from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method, Stacking
 from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric
 from foldcraft.metrics.spaces import Space
 
+STACKING_UNITS = 200  # from which on stacking is tried
 Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all
 
 
@@ -174,12 +175,15 @@ class BlendSelection:
         return [one for one in self.candidates if one.decides or not (alone or one.is_ruled)]
 
 
-def methods_for(metric: Metric) -> list[Method]:
+def methods_for(truth: Labels) -> list[Method]:
     """The blending methods that are tried, simplest first.
 
-    Stacking is tried on few rows too: held to the weighted mean, it did well from 100 rows on (docs/experiments.md).
+    The best single member is none of them: on few rows it is mostly the luckiest one. Nor is stacking where units are
+    few, whose pool of logarithms may be wide of the mark on groups like none of these (docs/experiments.md).
     """
-    return [method() for method in METHODS.values() if method.suits(metric)]
+    found = [method() for method in METHODS.values() if method.suits(truth.metric) and method is not Best]
+    units = len(np.unique(truth.units))
+    return [method for method in found if units >= STACKING_UNITS or not isinstance(method, Stacking)]
 
 
 def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Method] | None = None) -> BlendSelection:
@@ -196,7 +200,7 @@ def judge(members: Sequence[BlendMember], truth: Labels, methods: Sequence[Metho
         methods: left out: those of `methods_for`.
     """
     if methods is None:
-        methods = methods_for(truth.metric)
+        methods = methods_for(truth)
     for method in methods:
         if why := method.lack(truth.space):
             raise FoldcraftError(why, f"--method {method.name!r}", "use weighted mean, greedy or stacking")

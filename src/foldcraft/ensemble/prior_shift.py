@@ -24,6 +24,7 @@ LEVEL = 0.01  # share of test sets with nothing moved that are taken to be moved
 DRAWS = 200  # test sets with nothing moved that the real one is compared with
 MOST_ROWS = 3_000  # of each part that are looked at
 ITERATIONS = 100
+HELD = 0.2  # share of the training rows' priors in those that are used: no class is ruled out
 RIDGE = 1.0  # rows by which a bias of a class is held to none
 
 
@@ -49,9 +50,14 @@ class PriorShift:
         """Is it more than chance?"""
         return self.p <= LEVEL
 
+    @property
+    def ratio(self) -> np.ndarray:
+        """What probabilities of each class are multiplied by (K,); held to one, for priors are found on few rows."""
+        return (1 - HELD) * self.after / self.before + HELD
+
     def apply(self, predicted: np.ndarray) -> np.ndarray:
-        """Log-probabilities (N, K) at the priors of the test set."""
-        return log_softmax(predicted + np.log(self.after / self.before), axis=1)  # `suits` has asked
+        """Log-probabilities (N, K) near the priors of the test set."""
+        return log_softmax(predicted + np.log(self.ratio), axis=1)  # `suits` has asked
 
     def moved_rule(self, nested: np.ndarray, truth: Labels, rule: Rule) -> Rule:
         """A decision rule for the priors of the test set, from one that was fitted on the training rows.
@@ -63,7 +69,7 @@ class PriorShift:
         """
         if isinstance(rule, Argmax):
             return rule
-        weights = (self.after / self.before)[truth.targets]
+        weights = self.ratio[truth.targets]
         ends = np.cumsum(weights) / weights.sum() * len(weights)
         drawn = np.searchsorted(ends, np.arange(len(weights)) + 0.5)  # evenly spread, no chance in it
         rows = truth.rows(drawn)

@@ -106,7 +106,7 @@ class TeachingBlend:
     def plan(self, fold: int, methods: Sequence[Method] | None = None) -> tuple[str, BlendPlan]:
         """The method and the plan that the other folds speak for; no label of `fold` is looked at."""
         if methods is None:  # ranks order the rows of a whole set and are no probabilities
-            methods = [one for one in nested.methods_for(self.truth.metric) if not isinstance(one, RankMean)]
+            methods = [one for one in nested.methods_for(self.truth) if not isinstance(one, RankMean)]
         return nested.plan_without(self.held_out, self.truth, fold, methods)
 
     def of_fold(self, fold: int, name: str, methods: Sequence[Method] | None = None) -> StoredFold:
