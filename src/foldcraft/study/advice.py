@@ -171,7 +171,8 @@ def _probe(diagnosis: Diagnosis, config: Config, names: list[str], looks: Looks)
     }
     if others:
         why = {"probe": "one head over all nets of the pool, beside their own: docs/experiments.md"}
-    return _advised(recipes.probe(config, names, looks, diagnosis.sizes), diagnosis, why)
+    recipe = recipes.with_copies(recipes.probe(config, names, looks, diagnosis.sizes), diagnosis.rows)
+    return _advised(recipe, diagnosis, why)
 
 
 def _full(diagnosis: Diagnosis, config: Config, net: NetScore, looks: Looks) -> Advised:

@@ -4,6 +4,7 @@ What `src/diagnose.py` advises and what `src/compete.py` runs is written from he
 comparisons that each choice rests on.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -19,6 +20,9 @@ FLIPS = ("hflip", "vflip")
 ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time
 BATCH = 32
 CNN_LR, ATTENTION_LR, PARTS_LR = 1.5e-3, 5e-4, 1e-3  # of the last: where a part of the weights is trained (LoRA)
+MOST_COPIES, MOST_LEARNED = 16, 4000  # of an image; rows that a probe learns from with them
+COPIES_PRESET = "medium"  # of these copies
+FEWEST_EPOCHS = 3
 POOL = "pool"  # name of the experiment that has all nets of the pool under one head
 Mode = Literal["full", "norm", "lora"]
 
@@ -102,7 +106,7 @@ class Recipe:
 def probe(config: Config, names: Sequence[str], looks: Looks, sizes: Sequence[int]) -> Recipe:
     """A closed-form head on frozen features of one net, or of several together.
 
-    It learns from augmented copies, and looks at an image once: turns and zooms add time and no score.
+    It looks at an image once: turns and zooms add time and no score.
 
     Args:
         config: whose data, images and folds it is for.
@@ -145,6 +149,29 @@ def fine_tuning(config: Config, name: str, transformer: bool, looks: Looks, rows
         "optim": {"lr": lr},
     }
     return Recipe(f"{mode}_{name}", sections)
+
+
+def shorter(recipe: Recipe) -> Recipe:
+    """A fine-tuning that sees about a quarter of the images, three times each at the least, in half the batch.
+
+    Where time is short: steps count more than images do.
+
+    """
+    epochs = max(FEWEST_EPOCHS, math.ceil(recipe.sections["train"]["epochs"] / 4))
+    settings = {"epochs": epochs, "batch": BATCH // 2, "validate_every": epochs}
+    return recipe.updated(f"{recipe.name}_short", train=settings)
+
+
+def copies_for(rows: int) -> int:
+    """Augmented copies of each of so many training images that a probe learns from: the fewer images, the more."""
+    return max(0, min(MOST_COPIES, MOST_LEARNED // rows - 1))
+
+
+def with_copies(recipe: Recipe, rows: int) -> Recipe:
+    """A probe that learns from augmented copies as well, as many as suit so many training images."""
+    copies = copies_for(rows)
+    preset = {"preset": COPIES_PRESET} if copies else {}
+    return recipe.updated(recipe.name, probe={"augmented": copies}, augment=preset)
 
 
 def _backbone(config: Config, name: str) -> dict[str, Any]:

@@ -94,6 +94,16 @@ def test_the_best_transformer_is_expected_to_gain_most(situation: Situation) -> 
     assert found["full_vit"].before.worth > found["full_cnn"].before.worth > 0
 
 
+def test_a_short_fine_tuning_costs_a_part_of_the_time(situation: Situation) -> None:
+    now = after(situation, *PROBED)
+    found = {action.name: action for action in possible(now)}
+    long, short = (seconds.reckon(found[name], now, 0, 1, 1e12) for name in ("full_vit", "full_vit_short"))
+    settings = [found[name].recipe.sections["train"] for name in ("full_vit", "full_vit_short")]
+    assert [(each["epochs"], each["batch"]) for each in settings] == [(12, 32), (3, 16)]
+    assert short < 0.35 * long
+    assert 0 < found["full_vit_short"].before.mean < found["full_vit"].before.mean
+
+
 def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> None:
     useless = entry("probe_vit_draws", "augmented copies", ("vit",), alone=0.4, gain=-0.02, error=0.01)
     before = {a.name: a for a in possible(after(situation, *PROBED))}["pool2_draws"].before
@@ -104,8 +114,11 @@ def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> N
 def test_at_the_ceiling_nothing_is_fine_tuned_and_many_rows_have_no_copies(situation: Situation) -> None:
     now = after(situation, *PROBED)
     assert not [a.name for a in possible(replace(now, at_ceiling=True)) if a.fold_by_fold]
-    assert [a.name for a in possible(replace(now, rows=3000)) if "draws" in a.name]
-    assert not [a.name for a in possible(replace(now, rows=4000)) if "draws" in a.name]
+    copies = {
+        rows: {a.recipe.sections["probe"]["augmented"] for a in possible(replace(now, rows=rows)) if "draws" in a.name}
+        for rows in (100, 500, 1900, 2100)
+    }
+    assert copies == {100: {16}, 500: {7}, 1900: {1}, 2100: set()}
 
 
 def test_features_that_are_there_cost_nothing(situation: Situation) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import Config
-from foldcraft.predictions.linear_probe import MOST_ROWS
 from foldcraft.study import recipes
 from foldcraft.study.compete.history import Entry
 from foldcraft.study.compete.nets import Net
@@ -14,18 +13,19 @@ from foldcraft.study.recipes import Looks, Recipe
 
 LARGER = 1.4  # side of the larger images over that of the others
 TOGETHER = 4  # nets under one head
-COPIES = 2  # augmented ones of each training image
 SEEDS = 3  # trainings of one recipe
 PSEUDO = 0.3  # share of an epoch that is test images
 
 # Shares of the blend's log-loss that were taken off, with their spread over sets and nets (docs/experiments.md).
 FIRST_PROBE = Belief(10.0, 1.0)  # of all that there is: nothing can be done before it
+OTHER_KIND = Belief(0.20, 0.10)  # a first transformer beside CNNs, or a first CNN beside transformers
 PROBES = (Belief(0.10, 0.06), Belief(0.06, 0.04), Belief(0.04, 0.03), Belief(0.02, 0.02))
 TOGETHER_GAINS = Belief(0.03, 0.03)
-DRAWS = Belief(0.04, 0.06)
+DRAWS = {500: Belief(0.25, 0.10), 1500: Belief(0.10, 0.08), 10**9: Belief(0.03, 0.04)}  # by training rows
 LARGER_GAINS = Belief(0.05, 0.04)
 FINE_TUNING = Belief(0.20, 0.25)
 OTHER_FINE_TUNING = Belief(0.06, 0.08)
+SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
 SEED = Belief(0.05, 0.04)
 PSEUDO_LABELS = Belief(0.02, 0.04)
@@ -145,6 +145,10 @@ def _probes(now: Situation) -> Iterator[Action]:
         if not count:
             yield _probe(now, recipe, "probe", [net], FIRST_PROBE, "the fastest net first: an answer early")
             return
+        if net.transformer not in {known.transformer for known in now.ranked}:
+            why = "the first transformer" if net.transformer else "the first CNN"
+            yield _probe(now, recipe, "probe", [net], OTHER_KIND, f"{why}, which errs differently")
+            continue
         before = PROBES[min(count, len(PROBES)) - 1]
         yield _probe(now, recipe, "probe", [net], now.believed("probe", before), "nets that err differently")
 
@@ -167,10 +171,10 @@ def _together(now: Situation) -> Iterator[Action]:
 
 
 def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: float) -> Iterator[Action]:
-    copies = min(COPIES, MOST_ROWS // now.rows - 1)
-    if copies > 0:
-        more = recipe.updated(f"{recipe.name}_draws", probe={"augmented": copies})
-        expected = now.believed("augmented copies", DRAWS.times(share))
+    if copies := recipes.copies_for(now.rows):
+        more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
+        before = next(belief for rows, belief in DRAWS.items() if now.rows <= rows)
+        expected = now.believed("augmented copies", before.times(share))
         yield _probe(now, more, "augmented copies", nets, expected, f"{copies} augmented copies of each image")
 
 
@@ -201,6 +205,8 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         before = OTHER_FINE_TUNING if finished or not net.transformer else FINE_TUNING
         yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
+        short = recipes.shorter(recipe)
+        yield _training(now, short, net, before.times(SHORT), "the same in a part of the time")
         partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, "lora")
         yield _training(now, partly, net, PARTLY, "low-rank changes, where all weights are too many")
     for entry in finished[:2]:
