@@ -87,7 +87,7 @@ def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
     probe, pool = written(advice.pool[0], tmp_path), written(advice.pool[2], tmp_path)
     assert (probe.backbone.name, probe.probe_nets, pool.backbone.name, pool.probe_nets) == ("cnn", [], "cnn", ["vit"])
     for one in (probe, pool):
-        assert (one.images.size, one.probe_sizes, one.probe.mirror, one.augment.preset) == (16, [16], True, "light")
+        assert (one.images.size, one.probe_sizes, one.probe.mirror, one.augment.preset) == (16, [16], True, "medium")
         assert (one.probe.views, one.tta.views) == (["identity"], ["identity"])
 
 
