@@ -58,6 +58,29 @@ def test_a_training_on_a_terminal_shows_a_bar_that_fits(shapes: Path, width: int
     assert [words[0] for words in last] == ["fold", "fold", "mean", "sd", "in"]
 
 
+@pytest.mark.parametrize("width", [60, 160])
+def test_a_pinned_table_stays_above_the_bars_until_it_is_taken_down(width: int) -> None:
+    with screen(width) as seen:
+        shown = Terminal()
+        columns, row = ["", "action", "time", "gain", "why"], ["running", "probe", "0:01", "+5.0%", "because " * 8]
+        shown.pin("macro F1 0.9; 0:10 left", columns, [row])
+        with shown.progress("decoding", 2) as advance:
+            advance(1)
+            shown.pin("macro F1 0.9; 0:09 left", columns, [row])
+            advance(1)
+        shown.unpin()
+        shown.say("the end")
+    lines = [line.rstrip() for line in seen.lines]
+    titles = [place for place, line in enumerate(lines) if line == "macro F1 0.9; 0:09 left"]
+    bars = [place for place, line in enumerate(lines) if line.startswith("decoding ")]
+    assert titles[0] < bars[-1]
+    assert any(line.split()[:4] == ["running", "probe", "0:01", "+5.0%"] for line in lines)
+    assert any("because" in line for line in lines) == (width == 160), "what does not fit is left out"
+    assert max(map(len, lines)) <= width
+    assert [line for line in lines if line][-1] == "the end"
+    assert shown._bars is None
+
+
 @pytest.mark.integration
 def test_a_training_in_a_pipe_is_plain_lines_one_an_epoch(
     shapes: Path, capfdbinary: pytest.CaptureFixture[bytes]

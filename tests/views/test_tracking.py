@@ -126,6 +126,21 @@ def test_offline_run_holds_history_config_and_result(shapes: Path, command, pati
 
 
 @pytest.mark.slow
+def test_a_competition_is_one_curve_however_often_it_goes_on(shapes: Path, patient) -> None:
+    config = config_file.load(shapes, ["tracking.wandb=offline"])
+    for minutes, score in ((1.0, 0.5), (2.0, 0.75)):
+        tracker = tracking.tracker_of_compete(config)
+        assert tracker is not None
+        tracker.competes(config, {"minutes": minutes, "score": score})
+        assert tracker.close() is None
+    logged = records(Path("runs/shapes"))
+    runs = of_kind(logged, "run")
+    assert {run.run_id for run in runs} == {json.loads(Path("runs/shapes/compete/wandb.json").read_text())["id"]}
+    assert {run.display_name for run in runs} == {"shapes-compete"}
+    assert [(row["minutes"], row["score"]) for row in history(logged)] == [("1", "0.5"), ("2", "0.75")]
+
+
+@pytest.mark.slow
 def test_the_life_of_an_experiment_is_in_the_log(
     shapes: Path, command, patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

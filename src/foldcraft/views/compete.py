@@ -127,8 +127,8 @@ def tell(outcome: Outcome, terminal: Terminal) -> None:
     columns = ["", "at", "took", "forecast", "loss alone", "gain", "nested OOF", "95 % interval", "submission"]
     terminal.table(f"what was done, by {outcome.metric}", columns, [_row(entry) for entry in history.entries])
     terminal.say(" ".join(summary(history.entries)))
-    configs = [entry.config for entry in history.whole]
-    terminal.say(f"the last blend once more: {shlex.join(['python', 'src/infer.py', '--config', *configs])}")
+    configs = [entry.config for entry in history.whole[: len(outcome.members)]]
+    terminal.say(f"its blend once more: {shlex.join(['python', 'src/infer.py', '--config', *configs])}")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -44,6 +44,9 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     assert set(ledger.index) == {Path(entry["submission"]).name for entry in whole.values() if entry["submission"]}
     assert len(pd.read_csv(last)) == 12
     assert f"The one to upload is {last}: nested " in done.out
+    kept = max(place for place, entry in enumerate(whole.values()) if entry["is_kept"])
+    (again,) = (line for line in done.out.splitlines() if line.startswith("its blend once more: "))
+    assert again.count(".yaml") == kept + 1, "what came after it is not in it"
     assert Path("runs/shapes/report.html").is_file()
 
     again = command("compete", "--config", short, *LONG)

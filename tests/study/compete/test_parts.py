@@ -94,6 +94,12 @@ def test_the_best_transformer_is_expected_to_gain_most(situation: Situation) -> 
     assert found["full_vit"].before.worth > found["full_cnn"].before.worth > 0
 
 
+def test_more_is_expected_of_the_better_net(situation: Situation) -> None:
+    found = {action.name: action for action in possible(after(situation, *PROBED))}
+    best, behind = (found[f"probe_{name}_draws"].before.mean for name in ("vit", "cnn"))
+    assert behind / best == pytest.approx(np.exp(-2 * (0.5 - 0.4) / 0.4))
+
+
 def test_a_short_fine_tuning_costs_a_part_of_the_time(situation: Situation) -> None:
     now = after(situation, *PROBED)
     found = {action.name: action for action in possible(now)}

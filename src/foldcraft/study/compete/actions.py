@@ -1,5 +1,6 @@
 """What could be done next: probes of frozen nets, fine-tunings, and more of what has helped."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ from foldcraft.study.recipes import Looks, Recipe
 
 LARGER = 1.4  # side of the larger images over that of the others
 TOGETHER = 4  # nets under one head
+STEEP = 2.0  # how fast what is expected of a net falls with its distance to the best
 SEEDS = 3  # trainings of one recipe
 PSEUDO = 0.3  # share of an epoch that is test images
 
@@ -116,6 +118,14 @@ class Situation:
         known = {net.name for net in self.nets}
         return [self.net(entry.nets[0]) for entry in self.of_kind("probe") if entry.nets[0] in known]
 
+    def likely_to_count(self, net: Net) -> float:
+        """How much of what is expected of a probe is expected of one on that net, by how far it is behind the best."""
+        alone = {entry.nets[0]: entry.alone for entry in self.of_kind("probe") if entry.alone is not None}
+        least = min(alone.values(), default=0.0)
+        if least <= 0 or net.name not in alone:
+            return 1.0
+        return math.exp(-STEEP * (alone[net.name] - least) / least)
+
     def believed(self, kind: str, before: Belief) -> Belief:
         """What is expected of a kind after what was seen of it here."""
         seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
@@ -159,8 +169,8 @@ def _together(now: Situation) -> Iterator[Action]:
     names = [net.name for net in best]
     for net in best:
         single = recipes.probe(now.config, [net.name], now.looks, [now.size])
-        yield from _with_copies(now, single, [net], 0.5)
-        yield from _with_larger(now, [net], 0.5)
+        yield from _with_copies(now, single, [net], now.likely_to_count(net))
+        yield from _with_larger(now, [net], now.likely_to_count(net))
     if len(best) > 1:
         joint = recipes.probe(now.config, names, now.looks, [now.size])
         plain = _plain(replace(joint, name=f"{joint.name}{len(names)}"))

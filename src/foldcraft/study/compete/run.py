@@ -88,7 +88,7 @@ class Outcome:
     """What it came to.
 
     Attributes:
-        members: experiments that were blended.
+        members: experiments of the blend that is submitted.
         metric: as people call it.
     """
 
@@ -144,7 +144,8 @@ class Competing:
                 self.callback.say(f"{option.action.name}: the time is up; the same command with more minutes goes on")
                 break
         self._show(None, [])
-        return Outcome(self.history, self.members, self.base.competition.metric.title)
+        kept = self.members[: self._best.place + 1] if self._best else []
+        return Outcome(self.history, kept, self.base.competition.metric.title)
 
     @property
     def config(self) -> Config:
