@@ -63,10 +63,10 @@ def test_a_pinned_table_stays_above_the_bars_until_it_is_taken_down(width: int) 
     with screen(width) as seen:
         shown = Terminal()
         columns, row = ["", "action", "time", "gain", "why"], ["running", "probe", "0:01", "+5.0%", "because " * 8]
-        shown.pin("macro F1 0.9; 0:10 left", columns, [row])
+        shown.pin(lambda: "macro F1 0.9; 0:10 left", columns, [row])
         with shown.progress("decoding", 2) as advance:
             advance(1)
-            shown.pin("macro F1 0.9; 0:09 left", columns, [row])
+            shown.pin(lambda: "macro F1 0.9; 0:09 left", columns, [row])
             advance(1)
         shown.unpin()
         shown.say("the end")

@@ -19,7 +19,8 @@ from foldcraft.training.plan import full_epochs
 FLIPS = ("hflip", "vflip")
 ZOOM = "scale1.25"  # worth more to a fine-tuned net than its mirror image, in the same time
 BATCH = 32
-CNN_LR, ATTENTION_LR, PARTS_LR = 1.5e-3, 5e-4, 1e-3  # of the last: where a part of the weights is trained (LoRA)
+CNN_LR, ATTENTION_LR = 1.5e-3, 5e-4
+PARTS_LR = {"lora": 1e-3, "norm": 3e-3}  # where a part of the weights is trained
 MOST_COPIES, MOST_LEARNED = 16, 4000  # of an image; rows that a probe learns from with them
 COPIES_PRESET = "medium"  # of these copies
 FEWEST_EPOCHS = 3
@@ -140,7 +141,7 @@ def fine_tuning(config: Config, name: str, transformer: bool, looks: Looks, rows
         rows: that each fold learns from.
     """
     epochs = full_epochs(rows, BATCH)
-    lr = PARTS_LR if mode != "full" else ATTENTION_LR if transformer else CNN_LR
+    lr = PARTS_LR.get(mode, ATTENTION_LR if transformer else CNN_LR)
     sections = {
         **_common(config, looks, looks.of_fine_tuning),
         "backbone": _backbone(config, name),

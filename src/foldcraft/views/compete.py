@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from foldcraft.common.errors import counted, listing
@@ -36,7 +37,7 @@ def shown(config: Config, terminal: Terminal) -> Iterator[Show]:
         told = len(standing.entries)
         if standing.running:
             terminal.note(_begins(standing.running, standing))
-        terminal.pin(_title(standing), COLUMNS, _rows(standing))
+        terminal.pin(partial(_title, standing), COLUMNS, _rows(standing))
 
     try:
         yield show
@@ -58,7 +59,7 @@ def _row_of_curve(entry: Entry) -> dict[str, float]:
 
 
 def _title(standing: Standing) -> str:
-    left = f"{duration(max(0.0, standing.budget - standing.used))} left"
+    left = f"{duration(max(0.0, standing.clock.left))} left"
     whole = [entry for entry in standing.entries if entry.is_whole]
     if not whole:
         return f"no submission yet; {left}"
@@ -105,7 +106,7 @@ def _begins(option: Option, standing: Standing) -> str:
     name, belief = option.action.name, option.belief
     folds = f", fold {listing(option.folds)}" if option.action.fold_by_fold else ""
     expected = f"; expected to take {belief.mean:+.1%} ± {belief.error:.1%} off the loss" if belief.mean <= 1 else ""
-    left = duration(standing.budget - standing.used)
+    left = duration(max(0.0, standing.clock.left))
     return f"next: {name}{folds}: {option.action.why}{expected}, in {duration(option.seconds)}; {left} left"
 
 

@@ -55,7 +55,7 @@ class Terminal(Callback):
         self._shown = False
         self._page: list[RenderableType] | None = None
         self._bars: _Bars | None = None
-        self._pinned: RenderableType | None = None
+        self._pinned: Callable[[], RenderableType] | None = None
         self._training: TaskID | None = None
         self._fold, self._epochs = 0, 0
         self._weights = ""
@@ -106,18 +106,25 @@ class Terminal(Callback):
                     self._page = None
                 time.sleep(seconds)
 
-    def pin(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Keep a table in sight, above the bars and below all that is said; none where there is no live terminal."""
+    def pin(self, title: Callable[[], str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Keep a table in sight, above the bars and below all that is said; none where there is no live terminal.
+
+        Args:
+            title: asked each time that it is drawn.
+        """
         if self.quiet or not self.is_live:
             return
         shown: RenderableType = _table(columns, [[printable(cell) for cell in row] for row in rows])
         if not self._fits(shown):
             shown = _table(columns[:4], [[printable(cell) for cell in row[:4]] for row in rows])
-        self._pinned = Group(Text(printable(title), "bold"), shown)
+        self._pinned = lambda: Group(Text(printable(title()), "bold"), shown)
         if self._bars is None:
-            self._bars = _Bars(self.console, lambda: self._pinned)
+            self._bars = _Bars(self.console, self._above)
             self._bars.start()
         self._bars.refresh()
+
+    def _above(self) -> RenderableType | None:
+        return self._pinned() if self._pinned else None
 
     def unpin(self) -> None:
         """Take that table down."""
@@ -206,7 +213,7 @@ class Terminal(Callback):
         if self.quiet or not self.is_live:
             return None
         if self._bars is None:
-            self._bars = _Bars(self.console, lambda: self._pinned)
+            self._bars = _Bars(self.console, self._above)
             self._bars.start()
         return self._bars.add_task(title, total=total, **fields)
 

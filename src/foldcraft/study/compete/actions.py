@@ -217,8 +217,9 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
         short = recipes.shorter(recipe)
         yield _training(now, short, net, before.times(SHORT), "the same in a part of the time")
-        partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, "lora")
-        yield _training(now, partly, net, PARTLY, "low-rank changes, where all weights are too many")
+        for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
+            partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)
+            yield _training(now, partly, net, PARTLY, f"{why}, where all weights are too many", "partial fine-tuning")
     for entry in finished[:2]:
         net = now.net(entry.nets[0])
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)

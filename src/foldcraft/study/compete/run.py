@@ -67,15 +67,14 @@ class Standing:
         entries: what was done.
         running: what is being done.
         next: what would come then, the best first.
-        used, budget: seconds.
+        clock: how much time is left.
         before: how many of the entries are of earlier runs of the command.
     """
 
     entries: Sequence[Entry]
     running: Option | None
     next: Sequence[Option]
-    used: float
-    budget: float
+    clock: Clock
     metric: str
     before: int
 
@@ -213,8 +212,7 @@ class Competing:
 
     def _show(self, running: Option | None, following: Sequence[Option]) -> None:
         metric = self.base.competition.metric.title
-        used, budget = self.clock.used, self.clock.budget
-        self.show(Standing(self.history.entries, running, following, used, budget, metric, self._before))
+        self.show(Standing(self.history.entries, running, following, self.clock, metric, self._before))
 
     def _carry_out(self, option: Option) -> None:
         self.history.note_time(self.clock.used)
@@ -373,7 +371,10 @@ class Competing:
         """Find out which views keep the label, once there is an answer."""
         config = diagnose.config_for(self.config, net.name)
         until = UntilTimeIsUp(self.callback, self.clock, self._reserve)
-        effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until)
+        try:
+            effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until)
+        except TimeIsUp:
+            return
         looks = Looks.as_seen(effects, mirror, self.config)
         self.history.notes["looks"] = {"used": list(looks.used), "mirror": looks.mirror}
         self.history.write()
