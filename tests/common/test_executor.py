@@ -1,6 +1,7 @@
 """Tasks that run on this machine, each a process of its own."""
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_each_line_has_its_task_before_it_and_codes_come_by_name() -> None:
 def test_a_task_that_is_killed_has_the_signal_for_a_code() -> None:
     codes = executor.run(tasks("import os; os.kill(os.getpid(), 9)", "pass"), SideBySide(1), lambda line: None)
     assert codes == {"t0": -9, "t1": 0}
+
+
+def test_what_takes_too_long_is_ended_and_the_rest_is_not_begun(tmp_path: Path) -> None:
+    never = f"open({str(tmp_path / 'begun')!r}, 'w')"
+    codes = executor.run(tasks("import time; time.sleep(600)", never), SideBySide(1, seconds=1.0), lambda line: None)
+    assert codes == {"t0": -signal.SIGTERM, "t1": -signal.SIGTERM}
+    assert not (tmp_path / "begun").exists()
 
 
 def test_one_job_is_one_after_another(tmp_path: Path) -> None:

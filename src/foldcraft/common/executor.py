@@ -1,8 +1,10 @@
 """Where work runs: tasks, each a command of its own, here on the machine; later elsewhere, by the same interface."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,14 +64,17 @@ class SideBySide:
     Attributes:
         jobs: tasks at a time; 1: one after another.
         gpus: how many this process may use.
+        seconds: that all of it may take; then what runs is ended, and the rest is not begun. None: as long as it takes.
     """
 
     jobs: int = 1
     gpus: int = 0
+    seconds: float | None = None
 
     def run(self, tasks: Sequence[Task], say: Say) -> dict[str, int]:
         """As `Executor.run`; Ctrl-C, or an error here, ends the tasks that run."""
         running: set[subprocess.Popen[str]] = set()
+        over = threading.Event()
         slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.jobs):
             slots.put(slot)
@@ -77,8 +82,12 @@ class SideBySide:
         def work(task: Task) -> int:
             slot = slots.get()
             try:
+                if over.is_set():
+                    return -signal.SIGTERM
                 process = self._start(task, slot)
                 running.add(process)
+                if over.is_set():
+                    process.terminate()
                 assert process.stdout is not None
                 for line in process.stdout:
                     say(f"[{task.name}] {line.rstrip()}")
@@ -86,14 +95,23 @@ class SideBySide:
             finally:
                 slots.put(slot)
 
+        def end() -> None:
+            over.set()
+            for process in list(running):
+                process.terminate()
+
+        timer = threading.Timer(threading.TIMEOUT_MAX if self.seconds is None else max(0.0, self.seconds), end)
+        timer.daemon = True
+        timer.start()
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 return dict(zip([task.name for task in tasks], pool.map(work, tasks), strict=True))
             except BaseException:  # Ctrl-C reaches all on a terminal, and this one alone where `kill -INT` sends it
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in running:
-                    process.terminate()
+                end()
                 raise
+            finally:
+                timer.cancel()
 
     def _start(self, task: Task, slot: int) -> "subprocess.Popen[str]":
         """A process on its share of the machine, which ends when this one does."""

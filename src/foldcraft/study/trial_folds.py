@@ -59,10 +59,12 @@ class TrainSideBySide:
     Attributes:
         command: arguments for Python: src/train.py with all but the settings of a trial and the fold.
         jobs: commands at a time.
+        left: seconds that they may take; then they are ended.
     """
 
     command: Sequence[str]
     jobs: int
+    left: Callable[[], float | None] = lambda: None
 
     def __call__(self, folds: Sequence[TrialFold], callback: Callback) -> list[Outcome]:
         """As `train_here`.
@@ -81,7 +83,7 @@ class TrainSideBySide:
                 callback.say(line)
 
         tasks = [Task(each.name, [*self.command, *each.words, "--fold", str(each.fold)]) for each in first.values()]
-        codes = executor.run(tasks, SideBySide(self.jobs, torch.cuda.device_count()), say)
+        codes = executor.run(tasks, SideBySide(self.jobs, torch.cuda.device_count(), self.left()), say)
         if set(codes.values()) & set(INTERRUPTED):
             raise KeyboardInterrupt
         names = {place: each.name for place, each in first.items()}

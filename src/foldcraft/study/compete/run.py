@@ -226,6 +226,8 @@ class Competing:
         if errors := [outcome for outcome in outcomes if isinstance(outcome, FoldcraftError)]:
             if not self.history.whole:
                 raise errors[0]
+            if self.clock.left < self._reserve:  # it was ended
+                raise TimeIsUp
             self._failed.add(action.name)
             self.callback.say(f"warning: {action.name} failed and is left: {errors[0]}")
             return

@@ -68,7 +68,9 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         experiment = make_folds.open_experiment(config, callback.say)
         kept = History.open(config, data_digest(experiment))
         clock = Clock(options.seconds, kept.used, options.began)
-        train: Train = TrainSideBySide([str(options.train)], options.jobs) if options.jobs > 1 else train_here
+        train: Train = train_here
+        if options.jobs > 1:
+            train = TrainSideBySide([str(options.train)], options.jobs, lambda: clock.left)
         about = (experiment, found, kept, clock, callback, options.folder)
         return Competing(*about, train, options.jobs, options.rounds, show).run()
 
