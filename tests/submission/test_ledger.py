@@ -33,7 +33,7 @@ TEST = ["b", "a", "10", "07", "7"]
 def entry(nested: object = "0.90", **more: object) -> dict[str, object]:
     about = {"competition": "shapes", "experiments": "a b", "weights": "0.5 0.5", "metric": "accuracy"}
     scores = {"nested": nested, "nested_low": "0.80", "nested_high": "0.95", "optimistic": "", "rows": 5}
-    forecast = {"forecast": "0.91", "forecast_low": "0.78", "forecast_high": "0.96"}
+    forecast = {"forecast": "0.93", "forecast_low": "0.78", "forecast_high": "0.96"}
     return {**about, **scores, **forecast, **more}
 
 
@@ -150,9 +150,9 @@ def test_a_ledger_from_before_forecasts_is_sound_and_gets_them(tmp_path: Path) -
     assert in_ledger(tmp_path)["forecast"].tolist() == [""]
     build.write(frame(), tmp_path, "mine", entry())
     rows = in_ledger(tmp_path)
-    assert rows["forecast"].tolist() == ["", "0.91"]
+    assert rows["forecast"].tolist() == ["", "0.93"]
     assert rows["nested"].tolist() == ["0.50000", "0.90"]
-    (tmp_path / "ledger.csv").write_text((tmp_path / "ledger.csv").read_text().replace("0.91", "0.97"))
+    (tmp_path / "ledger.csv").write_text((tmp_path / "ledger.csv").read_text().replace("0.93", "0.97"))
     with pytest.raises(FoldcraftError, match="the row of mine"):
         in_ledger(tmp_path)
 
