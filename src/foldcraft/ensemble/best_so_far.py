@@ -75,10 +75,6 @@ class BestSoFar:
         self.answers, self.undecided = (self._nested(name) for name in ("answers", "undecided"))
         return is_kept
 
-    def gain(self, step: Step) -> Gain:
-        """How much better one is than the one that is kept, on all rows."""
-        return self._gain(step, self._kept[None], self._rows[None])
-
     def _is_better(self, gain: Gain) -> bool:
         return gain.value > self.better * gain.error
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from foldcraft.study import trial_folds
+from foldcraft.study.compete.worth import Belief
 from foldcraft.training import fold as fold_training
 from foldcraft.training import plan
 
@@ -91,10 +92,10 @@ def test_the_blend_teaches_on_test_images_where_that_is_asked_for(short: Path, c
 def test_a_first_fold_may_end_a_fine_tuning_and_that_is_said(
     short: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foldcraft.study.compete.worth import Belief
-
     monkeypatch.setattr("foldcraft.study.compete.run.LEAST", 1e-3)
-    monkeypatch.setattr("foldcraft.study.compete.run.Competing._gain_of_part", lambda self, member: (-0.5, 0.01, 2.0))
+    monkeypatch.setattr(
+        "foldcraft.study.compete.blend_so_far.BlendSoFar.gain_of_part", lambda self, member: Belief(-0.5, 0.01)
+    )
     done = command("compete", "--config", short, *LONG)
     assert done.code == 0, done.err
     assert Belief(-0.5, 0.01).worth < 1e-3

@@ -5,29 +5,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from foldcraft.common import config_file, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
-from foldcraft.ensemble import blend, stored_blend
-from foldcraft.ensemble.best_so_far import BestSoFar, Step
-from foldcraft.ensemble.blend import Combined
-from foldcraft.metrics.gain import gain_in_loss
+from foldcraft.ensemble import stored_blend
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.study import diagnose
 from foldcraft.study.advice_files import write_config
 from foldcraft.study.compete import actions, seconds
 from foldcraft.study.compete.actions import Action, Situation
+from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
 from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks, Recipe
 from foldcraft.study.trial_folds import Train, TrialFold, train_here
-from foldcraft.submission import build
 
 MARK = "# Written by src/compete.py"
 HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
@@ -120,8 +115,7 @@ class Competing:
     jobs: int = 1
     rounds: int = 0
     show: Show = lambda standing: None
-    members: list[FinishedExperiment] = field(default_factory=list, init=False)
-    _best: BestSoFar | None = field(default=None, init=False)
+    blend: BlendSoFar = field(default_factory=BlendSoFar, init=False)
     _judging: float = field(default=FIRST_RESERVE, init=False)
     _failed: set[str] = field(default_factory=set, init=False)
 
@@ -143,8 +137,7 @@ class Competing:
                 self.callback.say(f"{option.action.name}: the time is up; the same command with more minutes goes on")
                 break
         self._show(None, [])
-        kept = self.members[: self._best.place + 1] if self._best else []
-        return Outcome(self.history, kept, self.base.competition.metric.title)
+        return Outcome(self.history, self.blend.kept, self.base.competition.metric.title)
 
     @property
     def config(self) -> Config:
@@ -248,6 +241,7 @@ class Competing:
             why=action.why,
         )
         member = FinishedExperiment(experiment)
+        entry = replace(entry, alone=loss_alone(member.oof()))
         if member.missing_folds:
             self._note_part(entry, member)
         else:
@@ -259,7 +253,7 @@ class Competing:
         """Keep the blend as it is now, once for all folds of what learns from it."""
         taught = self.history.notes.setdefault("teachers", {})
         if action.name not in taught:
-            stored_blend.store_blend(self.members, action.teacher, self.callback)
+            stored_blend.store_blend(self.blend.members, action.teacher, self.callback)
             taught[action.name] = action.teacher
             self.history.write()
 
@@ -280,94 +274,42 @@ class Competing:
 
     def _note_part(self, entry: Entry, member: FinishedExperiment) -> None:
         """Keep what some folds of an experiment say of it: against the blend, on the rows of these folds."""
-        gain, error, alone = self._gain_of_part(member)
-        self.history.add(replace(entry, gain=gain, error=error, alone=alone, **self._standing()), None)
-        folds = listing(member.done_folds)
+        gain = self.blend.gain_of_part(member)
+        self.history.add(replace(entry, gain=gain.mean, error=gain.error, **self.blend.standing), None)
         self.callback.say(
-            f"{entry.action}, fold {folds}: evenly mixed with the blend it takes {gain:+.1%} ± {error:.1%} off the "
-            f"{self.base.competition.space.loss_name} there"
+            f"{entry.action}, fold {listing(member.done_folds)}: evenly mixed with the blend it takes "
+            f"{gain.mean:+.1%} ± {gain.error:.1%} off the {self.base.competition.space.loss_name} there"
         )
-
-    def _gain_of_part(self, member: FinishedExperiment) -> tuple[float, float, float]:
-        """Share of the blend's loss that an even mixture with the experiment takes off on its rows; its own loss."""
-        found = member.oof()
-        space, truth, units = found.competition.space, found.targets, found.units
-        own = space.calibrated(found.mean, truth)
-        place = {row: k for k, row in enumerate(self._rows.tolist())}
-        before = self._best.undecided[[place[row] for row in found.rows.tolist()]]
-        gain = gain_in_loss(space, truth, space.pooled(np.stack([before, own])), before, units)
-        loss = space.loss(before, truth)
-        return gain.value / loss, gain.error / loss, space.loss(own, truth)
 
     def _judge(self, entry: Entry, member: FinishedExperiment) -> None:
         """Blend all that is there, judge it, and submit it where it is better than what was submitted."""
         began = time.monotonic()
-        members = [*self.members, member]
-        blend.complete(members, self.callback)
-        result = blend.combine(members)
-        step = Step(result.selection.chosen.nested, result.selection.undecided)
-        gain, error = self._gain_of(step, result)
-        is_kept = self._add(step, result)
-        self.members = members
-        written = None
-        if is_kept:
-            name = f"{self.config.competition.name}_compete"
-            done = build.submit_blend(self.members, result, name, self.callback)
-            written = str(done.written.path)
+        judged = self.blend.judge(member, self.callback)
+        name = f"{self.config.competition.name}_compete"
+        written = self.blend.submit(judged, name, self.callback) if judged.is_kept else None
         self._judging = time.monotonic() - began
-        alone = self._loss_alone(member)
-        known = {"gain": gain, "error": error, "alone": alone, "is_kept": is_kept, "submission": written}
-        known["forecast"] = self._forecast(result, is_kept)
-        whole = replace(entry, is_whole=True, **{**self._standing(), **known, "seconds": self.clock.used})
-        self.history.add(whole, step)
-
-    def _gain_of(self, step: Step, result: Combined) -> tuple[float | None, float | None]:
-        """Share of the blend's loss that a step takes off, and its error."""
-        if self._best is None:
-            return None, None
-        truth = result.truth
-        found = gain_in_loss(truth.space, truth.targets, step.undecided, self._best.undecided, truth.units)
-        return found.value / self._best.loss, found.error / self._best.loss
-
-    def _add(self, step: Step, result: Combined) -> bool:
-        if self._best is None:
-            self._best, self._rows = BestSoFar(result.truth), result.rows
-        return self._best.add(step)
-
-    def _forecast(self, result: Combined, is_kept: bool) -> tuple[float, float, float] | None:
-        """Of the hidden score of what is submitted, with the ends of its interval; the choice of it taken in."""
-        found, truth = result.forecast, result.truth
-        if not is_kept or found is None:
-            return self.history.whole[-1].forecast if self.history.whole else None
-        chosen = truth.fold_wise_score(result.selection.chosen.nested)
-        luck = truth.fold_wise_score(self._best.answers) - chosen
-        known = (found.value, found.low, found.high)
-        value, low, high = (float(np.clip(one + luck, *truth.metric.bounds)) for one in known)
-        return value, low, high
-
-    def _loss_alone(self, member: FinishedExperiment) -> float:
-        found = member.oof()
-        space = found.competition.space
-        return space.loss(space.calibrated(found.mean, found.targets), found.targets)
-
-    def _standing(self) -> dict[str, float | None]:
-        if self._best is None:
-            return {}
-        score = self._best.score
-        return {"score": score.value, "low": score.low, "high": score.high, "loss": self._best.loss}
+        last = self.history.whole[-1].forecast if self.history.whole else None
+        whole = replace(
+            entry,
+            is_whole=True,
+            seconds=self.clock.used,
+            gain=judged.gain.mean if judged.gain else None,
+            error=judged.gain.error if judged.gain else None,
+            is_kept=judged.is_kept,
+            submission=written,
+            forecast=judged.forecast if judged.is_kept else last,
+            **self.blend.standing,
+        )
+        self.history.add(whole, judged.step)
 
     def _take_up(self) -> None:
         """Go on from what earlier runs did: their experiments, and the steps of their blend."""
+        members = []
         for entry in self.history.whole:
             experiment = Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
-            member = FinishedExperiment(experiment)
-            member.check()
-            self.members.append(member)
-        if not self.members:
-            return
-        result = blend.combine(self.members)
-        for step in self.history.steps():
-            self._add(step, result)
+            members.append(FinishedExperiment(experiment))
+            members[-1].check()
+        self.blend.take_up(members, self.history.steps())
 
     def _look_at_views(self, net: Net) -> None:
         """Find out which views keep the label, once there is an answer."""

@@ -1,0 +1,120 @@
+"""The blend of all finished experiments while more of them come: judged, kept where it is better, submitted."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from foldcraft.common.callbacks import Callback
+from foldcraft.ensemble import blend
+from foldcraft.ensemble.best_so_far import BestSoFar, Step
+from foldcraft.ensemble.blend import Combined
+from foldcraft.metrics.gain import gain_in_loss
+from foldcraft.predictions.finished import FinishedExperiment
+from foldcraft.predictions.oof import OOF
+from foldcraft.study.compete.worth import Belief
+from foldcraft.submission import build
+
+Forecast = tuple[float, float, float]  # of the hidden score, with the ends of its interval
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of the blend with one more experiment.
+
+    Attributes:
+        gain: share of the loss that it takes off what was kept; None where nothing was.
+        is_kept: does it take the last one's place?
+        forecast: of the blend's hidden score, the choice among blends taken in.
+    """
+
+    result: Combined
+    step: Step
+    gain: Belief | None
+    is_kept: bool
+    forecast: Forecast | None
+
+
+@dataclass
+class BlendSoFar:
+    """All finished experiments of a competition, and which blend of them is kept.
+
+    Attributes:
+        members: in the order in which they came.
+    """
+
+    members: list[FinishedExperiment] = field(default_factory=list)
+    _best: BestSoFar | None = field(default=None, init=False)
+    _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), init=False)
+
+    @property
+    def kept(self) -> list[FinishedExperiment]:
+        """The experiments of the blend that is kept."""
+        return self.members[: self._best.place + 1] if self._best else []
+
+    @property
+    def standing(self) -> dict[str, float]:
+        """Nested score of what is kept, with its interval, and its loss; nothing before there is a blend."""
+        if self._best is None:
+            return {}
+        score = self._best.score
+        return {"score": score.value, "low": score.low, "high": score.high, "loss": self._best.loss}
+
+    def take_up(self, members: list[FinishedExperiment], steps: list[Step]) -> None:
+        """Go on from what earlier runs judged."""
+        self.members = members
+        result = blend.combine(members) if members else None
+        for step in steps if result else ():
+            self._add(step, result)
+
+    def judge(self, member: FinishedExperiment, callback: Callback) -> Judged:
+        """Blend all that is there and one more, and see whether that is better."""
+        members = [*self.members, member]
+        blend.complete(members, callback)
+        result = blend.combine(members)
+        step = Step(result.selection.chosen.nested, result.selection.undecided)
+        gain = self._gain(step, result)
+        is_kept = self._add(step, result)
+        self.members = members
+        return Judged(result, step, gain, is_kept, self._forecast(result))
+
+    def submit(self, judged: Judged, name: str, callback: Callback) -> str:
+        """Write the submission of the blend that was judged; where it is."""
+        return str(build.submit_blend(self.members, judged.result, name, callback).written.path)
+
+    def gain_of_part(self, member: FinishedExperiment) -> Belief:
+        """Share of the loss that an even mixture with an experiment takes off, on the rows of its finished folds."""
+        found = member.oof()
+        space, truth = found.competition.space, found.targets
+        place = {row: k for k, row in enumerate(self._rows.tolist())}
+        before = self._best.undecided[[place[row] for row in found.rows.tolist()]]
+        mixed = space.pooled(np.stack([before, space.calibrated(found.mean, truth)]))
+        gain, loss = gain_in_loss(space, truth, mixed, before, found.units), space.loss(before, truth)
+        return Belief(gain.value / loss, gain.error / loss)
+
+    def _add(self, step: Step, result: Combined) -> bool:
+        if self._best is None:
+            self._best, self._rows = BestSoFar(result.truth), result.rows
+        return self._best.add(step)
+
+    def _gain(self, step: Step, result: Combined) -> Belief | None:
+        if self._best is None:
+            return None
+        truth, loss = result.truth, self._best.loss
+        found = gain_in_loss(truth.space, truth.targets, step.undecided, self._best.undecided, truth.units)
+        return Belief(found.value / loss, found.error / loss)
+
+    def _forecast(self, result: Combined) -> Forecast | None:
+        found, truth = result.forecast, result.truth
+        if found is None:
+            return None
+        luck = truth.fold_wise_score(self._best.answers) - truth.fold_wise_score(result.selection.chosen.nested)
+        value, low, high = (
+            float(np.clip(one + luck, *truth.metric.bounds)) for one in (found.value, found.low, found.high)
+        )
+        return value, low, high
+
+
+def loss_alone(found: OOF) -> float:
+    """Proper loss of an experiment by itself, on its rows."""
+    space = found.competition.space
+    return space.loss(space.calibrated(found.mean, found.targets), found.targets)
