@@ -68,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     with compete.shown(config, terminal) as show:
         outcome = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
     compete.tell(outcome, terminal)
-    write.write_page(outcome.members, None, shlex.join(["python", "src/compete.py", *arguments]), terminal)
+    if outcome.members and outcome.is_new:
+        start_of_page = time.monotonic()
+        write.write_page(outcome.members, None, shlex.join(["python", "src/compete.py", *arguments]), terminal)
+        outcome.history.note(page=time.monotonic() - start_of_page)
     return 0
 
 

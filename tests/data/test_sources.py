@@ -424,7 +424,7 @@ def test_items_of_hdf5_are_looked_at_once_and_not_all(tmp_path: Path, monkeypatc
     looked: list[Source] = []
     monkeypatch.setattr(image_reading, "channels_of", lambda source: looked.append(source) or 3)
     assert band_count.find_channels(items, tmp_path) == 3
-    assert looked == [items[0], items[5]]
+    assert sorted(looked, key=lambda item: item.key) == [items[0], items[5]], "several at a time, in any order"
 
 
 def test_a_tiff_that_ends_in_its_header_is_no_image_of_three_channels(tmp_path: Path, capfd, caplog) -> None:

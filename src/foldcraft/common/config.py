@@ -27,9 +27,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-def _once(names: list[str]) -> list[str]:
+def _once(names: list[Any]) -> list[Any]:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"named more than once: {', '.join(repeated)}")
+        raise ValueError(f"named more than once: {', '.join(map(str, repeated))}")
     return names
 
 

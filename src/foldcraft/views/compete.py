@@ -143,9 +143,9 @@ def summary(entries: Sequence[Entry]) -> list[str]:
     whole = [entry for entry in entries if entry.is_whole]
     written = [entry for entry in whole if entry.submission]
     last = whole[-1]
-    score = f"nested {last.score:.4f} ({last.low:.4f}–{last.high:.4f})"
+    score = f"{last.score:.4f} ({last.low:.4f}–{last.high:.4f})"
     sentences = [
-        f"The one to upload is {written[-1].submission}: {score}"
+        f"The one to upload is {written[-1].submission}. Nested, with the choice among all blends: {score}"
         f"{'; ' + _forecast(last).rstrip('; ') if last.forecast else ''}.",
         f"{counted(len(whole), 'experiment')} in {duration(entries[-1].seconds)}; {len(written)} made a better blend.",
     ]
@@ -155,6 +155,8 @@ def summary(entries: Sequence[Entry]) -> list[str]:
         sentences.append(f"What helped most: {'; '.join(helped)}.")
     if useless := [entry.action for entry in whole if not entry.submission]:
         sentences.append(f"No better with {listing(useless, 5)}.")
+    if worse := [entry.action for entry in whole if not entry.is_member]:
+        sentences.append(f"Left out of what came later, for they made the blend worse: {listing(worse, 5)}.")
     names = {entry.action for entry in whole}
     left = {entry.action: entry for entry in entries if entry.action not in names}
     for entry in left.values():

@@ -44,7 +44,7 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     ledger = pd.read_csv("submissions/ledger.csv", dtype=str).set_index("file")
     assert set(ledger.index) == {Path(entry["submission"]).name for entry in whole.values() if entry["submission"]}
     assert len(pd.read_csv(last)) == 12
-    assert f"The one to upload is {last}: nested " in done.out
+    assert f"The one to upload is {last}. Nested, with the choice among all blends: " in done.out
     kept = max(place for place, entry in enumerate(whole.values()) if entry["is_kept"])
     (again,) = (line for line in done.out.splitlines() if line.startswith("its blend once more: "))
     assert again.count(".yaml") == kept + 1, "what came after it is not in it"
@@ -79,6 +79,16 @@ def test_killed_at_any_action_it_goes_on_and_ends_alike(short: Path, command, mo
     names = [entry["action"] for entry in entries() if entry["is_whole"]]
     assert len(set(names)) == len(names) >= 8
     assert [entry["seconds"] for entry in entries()] == sorted(entry["seconds"] for entry in entries())
+
+
+def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_refused(short: Path, command) -> None:
+    done = command("compete", "--config", short, "--minutes", "0.001")
+    assert done.code == 0, done.err
+    assert [entry["action"] for entry in entries()] == ["probe_test_resnet"]
+    assert Path("submissions/shapes_compete.csv").is_file()
+    assert "0 s left, in which nothing fits: the shortest, " in done.out
+    other = command("compete", "--config", short, *LONG, "competition.metric=log_loss")
+    assert (other.code, "of other data, folds or metric; delete " in other.err) == (2, True), other.err
 
 
 def test_the_blend_teaches_on_test_images_where_that_is_asked_for(short: Path, command) -> None:

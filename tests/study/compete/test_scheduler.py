@@ -127,6 +127,14 @@ def test_at_the_ceiling_nothing_is_fine_tuned_and_many_rows_have_no_copies(situa
     assert copies == {100: {16}, 500: {7}, 1900: {1}, 2100: set()}
 
 
+def test_very_small_images_have_no_larger_ones(situation: Situation) -> None:
+    images = situation.config.images.model_copy(update={"size": 32})
+    now = after(situation, *PROBED, entry("full_vit", "fine-tuning", ("vit",), alone=0.3))
+    small = replace(now, config=situation.config.model_copy(update={"images": images}))
+    assert {"pool2_32", "full_vit_32"} <= {action.name for action in possible(now)}
+    assert not [action.name for action in possible(small) if action.name.endswith("_32")]
+
+
 def test_features_that_are_there_cost_nothing(situation: Situation) -> None:
     now = after(situation, *PROBED)
     draws = {a.name: a for a in possible(now)}["probe_vit_draws"]
@@ -182,7 +190,7 @@ def test_a_history_is_kept_with_the_steps_of_its_blend(config: Config) -> None:
 def test_a_history_of_other_data_or_a_damaged_one_is_refused(config: Config) -> None:
     history = History.open(config, "data")
     history.add(entry("probe_cnn", "probe", ("cnn",)), Step(np.zeros((1, 2)), np.zeros((1, 2))))
-    with pytest.raises(FoldcraftError, match="of other data or folds"):
+    with pytest.raises(FoldcraftError, match="of other data, folds or metric"):
         History.open(config, "other")
     next(history.folder.glob("steps/*")).write_bytes(b"PK")
     with pytest.raises(FoldcraftError, match="damaged"):

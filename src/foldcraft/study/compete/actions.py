@@ -95,7 +95,7 @@ class Situation:
 
     @property
     def larger(self) -> int:
-        """Side of a larger one, which transformers with patches of 16 and strides of 32 can divide."""
+        """Side of a larger one, a multiple of 32, as patches and strides want it; of very small images the same."""
         return 32 * round(LARGER * self.size / 32)
 
     @property
@@ -185,10 +185,13 @@ def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: flo
         more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
         before = next(belief for rows, belief in DRAWS.items() if now.rows <= rows)
         expected = now.believed("augmented copies", before.times(share))
-        yield _probe(now, more, "augmented copies", nets, expected, f"{copies} augmented copies of each image")
+        words = "1 augmented copy" if copies == 1 else f"{copies} augmented copies"
+        yield _probe(now, more, "augmented copies", nets, expected, f"{words} of each image")
 
 
 def _with_larger(now: Situation, nets: Sequence[Net], share: float) -> Iterator[Action]:
+    if now.larger <= now.size:
+        return
     recipe = _plain(recipes.probe(now.config, [net.name for net in nets], now.looks, [now.size, now.larger]))
     name = f"{recipe.name}{len(nets) if len(nets) > 1 else ''}_{now.larger}"
     expected = now.believed("larger images", LARGER_GAINS.times(share))
@@ -239,9 +242,10 @@ def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:
     for seed in range(1, SEEDS):
         again = recipe.updated(f"{recipe.name}_seed{seed}", seed=seed)
         yield _training(now, again, net, SEED.times(AGAIN ** (seed - 1)), "the same from another seed", "seed")
-    larger = recipe.updated(f"{recipe.name}_{now.larger}", images={"size": now.larger})
-    pixels = (now.larger / now.size) ** 2
-    yield _training(now, larger, net, OTHER_FINE_TUNING, f"at {now.larger} px", "larger fine-tuning", pixels)
+    if now.larger > now.size:
+        larger = recipe.updated(f"{recipe.name}_{now.larger}", images={"size": now.larger})
+        pixels = (now.larger / now.size) ** 2
+        yield _training(now, larger, net, OTHER_FINE_TUNING, f"at {now.larger} px", "larger fine-tuning", pixels)
     epochs = 2 * recipe.sections["train"]["epochs"]
     longer = recipe.updated(f"{recipe.name}_long", train={"epochs": epochs, "validate_every": epochs})
     yield _training(now, longer, net, PARTLY, "twice as many steps", "longer fine-tuning")

@@ -1,5 +1,6 @@
 """The blend of all finished experiments while more of them come: judged, kept where it is better, submitted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.best_so_far import BestSoFar, Step
 from foldcraft.ensemble.blend import Combined
-from foldcraft.metrics.gain import gain_in_loss
+from foldcraft.metrics.gain import REALLY, gain_in_loss
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.oof import OOF
 from foldcraft.study.compete.worth import Belief
@@ -22,8 +23,9 @@ class Judged:
     """What became of the blend with one more experiment.
 
     Attributes:
-        gain: share of the loss that it takes off what was kept; None where nothing was.
-        is_kept: does it take the last one's place?
+        gain: share of the loss that it takes off the blend before it; None where there was none.
+        is_kept: does it take the place of the one that was kept?
+        is_member: is the experiment in the blends that come? Not where it makes the blend really worse.
         forecast: of the blend's hidden score, the choice among blends taken in.
     """
 
@@ -31,6 +33,7 @@ class Judged:
     step: Step
     gain: Belief | None
     is_kept: bool
+    is_member: bool
     forecast: Forecast | None
 
 
@@ -39,17 +42,15 @@ class BlendSoFar:
     """All finished experiments of a competition, and which blend of them is kept.
 
     Attributes:
-        members: in the order in which they came.
+        members: of the blends that come, in the order in which they came.
+        kept: of the blend that is kept.
     """
 
     members: list[FinishedExperiment] = field(default_factory=list)
+    kept: list[FinishedExperiment] = field(default_factory=list)
+    _last: np.ndarray | None = field(default=None, init=False)
     _best: BestSoFar | None = field(default=None, init=False)
     _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), init=False)
-
-    @property
-    def kept(self) -> list[FinishedExperiment]:
-        """The experiments of the blend that is kept."""
-        return self.members[: self._best.place + 1] if self._best else []
 
     @property
     def standing(self) -> dict[str, float]:
@@ -59,12 +60,13 @@ class BlendSoFar:
         score = self._best.score
         return {"score": score.value, "low": score.low, "high": score.high, "loss": self._best.loss}
 
-    def take_up(self, members: list[FinishedExperiment], steps: list[Step]) -> None:
-        """Go on from what earlier runs judged."""
-        self.members = members
-        result = blend.combine(members) if members else None
-        for step in steps if result else ():
-            self._add(step, result)
+    def take_up(self, found: Sequence[tuple[FinishedExperiment, bool, Step]]) -> None:
+        """Go on from what earlier runs judged: each experiment, whether it is a member, and the step that it was."""
+        if not found:
+            return
+        result = blend.combine([member for member, is_member, _ in found if is_member])
+        for member, is_member, step in found:
+            self._take(member, is_member, step, result)
 
     def judge(self, member: FinishedExperiment, callback: Callback) -> Judged:
         """Blend all that is there and one more, and see whether that is better."""
@@ -73,13 +75,13 @@ class BlendSoFar:
         result = blend.combine(members)
         step = Step(result.selection.chosen.nested, result.selection.undecided)
         gain = self._gain(step, result)
-        is_kept = self._add(step, result)
-        self.members = members
-        return Judged(result, step, gain, is_kept, self._forecast(result))
+        is_member = gain is None or gain.mean > -REALLY * gain.error
+        is_kept = self._take(member, is_member, step, result)
+        return Judged(result, step, gain, is_kept, is_member, self._forecast(result))
 
     def submit(self, judged: Judged, name: str, callback: Callback) -> str:
         """Write the submission of the blend that was judged; where it is."""
-        return str(build.submit_blend(self.members, judged.result, name, callback).written.path)
+        return str(build.submit_blend(self.kept, judged.result, name, callback).written.path)
 
     def gain_of_part(self, member: FinishedExperiment) -> Belief:
         """Share of the loss that an even mixture with an experiment takes off, on the rows of its finished folds."""
@@ -91,16 +93,23 @@ class BlendSoFar:
         gain, loss = gain_in_loss(space, truth, mixed, before, found.units), space.loss(before, truth)
         return Belief(gain.value / loss, gain.error / loss)
 
-    def _add(self, step: Step, result: Combined) -> bool:
+    def _take(self, member: FinishedExperiment, is_member: bool, step: Step, result: Combined) -> bool:
+        """Take a step in; whether its blend is kept."""
         if self._best is None:
             self._best, self._rows = BestSoFar(result.truth), result.rows
-        return self._best.add(step)
+        tried = [*self.members, member]
+        if is_kept := self._best.add(step):
+            self.kept = tried
+        if is_member:
+            self.members, self._last = tried, step.undecided
+        return is_kept
 
     def _gain(self, step: Step, result: Combined) -> Belief | None:
-        if self._best is None:
+        if self._last is None:
             return None
-        truth, loss = result.truth, self._best.loss
-        found = gain_in_loss(truth.space, truth.targets, step.undecided, self._best.undecided, truth.units)
+        truth = result.truth
+        loss = truth.space.loss(self._last, truth.targets, truth.weights)
+        found = gain_in_loss(truth.space, truth.targets, step.undecided, self._last, truth.units)
         return Belief(found.value / loss, found.error / loss)
 
     def _forecast(self, result: Combined) -> Forecast | None:

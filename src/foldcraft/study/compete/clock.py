@@ -8,6 +8,8 @@ from typing import Any
 
 from foldcraft.common.callbacks import Callback
 
+NOTED = 5.0  # seconds after which the time that is used is noted: so much is not counted where a run is killed
+
 
 class TimeIsUp(Exception):
     """What was begun does not fit into the budget; what it has written so far can be gone on with."""
@@ -43,12 +45,19 @@ class UntilTimeIsUp(Callback):
 
     Args:
         reserve: seconds that must be left for what comes after the work.
+        note_time: is told how much is used, every few seconds.
     """
 
-    def __init__(self, listener: Callback, clock: Clock, reserve: float) -> None:
-        self.listener, self.clock, self.reserve = listener, clock, reserve
+    def __init__(
+        self, listener: Callback, clock: Clock, reserve: float, note_time: Callable[[float], object] = lambda used: None
+    ) -> None:
+        self.listener, self.clock, self.reserve, self.note_time = listener, clock, reserve, note_time
+        self._noted = clock.used
 
     def _check(self) -> None:
+        if self.clock.used > self._noted + NOTED:
+            self._noted = self.clock.used
+            self.note_time(self._noted)
         if self.clock.left < self.reserve:
             raise TimeIsUp
 

@@ -34,8 +34,9 @@ class Entry:
         reckoned: the same before it was corrected by what was seen here.
         features: what was gathered for it, as `seconds.feature_name` names it.
         alone: proper loss of the experiment by itself, on its rows.
-        gain, error: share of the blend's loss that it takes off, and its standard error; None where nothing was there.
+        gain, error: share of the loss that it takes off the blend before it, if there was one, and its standard error.
         is_kept: is the blend with it the one that is submitted?
+        is_member: is it in the blends that come? Not where it made the blend really worse.
         score, low, high, loss: nested, of what is submitted so far.
         forecast: of the hidden score, with its bounds.
         submission: file that was written.
@@ -57,6 +58,7 @@ class Entry:
     gain: float | None = None
     error: float | None = None
     is_kept: bool = False
+    is_member: bool = True
     score: float | None = None
     low: float | None = None
     high: float | None = None
@@ -77,7 +79,7 @@ class History:
     """The entries of a competition's `runs/<competition>/compete`, and what the steps of its blend said.
 
     Attributes:
-        data: digest of the data and folds that all of it is for.
+        data: digest of the data, folds and metric that all of it is for.
         notes: what was found once, such as how fast nets are.
     """
 
@@ -97,7 +99,7 @@ class History:
         if found.file.is_file():
             kept = _read(found.file)
             if kept["data"] != data:
-                raise FoldcraftError("is of other data or folds", found.file, _anew(found.folder))
+                raise FoldcraftError("is of other data, folds or metric", found.file, _anew(found.folder))
             found.notes, found.entries = kept["notes"], kept["entries"]
         return found
 
@@ -127,7 +129,11 @@ class History:
 
     def note_time(self, seconds: float) -> None:
         """Keep how much time is used, for the case that what begins now is never finished."""
-        self.notes["seconds"] = seconds
+        self.note(seconds=seconds)
+
+    def note(self, **notes: Any) -> None:
+        """Keep what was found once."""
+        self.notes |= notes
         self.write()
 
     def write(self) -> None:

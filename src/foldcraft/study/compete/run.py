@@ -1,5 +1,6 @@
 """The scheduler: of all that could be done and fits into the time left, what gains most a second; then anew."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ MARK = "# Written by src/compete.py"
 HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
 CEILING = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 LEAST = 1e-3  # share of the loss; what is expected to gain less is not worth beginning, or going on with
+PAGE = 10.0  # seconds that the page takes, before it was ever made
 FIRST_RESERVE, JUDGING = 5.0, 1.5  # seconds for the first blend; how much longer than the last one the next may take
 
 
@@ -83,12 +85,14 @@ class Outcome:
 
     Attributes:
         members: experiments of the blend that is submitted.
+        is_new: was anything done in this run?
         metric: as people call it.
     """
 
     history: History
     members: Sequence[FinishedExperiment]
     metric: str
+    is_new: bool
 
 
 @dataclass
@@ -137,7 +141,8 @@ class Competing:
                 self.callback.say(f"{option.action.name}: the time is up; the same command with more minutes goes on")
                 break
         self._show(None, [])
-        return Outcome(self.history, self.blend.kept, self.base.competition.metric.title)
+        is_new = len(self.history.entries) > self._before
+        return Outcome(self.history, self.blend.kept, self.base.competition.metric.title, is_new)
 
     @property
     def config(self) -> Config:
@@ -195,13 +200,26 @@ class Competing:
         if not self.history.whole:  # there must be a submission, however short the time
             fitting = every[:1]
         if not fitting:
+            self._say_why_it_ends(every)
             return None
         self._show(fitting[0], fitting[1:4])
         return fitting[0]
 
+    def _say_why_it_ends(self, every: Sequence[Option]) -> None:
+        left = max(0.0, self.clock.left)
+        if not every:
+            self.callback.say(f"{left:.0f} s left, and nothing is expected to gain more")
+        else:
+            best = min(every, key=lambda option: option.seconds)
+            words = f"the shortest, {best.action.name}, would take {best.seconds:.0f} s"
+            self.callback.say(
+                f"{left:.0f} s left, in which nothing fits: {words}, and {self._reserve:.0f} s are for the end"
+            )
+
     @property
     def _reserve(self) -> float:
-        return JUDGING * self._judging
+        """Seconds for the next blend, and for the page."""
+        return JUDGING * self._judging + float(self.history.notes.get("page", PAGE))
 
     def _show(self, running: Option | None, following: Sequence[Option]) -> None:
         metric = self.base.competition.metric.title
@@ -212,18 +230,18 @@ class Competing:
         action, began = option.action, time.monotonic()
         if action.teacher:
             self._store_teacher(action)
-        experiment, file = self._experiment(action.recipe, action.why)
+        try:
+            experiment, file = self._experiment(action.recipe, action.why)
+        except FoldcraftError as error:
+            return self._fail(action, error)
         folds = [TrialFold(f"{action.name} {fold}", ["--config", str(file)], experiment, fold) for fold in option.folds]
-        until = UntilTimeIsUp(self.callback, self.clock, self._reserve if self.history.whole else -self.clock.budget)
+        reserve = self._reserve if self.history.whole else -math.inf  # the first one may take what it takes
+        until = UntilTimeIsUp(self.callback, self.clock, reserve, self.history.note_time)
         outcomes = (self.train if action.fold_by_fold else train_here)(folds, until)
         if errors := [outcome for outcome in outcomes if isinstance(outcome, FoldcraftError)]:
-            if not self.history.whole:
-                raise errors[0]
-            if self.clock.left < self._reserve:  # it was ended
+            if self.history.whole and self.clock.left < self._reserve:  # it was ended
                 raise TimeIsUp
-            self._failed.add(action.name)
-            self.callback.say(f"warning: {action.name} failed and is left: {errors[0]}")
-            return
+            return self._fail(action, errors[0])
         took = time.monotonic() - began
         entry = Entry(
             action=action.name,
@@ -248,6 +266,13 @@ class Competing:
             self._judge(entry, member)
         if len(self.history.whole) == 1 and "looks" not in self.history.notes:
             self._look_at_views(action.nets[0])
+
+    def _fail(self, action: Action, error: FoldcraftError) -> None:
+        """Leave an action that cannot be carried out; the first one is the user's matter."""
+        if not self.history.whole:
+            raise error
+        self._failed.add(action.name)
+        self.callback.say(f"warning: {action.name} failed and is left: {error}")
 
     def _store_teacher(self, action: Action) -> None:
         """Keep the blend as it is now, once for all folds of what learns from it."""
@@ -296,6 +321,7 @@ class Competing:
             gain=judged.gain.mean if judged.gain else None,
             error=judged.gain.error if judged.gain else None,
             is_kept=judged.is_kept,
+            is_member=judged.is_member,
             submission=written,
             forecast=judged.forecast if judged.is_kept else last,
             **self.blend.standing,
@@ -304,17 +330,17 @@ class Competing:
 
     def _take_up(self) -> None:
         """Go on from what earlier runs did: their experiments, and the steps of their blend."""
-        members = []
-        for entry in self.history.whole:
+        found = []
+        for entry, step in zip(self.history.whole, self.history.steps(), strict=True):
             experiment = Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
-            members.append(FinishedExperiment(experiment))
-            members[-1].check()
-        self.blend.take_up(members, self.history.steps())
+            found.append((FinishedExperiment(experiment), entry.is_member, step))
+            found[-1][0].check()
+        self.blend.take_up(found)
 
     def _look_at_views(self, net: Net) -> None:
         """Find out which views keep the label, once there is an answer."""
         config = diagnose.config_for(self.config, net.name)
-        until = UntilTimeIsUp(self.callback, self.clock, self._reserve)
+        until = UntilTimeIsUp(self.callback, self.clock, self._reserve, self.history.note_time)
         try:
             effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until)
         except TimeIsUp:
@@ -329,4 +355,6 @@ class Competing:
 
 def data_digest(experiment: Experiment) -> str:
     """Of what a history is for."""
-    return fingerprint.of_values([experiment.competition.fingerprint, experiment.folds.fingerprint])
+    data = experiment.competition
+    judged = (data.metric.name, str(data.metric.options), data.metric.code)
+    return fingerprint.of_values([data.fingerprint, experiment.folds.fingerprint, *judged])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
+from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
 from foldcraft.common.paths import audit_folder, study_folder
 from foldcraft.data import competition
@@ -17,6 +18,7 @@ from foldcraft.study.compete.clock import Clock
 from foldcraft.study.compete.history import History
 from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest
 from foldcraft.study.trial_folds import Train, TrainSideBySide, train_here
+from foldcraft.submission import ledger
 
 AUDIT = 0.1  # share of the budget that a quick audit may take
 AUDITED = 40.0  # images a second that an audit looks at, beside the features of a net
@@ -57,10 +59,13 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
     """
     folder = study_folder(config, history.FOLDER)
     with locked(folder / ".lock", wait=False, busy=f"another process competes in {config.competition.name}"):
-        names = list(
-            dict.fromkeys([config.backbone.name, *backbones.local_names(config.competition.name), *options.backbones])
-        )
+        here = [] if config.backbone.weights == "none" else backbones.local_names(config.competition.name)
+        names = list(dict.fromkeys([config.backbone.name, *here, *options.backbones]))
         data = competition.read(config)
+        if config.folds_file.exists():  # what does not fit is told before nets are timed
+            History.open(config, data_digest(make_folds.open_experiment(config, callback.say)))
+        if ledger.SUBMISSIONS.exists() and not ledger.SUBMISSIONS.is_dir():
+            raise FoldcraftError("is no folder", ledger.SUBMISSIONS, "move it away")
         found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
         audited = (audit_folder(config) / "summary.json").is_file()
         if not audited and _is_short(data, options.seconds, callback):
