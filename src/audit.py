@@ -23,13 +23,13 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.data.host_files.tables import read_tables
 
-    read_tables(config)  # a mistake in them is told before torch is there
+    tables = read_tables(config)  # a mistake in them is told before torch is there
 
     from foldcraft.study import make_folds
     from foldcraft.views import audit_report
 
     terminal = cli.terminal(args)
-    found = audit_report.audit(config, terminal)
+    found = audit_report.audit(config, tables, terminal)
     make_folds.ensure_after_audit(config, found.findings, terminal.say)
     return SERIOUS if args.strict and found.is_serious else 0
 

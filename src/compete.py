@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.data.host_files.tables import read_tables
 
-    read_tables(config)  # a mistake in them is told before torch is there
+    tables = read_tables(config)  # a mistake in them is told before torch is there
 
     from foldcraft.study.compete import start
     from foldcraft.views import audit_report, compete
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     train = Path(__file__).with_name("train.py")
     options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, args.pseudo_labels, train)
     with compete.shown(config, terminal) as show:
-        outcome = start.run(config, options, terminal, show, partial(audit_report.audit, terminal=terminal))
+        outcome = start.run(
+            config, options, terminal, show, partial(audit_report.audit, tables=tables, terminal=terminal)
+        )
     compete.tell(outcome, terminal)
     if outcome.members and outcome.is_new:
         start_of_page = time.monotonic()

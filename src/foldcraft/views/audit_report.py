@@ -10,7 +10,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.files import locked, write_atomic
 from foldcraft.common.paths import audit_folder
-from foldcraft.data.host_files.tables import read_tables
+from foldcraft.data.host_files.tables import Tables
 from foldcraft.data.images import contact_sheet
 from foldcraft.data.images.contact_sheet import SheetTile
 from foldcraft.data.images.sources import Source, is_there
@@ -24,15 +24,15 @@ COLUMNS = 8
 Paths = Mapping[tuple[str, str], Source]
 
 
-def audit(config: Config, terminal: Terminal) -> Audit:
-    """Audit a competition, write what is found, and show it.
+def audit(config: Config, tables: Tables, terminal: Terminal) -> Audit:
+    """Audit a competition, whose tables have been read, write what is found, and show it.
 
     Raises:
-        FoldcraftError: what `read_tables`, `run.run` and `write` raise; another audit is at work.
+        FoldcraftError: what `run.run` and `write` raise; another audit is at work.
     """
     folder = audit_folder(config)
     with locked(folder / ".lock", wait=False, busy="another audit is at work"):
-        found = run.run(config, read_tables(config), terminal)
+        found = run.run(config, tables, terminal)
         write(found, folder, terminal)
     show(found, folder, terminal)
     return found

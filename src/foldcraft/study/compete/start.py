@@ -61,16 +61,17 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
     with locked(folder / ".lock", wait=False, busy=f"another process competes in {config.competition.name}"):
         here = [] if config.backbone.weights == "none" else backbones.local_names(config.competition.name)
         names = list(dict.fromkeys([config.backbone.name, *here, *options.backbones]))
-        data = competition.read(config)
-        if config.folds_file.exists():  # what does not fit is told before nets are timed
-            History.open(config, data_digest(make_folds.open_experiment(config, callback.say)))
+        split = make_folds.open_experiment(config, callback.say) if config.folds_file.exists() else None
+        data = split.competition if split else competition.read(config)
+        if split:  # what does not fit is told before nets are timed
+            History.open(config, data_digest(split))
         if ledger.SUBMISSIONS.exists() and not ledger.SUBMISSIONS.is_dir():
             raise FoldcraftError("is no folder", ledger.SUBMISSIONS, "move it away")
         found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
         audited = (audit_folder(config) / "summary.json").is_file()
         if not audited and _is_short(data, options.seconds, callback):
             audit(nets.of_name(config, found[0].name))
-        experiment = make_folds.open_experiment(config, callback.say)
+        experiment = split or make_folds.open_experiment(config, callback.say)
         kept = History.open(config, data_digest(experiment))
         clock = Clock(options.seconds, kept.used, options.began)
         train: Train = train_here
