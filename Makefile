@@ -19,7 +19,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --retries 20 --resume-retries 100 --requirement requirements.txt
 	@touch $@
 
 demo: install
