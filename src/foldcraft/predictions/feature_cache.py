@@ -15,7 +15,7 @@ from foldcraft.common import fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.checked_array import RowFile, RowWriter, read_usable
 from foldcraft.common.config import Config
-from foldcraft.common.files import cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DrawnImages, PlainImages
 from foldcraft.models import backbones, finetune, hardware
@@ -187,7 +187,7 @@ def _compute(missing: dict[Path, FeatureRequest], part: str, callback: Callback)
         return
     items = list(missing.values())
     rows = items[0].rows
-    temporary = {target: target.with_name(f"{target.name}.tmp-{os.getpid()}") for target in missing}
+    temporary = {target: temporary_beside(target) for target in missing}
     title = f"{part} features of {len({item.net.name for item in items})} backbones in {len(items)} views"
     try:
         for target in missing:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.errors import FoldcraftError, counted, shorten
-from foldcraft.common.files import cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
 
@@ -376,7 +376,7 @@ def _build(
     try:
         for spec, target in targets.items():
             remove_leftovers(target.parent, target.name)
-            temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+            temporary[spec] = temporary_beside(target)
             writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, spec.channels))
         problems = _decode_all(paths, writers, progress, spare)
         for spec in targets:
