@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -126,7 +126,7 @@ class _Cluster:
     async def _lines(self, task: Task) -> AsyncIterator[str | int]:
         """What a task says, its exit code last. The task is ended where nobody listens any more."""
         wanted = _remote(self.ray).options(num_cpus=task.cores, num_gpus=task.gpus, name=f"foldcraft {task.name}")
-        running = wanted.remote(str(Path(__file__).parents[2]), _order(task))
+        running = wanted.remote(str(Path(__file__).parents[2]), asdict(_order(task)))
         ended = False
         try:
             async for said in running:
@@ -147,9 +147,10 @@ class _Cluster:
 
 
 def _remote(ray: ModuleType) -> Any:
-    """What a machine of the cluster runs; a function within a function travels whole, and needs no package there."""
+    """What a machine of the cluster runs. A function within a function travels whole, and finds the package itself."""
 
-    def on_machine(source: str, order: Order) -> Iterator[str | int]:
+    def on_machine(source: str, order: dict[str, Any]) -> Iterator[str | int]:
+        import sys
 
         import ray
 
@@ -158,7 +159,7 @@ def _remote(ray: ModuleType) -> Any:
 
         me = ray.get_runtime_context().get_node_id()
         owned = next((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["NodeID"] == me), 0)
-        yield from cluster_node.carry_out(order, owned)
+        yield from cluster_node.carry_out(cluster_node.Order(**order), owned)
 
     return ray.remote(max_retries=0)(on_machine)
 
