@@ -150,7 +150,6 @@ def _remote(ray: ModuleType) -> Any:
     """What a machine of the cluster runs. A function within a function travels whole, and finds the package itself."""
 
     def on_machine(source: str, order: dict[str, Any]) -> Iterator[str | int]:
-        import sys
 
         import ray
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from foldcraft.common import checksums, fingerprint
+from foldcraft.common import checksums, fingerprint, local_copy
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.errors import FoldcraftError, counted, shorten
 from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
@@ -152,6 +152,11 @@ class ImageStore:
         rows = RowFile(path)
         return cls(rows.array, path, rows)
 
+    def nearest(self, cache: Path | None, say: Callable[[str], object]) -> "ImageStore":
+        """The same images, from the machine's own disk where they fit there."""
+        path = local_copy.nearest(self.path, cache, say)
+        return self if path == self.path else replace(ImageStore.of(path), unreadable=self.unreadable)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -187,6 +192,7 @@ def open_stores(
     progress: Progress = lambda done: None,
     say: Callable[[str], object] = lambda text: None,
     spare: bool = False,
+    cache: Path | None = None,
 ) -> list[ImageStore]:
     """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
 
@@ -199,6 +205,7 @@ def open_stores(
         progress: called with 1 after each decoded image.
         say: told of a file that is made again.
         spare: rows whose image cannot be read are black, and noted in the stores.
+        cache: folder on a disk of this machine for copies, as `local_copy.nearest` has it.
 
     Raises:
         FoldcraftError: images that cannot be read, unless they are spared; a full disk.
@@ -211,7 +218,8 @@ def open_stores(
             if missing := [spec for spec, store in stores.items() if store is None]:
                 wanted.build(missing, progress)
                 stores = wanted.stores(say)
-    return [store for store in (stores[spec] for spec in specs) if store is not None]
+    near = {spec: store and store.nearest(cache, say) for spec, store in stores.items()}
+    return [store for store in (near[spec] for spec in specs) if store is not None]
 
 
 @dataclass(frozen=True)
