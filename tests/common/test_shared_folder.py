@@ -1,4 +1,4 @@
-"""Several machines in one folder: locks of machines that are gone, files that appear late, copies on a machine's disk."""
+"""Several machines in one folder: locks of those that are gone, files that appear late, copies on a disk of one."""
 
 import os
 import resource
@@ -93,7 +93,15 @@ def test_a_process_that_has_lost_its_lock_ends_before_it_writes_beside_the_new_h
     process.send_signal(19)  # SIGSTOP, as a machine that hangs
     with files.locked(LOCK, wait=False):
         process.send_signal(18)  # SIGCONT
-        _, said = process.communicate(timeout=20)
+        assert process.wait(20) == files.LOCK_LOST
+    assert process.stderr is not None
+    assert "another has taken the lock" in process.stderr.read()
+
+
+def test_a_process_that_learns_of_it_when_it_lets_go_ends_as_well(shared: Path) -> None:
+    process = holder()
+    LOCK.with_name(".lock-lease").unlink()
+    _, said = process.communicate("\n")
     assert process.returncode == files.LOCK_LOST
     assert "another has taken the lock" in said
 

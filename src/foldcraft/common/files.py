@@ -138,6 +138,8 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
         yield
     finally:
         lock.release()
+        if isinstance(lock, SoftFileLease) and lock.compromise:
+            _end(path)
 
 
 def _lock(path: Path, wait: bool) -> BaseFileLock:
