@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,6 +27,7 @@ from foldcraft.common.executor import Say, Task
 IN_A_ROW = 5  # losses, each within SOON of its beginning, after which a task is given up
 IN_ALL = 50  # losses after which it is given up, however far it came each time
 SOON = 600.0  # seconds
+LOOPBACK = ("localhost", "127.0.0.1")
 LOST = -signal.SIGKILL  # exit code of a task that is given up
 
 
@@ -209,10 +211,32 @@ def connect(address: str) -> ModuleType:
     shared_folder.settle()
     if ray.is_initialized():
         return ray
+    _check_reachable(ray, address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        what = shorten(" ".join(str(error).split()), 110)
-        hint = "start one by `ray start --head`, or name it: --on ray:HOST:PORT"
-        raise FoldcraftError(f"no Ray cluster answers: {what}", f"--on ray:{address}", hint) from None
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+        raise _no_cluster(address, error) from None
     return ray
+
+
+def _check_reachable(ray: ModuleType, address: str) -> None:
+    """See that something listens at an address: Ray tries for minutes, and says much meanwhile.
+
+    Raises:
+        FoldcraftError: nothing does.
+    """
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = named.rpartition(":")
+    if not host:
+        return
+    host = ray.util.get_node_ip_address() if host in LOOPBACK else host  # as Ray itself takes it
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(named, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> FoldcraftError:
+    what = shorten(" ".join(str(error).split()), 110)
+    hint = "start one by `ray start --head`, or name it: --on ray:HOST:PORT"
+    return FoldcraftError(f"no Ray cluster answers: {what}", f"--on ray:{address}", hint)
