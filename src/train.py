@@ -88,7 +88,7 @@ def by_commands(
     """Train each fold by a command of its own, several at a time, here or on a cluster."""
     import torch
 
-    from foldcraft.common import executor, shared_folder
+    from foldcraft.common import executor
     from foldcraft.common.executor import Task
     from foldcraft.common.paths import FoldFolder
     from foldcraft.views.folds import show_trained
@@ -102,8 +102,8 @@ def by_commands(
     tasks = [Task(str(fold), [__file__, *options, *words, "--fold", str(fold)], gpus=gpus) for fold in folds]
     exit_codes = executor.run(tasks, place.executor(torch.cuda.device_count()), terminal.say)
     codes = {fold: exit_codes[str(fold)] for fold in folds}
-    done = {fold: FoldFolder.of(experiment.config, fold) for fold in folds if not codes[fold]}
-    trained = {fold: folder.read_manifest() for fold, folder in done.items() if shared_folder.appears(folder.manifest)}
+    done = [fold for fold in folds if not codes[fold]]
+    trained = {fold: FoldFolder.of(experiment.config, fold).manifest_of_task() for fold in done}
     if trained:
         for words in dict.fromkeys("{chosen} ({why})".format(**one["hardware"]) for one in trained.values()):
             terminal.note(f"{experiment.config.experiment} on {words}")  # which the tasks leave to be said once

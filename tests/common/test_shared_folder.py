@@ -1,5 +1,7 @@
 """Several machines in one folder: locks of those that are gone, files that appear late, copies on a disk of one."""
 
+import gc
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -104,6 +106,15 @@ def test_a_process_that_learns_of_it_when_it_lets_go_ends_as_well(shared: Path) 
     _, said = process.communicate("\n")
     assert process.returncode == files.LOCK_LOST
     assert "another has taken the lock" in said
+
+
+def test_a_worker_that_ends_takes_no_lock_with_it(shared: Path) -> None:
+    with files.locked(LOCK, wait=False):
+        worker = multiprocessing.get_context("fork").Process(target=gc.collect)
+        worker.start()
+        worker.join()
+        time.sleep(1.0)
+        assert LOCK.with_name(".lock-lease").exists()
 
 
 def test_here_it_is_the_systems_own_lock(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from foldcraft.common import executor, shared_folder
+from foldcraft.common import executor
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.executor import Task
@@ -98,9 +98,7 @@ class TrainByCommands:
 def _outcome(each: TrialFold, name: str, codes: dict[str, int], errors: dict[str, str]) -> Outcome:
     """What became of a fold that the task of that name has trained."""
     if not (code := codes[name]):
-        folder = FoldFolder.of(each.experiment.config, each.fold)
-        shared_folder.appears(folder.manifest)
-        return folder.read_manifest()
+        return FoldFolder.of(each.experiment.config, each.fold).manifest_of_task()
     if name in errors:
         return FoldcraftError(errors[name])
     where = f"{each.experiment.config.experiment}, fold {each.fold}"
