@@ -29,7 +29,8 @@ def config(shapes: Path) -> Config:
 
 @pytest.fixture
 def situation(config: Config) -> Situation:
-    return Situation(config, rows=1000, learned=800, nets=[CNN, VIT], looks=LOOKS)
+    rates = {"cnn": 30.0, "vit": 80.0}
+    return Situation(config, rows=1000, learned=800, nets=[CNN, VIT], looks=LOOKS, training_rates=rates)
 
 
 def entry(action: str, kind: str, nets: tuple[str, ...], **more: object) -> Entry:
@@ -153,6 +154,8 @@ def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) ->
     larger = seconds.reckon(found["full_vit_32"], now, 200, 1, rate=1e12)
     fixed = seconds.OF_A_TRAINING
     assert (larger - fixed) / (one - fixed) == pytest.approx((32 / 16) ** 2)
+    # 12 epochs of 800 images, and two views of 400, at a third of a step each; not by the speed of frozen features
+    assert one - fixed == pytest.approx((12 * 800 + 2 * 400 / 3) / 80)
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:

@@ -76,6 +76,7 @@ class Situation:
         at_ceiling: is there nothing left that a fine-tuning could gain?
         rounds: of pseudo-labels that the user allows.
         teachers: stored blends that teach, or taught, by the name of the action.
+        training_rates: images/s that nets are trained on, by name; of those of `worth_tuning` at the least.
     """
 
     config: Config
@@ -87,6 +88,7 @@ class Situation:
     at_ceiling: bool = False
     rounds: int = 0
     teachers: Mapping[str, str] = field(default_factory=dict)
+    training_rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -117,6 +119,18 @@ class Situation:
         """Nets whose plain probe is there, the best first."""
         known = {net.name for net in self.nets}
         return [self.net(entry.nets[0]) for entry in self.of_kind("probe") if entry.nets[0] in known]
+
+    @property
+    def worth_tuning(self) -> list[Net]:
+        """The best net of either kind."""
+        kinds = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
+        return [of_kind[0] for of_kind in kinds if of_kind]
+
+    @property
+    def tuned(self) -> list[Net]:
+        """Nets that are worth fine-tuning, and those that were fine-tuned."""
+        names = [net.name for net in self.worth_tuning] + [e.nets[0] for e in self.of_kind("fine-tuning")]
+        return [self.net(name) for name in dict.fromkeys(names)]
 
     def likely_to_count(self, net: Net) -> float:
         """How much of what is expected of a probe is expected of one on that net, by how far it is behind the best."""
@@ -214,7 +228,7 @@ def _probe(now: Situation, recipe: Recipe, kind: str, nets: Sequence[Net], befor
 def _fine_tunings(now: Situation) -> Iterator[Action]:
     """The best transformer, the best CNN, then more of those that are in: other seeds, larger images, a longer one."""
     finished = now.of_kind("fine-tuning")
-    for net in _worth_tuning(now.ranked):
+    for net in now.worth_tuning:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         before = OTHER_FINE_TUNING if finished or not net.transformer else FINE_TUNING
         yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
@@ -229,12 +243,6 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         yield from _more_of(now, recipe, net)
     if finished:
         yield from _pseudo_labels(now, now.net(finished[0].nets[0]))
-
-
-def _worth_tuning(ranked: Sequence[Net]) -> list[Net]:
-    """The best net of either kind."""
-    kinds = ([net for net in ranked if net.transformer is kind] for kind in (True, False))
-    return [of_kind[0] for of_kind in kinds if of_kind]
 
 
 def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:

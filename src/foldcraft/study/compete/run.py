@@ -11,11 +11,12 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.ensemble import stored_blend
+from foldcraft.models import hardware
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.study import diagnose
 from foldcraft.study.advice_files import write_config
-from foldcraft.study.compete import actions, seconds
+from foldcraft.study.compete import actions, nets, seconds
 from foldcraft.study.compete.actions import Action, Situation
 from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
@@ -176,9 +177,20 @@ class Competing:
 
     def options(self) -> list[Option]:
         """All that is worth doing, the most gain a second first."""
-        now = self.situation()
+        now = self._with_training_rates(self.situation())
         found = [self._option(action, now) for action in actions.possible(now) if action.name not in self._failed]
         return sorted((each for each in found if each.belief.worth >= LEAST), key=lambda option: -option.rate)
+
+    def _with_training_rates(self, now: Situation) -> Situation:
+        """With the speed of nets that may be fine-tuned; each is measured once on a machine."""
+        if now.at_ceiling:
+            return now
+        kept = self.history.notes.setdefault("training_rates", {}).setdefault(hardware.this_machine(), {})
+        for net in now.tuned:
+            if net.name not in kept:
+                outputs = self.base.competition.target.outputs
+                kept[net.name] = nets.training_rate(self.config, outputs, net.name)
+        return replace(now, training_rates=kept)
 
     def _option(self, action: Action, now: Situation) -> Option:
         parts = [entry for entry in now.entries if entry.action == action.name and not entry.is_whole]
