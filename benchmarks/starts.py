@@ -41,6 +41,7 @@ WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "solved head": {"finetune": {"head_init": "probe"}},
     "a third of the learning rate": {"optim": {"lr": LR / 3}},
     "three times the learning rate": {"optim": {"lr": LR * 3}},
+    "a quarter of the steps": {"train": {"epochs": 0.25}},
     "half the steps": {"train": {"epochs": 0.5}},
     "twice the steps": {"train": {"epochs": 2}},
     "pseudo-labels by the pool": {"distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.3}},
@@ -138,8 +139,7 @@ def spoken(member: FinishedExperiment, folds: Sequence[int]) -> Spoken:
 def scores(bench: Bench, folds: Sequence[int], alone: Spoken, mixed: Spoken) -> dict[str, float]:
     """Log-loss and macro F1 of both, out of fold and on the hidden rows."""
     competition, own = bench.base.competition, np.isin(bench.base.folds.fold, folds)
-    place = {label: k for k, label in enumerate(competition.classes)}
-    hidden = np.array([place[label] for label in bench.truth.loc[list(competition.test_ids)]])
+    hidden = competition.classes.encode(list(bench.truth.loc[list(competition.test_ids)]))
     truths = (competition.targets[own], hidden)
     return {
         f"{who} {where} {what}": float(score)
