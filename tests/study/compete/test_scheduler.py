@@ -15,6 +15,7 @@ from foldcraft.study.compete.actions import Situation, possible
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
+from foldcraft.study.compete.options import Option, best_plan
 from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks
 
@@ -156,6 +157,22 @@ def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) ->
     assert (larger - fixed) / (one - fixed) == pytest.approx((32 / 16) ** 2)
     # 12 epochs of 800 images, and two views of 400, at a third of a step each; not by the speed of frozen features
     assert one - fixed == pytest.approx((12 * 800 + 2 * 400 / 3) / 80)
+
+
+def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -> None:
+    some = possible(after(situation, *PROBED))[0]
+
+    def option(worth: float, took: float) -> Option:
+        return Option(some, Belief(worth, 1e-9), took, took, (0,))
+
+    small, large = [option(0.03, 10.0) for _ in range(4)], option(0.2, 90.0)
+    assert small[0].rate > large.rate
+    plan = best_plan([*small, large], 100.0)
+    assert [chosen.belief.mean for chosen in plan] == [0.03, 0.2], "what gains most a second first"
+    assert best_plan([*small, large], 80.0) == small
+    assert best_plan([*small, large], 15.0) == small[:1]
+    assert best_plan([*small, large], 9.0) == []
+    assert best_plan([], 9.0) == []
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:
