@@ -119,6 +119,17 @@ def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> N
     assert then.worth < before.worth
 
 
+def test_copies_for_another_net_tell_partly_the_same(situation: Situation) -> None:
+    """Seen gains alone would lead to expect the same of each net to the last."""
+    copies = [entry(f"probe_{net}_draws", "augmented copies", (net,), gain=0.1, error=0.01) for net in ("cnn", "vit")]
+    expected = [
+        {a.name: a for a in possible(after(situation, *PROBED, *copies[:count]))}["pool2_draws"].before.mean
+        for count in (0, 1, 2)
+    ]
+    assert expected[1] / expected[0] == pytest.approx(0.7)  # as much was seen as was expected
+    assert expected[2] / expected[1] == pytest.approx(0.7)
+
+
 def test_at_the_ceiling_nothing_is_fine_tuned_and_many_rows_have_no_copies(situation: Situation) -> None:
     now = after(situation, *PROBED)
     assert not [a.name for a in possible(replace(now, at_ceiling=True)) if a.fold_by_fold]

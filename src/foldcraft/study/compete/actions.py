@@ -31,7 +31,8 @@ SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
 SEED = Belief(0.05, 0.04)
 PSEUDO_LABELS = Belief(0.02, 0.04)
-AGAIN = 0.5  # of the gain of a kind of action with each more of it
+AGAIN = 0.5  # of the gain of another seed with each more of it
+COPIES_AGAIN = 0.7  # the same of augmented copies for another net: what they tell is partly the same
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,14 @@ class Situation:
             return 1.0
         return math.exp(-STEEP * (alone[net.name] - least) / least)
 
-    def believed(self, kind: str, before: Belief) -> Belief:
-        """What is expected of a kind after what was seen of it here."""
+    def believed(self, kind: str, before: Belief, again: float = 1.0) -> Belief:
+        """What is expected of a kind after what was seen of it here.
+
+        Args:
+            again: of its gain with each more of it.
+        """
         seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
-        return before.after(seen, spread=before.error)
+        return before.after(seen, spread=before.error).times(again ** len(seen))
 
 
 def possible(now: Situation) -> list[Action]:
@@ -198,7 +203,7 @@ def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: flo
     if copies := recipes.copies_for(now.rows):
         more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
         before = next(belief for rows, belief in DRAWS.items() if now.rows <= rows)
-        expected = now.believed("augmented copies", before.times(share))
+        expected = now.believed("augmented copies", before.times(share), COPIES_AGAIN)
         words = "1 augmented copy" if copies == 1 else f"{copies} augmented copies"
         yield _probe(now, more, "augmented copies", nets, expected, f"{words} of each image")
 
