@@ -39,6 +39,7 @@ LR = recipes.ATTENTION_LR
 WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "new head (the recipe)": {},
     "solved head": {"finetune": {"head_init": "probe"}},
+    "solved head, half the steps": {"finetune": {"head_init": "probe"}, "train": {"epochs": 0.5}},
     "a third of the learning rate": {"optim": {"lr": LR / 3}},
     "three times the learning rate": {"optim": {"lr": LR * 3}},
     "a quarter of the steps": {"train": {"epochs": 0.25}},
