@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from foldcraft.common.errors import FoldcraftError
 
 LONGEST_NAME = 200  # characters of a file's name
@@ -113,6 +111,8 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
     Raises:
         FoldcraftError: somebody else holds it and `wait` is False.
     """
+    from filelock import FileLock, Timeout  # a packed blend, which locks nothing, does without
+
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import log_softmax
 
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.metrics.bootstrap import bootstrap_labels, bootstrap_scores
 from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.logits import log_softmax
 from foldcraft.metrics.scores import Metric, get
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import expit, log_softmax
 
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
+from foldcraft.metrics.logits import expit, log_softmax
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
 if TYPE_CHECKING:
