@@ -147,6 +147,21 @@ class HeadRules(Rule):
         return "; ".join(f"{label}: {rule}" for label, rule in zip(self.labels, self.rules, strict=True))
 
 
+@dataclass(frozen=True)
+class AtPriors(Rule):
+    """A rule at other class priors; `shift` (K,), added to log-probabilities, makes them of the learned ones."""
+
+    name: ClassVar[str] = "class priors"
+    shift: tuple[float, ...]
+    rule: Rule
+
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return self.rule.apply(log_softmax(predicted + np.array(self.shift), axis=1))
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.rule}"
+
+
 def fit(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:
     """The rule that the metric asks for, as strong as the rows bear.
 

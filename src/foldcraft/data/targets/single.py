@@ -227,6 +227,9 @@ class WithAuxiliary(Target):
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         return self.main.predictions(outputs[..., : self.main.outputs])
 
+    def of_array(self, outputs: np.ndarray) -> np.ndarray:
+        return self.main.of_array(outputs[..., : self.main.outputs])
+
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return self.main.answers(predicted)
 
