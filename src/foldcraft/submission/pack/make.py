@@ -106,7 +106,7 @@ def _write(
     made = Made(wanted, combined, whole, packed, [d.parity for d in drafts.values()], blueprints, said)
     stored.write(folder, packed)
     kaggle.write(folder, wanted.out.name, members[0].experiment.competition.name, wanted)
-    (folder / "README.md").write_text(card(made, members), encoding="utf-8")
+    (folder / "README.md").write_text(card(made, members[0].experiment.competition), encoding="utf-8")
     made.bytes = size_of(folder)
     return made
 
