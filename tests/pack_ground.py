@@ -83,6 +83,7 @@ class Compared:
         answers, wanted: the tables that both write.
         numbers, wanted_numbers: predictions behind them (A, W).
         modules: that predict.py imported.
+        said: what it printed.
     """
 
     answers: pd.DataFrame
@@ -90,6 +91,7 @@ class Compared:
     numbers: np.ndarray
     wanted_numbers: np.ndarray
     modules: str
+    said: str
 
     def check(self, within: float = 1e-3) -> None:
         """See that answers are equal, and numbers too but for rounding."""
@@ -115,6 +117,7 @@ def packed_elsewhere(
     ran = machine.run(place / "predict.py", "--data", data.resolve(), "--out", out, "--device", "cpu")
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr
+    printed = ran.stdout
     script, numbers = Path("behind.py").resolve(), Path("behind.npz").resolve()
     script.write_text(NUMBERS)
     ran = machine.run(script, place, data.resolve(), numbers)
@@ -123,4 +126,4 @@ def packed_elsewhere(
     combined, found = blend.combine(members), np.load(numbers)
     assert found["ids"].tolist() == members[0].experiment.competition.answers.test_ids.tolist()
     read = [pd.read_csv(path, dtype=str) for path in (out, "wanted.csv")]
-    return Compared(*read, found["predicted"], combined.test, ran.stdout)
+    return Compared(*read, found["predicted"], combined.test, ran.stdout, printed)

@@ -4,7 +4,6 @@ from functools import cache
 from types import ModuleType
 
 import numpy as np
-from PIL import Image
 
 from foldcraft.common.config import ImagesConfig
 
@@ -21,15 +20,15 @@ def resize_for_inference(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, C) to (size, size, C), by the area of pixels.
+    """(H, W, C) made smaller, to (size, size, C), by the area of pixels.
 
     OpenCV takes no more than four channels here, and forgets that there is one. Where it is not installed, as on a
-    machine that a packed blend is read on, Pillow does the same; values may be one level of 255 apart.
+    machine that a packed blend is read on, NumPy does the same; a value may be one of 255 apart.
     """
     cv2 = _opencv()
     if cv2 is None:
-        channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
-        return np.stack([np.asarray(one.resize((size, size), Image.Resampling.BOX)) for one in channels], axis=2)
+        down, across = (_areas(side, size) for side in image.shape[:2])
+        return np.rint(np.einsum("ab,bcd,ec->aed", down, image, across, optimize=True)).astype(np.uint8)
     parts = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
     made = [cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in parts]
     return (
@@ -46,3 +45,11 @@ def _opencv() -> ModuleType | None:
     except ImportError:
         return None
     return cv2
+
+
+@cache
+def _areas(before: int, after: int) -> np.ndarray:
+    """The share that each old pixel has of each new one, float32 (after, before)."""
+    edges = np.linspace(0, before, after + 1)
+    starts, ends = np.maximum(edges[:-1, None], np.arange(before)), np.minimum(edges[1:, None], np.arange(before) + 1)
+    return (np.maximum(0, ends - starts) * after / before).astype(np.float32)

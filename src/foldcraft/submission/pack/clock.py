@@ -24,7 +24,7 @@ class Clock:
     models: Sequence[int]
     seconds: float | None = None
     guessed: Sequence[float] = ()
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
     _of_member: dict[int, tuple[int, float]] = field(default_factory=dict)
     _nets: float = 0.0
     _rows: int = 0
