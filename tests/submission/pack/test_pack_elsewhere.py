@@ -53,7 +53,7 @@ NETS = {
     "probe": {
         **PROBE,
         "images": {"size": 32},
-        "probe": {"nets": ["test_resnet", "test_vit"], "sizes": [24, 32], "augmented": 0},
+        "probe": {"nets": ["test_vit"], "sizes": [16, 32], "augmented": 0},
     },
 }
 
