@@ -66,9 +66,9 @@ def members(table: Table, kept: np.ndarray, fold: np.ndarray, hidden: np.ndarray
     for name, way in WAYS.items():
         if name == "mirror" and not table.mirrored:
             continue
-        for net in table.nets:
+        for net in table.names:
             found[f"{net}, {name}"] = pool.answers(table, [net], way, kept, fold, hidden)
-    found["all nets"] = pool.answers(table, list(table.nets), Way(), kept, fold, hidden)
+    found["all nets"] = pool.answers(table, table.names, Way(), kept, fold, hidden)
     return found
 
 

@@ -188,6 +188,14 @@ def test_what_was_asked_for_is_used_though_the_processor_lacks_it(monkeypatch: p
     assert ({option.precision for option in options}, left_out) == ({"bf16-mixed"}, {})
 
 
+def test_training_is_as_fast_as_its_fastest_combination(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
+    tried(monkeypatch, clock, lambda option: 0.02 if option.precision == "bf16-mixed" else 0.05)
+    net = timm.create_model("test_resnet")
+    assert hardware.training_rate(CPU, net, 32, 32) == pytest.approx(50)
+    assert hardware.training_rate(MachineConfig(device="cpu", precision="32-true"), net, 32, 32) == pytest.approx(20)
+
+
 def test_slow_16_bits_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
     monkeypatch.setattr(hardware, "_has_bf16", lambda: None)
     seen = tried(monkeypatch, clock, lambda option: 0.04 if option.precision == "32-true" else 0.8)

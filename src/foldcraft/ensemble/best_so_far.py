@@ -13,7 +13,7 @@ from foldcraft.ensemble.nested import Labels, Score, elsewhere, is_judged_by_los
 from foldcraft.ensemble.nested import gain as gain_in_metric
 from foldcraft.metrics.gain import Gain, gain_in_loss
 
-BETTER = 1.0  # standard errors by which a blend must be better than the one before it; not measured yet
+BETTER = 0.5  # standard errors by which a blend must be better than the one before it (docs/experiments.md)
 
 
 @dataclass(frozen=True)

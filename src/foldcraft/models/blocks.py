@@ -66,13 +66,16 @@ class Watch:
             handle.remove()
 
 
-def find_blocks(net: nn.Module, size: int) -> list[Block]:
+def find_blocks(net: nn.Module, size: int, names: Sequence[str] | None = None) -> list[Block]:
     """The blocks of a net, in the order in which an image of that size passes them.
+
+    Args:
+        names: of the modules that count as blocks; left out: as `block_names` has them.
 
     Raises:
         RuntimeError, AssertionError: the net does not take that size.
     """
-    shapes = _output_shapes(net, block_names(net), size)
+    shapes = _output_shapes(net, block_names(net) if names is None else names, size)
     square = [shape[1:] for shape in shapes.values() if len(shape) == 4]
     # A map has two equal sides. Where it has as many channels as places, the net's other maps tell which is which.
     last = any(a == b != c for a, b, c in square) and not any(a != b == c for a, b, c in square)

@@ -130,6 +130,22 @@ def _measure(machine: MachineConfig, device: str, model: nn.Module, size: int, p
     return replace(_plainest(options, rates), rates=rates, left_out=left_out)
 
 
+def training_rate(machine: MachineConfig, model: nn.Module, size: int, part: int) -> float:
+    """Images/s of a training step in the fastest combination that the config allows; `choose` may take a plainer one.
+
+    Args:
+        size: of the images, in pixels.
+        part: images that training puts through the net at once.
+
+    Raises:
+        FoldcraftError: the config names a device that is not there.
+    """
+    device = _device(machine.device)
+    tune(device)
+    timed, batch = _timed(_options(machine, device)[0], model, size, part)
+    return batch / min(timed.seconds.values())
+
+
 def for_inference(machine: MachineConfig, memory: Path) -> Hardware:
     """What the experiment uses on this machine if that is known, else plain 32-bit on the best device."""
     device = _device(machine.device)

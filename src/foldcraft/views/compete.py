@@ -15,7 +15,8 @@ from foldcraft.views.terminal import duration
 if TYPE_CHECKING:
     from foldcraft.common.config import Config
     from foldcraft.study.compete.history import Entry
-    from foldcraft.study.compete.run import Option, Outcome, Show, Standing
+    from foldcraft.study.compete.options import Option
+    from foldcraft.study.compete.run import Outcome, Show, Standing
     from foldcraft.views.terminal import Terminal
 
 SHOWN = 8  # actions that are shown as done while others run

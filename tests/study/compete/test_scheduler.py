@@ -15,6 +15,7 @@ from foldcraft.study.compete.actions import Situation, possible
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
+from foldcraft.study.compete.options import Option, best_plan
 from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks
 
@@ -29,7 +30,8 @@ def config(shapes: Path) -> Config:
 
 @pytest.fixture
 def situation(config: Config) -> Situation:
-    return Situation(config, rows=1000, learned=800, nets=[CNN, VIT], looks=LOOKS)
+    rates = {"cnn": 30.0, "vit": 80.0}
+    return Situation(config, rows=1000, learned=800, nets=[CNN, VIT], looks=LOOKS, training_rates=rates)
 
 
 def entry(action: str, kind: str, nets: tuple[str, ...], **more: object) -> Entry:
@@ -117,6 +119,17 @@ def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> N
     assert then.worth < before.worth
 
 
+def test_copies_for_another_net_tell_partly_the_same(situation: Situation) -> None:
+    """Seen gains alone would lead to expect the same of each net to the last."""
+    copies = [entry(f"probe_{net}_draws", "augmented copies", (net,), gain=0.1, error=0.01) for net in ("cnn", "vit")]
+    expected = [
+        {a.name: a for a in possible(after(situation, *PROBED, *copies[:count]))}["pool2_draws"].before.mean
+        for count in (0, 1, 2)
+    ]
+    assert expected[1] / expected[0] == pytest.approx(0.7)  # as much was seen as was expected
+    assert expected[2] / expected[1] == pytest.approx(0.7)
+
+
 def test_at_the_ceiling_nothing_is_fine_tuned_and_many_rows_have_no_copies(situation: Situation) -> None:
     now = after(situation, *PROBED)
     assert not [a.name for a in possible(replace(now, at_ceiling=True)) if a.fold_by_fold]
@@ -153,6 +166,24 @@ def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) ->
     larger = seconds.reckon(found["full_vit_32"], now, 200, 1, rate=1e12)
     fixed = seconds.OF_A_TRAINING
     assert (larger - fixed) / (one - fixed) == pytest.approx((32 / 16) ** 2)
+    # 12 epochs of 800 images, and two views of 400, at a third of a step each; not by the speed of frozen features
+    assert one - fixed == pytest.approx((12 * 800 + 2 * 400 / 3) / 80)
+
+
+def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -> None:
+    some = possible(after(situation, *PROBED))[0]
+
+    def option(worth: float, took: float) -> Option:
+        return Option(some, Belief(worth, 1e-9), took, took, (0,))
+
+    small, large = [option(0.03, 10.0) for _ in range(4)], option(0.2, 90.0)
+    assert small[0].rate > large.rate
+    plan = best_plan([*small, large], 100.0)
+    assert [chosen.belief.mean for chosen in plan] == [0.03, 0.2], "what gains most a second first"
+    assert best_plan([*small, large], 80.0) == small
+    assert best_plan([*small, large], 15.0) == small[:1]
+    assert best_plan([*small, large], 9.0) == []
+    assert best_plan([], 9.0) == []
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:

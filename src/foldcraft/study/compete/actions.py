@@ -31,7 +31,8 @@ SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
 SEED = Belief(0.05, 0.04)
 PSEUDO_LABELS = Belief(0.02, 0.04)
-AGAIN = 0.5  # of the gain of a kind of action with each more of it
+AGAIN = 0.5  # of the gain of another seed with each more of it
+COPIES_AGAIN = 0.7  # the same of augmented copies for another net: what they tell is partly the same
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Situation:
         at_ceiling: is there nothing left that a fine-tuning could gain?
         rounds: of pseudo-labels that the user allows.
         teachers: stored blends that teach, or taught, by the name of the action.
+        training_rates: images/s that nets are trained on, by name; of those of `worth_tuning` at the least.
     """
 
     config: Config
@@ -87,6 +89,7 @@ class Situation:
     at_ceiling: bool = False
     rounds: int = 0
     teachers: Mapping[str, str] = field(default_factory=dict)
+    training_rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -118,6 +121,18 @@ class Situation:
         known = {net.name for net in self.nets}
         return [self.net(entry.nets[0]) for entry in self.of_kind("probe") if entry.nets[0] in known]
 
+    @property
+    def worth_tuning(self) -> list[Net]:
+        """The best net of either kind."""
+        kinds = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
+        return [of_kind[0] for of_kind in kinds if of_kind]
+
+    @property
+    def tuned(self) -> list[Net]:
+        """Nets that are worth fine-tuning, and those that were fine-tuned."""
+        names = [net.name for net in self.worth_tuning] + [e.nets[0] for e in self.of_kind("fine-tuning")]
+        return [self.net(name) for name in dict.fromkeys(names)]
+
     def likely_to_count(self, net: Net) -> float:
         """How much of what is expected of a probe is expected of one on that net, by how far it is behind the best."""
         alone = {entry.nets[0]: entry.alone for entry in self.of_kind("probe") if entry.alone is not None}
@@ -126,10 +141,14 @@ class Situation:
             return 1.0
         return math.exp(-STEEP * (alone[net.name] - least) / least)
 
-    def believed(self, kind: str, before: Belief) -> Belief:
-        """What is expected of a kind after what was seen of it here."""
+    def believed(self, kind: str, before: Belief, again: float = 1.0) -> Belief:
+        """What is expected of a kind after what was seen of it here.
+
+        Args:
+            again: of its gain with each more of it.
+        """
         seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
-        return before.after(seen, spread=before.error)
+        return before.after(seen, spread=before.error).times(again ** len(seen))
 
 
 def possible(now: Situation) -> list[Action]:
@@ -184,7 +203,7 @@ def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: flo
     if copies := recipes.copies_for(now.rows):
         more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
         before = next(belief for rows, belief in DRAWS.items() if now.rows <= rows)
-        expected = now.believed("augmented copies", before.times(share))
+        expected = now.believed("augmented copies", before.times(share), COPIES_AGAIN)
         words = "1 augmented copy" if copies == 1 else f"{copies} augmented copies"
         yield _probe(now, more, "augmented copies", nets, expected, f"{words} of each image")
 
@@ -214,7 +233,7 @@ def _probe(now: Situation, recipe: Recipe, kind: str, nets: Sequence[Net], befor
 def _fine_tunings(now: Situation) -> Iterator[Action]:
     """The best transformer, the best CNN, then more of those that are in: other seeds, larger images, a longer one."""
     finished = now.of_kind("fine-tuning")
-    for net in _worth_tuning(now.ranked):
+    for net in now.worth_tuning:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         before = OTHER_FINE_TUNING if finished or not net.transformer else FINE_TUNING
         yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
@@ -229,12 +248,6 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         yield from _more_of(now, recipe, net)
     if finished:
         yield from _pseudo_labels(now, now.net(finished[0].nets[0]))
-
-
-def _worth_tuning(ranked: Sequence[Net]) -> list[Net]:
-    """The best net of either kind."""
-    kinds = ([net for net in ranked if net.transformer is kind] for kind in (True, False))
-    return [of_kind[0] for of_kind in kinds if of_kind]
 
 
 def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:

@@ -15,6 +15,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.models import finetune, hardware
 from foldcraft.models.inputs import Inputs
 from foldcraft.predictions.feature_cache import frozen_features
+from foldcraft.study.recipes import BATCH
 from foldcraft.training import initialization
 from foldcraft.training.initialization import SourceNet
 
@@ -83,6 +84,19 @@ def of_name(config: Config, name: str) -> Config:
     """The config of a probe with a backbone of that name; as it is where that is its own."""
     own = config if name == config.backbone.name else initialization.config_for(config, name)
     return own.model_copy(update={"finetune": own.finetune.model_copy(update={"mode": "linear_probe"})})
+
+
+def training_rate(config: Config, outputs: int, name: str) -> float:
+    """Images/s that a net is trained on at the config's size, every weight of it.
+
+    It is no multiple of `Net.rate`: features are always computed in 32 bits, and training in 16 where that is faster.
+
+    Args:
+        outputs: of the net.
+    """
+    own = of_name(config, name)
+    net = initialization.fresh_net(own, outputs)[0]
+    return hardware.training_rate(own.machine, net, own.images.size, BATCH)
 
 
 def _measure(config: Config, outputs: int) -> Net:

@@ -1,4 +1,4 @@
-"""The scheduler: of all that could be done and fits into the time left, what gains most a second; then anew."""
+"""The scheduler: of what gains most in the time left, the first; then anew."""
 
 import math
 import time
@@ -11,17 +11,18 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.ensemble import stored_blend
+from foldcraft.models import hardware
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.study import diagnose
 from foldcraft.study.advice_files import write_config
-from foldcraft.study.compete import actions, seconds
+from foldcraft.study.compete import actions, nets, seconds
 from foldcraft.study.compete.actions import Action, Situation
 from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
-from foldcraft.study.compete.worth import Belief
+from foldcraft.study.compete.options import Option, best_plan
 from foldcraft.study.recipes import Looks, Recipe
 from foldcraft.study.trial_folds import Train, TrialFold, train_here
 
@@ -31,29 +32,6 @@ CEILING = 0.995  # a blend of probes that scores so leaves fine-tuning nothing t
 LEAST = 1e-3  # share of the loss; what is expected to gain less is not worth beginning, or going on with
 PAGE = 10.0  # seconds that the page takes, before it was ever made
 FIRST_RESERVE, JUDGING = 5.0, 1.5  # seconds for the first blend; how much longer than the last one the next may take
-
-
-@dataclass(frozen=True)
-class Option:
-    """An action that could be next.
-
-    Attributes:
-        belief: what it may gain, as a share of the blend's loss.
-        seconds: that its folds which are left will take, blending included.
-        reckoned: seconds of the next step of it alone, before they are corrected by what was seen.
-        folds: of that step.
-    """
-
-    action: Action
-    belief: Belief
-    seconds: float
-    reckoned: float
-    folds: tuple[int, ...]
-
-    @property
-    def rate(self) -> float:
-        """Expected gain a second."""
-        return self.belief.worth / self.seconds
 
 
 @dataclass(frozen=True)
@@ -176,9 +154,20 @@ class Competing:
 
     def options(self) -> list[Option]:
         """All that is worth doing, the most gain a second first."""
-        now = self.situation()
+        now = self._with_training_rates(self.situation())
         found = [self._option(action, now) for action in actions.possible(now) if action.name not in self._failed]
         return sorted((each for each in found if each.belief.worth >= LEAST), key=lambda option: -option.rate)
+
+    def _with_training_rates(self, now: Situation) -> Situation:
+        """With the speed of nets that may be fine-tuned; each is measured once on a machine."""
+        if now.at_ceiling:
+            return now
+        kept = self.history.notes.setdefault("training_rates", {}).setdefault(hardware.this_machine(), {})
+        for net in now.tuned:
+            if net.name not in kept:
+                outputs = self.base.competition.target.outputs
+                kept[net.name] = nets.training_rate(self.config, outputs, net.name)
+        return replace(now, training_rates=kept)
 
     def _option(self, action: Action, now: Situation) -> Option:
         parts = [entry for entry in now.entries if entry.action == action.name and not entry.is_whole]
@@ -196,14 +185,14 @@ class Competing:
     def _next(self) -> Option | None:
         """The best that fits; None where nothing does."""
         every = self.options()
-        fitting = [option for option in every if option.seconds + self._reserve <= self.clock.left]
+        plan = best_plan(every, self.clock.left - self._reserve)
         if not self.history.whole:  # there must be a submission, however short the time
-            fitting = every[:1]
-        if not fitting:
+            plan = every[:1]
+        if not plan:
             self._say_why_it_ends(every)
             return None
-        self._show(fitting[0], fitting[1:4])
-        return fitting[0]
+        self._show(plan[0], plan[1:4])
+        return plan[0]
 
     def _say_why_it_ends(self, every: Sequence[Option]) -> None:
         left = max(0.0, self.clock.left)

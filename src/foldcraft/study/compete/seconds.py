@@ -47,9 +47,9 @@ def reckon(action: Action, now: Situation, tests: int, folds: int, rate: float) 
         return _gathering(action, now, tests, gathered) + _solving(action, now, folds, rate) + OF_A_FOLD * folds
     net, train = action.nets[0], action.recipe.sections["train"]
     views = len(action.recipe.sections["tta"]["views"])
-    steps = STEP * train["epochs"] * now.learned
-    looks = views * (now.rows - now.learned + tests)
-    return folds * ((steps + looks) * action.pixels / net.rate + OF_A_TRAINING)
+    steps = train["epochs"] * now.learned
+    looks = views * (now.rows - now.learned + tests) / STEP
+    return folds * ((steps + looks) * action.pixels / now.training_rates[net.name] + OF_A_TRAINING)
 
 
 def _gathering(action: Action, now: Situation, tests: int, gathered: Collection[str]) -> float:

@@ -1,0 +1,54 @@
+"""Actions with what they are worth and how long they take; and which of them fit best into the time that is left."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from foldcraft.study.compete.actions import Action
+from foldcraft.study.compete.worth import Belief
+
+
+@dataclass(frozen=True)
+class Option:
+    """An action that could be next.
+
+    Attributes:
+        belief: what it may gain, as a share of the blend's loss.
+        seconds: that its folds which are left will take, blending included.
+        reckoned: seconds of the next step of it alone, before they are corrected by what was seen.
+        folds: of that step.
+    """
+
+    action: Action
+    belief: Belief
+    seconds: float
+    reckoned: float
+    folds: tuple[int, ...]
+
+    @property
+    def rate(self) -> float:
+        """Expected gain a second."""
+        return self.belief.worth / self.seconds
+
+
+def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
+    """Of all that fits into so many seconds what gains most together, the most gain a second first; [] for nothing.
+
+    Taking what gains most a second, again and again, fills the time with small gains, until the one large action that
+    is worth more than all of them does not fit any more. So each action is tried as the one that is surely in, and the
+    rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack). Gains are taken to add up.
+    """
+    by_rate = sorted(options, key=lambda option: -option.rate)
+    plans = [_filled(first, by_rate, seconds) for first in by_rate if first.seconds <= seconds]
+    best = max(plans, key=lambda plan: sum(option.belief.worth for option in plan), default=[])
+    return sorted(best, key=lambda option: -option.rate)
+
+
+def _filled(first: Option, by_rate: Sequence[Option], seconds: float) -> list[Option]:
+    return [first, *_fitting((option for option in by_rate if option is not first), seconds - first.seconds)]
+
+
+def _fitting(options: Iterator[Option], seconds: float) -> Iterator[Option]:
+    for option in options:
+        if option.seconds <= seconds:
+            seconds -= option.seconds
+            yield option
