@@ -40,9 +40,8 @@ def main(arguments: Sequence[str]) -> int:
 
     members = open_finished(configs)
 
-    from foldcraft.submission.pack.outcome import OWNER, Wanted
-
     from foldcraft.ensemble import methods
+    from foldcraft.submission.pack.outcome import OWNER, Wanted
     from foldcraft.views import pack
 
     chosen = None if args.method is None else [methods.named(args.method)]

@@ -693,6 +693,11 @@ class MachineConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: measured")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="auto: measured")
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: measured")
+    cache: FilePath | None = Field(
+        None,
+        description="folder on a disk of the machine itself, where it keeps copies of caches and features that lie in "
+        "`runs` on a network file system; a machine that has no such folder reads those",
+    )
 
 
 class DistillConfig(Section):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from foldcraft.common import checksums, fingerprint
+from foldcraft.common import checksums, fingerprint, local_copy
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.errors import FoldcraftError, counted, shorten
-from foldcraft.common.files import cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
 
@@ -166,6 +166,11 @@ class ImageStore:
         rows = RowFile(path)
         return cls(rows.array, path, rows)
 
+    def nearest(self, cache: Path | None, say: Callable[[str], object]) -> "ImageStore":
+        """The same images, from the machine's own disk where they fit there."""
+        path = local_copy.nearest(self.path, cache, say)
+        return self if path == self.path else replace(ImageStore.of(path), unreadable=self.unreadable)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -201,6 +206,7 @@ def open_stores(
     progress: Progress = lambda done: None,
     say: Callable[[str], object] = lambda text: None,
     spare: bool = False,
+    cache: Path | None = None,
 ) -> list[ImageStore]:
     """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
 
@@ -213,6 +219,7 @@ def open_stores(
         progress: called with 1 after each decoded image.
         say: told of a file that is made again.
         spare: rows whose image cannot be read are black, and noted in the stores.
+        cache: folder on a disk of this machine for copies, as `local_copy.nearest` has it.
 
     Raises:
         FoldcraftError: images that cannot be read, unless they are spared; a full disk.
@@ -225,7 +232,8 @@ def open_stores(
             if missing := [spec for spec, store in stores.items() if store is None]:
                 wanted.build(missing, progress)
                 stores = wanted.stores(say)
-    return [store for store in (stores[spec] for spec in specs) if store is not None]
+    near = {spec: store and store.nearest(cache, say) for spec, store in stores.items()}
+    return [store for store in (near[spec] for spec in specs) if store is not None]
 
 
 @dataclass(frozen=True)
@@ -390,7 +398,7 @@ def _build(
     try:
         for spec, target in targets.items():
             remove_leftovers(target.parent, target.name)
-            temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+            temporary[spec] = temporary_beside(target)
             writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, spec.channels))
         problems = _decode_all(paths, writers, progress, spare)
         for spec in targets:
