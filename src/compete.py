@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         help="more backbones than the config's, those in the weights folder and in installed packages",
     )
     parser.add_argument("--configs", type=Path, help="folder for configs (default configs/<competition>/compete)")
-    parser.add_argument("--jobs", type=int, default=1, help="folds of a fine-tuning side by side (default 1)")
+    cli.add_place(parser, "folds of a fine-tuning")
     parser.add_argument(
         "--pseudo-labels",
         type=int,
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "backbones")
     seconds = _seconds(args)
-    if args.jobs < 1:
-        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    place = cli.place_of(args)
     if args.pseudo_labels < 0:
         raise FoldcraftError(f"{args.pseudo_labels} is not a number of rounds", "--pseudo-labels", "use 0, 1, 2 or 3")
     config = cli.load_config(args)
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     terminal = cli.terminal(args)
     folder = args.configs or Path("configs") / config.competition.name / "compete"
     train = Path(__file__).with_name("train.py")
-    options = start.Options(seconds, began, tuple(args.backbones), folder, args.jobs, args.pseudo_labels, train)
+    options = start.Options(seconds, began, tuple(args.backbones), folder, place, args.pseudo_labels, train)
     with compete.shown(config, terminal) as show:
         outcome = start.run(
             config, options, terminal, show, partial(audit_report.audit, tables=tables, terminal=terminal)

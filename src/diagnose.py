@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
+    from foldcraft.common.places import Place
     from foldcraft.predictions.experiment import Experiment
     from foldcraft.views.terminal import Terminal
 
@@ -33,12 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         help="more backbones than those in the weights folder and in installed packages",
     )
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
-    parser.add_argument("--jobs", type=int, default=1, help="backbones that are looked at side by side (default 1)")
+    cli.add_place(parser, "backbones")
     parser.add_argument("--gather", metavar="NAME", help=argparse.SUPPRESS)  # a task of --jobs: features of this net
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "backbones")
-    if args.jobs < 1:
-        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
+    place = cli.place_of(args)
     config = cli.load_config(args)
 
     from foldcraft.study import make_folds
@@ -60,8 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     names = list(
         dict.fromkeys([config.backbone.name, *backbones.local_names(config.competition.name), *args.backbones])
     )
-    if args.jobs > 1 and len(names) > 1:
-        gather_side_by_side(args, names, terminal)
+    if place.is_cluster or (place.at_once(len(names)) > 1 and len(names) > 1):
+        gather_by_commands(args, place, names, config.machine.device == "cpu", terminal)
     measurements = diagnose.measure(list(map(with_net, names)), terminal)
     advice = advise(measurements, config)
     file = advice_files.write_diagnosis(measurements, advice, config)
@@ -76,17 +75,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def gather_side_by_side(args: argparse.Namespace, names: Sequence[str], terminal: Terminal) -> None:
+def gather_by_commands(
+    args: argparse.Namespace, place: Place, names: Sequence[str], on_cpu: bool, terminal: Terminal
+) -> None:
     """Put the features of each net on disk by a command of its own; what fails there is told where it is missed."""
     import torch
 
     from foldcraft.common import executor
-    from foldcraft.common.executor import SideBySide, Task
+    from foldcraft.common.executor import Task
 
     files, words = cli.words_of(args)
     options = [*(["--quiet"] if args.quiet else []), *(["--config", *files] if files else [])]
-    tasks = [Task(name, [__file__, *words, *options, "--gather", name]) for name in names]
-    executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
+    words = [__file__, *words, *options, "--gather"]
+    tasks = [Task(name, [*words, name], gpus=0 if on_cpu else None) for name in names]
+    executor.run(tasks, place.executor(torch.cuda.device_count()), terminal.say)
 
 
 if __name__ == "__main__":

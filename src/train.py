@@ -6,6 +6,7 @@ into folds yet, that is done first.
   python src/train.py --config configs/digits/finetune.yaml --fold all
   python src/train.py --config C --fold 0,2 optim.lr=0.0005 experiment=slower
   python src/train.py --config C --fold all --jobs 2
+  python src/train.py --config C --fold all --on ray      # on a Ray cluster, see docs/cluster.md
   python src/train.py --config A B --fold all          # one experiment after the other
   torchrun --nproc-per-node 2 src/train.py --config C --fold 0
 """
@@ -16,12 +17,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 KILLED = 128  # and the signal's number: what a shell says of a process that was killed
 
 if TYPE_CHECKING:
+    from foldcraft.common.places import Place
     from foldcraft.predictions.experiment import Experiment
     from foldcraft.training.distributed import Processes
 
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__, several_configs=True)
     parser.add_argument("--fold", nargs="?", const="all", default="all", help="0, or 0,3, or all (default)")
-    parser.add_argument("--jobs", type=int, default=1, help="folds that run side by side (default 1)")
+    cli.add_place(parser, "folds")
     parser.add_argument("--trial", action="store_true", help="of a sweep: name the experiment by its settings as well")
     parser.add_argument("--tag", help=argparse.SUPPRESS)  # of the runs in W&B; a sweep gives its name
     args = parser.parse_intermixed_args(arguments)
     cli.give_back_settings(args, "fold")
+    place = cli.place_of(args)
     configs = cli.load_configs(args)
-    if args.jobs < 1:
-        raise FoldcraftError(f"{args.jobs} is not a number of jobs", "--jobs", "use 1 or more")
 
     from foldcraft.study import make_folds
     from foldcraft.views.rows import show_data
@@ -47,13 +47,15 @@ def main(arguments: Sequence[str]) -> int:
     folds = [cli.parse_folds(args.fold or "all", experiment.folds.count) for experiment in experiments]
     show_data([experiment.competition for experiment in experiments], terminal)
     files = cli.words_of(args)[0] or [None]
-    return max(train(args, *each) for each in zip(experiments, folds, files, strict=True))
+    return max(train(args, place, *each) for each in zip(experiments, folds, files, strict=True))
 
 
-def train(args: argparse.Namespace, experiment: Experiment, folds: Sequence[int], config: str | None) -> int:
+def train(
+    args: argparse.Namespace, place: Place, experiment: Experiment, folds: Sequence[int], config: str | None
+) -> int:
     """Train folds of one experiment, whose config is that file, or the default one."""
-    if args.jobs > 1 and len(folds) > 1:
-        return side_by_side(args, experiment, folds, config)
+    if place.is_cluster or (place.at_once(len(folds)) > 1 and len(folds) > 1):
+        return by_commands(args, place, experiment, folds, config)
 
     from foldcraft.training import distributed
 
@@ -80,12 +82,14 @@ def one_after_another(
     return 0
 
 
-def side_by_side(args: argparse.Namespace, experiment: Experiment, folds: Sequence[int], config: str | None) -> int:
-    """Train each fold by a command of its own, several at a time."""
+def by_commands(
+    args: argparse.Namespace, place: Place, experiment: Experiment, folds: Sequence[int], config: str | None
+) -> int:
+    """Train each fold by a command of its own, several at a time, here or on a cluster."""
     import torch
 
     from foldcraft.common import executor
-    from foldcraft.common.executor import SideBySide, Task
+    from foldcraft.common.executor import Task
     from foldcraft.common.paths import FoldFolder
     from foldcraft.views.folds import show_trained
 
@@ -94,10 +98,12 @@ def side_by_side(args: argparse.Namespace, experiment: Experiment, folds: Sequen
     options = [*(["--trial"] if args.trial else []), *(["--quiet"] if args.quiet else [])]
     options += ["--tag", args.tag] if args.tag else []
     options += ["--config", config] if config else []
-    tasks = [Task(str(fold), [__file__, *options, *words, "--fold", str(fold)]) for fold in folds]
-    exit_codes = executor.run(tasks, SideBySide(args.jobs, torch.cuda.device_count()), terminal.say)
+    gpus = 0 if experiment.config.machine.device == "cpu" else None
+    tasks = [Task(str(fold), [__file__, *options, *words, "--fold", str(fold)], gpus=gpus) for fold in folds]
+    exit_codes = executor.run(tasks, place.executor(torch.cuda.device_count()), terminal.say)
     codes = {fold: exit_codes[str(fold)] for fold in folds}
-    trained = {fold: FoldFolder.of(experiment.config, fold).read_manifest() for fold in folds if not codes[fold]}
+    done = [fold for fold in folds if not codes[fold]]
+    trained = {fold: FoldFolder.of(experiment.config, fold).manifest_of_task() for fold in done}
     if trained:
         for words in dict.fromkeys("{chosen} ({why})".format(**one["hardware"]) for one in trained.values()):
             terminal.note(f"{experiment.config.experiment} on {words}")  # which the tasks leave to be said once

@@ -90,6 +90,11 @@ def test_only_one_module_touches_albumentations() -> None:
     assert files == ["augment.py"]
 
 
+def test_only_one_module_touches_ray() -> None:
+    wanted = re.compile(r"^\s*(import|from) ray\b", re.MULTILINE)
+    assert [file.name for file in PACKAGE.rglob("*.py") if wanted.search(file.read_text())] == ["ray_executor.py"]
+
+
 def test_commands_have_names_of_their_own() -> None:
     commands = {file.stem for file in (ROOT / "src").glob("*.py")}
     code = (

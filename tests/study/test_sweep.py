@@ -8,9 +8,11 @@ import optuna
 import pytest
 import yaml
 from conftest import ROOT
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from foldcraft.common.config_renames import oldest
-from foldcraft.study import racing, search_space, trial_folds
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.study import racing, search_space, sweep_storage, trial_folds
 from foldcraft.training import fold as fold_training
 
 PROBE = ["finetune.mode=linear_probe"]
@@ -49,7 +51,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
 def tried(name: str = "tiny-try") -> list[optuna.trial.FrozenTrial]:
     """What the study holds."""
-    return optuna.load_study(study_name=name, storage=f"sqlite:///runs/shapes/sweeps/{name}.db").trials
+    journal = JournalFileBackend(f"runs/shapes/sweeps/{name}.journal")
+    return optuna.load_study(study_name=name, storage=JournalStorage(journal)).trials
 
 
 @pytest.mark.slow
@@ -182,7 +185,7 @@ def test_what_is_wrong_with_a_space_is_told(shapes: Path, space: Path, command, 
     done = command("sweep", "--config", shapes, "--space", space, *PROBE)
     assert done.code == 2
     assert told in done.err
-    assert not list(Path("runs").rglob("*.db"))
+    assert not list(Path("runs").rglob("*.journal"))
 
 
 def test_another_space_under_the_same_name_is_refused(shapes: Path, space: Path, command) -> None:
@@ -234,3 +237,39 @@ def test_command_of_a_sweep_is_one_that_train_takes(file: Path, shapes: Path, co
 
     assert done.code == 0, done.err
     assert [path.name for path in Path("runs/shapes").glob("tiny-*")], "the trial is named by its settings"
+
+
+def test_a_sweep_in_sqlite_goes_on_there_and_a_database_may_be_named(
+    shapes: Path, space: Path, command, tmp_path: Path
+) -> None:
+    words = ["--config", shapes, "--space", space, *PROBE, "folds.count=2"]
+    Path("folds/shapes.csv").unlink()
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    assert command("sweep", *words, "--trials", "1", "--storage", url).code == 0
+    assert not list(Path("runs").rglob("*.journal"))
+    old = Path("runs/shapes/sweeps/tiny-try.db")
+    Path("elsewhere.db").rename(old)
+
+    done = command("sweep", *words, "--trials", "2")
+
+    assert done.code == 0, done.err
+    assert done.out.count("trial 1:") == 1
+    assert "trial 0:" not in done.out, "it goes on in the file that it was begun in"
+    assert len(optuna.load_study(study_name="tiny-try", storage=f"sqlite:///{old}").trials) == 2
+    wrong = command("sweep", *words, "--storage", "postgresql+nodriver://me:secret@nowhere/x").err
+    assert wrong.startswith("error: --storage: the database cannot be used")
+    assert "secret" not in wrong
+    assert len(wrong) < 300
+
+
+def test_a_line_that_was_torn_off_is_dropped_from_a_journal(tmp_path: Path) -> None:
+    study = sweep_storage.open_study(tmp_path, "s", maximize=True)
+    study.tell(study.ask(), 1.0)
+    with open(tmp_path / "s.journal", "ab") as stream:
+        stream.write(b'{"op_code": 4, "work')
+    study = sweep_storage.open_study(tmp_path, "s", maximize=True)
+    study.tell(study.ask(), 2.0)
+    assert [trial.value for trial in sweep_storage.open_study(tmp_path, "s", maximize=True).trials] == [1.0, 2.0]
+    (tmp_path / "s.journal").write_bytes(b"no journal\n" + (tmp_path / "s.journal").read_bytes())
+    with pytest.raises(FoldcraftError, match=r"s\.journal: damaged"):
+        sweep_storage.open_study(tmp_path, "s", maximize=True)

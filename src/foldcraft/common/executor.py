@@ -1,4 +1,4 @@
-"""Where work runs: tasks, each a command of its own, here on the machine; later elsewhere, by the same interface."""
+"""Where work runs: tasks, each a command of its own, here on the machine, or elsewhere by the same interface."""
 
 import os
 import signal
@@ -15,6 +15,8 @@ from foldcraft.common import child_processes
 
 Say = Callable[[str], object]
 IS_TASK = "FOLDCRAFT_TASK"  # in the environment of a task: what concerns all of them has been said before
+# In the environment of a task: its lines are heard at once, and it ends when its standard input is closed.
+HEARD = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", child_processes.MARK: "stdin", IS_TASK: "1"}
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,13 @@ class Task:
     Attributes:
         name: its own among the tasks that run together; stands before each line that it prints.
         words: arguments for Python, the script first.
+        cores, gpus: that it asks of a cluster; None: what the place gives. This machine is shared out evenly.
     """
 
     name: str
     words: Sequence[str]
+    cores: int | None = None
+    gpus: int | None = None
 
 
 class Executor(Protocol):
@@ -116,8 +121,7 @@ class SideBySide:
     def _start(self, task: Task, slot: int) -> "subprocess.Popen[str]":
         """A process on its share of the machine, which ends when this one does."""
         share = share_of_cores(slot, self.jobs)
-        heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", child_processes.MARK: "stdin", IS_TASK: "1"}
-        environment = {**os.environ, **heard, "OMP_NUM_THREADS": str(len(share))}
+        environment = {**os.environ, **HEARD, "OMP_NUM_THREADS": str(len(share))}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self.gpus)[slot % self.gpus]
         process = subprocess.Popen(

@@ -2,16 +2,22 @@
 
 import json
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from foldcraft.common import shared_folder
 from foldcraft.common.errors import FoldcraftError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 LONGEST_NAME = 200  # characters of a file's name
+LEASE, HEARTBEAT = 60.0, 10.0  # seconds after which a lock that no holder renews is free, and between two renewals
+LOCK_LOST = 75  # exit code of a process whose lock another machine has taken, which took it for dead
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -21,7 +27,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         FoldcraftError: the disk is full, or the folder cannot be written to. What stood at `path` before still does.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as stream:
@@ -33,6 +39,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise cannot_write(path, error) from error
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name for what becomes `path` when it is whole; no other process has it, on no machine."""
+    return path.with_name(f"{path.name}.tmp-{platform.node()[:32]}-{os.getpid()}")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -108,12 +119,17 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True, busy: str = "in use by another process") -> Iterator[None]:
-    """Hold the lock file `path`; the system frees it when the holder dies, however it dies.
+    """Hold the lock file `path`; it is free again when the holder dies, however it dies.
+
+    On this machine the system frees it at once. In a folder that machines share it is a lease that its holder renews:
+    free `LEASE` seconds after the holder's machine died, for which one that does not wait has patience.
 
     Raises:
         FoldcraftError: somebody else holds it and `wait` is False.
     """
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    from filelock import SoftFileLease, Timeout  # a packed blend, which locks nothing, does without
+
+    lock = _lock(path, wait)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -125,6 +141,33 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
         yield
     finally:
         lock.release()
+        if isinstance(lock, SoftFileLease) and lock.compromise:
+            _end(path)
+
+
+def _lock(path: Path, wait: bool) -> "BaseFileLock":
+    """Not the system's own lock where machines share a folder: NFS 3 keeps those of a machine that is gone for ever,
+    and other file systems know none between machines.
+    """
+    from filelock import FileLock, SoftFileLease
+
+    if not shared_folder.holds(path):
+        return FileLock(path, timeout=-1 if wait else 0)
+    return SoftFileLease(
+        path.with_name(f"{path.name}-lease"),  # there while it is held, as the system's lock files are always
+        timeout=-1 if wait else LEASE + HEARTBEAT,
+        lease_duration=LEASE,
+        heartbeat_interval=HEARTBEAT,
+        poll_interval=0.2,
+        on_compromise=lambda lost: _end(path),
+    )
+
+
+def _end(path: Path) -> None:
+    """End this process before it writes beside the one that has its lock now."""
+    print(f"error: {path}: this machine seemed dead, and another has taken the lock; begin again", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(LOCK_LOST)
 
 
 def check_file_name(name: str) -> None:

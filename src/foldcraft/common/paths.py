@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from foldcraft.common import checksums, config_renames, safe_yaml
+from foldcraft.common import checksums, config_renames, safe_yaml, shared_folder
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import is_writable, read_bytes
@@ -101,6 +101,15 @@ class FoldFolder:
             return checksums.read_json(self.manifest)
         except (OSError, ValueError) as error:
             raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
+
+    def manifest_of_task(self) -> dict[str, Any]:
+        """The manifest that a task has written, on another machine perhaps, whose files may appear late here.
+
+        Raises:
+            FoldcraftError: it is not there; it is damaged.
+        """
+        shared_folder.appears(self.manifest)
+        return self.read_manifest()
 
     def read_settings(self) -> dict[str, Any]:
         """The settings that the fold was begun with, under the names that keys have now.

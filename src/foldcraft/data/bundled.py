@@ -1,6 +1,5 @@
 """Data sets that every installation has, written out as competitions: handwritten digits, drawn faces with masks."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from foldcraft.common.files import temporary_beside
 from foldcraft.data import synthetic_faces
 
 TEST_SHARE = 0.25
@@ -22,7 +22,7 @@ def write(name: str, folder: Path) -> None:
 
     The answers of the test rows go to `answers.csv`, which no reader of competitions looks at.
     """
-    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    temporary = temporary_beside(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     for part in ("train", "test"):
         (temporary / part).mkdir(parents=True)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foldcraft.common import checksums
+from foldcraft.common import checksums, executor
 from foldcraft.common.config import MachineConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
@@ -326,4 +326,6 @@ def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "") if executor.IS_TASK in os.environ else ""
+    return min(here, int(told)) if told.isdecimal() and int(told) else here

@@ -226,7 +226,9 @@ class Experiment:
         )
         try:
             with callback.progress(f"decoding {part} images", len(paths)) as advance:
-                stores = open_stores(paths, specs, folder, part, advance, callback.say, spare)
+                stores = open_stores(
+                    paths, specs, folder, part, advance, callback.say, spare, self.config.machine.cache
+                )
         except UnreadableImages as error:
             raise UnreadableImages(error.problems, MENDS[part,]) from None
         if stores and (rows := list(stores[0].unreadable)):

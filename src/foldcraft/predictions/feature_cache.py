@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldcraft.common import fingerprint
+from foldcraft.common import fingerprint, local_copy
 from foldcraft.common.callbacks import Callback
-from foldcraft.common.checked_array import RowFile, RowWriter, read_usable
+from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.config import Config
-from foldcraft.common.files import cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import DrawnImages, PlainImages
+from foldcraft.data.loader import DrawnImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded
@@ -170,7 +171,22 @@ def _read(file: Path, item: FeatureRequest, callback: Callback | None = None) ->
         if callback:
             callback.say(f"{file}: damaged features ({reason}); they are computed again")
 
-    return read_usable(file, lambda path: RowFile(path).check_all(), is_right, "not of these images or this net", tell)
+    near = local_copy.nearest(file, item.net.config.machine.cache, callback.say if callback else lambda text: None)
+    return read_usable(file, lambda path: _checked(path, near), is_right, "not of these images or this net", tell)
+
+
+def _checked(path: Path, near: Path) -> np.ndarray:
+    """All rows, from a copy on this machine where that is sound.
+
+    Raises:
+        DamagedRows: some have changed.
+    """
+    if near != path:
+        try:
+            return RowFile(near).check_all()
+        except DamagedRows:
+            near.unlink(missing_ok=True)  # made again the next time
+    return RowFile(path).check_all()
 
 
 def _batch(items: Sequence[FeatureRequest]) -> int:
@@ -187,7 +203,7 @@ def _compute(missing: dict[Path, FeatureRequest], part: str, callback: Callback)
         return
     items = list(missing.values())
     rows = items[0].rows
-    temporary = {target: target.with_name(f"{target.name}.tmp-{os.getpid()}") for target in missing}
+    temporary = {target: temporary_beside(target) for target in missing}
     title = f"{part} features of {len({item.net.name for item in items})} backbones in {len(items)} views"
     try:
         for target in missing:

@@ -14,12 +14,12 @@ from foldcraft.common import config_renames, fingerprint
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.common.files import cannot_write, locked
+from foldcraft.common.files import locked
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.predictions import oof
 from foldcraft.predictions.experiment import Experiment
-from foldcraft.study import racing, search_space
+from foldcraft.study import racing, search_space, sweep_storage
 from foldcraft.study.search_space import Parameter, Space
 from foldcraft.study.trial_folds import Outcome, Train, TrialFold, train_here
 
@@ -73,13 +73,14 @@ class _Running:
 
 @dataclass
 class Sweep:
-    """A sweep over a space, kept in `runs/<competition>/sweeps/<name>.db` and gone on with from there.
+    """A sweep over a space, kept in `runs/<competition>/sweeps/` and gone on with from there.
 
     Args:
         load: the config with some more `key=value` words.
         experiment: the experiment without any.
         train: trains a fold of each of some trials.
         jobs: trials at a time.
+        storage: URL of a database for what was tried.
     """
 
     load: Load
@@ -88,6 +89,7 @@ class Sweep:
     callback: Callback
     train: Train = train_here
     jobs: int = 1
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         self._check_parameters()
@@ -172,25 +174,15 @@ class Sweep:
             raise failures[-1]
 
     def _open_study(self) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        file = self.folder / f"{self.name}.db"
-        try:
-            study = optuna.create_study(
-                storage=f"sqlite:///{file}",
-                study_name=self.name,
-                direction="maximize" if self.space.maximize else "minimize",
-                load_if_exists=True,
-            )
-        except optuna.exceptions.StorageInternalError as error:
-            raise cannot_write(file, OSError(str(error))) from None
+        study = sweep_storage.open_study(self.folder, self.name, self.space.maximize, self.storage)
         space = (self.space.method, self.space.score, [repr(_stored(parameter)) for parameter in self.space.parameters])
         data = (self.experiment.competition.fingerprint, self.experiment.folds.fingerprint)
         now = fingerprint.of_values([self.base.training_fingerprint(), self.base.tta.views, space, data])
         if study.user_attrs.get("identity", now) != now:
             raise FoldcraftError(
                 "was begun with another space, other settings, data or folds",
-                file,
-                "give the sweep another name in its file, or delete that one",
+                self.folder / self.name,
+                "give the sweep another name in its file, or delete its files",
             )
         study.set_user_attr("identity", now)
         return study

@@ -10,8 +10,9 @@ import torch
 from foldcraft.common import executor
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.common.executor import SideBySide, Task
+from foldcraft.common.executor import Task
 from foldcraft.common.paths import FoldFolder
+from foldcraft.common.places import Place
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.training.distributed import Processes
 from foldcraft.training.fold import train_fold
@@ -53,17 +54,17 @@ def _train(each: TrialFold, callback: Callback) -> Outcome:
 
 
 @dataclass(frozen=True)
-class TrainSideBySide:
-    """Trains them side by side, each by a command of its own, which ends when this process does.
+class TrainByCommands:
+    """Trains them several at a time, here or on a cluster, each by a command that ends when this process does.
 
     Attributes:
         command: arguments for Python: src/train.py with all but the settings of a trial and the fold.
-        jobs: commands at a time.
+        place: where they run.
         left: seconds that they may take; then they are ended.
     """
 
     command: Sequence[str]
-    jobs: int
+    place: Place
     left: Callable[[], float | None] = lambda: None
 
     def __call__(self, folds: Sequence[TrialFold], callback: Callback) -> list[Outcome]:
@@ -82,18 +83,22 @@ class TrainSideBySide:
             else:
                 callback.say(line)
 
-        tasks = [Task(each.name, [*self.command, *each.words, "--fold", str(each.fold)]) for each in first.values()]
-        codes = executor.run(tasks, SideBySide(self.jobs, torch.cuda.device_count(), self.left()), say)
+        tasks = [self._task(each) for each in first.values()]
+        codes = executor.run(tasks, self.place.executor(torch.cuda.device_count(), self.left()), say)
         if set(codes.values()) & set(INTERRUPTED):
             raise KeyboardInterrupt
         names = {place: each.name for place, each in first.items()}
         return [_outcome(each, names[each.experiment.config.experiment, each.fold], codes, errors) for each in folds]
 
+    def _task(self, each: TrialFold) -> Task:
+        gpus = 0 if each.experiment.config.machine.device == "cpu" else None
+        return Task(each.name, [*self.command, *each.words, "--fold", str(each.fold)], gpus=gpus)
+
 
 def _outcome(each: TrialFold, name: str, codes: dict[str, int], errors: dict[str, str]) -> Outcome:
     """What became of a fold that the task of that name has trained."""
     if not (code := codes[name]):
-        return FoldFolder.of(each.experiment.config, each.fold).read_manifest()
+        return FoldFolder.of(each.experiment.config, each.fold).manifest_of_task()
     if name in errors:
         return FoldcraftError(errors[name])
     where = f"{each.experiment.config.experiment}, fold {each.fold}"

@@ -163,7 +163,8 @@ def _open(experiment: Experiment, blueprint: Blueprint, with_tests: bool, callba
     data, spare = experiment.competition, experiment.config.images.on_error == "baseline"
     paths = (*data.paths("train"), *data.paths("test"))
     with callback.progress("decoding images", len(paths)) as advance:
-        return open_stores(paths, [spec], cache_folder(experiment.config), "all", advance, callback.say, spare)[0]
+        about = (cache_folder(experiment.config), "all", advance, callback.say, spare, experiment.config.machine.cache)
+        return open_stores(paths, [spec], *about)[0]
 
 
 def _write(

@@ -9,10 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from foldcraft.common import allocator, allowed_code, child_processes, config_file, config_mistakes, output_streams
+from foldcraft.common import (
+    allocator,
+    allowed_code,
+    child_processes,
+    config_file,
+    config_mistakes,
+    output_streams,
+    shared_folder,
+)
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, shorten, suggest
 from foldcraft.common.files import cannot_write
+from foldcraft.common.places import CORES, HERE, Place
 
 if TYPE_CHECKING:
     from foldcraft.views.terminal import Terminal
@@ -87,6 +96,32 @@ def parser(
     made.add_argument("--allow-code", action="store_true", help="run the host's own metric, where the config names one")
     made.add_argument("overrides", nargs="*", metavar=words[0], help=words[1])
     return made
+
+
+def add_place(parser: argparse.ArgumentParser, tasks: str, on_cluster: str = "as many as there is room for") -> None:
+    """Options that say where a command's tasks run.
+
+    Args:
+        tasks: what they are, for people: "folds".
+        on_cluster: how many at a time on a cluster, where that is left out.
+    """
+    parser.add_argument("--jobs", type=int, help=f"{tasks} side by side (default 1; on a cluster {on_cluster})")
+    parser.add_argument(
+        "--on", default=HERE, metavar="ray[:HOST:PORT]", help=f"a Ray cluster that runs the {tasks}; docs/cluster.md"
+    )
+    parser.add_argument("--cores", type=int, help=f"cores that each of them has on the cluster (default {CORES})")
+
+
+def place_of(args: argparse.Namespace) -> Place:
+    """Where the tasks run; on a cluster, locks are from here on such as other machines see.
+
+    Raises:
+        FoldcraftError: options that name no place; no folder that machines share.
+    """
+    place = Place.of(args.on, args.jobs, args.cores)
+    if place.is_cluster:
+        shared_folder.settle()
+    return place
 
 
 def terminal(args: argparse.Namespace) -> "Terminal":

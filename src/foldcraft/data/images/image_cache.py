@@ -1,7 +1,7 @@
 """Images of every kind, decoded once to square bytes and kept in a memory-mapped file that all processes share."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from foldcraft.common import checksums, fingerprint
+from foldcraft.common import checksums, fingerprint, local_copy
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.errors import FoldcraftError, counted, shorten
-from foldcraft.common.files import cannot_write, locked, remove_leftovers
+from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
 
@@ -61,6 +61,20 @@ def square(source: Source, spec: ImageSpec) -> np.ndarray:
         UnreadableImage: as `image_reading.decode`.
     """
     return make_square(_decoded(source, _look(spec)), spec)
+
+
+def squares(source: Source, specs: Iterable[ImageSpec]) -> Iterator[tuple[ImageSpec, np.ndarray]]:
+    """The same for several specs, with one decode for all that decode alike.
+
+    Raises:
+        OSError, ValueError, MemoryError: the image cannot be read.
+    """
+    groups: dict[tuple[float, int | None, float, int], list[ImageSpec]] = {}
+    for spec in specs:
+        groups.setdefault(_look(spec), []).append(spec)
+    for look, alike in groups.items():
+        image = _decoded(source, look)
+        yield from ((spec, make_square(image, spec)) for spec in alike)
 
 
 def _look(spec: ImageSpec) -> tuple[float, int | None, float, int]:
@@ -152,6 +166,11 @@ class ImageStore:
         rows = RowFile(path)
         return cls(rows.array, path, rows)
 
+    def nearest(self, cache: Path | None, say: Callable[[str], object]) -> "ImageStore":
+        """The same images, from the machine's own disk where they fit there."""
+        path = local_copy.nearest(self.path, cache, say)
+        return self if path == self.path else replace(ImageStore.of(path), unreadable=self.unreadable)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -187,6 +206,7 @@ def open_stores(
     progress: Progress = lambda done: None,
     say: Callable[[str], object] = lambda text: None,
     spare: bool = False,
+    cache: Path | None = None,
 ) -> list[ImageStore]:
     """Decoded images of `paths`, one store a spec; what is not in `folder` yet is built, with one decode an image.
 
@@ -199,6 +219,7 @@ def open_stores(
         progress: called with 1 after each decoded image.
         say: told of a file that is made again.
         spare: rows whose image cannot be read are black, and noted in the stores.
+        cache: folder on a disk of this machine for copies, as `local_copy.nearest` has it.
 
     Raises:
         FoldcraftError: images that cannot be read, unless they are spared; a full disk.
@@ -211,7 +232,8 @@ def open_stores(
             if missing := [spec for spec, store in stores.items() if store is None]:
                 wanted.build(missing, progress)
                 stores = wanted.stores(say)
-    return [store for store in (stores[spec] for spec in specs) if store is not None]
+    near = {spec: store and store.nearest(cache, say) for spec, store in stores.items()}
+    return [store for store in (near[spec] for spec in specs) if store is not None]
 
 
 @dataclass(frozen=True)
@@ -376,7 +398,7 @@ def _build(
     try:
         for spec, target in targets.items():
             remove_leftovers(target.parent, target.name)
-            temporary[spec] = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+            temporary[spec] = temporary_beside(target)
             writers[spec] = RowWriter(temporary[spec], np.uint8, (len(paths), spec.side, spec.side, spec.channels))
         problems = _decode_all(paths, writers, progress, spare)
         for spec in targets:
@@ -394,16 +416,11 @@ def _decode_all(
     paths: Sequence[Source], writers: dict[ImageSpec, RowWriter], progress: Progress, spare: bool
 ) -> dict[int, str]:
     """Write every image to all writers; rows whose image cannot be read, and why."""
-    groups: dict[tuple[float, int | None, float, int], list[ImageSpec]] = {}
-    for spec in writers:
-        groups.setdefault(_look(spec), []).append(spec)
 
     def work(row: int) -> str | None:
         try:
-            for look, specs in groups.items():
-                image = _decoded(paths[row], look)
-                for spec in specs:
-                    writers[spec].put(row, make_square(image, spec))
+            for spec, made in squares(paths[row], writers):
+                writers[spec].put(row, made)
         except (OSError, ValueError, MemoryError) as error:
             return str(error) if is_there(paths[row]) else "it is not there"
         return None

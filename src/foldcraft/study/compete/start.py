@@ -9,6 +9,7 @@ from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import locked
 from foldcraft.common.paths import audit_folder, study_folder
+from foldcraft.common.places import Place
 from foldcraft.data import competition
 from foldcraft.data.competition import Competition
 from foldcraft.models import backbones
@@ -17,7 +18,7 @@ from foldcraft.study.compete import history, nets
 from foldcraft.study.compete.clock import Clock
 from foldcraft.study.compete.history import History
 from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest
-from foldcraft.study.trial_folds import Train, TrainSideBySide, train_here
+from foldcraft.study.trial_folds import Train, TrainByCommands, train_here
 from foldcraft.submission import ledger
 
 AUDIT = 0.1  # share of the budget that a quick audit may take
@@ -33,7 +34,7 @@ class Options:
         began: reading of `time.monotonic` when the command began.
         backbones: more than those that are at hand.
         folder: for the configs of actions.
-        jobs: folds of a fine-tuning at a time.
+        place: where folds of a fine-tuning run.
         rounds: of pseudo-labels on the test images that may be tried.
         train: the command that trains, for folds side by side.
     """
@@ -42,7 +43,7 @@ class Options:
     began: float
     backbones: Sequence[str]
     folder: Path
-    jobs: int
+    place: Place
     rounds: int
     train: Path
 
@@ -75,10 +76,11 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         kept = History.open(config, data_digest(experiment))
         clock = Clock(options.seconds, kept.used, options.began)
         train: Train = train_here
-        if options.jobs > 1:
-            train = TrainSideBySide([str(options.train)], options.jobs, lambda: clock.left)
+        jobs = options.place.at_once(experiment.folds.count)
+        if options.place.is_cluster or jobs > 1:
+            train = TrainByCommands([str(options.train)], options.place, lambda: clock.left)
         about = (experiment, found, kept, clock, callback, options.folder)
-        return Competing(*about, train, options.jobs, options.rounds, show).run()
+        return Competing(*about, train, jobs, options.rounds, show).run()
 
 
 def _is_short(data: Competition, budget: float, callback: Callback) -> bool:
