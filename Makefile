@@ -17,10 +17,10 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements-pack.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --retries 20 --resume-retries 100 --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --retries 20 --resume-retries 100 --requirement requirements.txt --requirement requirements-pack.txt
 	@touch $@
 
 install-ray: $(VENV)/.installed-ray

@@ -46,7 +46,8 @@ from foldcraft.common import config_file as settings
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.paths import FoldFolder, check_file
 from foldcraft.data import loader
-from foldcraft.data.loader import Batch, PlainImages
+from foldcraft.data.loader import Batch
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs

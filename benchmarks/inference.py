@@ -22,7 +22,7 @@ from PIL import Image
 
 from foldcraft.common.config import BackboneConfig, ImagesConfig, MachineConfig
 from foldcraft.data.images.image_cache import ImageSpec, ImageStore, open_stores
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.metrics.spaces import ClassSpace
 from foldcraft.models import backbones, hardware
 from foldcraft.models.hardware import Hardware

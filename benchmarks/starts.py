@@ -36,15 +36,15 @@ from foldcraft.study.recipes import Looks, Recipe
 
 NET, POOL, TEACHER = "vit_tiny_patch16_224", ("vit_tiny_patch16_224", "mobilenetv1_100"), "pool"
 LR = recipes.ATTENTION_LR
-WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {
-    "new head (the recipe)": {},
-    "solved head": {"finetune": {"head_init": "probe"}},
-    "solved head, half the steps": {"finetune": {"head_init": "probe"}, "train": {"epochs": 0.5}},
+NEW, SOLVED = {"head_init": "random"}, {"head_init": "probe"}
+WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {  # epochs: of those that the short recipe has
+    "new head, a sixteenth": {"finetune": NEW, "train": {"epochs": 0.5}},
+    "new head, an eighth": {"finetune": NEW},
+    "new head, a quarter": {"finetune": NEW, "train": {"epochs": 2}},
+    "solved head, an eighth": {"finetune": SOLVED},
+    "solved head, a quarter": {"finetune": SOLVED, "train": {"epochs": 2}},
     "a third of the learning rate": {"optim": {"lr": LR / 3}},
     "three times the learning rate": {"optim": {"lr": LR * 3}},
-    "a quarter of the steps": {"train": {"epochs": 0.25}},
-    "half the steps": {"train": {"epochs": 0.5}},
-    "twice the steps": {"train": {"epochs": 2}},
     "pseudo-labels by the pool": {"distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.3}},
     "pseudo-labels, half of an epoch": {"distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.5}},
 }

@@ -28,13 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="of work in all, over all runs of this command (default 60)")
     budget.add_argument("--hours", type=float, help="the same in hours")
-    parser.add_argument(
-        "--backbones",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="more backbones than the config's, those in the weights folder and in installed packages",
-    )
+    cli.add_backbones(parser)
     parser.add_argument("--configs", type=Path, help="folder for configs (default configs/<competition>/compete)")
     cli.add_place(parser, "folds of a fine-tuning")
     parser.add_argument(

@@ -25,13 +25,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--backbones",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="more backbones than those in the weights folder and in installed packages",
-    )
+    cli.add_backbones(parser)
     parser.add_argument("--configs", type=Path, help="folder for the advised configs (default configs/<competition>)")
     cli.add_place(parser, "backbones")
     parser.add_argument("--gather", metavar="NAME", help=argparse.SUPPRESS)  # a task of --jobs: features of this net
@@ -56,9 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.gather:
         diagnose.gather(with_net(args.gather), terminal)
         return 0
-    names = list(
-        dict.fromkeys([config.backbone.name, *backbones.local_names(config.competition.name), *args.backbones])
-    )
+    names = backbones.to_try(config, args.backbones)
     if place.is_cluster or (place.at_once(len(names)) > 1 and len(names) > 1):
         gather_by_commands(args, place, names, config.machine.device == "cpu", terminal)
     measurements = diagnose.measure(list(map(with_net, names)), terminal)

@@ -18,7 +18,7 @@ TWO = ["--config", "configs/digits/probe.yaml", "configs/digits/finetune.yaml"] 
 ONE = TWO[:2]
 WORDS = {
     **dict.fromkeys(("audit", "board", "check", "diagnose", "preview", "split", "summary", "train"), ONE),
-    **dict.fromkeys(("compare", "infer", "report", "soup"), TWO),
+    **dict.fromkeys(("compare", "infer", "pack", "report", "soup"), TWO),
     "sweep": [*ONE, "--space", "space.yaml"],
     "pretrain": [*ONE, "--name", "net"],
     "compete": ONE,
@@ -47,6 +47,7 @@ CASES = [
 OTHERS = {  # what must be said, by command, of the words
     "ledger": ("no submission yet", []),
     "start": ("no such folder", ["input/nowhere"]),
+    "pack": ("'huge' is no size", [*ONE, "--most", "huge"]),
     "check": ("did you mean 'gradients'?", [*ONE, "--only", "gradient"]),
     "infer": ("'best' is not a score", ["--score", "first.csv", "best"]),
 }

@@ -11,8 +11,9 @@ import pytest
 
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.augment import PRESETS, Augment, resize_for_inference
+from foldcraft.data.augment import PRESETS, Augment
 from foldcraft.data.images.image_cache import ImageStore
+from foldcraft.data.images.inference_size import resize_for_inference
 from foldcraft.data.loader import Batch, EpochBatches, TrainImages, train_loader
 
 SIZE = 24

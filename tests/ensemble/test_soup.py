@@ -22,7 +22,7 @@ from torch import nn
 from foldcraft.common import checksums, config_file
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.ensemble import model_soup, soup_ingredients, soup_selection
 from foldcraft.ensemble.model_soup import SoupCandidates, mean_of
 from foldcraft.ensemble.soup_selection import SoupGain

@@ -21,7 +21,8 @@ from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.images import image_cache
 from foldcraft.data.images.image_cache import ImageSpec, ImageStore
-from foldcraft.data.loader import DrawnImages, PlainImages
+from foldcraft.data.loader import DrawnImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import backbones
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded

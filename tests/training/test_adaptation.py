@@ -21,7 +21,7 @@ from foldcraft.common.config import ImagesConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.single import SingleLabel
 from foldcraft.models import backbones, checkpoint, hardware

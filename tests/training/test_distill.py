@@ -28,8 +28,9 @@ from foldcraft.common.config_file import load
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.augment import Augment
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import DistillationTargets, EpochBatches, PlainImages, Sample, TrainImages
+from foldcraft.data.loader import DistillationTargets, EpochBatches, Sample, TrainImages
 from foldcraft.data.mixup import mix_of
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import checkpoint, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import store as prediction_store

@@ -10,10 +10,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
 from foldcraft.common import config_renames, fingerprint
+
+try:
+    from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+except ImportError:  # a packed blend is read where it may be missing, and was validated when it was packed
+    from foldcraft.common.plain_settings import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        model_validator,
+    )
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
@@ -865,4 +874,6 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML."""
+        from omegaconf import OmegaConf  # a packed blend, which writes no settings, does without
+
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
+from typing import TYPE_CHECKING, Any
 
 from foldcraft.common import shared_folder
 from foldcraft.common.errors import FoldcraftError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LONGEST_NAME = 200  # characters of a file's name
 LEASE, HEARTBEAT = 60.0, 10.0  # seconds after which a lock that no holder renews is free, and between two renewals
@@ -126,6 +127,8 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
     Raises:
         FoldcraftError: somebody else holds it and `wait` is False.
     """
+    from filelock import SoftFileLease, Timeout  # a packed blend, which locks nothing, does without
+
     lock = _lock(path, wait)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +145,12 @@ def locked(path: Path, wait: bool = True, busy: str = "in use by another process
             _end(path)
 
 
-def _lock(path: Path, wait: bool) -> BaseFileLock:
+def _lock(path: Path, wait: bool) -> "BaseFileLock":
     """Not the system's own lock where machines share a folder: NFS 3 keeps those of a machine that is gone for ever,
     and other file systems know none between machines.
     """
+    from filelock import FileLock, SoftFileLease
+
     if not shared_folder.holds(path):
         return FileLock(path, timeout=-1 if wait else 0)
     return SoftFileLease(

@@ -20,6 +20,7 @@ import numpy as np
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError, counted, listing, suggest
 from foldcraft.common.notices import tell_once
+from foldcraft.data.images.inference_size import resized
 
 cv2.setNumThreads(0)  # images are spread over processes; threads inside one image only get in their way
 
@@ -110,7 +111,7 @@ class Augment:
         pixels = self.compose(image=np.ascontiguousarray(image))["image"]
         pixels = pixels.reshape(*pixels.shape[:2], -1)  # some transforms forget that there is one channel
         if pixels.shape[:2] != (self.size, self.size):  # a free composition may leave another size
-            pixels = _resized(pixels, self.size)
+            pixels = resized(pixels, self.size)
         return np.ascontiguousarray(pixels)
 
 
@@ -206,28 +207,6 @@ def _fit(images: ImagesConfig, cache_side: int, augmented: bool) -> list[Spec]:
     if images.resize != "crop":
         return [{"Resize": {**side, "interpolation": cv2.INTER_AREA}}]
     return [{"RandomCrop" if augmented else "CenterCrop": side}]
-
-
-def resize_for_inference(image: np.ndarray, images: ImagesConfig) -> np.ndarray:
-    """What inference sees of a cached image: uint8 (side, side, C) to (size, size, C), by the resizing policy."""
-    side, size = image.shape[0], images.size
-    if side == size:
-        return image
-    if images.resize != "crop":
-        return _resized(image, size)
-    start = (side - size) // 2
-    return image[start : start + size, start : start + size]
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, C) to (size, size, C); OpenCV takes no more than four channels here, and forgets that there is one."""
-    parts = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
-    made = [cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in parts]
-    return (
-        np.concatenate([part.reshape(size, size, -1) for part in made], axis=2)
-        if len(parts) > 1
-        else (made[0].reshape(size, size, -1))
-    )
 
 
 def _build_all(specs: Sequence[Spec], size: int) -> list[A.BasicTransform | A.BaseCompose]:

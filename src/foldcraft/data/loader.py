@@ -15,7 +15,7 @@ from foldcraft.common import allocator, child_processes
 from foldcraft.common.config import AugmentConfig, ImagesConfig
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.fingerprint import seed_from
-from foldcraft.data.augment import Augment, flips_of, resize_for_inference
+from foldcraft.data.augment import Augment, flips_of
 from foldcraft.data.images.image_cache import ImageStore
 
 AHEAD = 4  # batches that each worker draws beforehand
@@ -188,23 +188,6 @@ class TrainImages(Dataset[Batch]):
         if self.distilled is None or beyond < 0:
             return self.store[row]
         return self.distilled.store[self.distilled.rows[beyond]]
-
-
-@dataclass(frozen=True)
-class PlainImages(Dataset[torch.Tensor]):
-    """Images as inference sees them, uint8 (B, size, size, 3)."""
-
-    store: ImageStore
-    images: ImagesConfig
-
-    @property
-    def key(self) -> tuple:
-        """Equal for equal images."""
-        return (self.store.path, self.images.size, self.images.resize)
-
-    def at(self, rows: Sequence[int]) -> torch.Tensor:
-        """Images of these rows."""
-        return torch.from_numpy(np.stack([resize_for_inference(self.store[row], self.images) for row in rows]))
 
 
 def draw_seed(draw: int, row: int) -> int:

@@ -17,7 +17,8 @@ from foldcraft.ensemble import boosting, constraints, prior_shift
 from foldcraft.ensemble.boosting import Booster, Judged
 from foldcraft.ensemble.forecast import Forecast, forecast
 from foldcraft.ensemble.methods import Method
-from foldcraft.ensemble.nested import BlendCandidate, BlendMember, BlendSelection, Labels
+from foldcraft.ensemble.nested import BlendCandidate, BlendSelection, Labels
+from foldcraft.ensemble.plan import BlendMember, BlendPlan
 from foldcraft.ensemble.shift import found_by_audit
 from foldcraft.models import hardware
 from foldcraft.predictions import store
@@ -42,6 +43,7 @@ class Combined:
         blind: ids of the test set whose image could not be read; their answer is the baseline's.
         boosted: the last members, where some that boost trees on metadata are used.
         forecast: what the test set will score.
+        plan: by which the members' predictions of the test set, boosted ones last, became `test`.
     """
 
     rows: np.ndarray
@@ -53,6 +55,7 @@ class Combined:
     blind: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
     boosted: tuple[BlendMember, ...] = ()
     forecast: Forecast | None = None
+    plan: BlendPlan | None = None
 
     @property
     def folds(self) -> list[int]:
@@ -198,14 +201,11 @@ def _add(folder: FoldFolder, part: str, new: Predictions) -> None:
         store.write(path, with_views(known, new))
 
 
-def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | None = None) -> Combined:
-    """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
-
-    Args:
-        methods: blending methods that are tried, simplest first; left out: those that suit the data.
+def out_of_fold(members: Sequence[FinishedExperiment]) -> tuple[np.ndarray, Labels, list[BlendMember]]:
+    """The rows, or answers, that all members have predicted out-of-fold, their truth, and what members say of them.
 
     Raises:
-        FoldcraftError: members do not belong together, or have no row in common.
+        FoldcraftError: they have no row in common.
     """
     oofs = [member.oof() for member in members]
     rows = common_rows(oofs)
@@ -215,29 +215,44 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
     said = [text for member in members for text in member.experiment.config.competition.constraints]
     known_before = constraints.read(list(dict.fromkeys(said)), data.space)
     truth = Labels(*about, data.metric, data.space, weights, known_before)
-    each_fold = [member.test() for member in members]
-    tests = [member.test_answers(parts) for member, parts in zip(members, each_fold, strict=True)]
-    for test in tests[1:]:
-        store.check_same(tests[0].origin, test.origin)
     known = [
         BlendMember(m.name, oof.all_views, oof.at(rows).all_predicted, len(oof.ways))
         for m, oof in zip(members, oofs, strict=True)
     ]
+    return rows, truth, known
+
+
+def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | None = None) -> Combined:
+    """Find the best honest blend of the members' OOF predictions, and apply it to their test predictions.
+
+    Args:
+        methods: blending methods that are tried, simplest first; left out: those that suit the data.
+
+    Raises:
+        FoldcraftError: members do not belong together, or have no row in common.
+    """
+    rows, truth, known = out_of_fold(members)
+    data = members[0].experiment.competition.answers
+    each_fold = [member.test() for member in members]
+    tests = [member.test_answers(parts) for member, parts in zip(members, each_fold, strict=True)]
+    for test in tests[1:]:
+        store.check_same(tests[0].origin, test.origin)
     judged = boosting.judge(known, truth, methods, _boosters(members, rows, known, truth))
     selection, boosted = judged.selection, tuple(booster.member for booster in judged.boosters)
     asked = [replace(one, predicted=test.predicted) for one, test in zip(known, tests, strict=True)]
     asked += _boosted(judged.boosters, members, asked)
     blind = np.isin(tests[0].ids, [row for test in tests for row in test.baseline])
     if any(member.experiment.config.competition.test_prior == "auto" for member in members):
-        selection, answers = _at_test_priors(selection, truth, asked, ~blind)
+        selection, plan = _at_test_priors(selection, truth, asked, ~blind)
     else:
-        answers = selection.chosen.plan.apply(asked)
+        plan = selection.chosen.plan
+    answers = plan.apply(asked)
     said = members[0].experiment.competition.counted(rows)
     # No calibration, weight or rule is for rows that nothing is known of.
     answers[blind] = data.target.baseline()
     views = [member.views for member in (*known, *boosted)]
     forecast = _forecast(members, each_fold, judged, truth, asked, blind)
-    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted, forecast)
+    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted, forecast, plan)
 
 
 def _forecast(
@@ -270,8 +285,8 @@ def _boosted(
 
 def _at_test_priors(
     selection: BlendSelection, truth: Labels, asked: Sequence[BlendMember], seen: np.ndarray
-) -> tuple[BlendSelection, np.ndarray]:
-    """The blend with a line on the class priors of the test set, and predictions (T, W) of it at those.
+) -> tuple[BlendSelection, BlendPlan]:
+    """The blend with a line on the class priors of the test set, and its plan at those.
 
     What is said of out-of-fold rows stays as it is, for their priors do.
 
@@ -281,14 +296,13 @@ def _at_test_priors(
     """
     if not prior_shift.suits(truth):
         said = "class priors of the test set: kept, for they are asked of one label a row only"
-        return replace(selection, words=[*selection.words, said]), selection.chosen.plan.apply(asked)
+        return replace(selection, words=[*selection.words, said]), selection.chosen.plan
     before = selection.before_rule
-    test = before.plan.apply(asked)
-    found = prior_shift.find(before.nested, truth, test[seen])
-    rule = selection.chosen.plan.rule
+    found = prior_shift.find(before.nested, truth, before.plan.apply(asked)[seen])
+    plan = selection.chosen.plan
     if found.is_real:
-        test, rule = found.apply(test), found.moved_rule(before.nested, truth, rule)
-    return replace(selection, words=[*selection.words, str(found)]), rule.apply(test)
+        plan = replace(plan, rule=found.rule(before.nested, truth, plan.rule))
+    return replace(selection, words=[*selection.words, str(found)]), plan
 
 
 def _metadata(members: Sequence[FinishedExperiment]) -> Competition | None:

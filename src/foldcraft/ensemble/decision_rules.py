@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import log_softmax
 
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.metrics.bootstrap import bootstrap_labels, bootstrap_scores
 from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.logits import log_softmax
 from foldcraft.metrics.scores import Metric, get
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
@@ -145,6 +145,21 @@ class HeadRules(Rule):
 
     def __str__(self) -> str:
         return "; ".join(f"{label}: {rule}" for label, rule in zip(self.labels, self.rules, strict=True))
+
+
+@dataclass(frozen=True)
+class AtPriors(Rule):
+    """A rule at other class priors; `shift` (K,), added to log-probabilities, makes them of the learned ones."""
+
+    name: ClassVar[str] = "class priors"
+    shift: tuple[float, ...]
+    rule: Rule
+
+    def apply(self, predicted: np.ndarray) -> np.ndarray:
+        return self.rule.apply(log_softmax(predicted + np.array(self.shift), axis=1))
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.rule}"
 
 
 def fit(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: Space) -> Rule:

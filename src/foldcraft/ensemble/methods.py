@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize
 
 from foldcraft.common.errors import FoldcraftError, suggest
 from foldcraft.common.fingerprint import of_bytes, seed_from
@@ -331,6 +330,8 @@ class Stacking(Method):
     held: float = 1.0
 
     def combine(self, found: Calibrated) -> Combination:
+        from scipy.optimize import minimize  # a packed blend, which fits nothing, does without
+
         predicted, truth = found.rows()
         stack, count = found.space.natural(predicted), len(predicted)
         ridge, start = self.held / count / len(truth), count * quality_shares(found.losses)

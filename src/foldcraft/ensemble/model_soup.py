@@ -16,7 +16,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.ensemble.blend import complete
 from foldcraft.ensemble.soup_ingredients import Ingredients
 from foldcraft.models import backbones, hardware

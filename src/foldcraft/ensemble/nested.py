@@ -13,8 +13,9 @@ import numpy as np
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.ensemble import decision_rules, tta_selection
 from foldcraft.ensemble.constraints import Constraints, Obeying
-from foldcraft.ensemble.decision_rules import Argmax, Rule
-from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Combination, Method, Stacking
+from foldcraft.ensemble.decision_rules import Argmax
+from foldcraft.ensemble.methods import METHODS, Best, Calibrated, Method, Stacking
+from foldcraft.ensemble.plan import BlendMember, BlendPlan
 from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval
 from foldcraft.metrics.scores import Metric
@@ -22,29 +23,6 @@ from foldcraft.metrics.spaces import Space
 
 STACKING_UNITS = 200  # from which on stacking is tried
 Plain = Mapping[int | None, Sequence[bool]]  # whose views are left out: of each member, by held-out fold; None: of all
-
-
-@dataclass(frozen=True)
-class BlendMember:
-    """One experiment's predictions.
-
-    Attributes:
-        predicted: (V, N, K), a view after the other.
-        ways: to combine images to answers; there are all views for one, then all for the next.
-    """
-
-    name: str
-    views: tuple[str, ...]
-    predicted: np.ndarray
-    ways: int = 1
-
-    def rows(self, rows: np.ndarray) -> "BlendMember":
-        """The same of some rows only."""
-        return replace(self, predicted=self.predicted[:, rows])
-
-    def left_out(self, fold: int) -> "BlendMember":
-        """The same where a fold is judged; for members that are fitted on out-of-fold predictions."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -82,31 +60,6 @@ class Labels:
             return self.score(predicted)
         own = [np.flatnonzero(self.fold == fold) for fold in np.unique(self.fold)]
         return float(np.nanmean([self.rows(rows).score(predicted[rows]) for rows in own]))
-
-
-@dataclass(frozen=True)
-class BlendPlan:
-    """Everything that was fitted, ready for any rows of the same members.
-
-    Attributes:
-        views: a weight for each view of each member.
-        combination: of the members.
-        rule: from the blend to answers.
-    """
-
-    views: tuple[tuple[float, ...], ...]
-    combination: Combination
-    rule: Rule
-
-    def apply(self, members: Sequence[BlendMember]) -> np.ndarray:
-        """Predictions (N, W) of which `Target.answers` makes answers."""
-        return self.rule.apply(self.blended(members))
-
-    def blended(self, members: Sequence[BlendMember]) -> np.ndarray:
-        """Predictions (N, W) before the decision rule."""
-        space = self.combination.space
-        averaged = [tta_selection.average(m.predicted, w, space) for m, w in zip(members, self.views, strict=True)]
-        return self.combination.apply(averaged)
 
 
 @dataclass(frozen=True)

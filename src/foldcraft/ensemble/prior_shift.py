@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.ensemble import decision_rules
-from foldcraft.ensemble.decision_rules import Argmax, Rule
+from foldcraft.ensemble.decision_rules import Argmax, AtPriors, Rule
 from foldcraft.ensemble.nested import Labels
 from foldcraft.metrics.space import TINY
 from foldcraft.metrics.spaces import ClassSpace
@@ -58,6 +58,10 @@ class PriorShift:
     def apply(self, predicted: np.ndarray) -> np.ndarray:
         """Log-probabilities (N, K) near the priors of the test set."""
         return log_softmax(predicted + np.log(self.ratio), axis=1)  # `suits` has asked
+
+    def rule(self, nested: np.ndarray, truth: Labels, rule: Rule) -> Rule:
+        """`apply`, and `moved_rule` after it."""
+        return AtPriors(tuple(np.log(self.ratio).tolist()), self.moved_rule(nested, truth, rule))
 
     def moved_rule(self, nested: np.ndarray, truth: Labels, rule: Rule) -> Rule:
         """A decision rule for the priors of the test set, from one that was fitted on the training rows.

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
+
+from foldcraft.metrics.logits import log_softmax
 
 MOST_ROWS = 50_000  # that one number is fitted on; more would not move it by a thousandth
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp, softmax
 
 from foldcraft.metrics import calibration
 from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.logits import log_softmax, logsumexp, softmax
 from foldcraft.metrics.space import TINY, Cells, Link, Part, Space, weighted
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from foldcraft.metrics import class_scores
 from foldcraft.metrics.sums import mean_over, ratio, surprise
@@ -34,6 +33,8 @@ def _of_labels(
     importance: np.ndarray | None = None,
 ) -> np.ndarray:
     """The mean over the heads of a score of counts."""
+    from scipy.sparse import csr_array  # a packed blend, which scores nothing, does without
+
     parts, rows = [], []
     for own, probabilities, w in _heads(truth, predicted, weights, widths):
         classes = probabilities.shape[1]

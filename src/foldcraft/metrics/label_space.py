@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import expit
 
 from foldcraft.metrics import calibration
 from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.logits import expit
 from foldcraft.metrics.space import TINY, Cells, Link, Space, known_mean, signs_at, weighted
 
 if TYPE_CHECKING:

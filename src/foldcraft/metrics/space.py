@@ -120,6 +120,10 @@ class Space(ABC):
     def of_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
         """Predictions (..., W) of what a net puts out."""
 
+    def of_array(self, outputs: np.ndarray) -> np.ndarray:
+        """The same of an array, where there is no torch."""
+        return self.normalised(outputs)
+
     @abstractmethod
     def as_targets(self, predicted: np.ndarray, temperature: float, hard: bool) -> np.ndarray:
         """Predictions (N, W) as something to learn from, as `matrix` has it: at a temperature, or the likeliest."""

@@ -118,6 +118,9 @@ class ValueSpace(Space):
     def of_outputs(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs * outputs.new_tensor(self.scale) + outputs.new_tensor(self.centre)
 
+    def of_array(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs * np.asarray(self.scale) + np.asarray(self.centre)
+
     def there(self, truth: np.ndarray) -> np.ndarray:
         return ~np.isnan(truth)
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from foldcraft.common import fingerprint
-from foldcraft.common.config import BackboneConfig
+from foldcraft.common.config import BackboneConfig, Config
 from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.files import parse_json, read_bytes
 from foldcraft.models import packaged_weights
@@ -105,6 +105,15 @@ def local_names(competition: str) -> list[str]:
     files = sorted(folder.glob("*/config.json")) if folder.is_dir() else []
     in_folder = {file.parent.name for file in files if _trained_on(file) in (None, competition)}
     return sorted(in_folder | set(packaged_weights.names()))
+
+
+def to_try(config: Config, more: Sequence[str] = ()) -> list[str]:
+    """Names of the nets that are compared on a competition: the config's own, those at hand, and more; each once.
+
+    With `backbone.weights: none` none is at hand: a net of random weights is no rival for pretrained ones.
+    """
+    here = [] if config.backbone.weights == "none" else local_names(config.competition.name)
+    return list(dict.fromkeys([config.backbone.name, *here, *more]))
 
 
 def _trained_on(file: Path) -> str | None:

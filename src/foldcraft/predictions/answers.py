@@ -102,12 +102,27 @@ def of_test(competition: Competition, found: Predictions) -> Predictions:
         raise FoldcraftError("test predictions are of other rows than there are now", found.origin, hint)
     predicted = found.predicted[:, positions(found.ids, competition.test_ids)]
     blind = np.isin(competition.test_ids, list(found.baseline))
-    seen = np.bincount(made.test, ~blind) > 0
-    used = ~blind | ~seen[made.test]
-    ways = ways_of(made, space)
-    parts = [combine(space, predicted[:, used], made.test[used], way, made.k, made.positive) for way in ways]
-    names, baseline = view_names(found.views, ways), tuple(made.test_ids[~seen].tolist())
-    return Predictions(made.test_ids, names, np.concatenate(parts), found.origin, baseline)
+    said, seen = of_images(made, space, predicted, made.test, blind)
+    names, baseline = view_names(found.views, ways_of(made, space)), tuple(made.test_ids[~seen].tolist())
+    return Predictions(made.test_ids, names, said, found.origin, baseline)
+
+
+def of_images(
+    made: Answering, space: Space, predicted: np.ndarray, answer_of_row: np.ndarray, blind: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What predictions (V, N, W) of images say of their answers, and of which answers an image could be read (A,).
+
+    The views come once for each way to combine. A blind image counts where there is no other of its answer.
+
+    Args:
+        answer_of_row: place of each image's answer (N,), from 0 to A - 1, each there.
+        blind: which images could not be read (N,), a mask.
+    """
+    seen = np.bincount(answer_of_row, ~blind) > 0
+    used = ~blind | ~seen[answer_of_row]
+    about = (predicted[:, used], answer_of_row[used])
+    parts = [combine(space, *about, way, made.k, made.positive) for way in ways_of(made, space)]
+    return np.concatenate(parts), seen
 
 
 def combine(

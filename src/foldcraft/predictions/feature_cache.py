@@ -17,7 +17,8 @@ from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read
 from foldcraft.common.config import Config
 from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import DrawnImages, PlainImages
+from foldcraft.data.loader import DrawnImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.batchnorm_folding import folded

@@ -12,8 +12,8 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import FoldFolder
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages
 from foldcraft.data.metadata import Encoder
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import checkpoint
 from foldcraft.models.backbones import Blueprint
 from foldcraft.models.hardware import Hardware

@@ -1,19 +1,25 @@
 """Several models, several views, one decode an image."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from foldcraft.data.label_swap import Swaps
-from foldcraft.data.loader import DrawnImages, PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.inputs import Inputs
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions import tta
+
+if TYPE_CHECKING:
+    from foldcraft.data.loader import DrawnImages
 
 BATCH = 64
 Progress = Callable[[int], object]

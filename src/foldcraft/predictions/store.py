@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from foldcraft.common import checksums
 from foldcraft.common.errors import FoldcraftError
@@ -118,6 +116,9 @@ def write(path: Path, predictions: Predictions) -> None:
         predictions.origin.to_json() | ({BASELINE: predictions.baseline} if predictions.baseline else {})
     )
     metadata = {"foldcraft": origin, checksums.KEY: _checksum(origin, columns["id"], columns["view"], flat)}
+    import pyarrow as pa  # a packed blend, which keeps nothing, does without
+    import pyarrow.parquet as pq
+
     table = pa.table(columns).replace_schema_metadata(metadata)
     stream = io.BytesIO()
     pq.write_table(table, stream)
@@ -135,6 +136,8 @@ def read(path: Path) -> Predictions:
         FoldcraftError: the file is missing or damaged, or cannot be read.
     """
     try:
+        import pyarrow.parquet as pq  # as above
+
         table = pq.read_table(io.BytesIO(read_bytes(path)))
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         origin = parse_json(metadata["foldcraft"])

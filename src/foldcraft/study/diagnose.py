@@ -15,7 +15,7 @@ from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config, ProbeConfig
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.common.paths import features_folder
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.data.targets.target import Target
 from foldcraft.metrics.gain import Gain, gain_in_loss, gain_in_score
 from foldcraft.metrics.intervals import bootstrap_interval

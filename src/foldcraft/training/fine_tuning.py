@@ -11,7 +11,8 @@ import torch
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
 from foldcraft.common.paths import FoldFolder, hardware_file, lr_file
-from foldcraft.data.loader import DistillationTargets, PlainImages
+from foldcraft.data.loader import DistillationTargets
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import finetune, hardware
 from foldcraft.models.hardware import Hardware
 from foldcraft.models.preprocessing import Preparation, predictions

@@ -21,7 +21,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import features_folder
 from foldcraft.data.augment import flips_of
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages, draw_seed
+from foldcraft.data.loader import draw_seed
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.data.targets.target import Target
 from foldcraft.models import backbones, finetune, hardware
 from foldcraft.models.backbones import Blueprint

@@ -36,13 +36,13 @@ from foldcraft.data.loader import (
     Batch,
     DistillationTargets,
     EpochBatches,
-    PlainImages,
     TrainImages,
     default_workers,
     drawn,
     train_loader,
 )
 from foldcraft.data.mixup import mix_of
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.data.targets.target import Target
 from foldcraft.metrics.scores import Metric
 from foldcraft.models import checkpoint, finetune

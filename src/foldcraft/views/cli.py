@@ -98,6 +98,12 @@ def parser(
     return made
 
 
+def add_backbones(parser: argparse.ArgumentParser) -> None:
+    """The option for nets that are not at hand; words after it that are settings are given back."""
+    help = "more backbones than the config's, those in the weights folder and in installed packages"
+    parser.add_argument("--backbones", nargs="+", default=[], metavar="NAME", help=help)
+
+
 def add_place(parser: argparse.ArgumentParser, tasks: str, on_cluster: str = "as many as there is room for") -> None:
     """Options that say where a command's tasks run.
 

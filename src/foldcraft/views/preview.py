@@ -15,8 +15,9 @@ from foldcraft.data.augment import Augment
 from foldcraft.data.images import contact_sheet
 from foldcraft.data.images.contact_sheet import SheetTile, enlarged
 from foldcraft.data.images.image_cache import ImageStore
-from foldcraft.data.loader import PlainImages, Sample, TrainImages
+from foldcraft.data.loader import Sample, TrainImages
 from foldcraft.data.mixup import mix_of
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import backbones
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.experiment import Experiment

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foldcraft.common.errors import FoldcraftError, shorten
 from foldcraft.data.images import array_files, tiff_headers, tiff_pages
 from foldcraft.data.images.image_kinds import KINDS
+from foldcraft.data.images.optional import extra
 
 MOST_PIXELS = 200_000_000  # an image with more is reduced while it is read
 MOST_MEMORY = 2 << 30  # bytes that the decoded pixels of one image may take on the way; more is refused by its header
@@ -42,7 +42,6 @@ END_OF_JPEG = b"\xff\xd9"
 Image.MAX_IMAGE_PIXELS = None  # what an image needs is looked at here
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
 _one_large = threading.Lock()
 T = TypeVar("T")
 
@@ -419,6 +418,8 @@ def _deep(image: Image.Image | None, source: Path | bytes | Deep) -> Deep | None
 
 def _by_opencv(source: Path | bytes, has_alpha: bool, orientation: int, multiplied: bool) -> Deep | None:
     data = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
+    cv2 = extra("cv2")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is told once, by us
     pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if pixels is None:
         return None

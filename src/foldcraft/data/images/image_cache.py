@@ -1,7 +1,7 @@
 """Images of every kind, decoded once to square bytes and kept in a memory-mapped file that all processes share."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -61,6 +61,20 @@ def square(source: Source, spec: ImageSpec) -> np.ndarray:
         UnreadableImage: as `image_reading.decode`.
     """
     return make_square(_decoded(source, _look(spec)), spec)
+
+
+def squares(source: Source, specs: Iterable[ImageSpec]) -> Iterator[tuple[ImageSpec, np.ndarray]]:
+    """The same for several specs, with one decode for all that decode alike.
+
+    Raises:
+        OSError, ValueError, MemoryError: the image cannot be read.
+    """
+    groups: dict[tuple[float, int | None, float, int], list[ImageSpec]] = {}
+    for spec in specs:
+        groups.setdefault(_look(spec), []).append(spec)
+    for look, alike in groups.items():
+        image = _decoded(source, look)
+        yield from ((spec, make_square(image, spec)) for spec in alike)
 
 
 def _look(spec: ImageSpec) -> tuple[float, int | None, float, int]:
@@ -402,16 +416,11 @@ def _decode_all(
     paths: Sequence[Source], writers: dict[ImageSpec, RowWriter], progress: Progress, spare: bool
 ) -> dict[int, str]:
     """Write every image to all writers; rows whose image cannot be read, and why."""
-    groups: dict[tuple[float, int | None, float, int], list[ImageSpec]] = {}
-    for spec in writers:
-        groups.setdefault(_look(spec), []).append(spec)
 
     def work(row: int) -> str | None:
         try:
-            for look, specs in groups.items():
-                image = _decoded(paths[row], look)
-                for spec in specs:
-                    writers[spec].put(row, make_square(image, spec))
+            for spec, made in squares(paths[row], writers):
+                writers[spec].put(row, made)
         except (OSError, ValueError, MemoryError) as error:
             return str(error) if is_there(paths[row]) else "it is not there"
         return None

@@ -9,6 +9,7 @@ from foldcraft.common.errors import FoldcraftError
 
 # What each reads, and the releases that it was tested with.
 EXTRAS = {
+    "cv2": ("colours of more than 8 bits", "opencv-python-headless>=4.13,<5"),
     "h5py": ("HDF5", "h5py>=3.16,<4"),
     "pydicom": ("DICOM", "pydicom>=3,<4"),
     "tifffile": ("TIFFs of many bands, levels or tiles", "tifffile>=2026.3"),

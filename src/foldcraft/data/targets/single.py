@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import expit, log_softmax
 
 from foldcraft.data.targets.classes import Classes
 from foldcraft.data.targets.target import Target
+from foldcraft.metrics.logits import expit, log_softmax
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
 if TYPE_CHECKING:
@@ -226,6 +226,9 @@ class WithAuxiliary(Target):
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         return self.main.predictions(outputs[..., : self.main.outputs])
+
+    def of_array(self, outputs: np.ndarray) -> np.ndarray:
+        return self.main.of_array(outputs[..., : self.main.outputs])
 
     def answers(self, predicted: np.ndarray) -> Mapping[str, list[str]]:
         return self.main.answers(predicted)

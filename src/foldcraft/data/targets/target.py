@@ -75,6 +75,10 @@ class Target:
         """Stored predictions (..., W) from what a net puts out (..., outputs)."""
         return self.learned_space.of_outputs(outputs)
 
+    def of_array(self, outputs: np.ndarray) -> np.ndarray:
+        """The same of an array, where there is no torch; in 64 bits."""
+        return self.from_learned(self.learned_space.of_array(outputs.astype(np.float64)))
+
     @cached_property
     def strata(self) -> np.ndarray:
         """What folds should hold in equal shares: a number a row (N,), or several of 0 and 1 (N, L)."""

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from foldcraft.common.config import Config
-from foldcraft.data.augment import resize_for_inference
 from foldcraft.data.folds import torn_groups
 from foldcraft.data.host_files import host_rows
 from foldcraft.data.images import image_cache as pictures
+from foldcraft.data.images.inference_size import resize_for_inference
 from foldcraft.data.targets import reading
 from foldcraft.data.targets.target import Target
 from foldcraft.study.checks.result import CheckResult, verdict

@@ -14,6 +14,7 @@ from foldcraft.study.recipes import Looks, Recipe
 
 LARGER = 1.4  # side of the larger images over that of the others
 TOGETHER = 4  # nets under one head
+COPIES, COPIES_TOGETHER = "augmented copies", "augmented copies together"  # kinds of actions
 STEEP = 2.0  # how fast what is expected of a net falls with its distance to the best
 SEEDS = 3  # trainings of one recipe
 PSEUDO = 0.3  # share of an epoch that is test images
@@ -23,16 +24,20 @@ FIRST_PROBE = Belief(10.0, 1.0)  # of all that there is: nothing can be done bef
 OTHER_KIND = Belief(0.20, 0.10)  # a first transformer beside CNNs, or a first CNN beside transformers
 PROBES = (Belief(0.10, 0.06), Belief(0.06, 0.04), Belief(0.04, 0.03), Belief(0.02, 0.02))
 TOGETHER_GAINS = Belief(0.03, 0.03)
-DRAWS = {500: Belief(0.25, 0.10), 1500: Belief(0.10, 0.08), 10**9: Belief(0.03, 0.04)}  # by training rows
+DRAWS = {  # of a first net, and of one head over the best nets beside such nets, by training rows
+    500: (Belief(0.25, 0.10), Belief(0.09, 0.05)),
+    1500: (Belief(0.10, 0.08), Belief(0.05, 0.05)),
+    10**9: (Belief(0.03, 0.04), Belief(0.02, 0.03)),
+}
 LARGER_GAINS = Belief(0.05, 0.04)
-FINE_TUNING = Belief(0.20, 0.25)
+FINE_TUNING = Belief(0.25, 0.25)
 OTHER_FINE_TUNING = Belief(0.06, 0.08)
 SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
 SEED = Belief(0.05, 0.04)
 PSEUDO_LABELS = Belief(0.02, 0.04)
 AGAIN = 0.5  # of the gain of another seed with each more of it
-COPIES_AGAIN = 0.7  # the same of augmented copies for another net: what they tell is partly the same
+COPIES_AGAIN = 0.7  # the same of augmented copies of another net: what they tell is partly the same
 
 
 @dataclass(frozen=True)
@@ -141,14 +146,10 @@ class Situation:
             return 1.0
         return math.exp(-STEEP * (alone[net.name] - least) / least)
 
-    def believed(self, kind: str, before: Belief, again: float = 1.0) -> Belief:
-        """What is expected of a kind after what was seen of it here.
-
-        Args:
-            again: of its gain with each more of it.
-        """
+    def believed(self, kind: str, before: Belief) -> Belief:
+        """What is expected of a kind after what was seen of it here."""
         seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
-        return before.after(seen, spread=before.error).times(again ** len(seen))
+        return before.after(seen, spread=before.error)
 
 
 def possible(now: Situation) -> list[Action]:
@@ -200,12 +201,18 @@ def _together(now: Situation) -> Iterator[Action]:
 
 
 def _with_copies(now: Situation, recipe: Recipe, nets: Sequence[Net], share: float) -> Iterator[Action]:
-    if copies := recipes.copies_for(now.rows):
-        more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
-        before = next(belief for rows, belief in DRAWS.items() if now.rows <= rows)
-        expected = now.believed("augmented copies", before.times(share), COPIES_AGAIN)
-        words = "1 augmented copy" if copies == 1 else f"{copies} augmented copies"
-        yield _probe(now, more, "augmented copies", nets, expected, f"{words} of each image")
+    copies = recipes.copies_for(now.rows)
+    if not copies:
+        return
+    more = recipes.with_copies(replace(recipe, name=f"{recipe.name}_draws"), now.rows)
+    alone, together = next(beliefs for rows, beliefs in DRAWS.items() if now.rows <= rows)
+    expected = now.believed(COPIES, alone.times(share)).times(COPIES_AGAIN ** len(now.of_kind(COPIES, COPIES_TOGETHER)))
+    kind = COPIES
+    if len(nets) > 1:
+        kind = COPIES_TOGETHER
+        expected = max(expected, now.believed(kind, together), key=lambda belief: belief.worth)
+    words = "1 augmented copy" if copies == 1 else f"{copies} augmented copies"
+    yield _probe(now, more, kind, nets, expected, f"{words} of each image")
 
 
 def _with_larger(now: Situation, nets: Sequence[Net], share: float) -> Iterator[Action]:

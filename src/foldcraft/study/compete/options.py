@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from foldcraft.study.compete.actions import Action
 from foldcraft.study.compete.worth import Belief
 
+MARGIN = 1.25  # how much longer than expected what is worth most may take, and still fit
+
 
 @dataclass(frozen=True)
 class Option:
@@ -31,7 +33,9 @@ class Option:
 
 
 def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
-    """Of all that fits into so many seconds what gains most together, the most gain a second first; [] for nothing.
+    """Of all that fits into so many seconds what gains most together; [] for nothing.
+
+    First comes what gains most a second; but what is worth most, where it could soon be too late for it.
 
     Taking what gains most a second, again and again, fills the time with small gains, until the one large action that
     is worth more than all of them does not fit any more. So each action is tried as the one that is surely in, and the
@@ -40,7 +44,14 @@ def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
     by_rate = sorted(options, key=lambda option: -option.rate)
     plans = [_filled(first, by_rate, seconds) for first in by_rate if first.seconds <= seconds]
     best = max(plans, key=lambda plan: sum(option.belief.worth for option in plan), default=[])
-    return sorted(best, key=lambda option: -option.rate)
+    return _in_order(sorted(best, key=lambda option: -option.rate), seconds)
+
+
+def _in_order(plan: list[Option], seconds: float) -> list[Option]:
+    largest = max(plan, key=lambda option: option.belief.worth, default=None)
+    if largest is None or seconds - plan[0].seconds >= MARGIN * largest.seconds:
+        return plan
+    return [largest, *(option for option in plan if option is not largest)]
 
 
 def _filled(first: Option, by_rate: Sequence[Option], seconds: float) -> list[Option]:

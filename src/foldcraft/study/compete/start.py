@@ -60,8 +60,7 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
     """
     folder = study_folder(config, history.FOLDER)
     with locked(folder / ".lock", wait=False, busy=f"another process competes in {config.competition.name}"):
-        here = [] if config.backbone.weights == "none" else backbones.local_names(config.competition.name)
-        names = list(dict.fromkeys([config.backbone.name, *here, *options.backbones]))
+        names = backbones.to_try(config, options.backbones)
         split = make_folds.open_experiment(config, callback.say) if config.folds_file.exists() else None
         data = split.competition if split else competition.read(config)
         if split:  # what does not fit is told before nets are timed

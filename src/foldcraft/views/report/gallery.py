@@ -15,7 +15,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.paths import hardware_file
 from foldcraft.data.images import image_cache, image_reading
 from foldcraft.data.images.sources import Source, is_there
-from foldcraft.data.loader import PlainImages
+from foldcraft.data.plain_images import PlainImages
 from foldcraft.models import gradcam, hardware
 from foldcraft.models.preprocessing import Preparation
 from foldcraft.predictions.fold_model import FoldModel

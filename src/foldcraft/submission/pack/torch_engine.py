@@ -1,0 +1,69 @@
+"""The models of a pack by torch and timm: safetensors, as training wrote them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foldcraft.data.images.image_cache import ImageStore
+from foldcraft.data.plain_images import PlainImages
+from foldcraft.data.targets.target import Target
+from foldcraft.models import checkpoint
+from foldcraft.models.hardware import Hardware, this_machine
+from foldcraft.models.preprocessing import Preparation, predictions
+from foldcraft.predictions.inference import InferenceModel, predict
+from foldcraft.submission.pack.packed import PackedMember, PackedModel
+
+
+class TorchEngine:
+    """Models in 32 bits, on the device.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, folder: Path, target: Target, device: str) -> None:
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.folder, self.target = folder, target
+        self.hardware = Hardware(chosen, "32-true", "contiguous", this_machine())
+        self.nets: dict[str, torch.nn.Module] = {}
+
+    def __str__(self) -> str:
+        return f"torch {torch.__version__}, {self.hardware.device}"
+
+    def predict(
+        self,
+        member: PackedMember,
+        models: Sequence[PackedModel],
+        pixels: np.ndarray,
+        beside: Sequence[np.ndarray | None],
+    ) -> list[np.ndarray]:
+        """Predictions float32 (V, n, W) of each model.
+
+        Args:
+            pixels: as the cache holds them, uint8 (n, side, side, C).
+            beside: encoded metadata of the rows for each model.
+        """
+        images = PlainImages(ImageStore(pixels, Path(member.name)), member.config.images)
+        output = partial(predictions, of_outputs=self.target.predictions)
+        asked = [
+            InferenceModel(
+                self._net(model),
+                Preparation(model.mean, model.std, self.hardware.device, self.hardware.memory_format),
+                self.hardware,
+                images,
+                member.views,
+                output,
+                member.swaps,
+                own,
+            )
+            for model, own in zip(models, beside, strict=True)
+        ]
+        return predict(asked, np.arange(len(pixels)))
+
+    def _net(self, model: PackedModel) -> torch.nn.Module:
+        if model.file not in self.nets:
+            self.nets[model.file] = self.hardware.place(checkpoint.load_model(self.folder / model.file)[0])
+        return self.nets[model.file]
