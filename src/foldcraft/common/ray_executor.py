@@ -68,7 +68,7 @@ class OnRay:
             for task in tasks
         ]
         _tell_of_room(ray, tasks, say)
-        return asyncio.run(self._run(_Cluster(ray, say), tasks))
+        return asyncio.run(self._run(_Cluster(ray, _remote(ray), say), tasks))
 
     async def _run(self, cluster: "_Cluster", tasks: Sequence[Task]) -> dict[str, int]:
         places = asyncio.Semaphore(self.jobs or len(tasks) or 1)
@@ -86,9 +86,14 @@ class OnRay:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """A cluster that this process is connected to."""
+    """A cluster that this process is connected to.
+
+    Attributes:
+        remote: what its machines run; made once, as Ray sends every one that is made to all of them.
+    """
 
     ray: ModuleType
+    remote: Any
     say: Say
 
     async def finish(self, task: Task) -> int:
@@ -127,7 +132,7 @@ class _Cluster:
 
     async def _lines(self, task: Task) -> AsyncIterator[str | int]:
         """What a task says, its exit code last. The task is ended where nobody listens any more."""
-        wanted = _remote(self.ray).options(num_cpus=task.cores, num_gpus=task.gpus, name=f"foldcraft {task.name}")
+        wanted = self.remote.options(num_cpus=task.cores, num_gpus=task.gpus, name=f"foldcraft {task.name}")
         running = wanted.remote(str(Path(__file__).parents[2]), asdict(_order(task)))
         ended = False
         try:
