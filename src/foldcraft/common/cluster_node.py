@@ -79,7 +79,7 @@ def _unfit(order: Order) -> str:
     if not shared_folder.appears(mark, 5.0) or mark.read_text() != order.mark:
         return f"{here} does not see the folder {order.shared} that the machines share; mount it there under that path"
     if order.code != code_digest(order.words[0]):
-        return f"{here} has other code beside {order.words[0]} than the command began with; use one version, begin again"
+        return f"{here} has other code beside {order.words[0]} than it began with; use one version, and begin again"
     return ""
 
 
