@@ -20,7 +20,8 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 ENGINES = ("torch", "onnx")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
+UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +63,7 @@ def bytes_of(text: str) -> int:
     found = SIZE.fullmatch(text.strip())
     if not found or not float(found[1]):
         raise FoldcraftError(f"{text!r} is no size", "--most", "write 500MB or 1.5GB")
-    return int(float(found[1]) * (1e6 if found[2].upper() == "MB" else 1e9))
+    return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 if __name__ == "__main__":

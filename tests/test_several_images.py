@@ -73,6 +73,7 @@ def by_hand(path: Path, fold: int) -> tuple[np.ndarray, pd.Series]:
     return 1 / (1 + np.exp(-odds.to_numpy())), truth
 
 
+@pytest.mark.slow
 def test_two_views_of_a_breast_make_one_answer(breasts: Path, command: Callable[..., Outcome]) -> None:
     done = command("split", "--config", breasts)
     assert "24 answers of 48 images" in done.out

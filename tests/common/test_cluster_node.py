@@ -1,6 +1,7 @@
 """What a machine of a cluster does for a task; no cluster is needed for that."""
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def test_a_machine_with_other_code_is_told(order: Order) -> None:
     assert (code, "has other code" in lines[0]) == (2, True)
 
 
-def test_tasks_on_a_machine_have_cores_of_their_own() -> None:
+def test_tasks_on_a_machine_have_cores_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # those of a cluster that runs here are another matter
     here = os.sched_getaffinity(0)
     with cluster_node.reserved_cores(len(here), len(here)) as all_of_them:
         assert all_of_them == here

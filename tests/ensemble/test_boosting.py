@@ -69,6 +69,7 @@ def test_noise_is_not_used_or_does_not_harm() -> None:
         assert "gain" in found.selection.words[-1]
 
 
+@pytest.mark.slow
 def test_a_hair_is_no_gain() -> None:
     """Metadata that tell nothing leave trees nothing but chance."""
     for seed in range(3):

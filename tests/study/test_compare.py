@@ -256,6 +256,7 @@ def test_runs_are_found_by_config_and_by_folder(leave_run, command) -> None:
     assert by_config.out == by_folder.out, "both views hold the same here"
 
 
+@pytest.mark.slow
 def test_acceptance_is_an_exit_code_and_a_line(leave_run, command) -> None:
     plain, good, same = (
         leave_run("plain", 0.7, seed=3),

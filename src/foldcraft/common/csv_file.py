@@ -26,8 +26,10 @@ def parse(text: str, path: Path, id_column: str, separator: str = ",") -> tuple[
         id_column: by whose cells a swallowed row is told from a line of text.
 
     Raises:
-        FoldcraftError: not a CSV; two columns of one name; a quote that is never closed, or swallows rows.
+        FoldcraftError: it is empty; not a CSV; two columns of one name; a quote that is never closed, or swallows rows.
     """
+    if not text.strip():
+        raise FoldcraftError("is empty", path, "download it again")
     try:
         stream = io.StringIO(text, newline="")
         table = pd.read_csv(stream, dtype=str, keep_default_na=False, header=None, sep=separator, low_memory=False)

@@ -1,12 +1,14 @@
 """Where a command's tasks run, as its options say: on this machine, or on a cluster."""
 
+import re
 from dataclasses import dataclass
 
 from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.executor import Executor, SideBySide
 from foldcraft.common.ray_executor import OnRay
 
-HERE, RAY = "here", "ray"
+HERE = "here"
+PLACE = re.compile(r"ray(:[^\s/]+:\d+|:auto)?")
 CORES = 2  # of a task on a cluster
 
 
@@ -31,7 +33,7 @@ class Place:
         Raises:
             FoldcraftError: they name none.
         """
-        if on != HERE and on.partition(":")[0] != RAY:
+        if on != HERE and not PLACE.fullmatch(on):
             raise FoldcraftError(f"{on!r} is no place", "--on", "use ray, or ray:HOST:PORT, or leave it out")
         if jobs is not None and jobs < 1:
             raise FoldcraftError(f"{jobs} is not a number of jobs", "--jobs", "use 1 or more")

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder
 from foldcraft.predictions import answers, oof, store, without_training_rows
 from foldcraft.predictions.experiment import Experiment
@@ -105,8 +105,9 @@ def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:
         FoldcraftError: they are of different competitions, one comes twice, or one has no finished fold.
     """
     names = [config.experiment for config in configs]
-    if len({config.competition.name for config in configs}) > 1:
-        raise FoldcraftError("these experiments are of different competitions", "--config")
+    if len(competitions := list(dict.fromkeys(config.competition.name for config in configs))) > 1:
+        what = f"these experiments are of different competitions: {listing(competitions)}"
+        raise FoldcraftError(what, "--config", "give configs of one of them")
     if len(set(names)) < len(names):
         raise FoldcraftError("an experiment is named twice", "--config", "each counts once")
     members = [FinishedExperiment(without_training_rows.opened(config)) for config in configs]

@@ -41,7 +41,7 @@ USAGE = (
     (r"argument (\S+): invalid float value: (.*)", "{0} must be a number, is {1}"),
     (r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", "{0} is {1}, and must be one of {2}"),
     (r"argument (\S+): expected at least one argument", "{0} needs one or more words behind it"),
-    (r"argument (\S+): expected .*", "{0} needs a word behind it"),
+    (r"argument (\S+): expected .*", "{0} needs a word behind it, which does not begin with -"),
     (r"argument (\S+): ignored explicit argument (.*)", "{0} takes no word, and has {1}"),
     (r"ambiguous option: (\S+) could match (.*)", "{0} may be {1}"),
     (r"the following arguments are required: (.*)", "{0} is missing"),

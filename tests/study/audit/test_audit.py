@@ -377,6 +377,7 @@ def test_a_label_that_file_sizes_give_away(sound: Path, command) -> None:
     assert table[(table["question"] == "label") & (table["by"] == "bytes")]["found"].item()
 
 
+@pytest.mark.slow
 def test_a_test_set_of_another_look(sound: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FOREST.items():
         monkeypatch.setattr(leaks, name, value)

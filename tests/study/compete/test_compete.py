@@ -63,6 +63,7 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     assert Path("runs/shapes", name, "fold0/manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_killed_at_any_action_it_goes_on_and_ends_alike(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     train, calls = fold_training.train_fold, []
 
@@ -93,6 +94,7 @@ def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_ref
     assert (other.code, "of other data, folds or metric; delete " in other.err) == (2, True), other.err
 
 
+@pytest.mark.slow
 def test_the_blend_teaches_on_test_images_where_that_is_asked_for(short: Path, command) -> None:
     done = command("compete", "--config", short, *LONG, "--pseudo-labels", "2")
     assert done.code == 0, done.err
@@ -116,6 +118,7 @@ def test_a_first_fold_may_end_a_fine_tuning_and_that_is_said(
     assert "full_test_resnet, fold 0: -50.0% ± 1.0% of the loss there, and not gone on with" in done.out
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_and_left_but_for_the_first(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     train = fold_training.train_fold
     from foldcraft.common.errors import FoldcraftError

@@ -173,8 +173,8 @@ def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) ->
 def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -> None:
     some = possible(after(situation, *PROBED))[0]
 
-    def option(worth: float, took: float) -> Option:
-        return Option(some, Belief(worth, 1e-9), took, took, (0,))
+    def option(worth: float, took: float, kind: str = "") -> Option:
+        return Option(replace(some, kind=kind or f"{took}"), Belief(worth, 1e-9), took, took, (0,))
 
     small, large = [option(0.03, 10.0) for _ in range(4)], option(0.2, 90.0)
     assert small[0].rate > large.rate
@@ -185,6 +185,10 @@ def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -
     assert best_plan([*small, large], 15.0) == small[:1]
     assert best_plan([*small, large], 9.0) == []
     assert best_plan([], 9.0) == []
+    alike = [option(0.06, 10.0, "larger images") for _ in range(9)]
+    assert large in best_plan([*alike, large], 95.0), "nine of a kind do not gain nine times as much"
+    different = [option(0.06, 10.0, f"kind {k}") for k in range(9)]
+    assert large not in best_plan([*different, large], 95.0)
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:

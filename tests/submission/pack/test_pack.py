@@ -199,10 +199,17 @@ def test_a_pack_by_torch_says_what_infer_says(two: list[Path], command: Command,
     assert "out of fold, nested" in card
     assert "forecast of the hidden score" in card
     assert command("pack", *words, "--out", "configs").err.startswith("error: configs: holds something that is no pack")
+    assert command("pack", *words, "--out", "wanted.csv").err.startswith("error: wanted.csv: is a file")
     capfd.readouterr()
     Path(folder, "models", next(file.name for file in Path(folder, "models").iterdir())).unlink()
-    assert offline.run(folder, ["--data", "input/shapes"]) == 2
-    assert len(capfd.readouterr().err.splitlines()) == 1
+    for words, what in (
+        (["--data", "input/shapes"], "error: "),
+        (["--data", "elsewhere"], "error: elsewhere: no such folder; name the one of the competition's files: --data"),
+        (["--minutes", "abc"], "error: predict.py: argument --minutes: invalid float value: 'abc'"),
+    ):
+        assert offline.run(folder, words) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(what)
 
 
 @pytest.mark.slow
@@ -238,6 +245,15 @@ def test_the_notebook_runs_where_kaggle_puts_things(two: list[Path], command: Co
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 13
+
+
+def test_a_broken_image_has_the_baseline_and_is_named(two: list[Path], command: Command, capfd: Captured) -> None:
+    assert command("pack", "--config", two[0], "--out", "p").code == 0
+    broken = sorted(Path("input/shapes/test").iterdir())[3]
+    broken.write_bytes(b"no picture")
+    capfd.readouterr()
+    assert len(said(Path("p"))) == 13
+    assert f"warning: 1 test images cannot be read ({broken}, for one); 1 answers" in capfd.readouterr().out
 
 
 def test_no_time_gives_the_baseline_and_says_so(two: list[Path], command: Command, capfd: Captured) -> None:

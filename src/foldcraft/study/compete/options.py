@@ -1,11 +1,13 @@
 """Actions with what they are worth and how long they take; and which of them fit best into the time that is left."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from foldcraft.study.compete.actions import Action
 from foldcraft.study.compete.worth import Belief
 
+SAME_KIND = 0.5  # of what an action is worth in a plan, with each better one of its kind: they gain partly the same
 MARGIN = 1.25  # how much longer than expected what is worth most may take, and still fit
 
 
@@ -39,12 +41,21 @@ def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
 
     Taking what gains most a second, again and again, fills the time with small gains, until the one large action that
     is worth more than all of them does not fit any more. So each action is tried as the one that is surely in, and the
-    rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack). Gains are taken to add up.
+    rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack).
     """
     by_rate = sorted(options, key=lambda option: -option.rate)
     plans = [_filled(first, by_rate, seconds) for first in by_rate if first.seconds <= seconds]
-    best = max(plans, key=lambda plan: sum(option.belief.worth for option in plan), default=[])
+    best = max(plans, key=_worth, default=[])
     return _in_order(sorted(best, key=lambda option: -option.rate), seconds)
+
+
+def _worth(plan: Sequence[Option]) -> float:
+    """Of all of a plan together."""
+    total, seen = 0.0, Counter[str]()
+    for option in sorted(plan, key=lambda option: -option.belief.worth):
+        total += option.belief.worth * SAME_KIND ** seen[option.action.kind]
+        seen[option.action.kind] += 1
+    return total
 
 
 def _in_order(plan: list[Option], seconds: float) -> list[Option]:

@@ -47,6 +47,7 @@ class Answered:
     Attributes:
         predicted: after the decision rule (A, W).
         unreadable: test images that could not be read.
+        example: one of them.
         blind: answers none of whose images could be read; they are the baseline's.
         late: answers that there was no time for, which are the baseline's as well.
         by_tier: how many answers each tier gave.
@@ -54,6 +55,7 @@ class Answered:
 
     predicted: np.ndarray
     unreadable: int = 0
+    example: str = ""
     blind: int = 0
     late: int = 0
     by_tier: list[int] = field(default_factory=list)
@@ -188,6 +190,8 @@ def _answer_chunk(
     said = tier.plan.apply([member for member, _ in asked])
     said[blind] = main.target.baseline()
     found.predicted[chunk.answers] = said
+    if unreadable.any() and not found.example:
+        found.example = str(main.test_paths[chunk.rows[unreadable.argmax()]])
     found.unreadable += int(unreadable.sum())
     found.blind += int(blind.sum())
     found.by_tier[place] += len(chunk.answers)

@@ -67,7 +67,9 @@ def pack(
 
 
 def _check_free(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / stored.TABLE).is_file()):
+    if out.is_file():
+        raise FoldcraftError("is a file", out, "name a folder: --out FOLDER")
+    if out.is_dir() and any(out.iterdir()) and not (out / stored.TABLE).is_file():
         raise FoldcraftError("holds something that is no pack", out, "name another folder: --out FOLDER")
 
 

@@ -9,9 +9,10 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, counted
 from foldcraft.common.files import write_atomic
 from foldcraft.data import competition
 from foldcraft.data.competition import Competition
@@ -33,13 +34,23 @@ def run(folder: Path, arguments: Sequence[str]) -> int:
     try:
         return predict(folder, parser().parse_args(arguments))
     except FoldcraftError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return MISTAKE
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line, as all else that is wrong.
+
+        Raises:
+            FoldcraftError: always.
+        """
+        raise FoldcraftError(message, "predict.py", "--help shows the options")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `predict.py`."""
-    made = argparse.ArgumentParser(prog="predict.py", description="Answers the test rows of a competition by a blend.")
+    made = _Parser(prog="predict.py", description="Answers the test rows of a competition by a blend.")
     made.add_argument("--data", type=Path, help="the competition's folder; left out: where it lay when this was packed")
     made.add_argument("--out", type=Path, default=Path("submission.csv"), help="file to write (default submission.csv)")
     made.add_argument("--minutes", type=float, help="from then on cheaper members answer the rest; left out: no limit")
@@ -62,8 +73,8 @@ def predict(folder: Path, args: argparse.Namespace) -> int:
     readings = read(packed, args.data)
     files = form_inference.files(readings[0])
     engine = engine_of(packed, folder, readings[0], args.device)
-    rows = len(readings[0].test_ids)
-    print(f"{rows} test rows in {readings[0].tables.folder}, {len(packed.used)} members, {engine}", flush=True)
+    rows, members = counted(len(readings[0].test_ids), "test row"), counted(len(packed.used), "member")
+    print(f"{rows} in {readings[0].tables.folder}, {members}, {engine}", flush=True)
     found = answer(packed, readings, engine, clock, lambda done, total: print(f"{done} of {total}", flush=True))
     data, suffix = contents.of(files.filled(readings[0].answers.test_ids, found.predicted))
     if args.out.suffix.lower() != suffix:
@@ -95,6 +106,9 @@ def read(packed: Packed, data: Path | None) -> list[Competition]:
     Raises:
         FoldcraftError: as `competition.read`; two settings find different test rows.
     """
+    where = data or packed.readings[0].config.competition.folder
+    if where is not None and not Path(where).is_dir():
+        raise FoldcraftError("no such folder", where, "name the one of the competition's files: --data FOLDER")
     found = [competition.read(_here(reading.config, data), ("test",), reading.rows) for reading in packed.readings]
     for other in found[1:]:
         if other.test_ids.tolist() != found[0].test_ids.tolist():
@@ -129,7 +143,8 @@ def said_of(found: Answered, packed: Packed) -> list[str]:
     lines = []
     if found.unreadable:
         lines.append(
-            f"warning: {found.unreadable} test images cannot be read; {found.blind} answers are the baseline's"
+            f"warning: {found.unreadable} test images cannot be read ({found.example}, for one); {found.blind} answers "
+            "are the baseline's"
         )
     for tier, count in list(zip(packed.tiers, found.by_tier, strict=True))[1:]:
         if count:

@@ -47,7 +47,8 @@ class Parity:
         if not self.rows:
             return "no image is there to try the packed models on"
         kept = "all answers equal" if not self.changed else f"{self.changed} answers differ"
-        return f"{self.rows} rows, {kept}, predictions within {self.off:.1e}"
+        off = f"predictions within {self.off:.1e}" if self.off else "predictions the same to the last bit"
+        return f"{self.rows} rows, {kept}, {off}"
 
 
 def check(member: FinishedExperiment, packed: PackedMember, engine: Engine, callback: Callback) -> Parity:
