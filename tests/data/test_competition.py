@@ -278,7 +278,7 @@ def test_all_missing_images_are_named_at_once(folder: Path):
         ("id,label\na,x\nb,\nc, \n", "'label' is empty in line 3, 4"),
         ("id,label\na,x\nb,x\n", "only one class, 'x'"),
         ("id,label\n", "no rows"),
-        ("", "not a readable CSV"),
+        ("", "is empty; download it again"),
         ("id,lable\na,x\n", "no column 'label', did you mean 'lable'"),
         ('id,label\na,"x\n', 'a quote in line 2 (a,"x) is never closed'),
         ("id,label,label\na,x,y\nb,y,x\n", "more than one column is called 'label'"),
