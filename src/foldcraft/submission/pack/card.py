@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from foldcraft.common.errors import counted
 from foldcraft.data.competition import Competition
 from foldcraft.models.backbones import Blueprint
 from foldcraft.submission.pack.outcome import Made
@@ -18,7 +19,7 @@ def card(made: Made, data: Competition) -> str:
 def _head(made: Made, data: Competition) -> Sequence[str]:
     kind = f"{len(data.classes)} classes" if data.space.form == "classes" else f"{len(data.classes)} {data.space.form}"
     return [
-        f"# {data.name}: a blend of {len(made.packed.members)}",
+        f"# {data.name}: a blend of {counted(len(made.packed.members), 'member')}",
         "",
         f"Answers the test rows of `{data.name}` ({kind}, judged by {data.metric.name}) from their images. "
         f"Learned from {data.counted()}, by Foldcraft. Made by `{made.wanted.command}`.",
