@@ -253,7 +253,9 @@ def test_a_broken_image_has_the_baseline_and_is_named(two: list[Path], command: 
     broken.write_bytes(b"no picture")
     capfd.readouterr()
     assert len(said(Path("p"))) == 13
-    assert f"warning: 1 test images cannot be read ({broken}, for one); 1 answers" in capfd.readouterr().out
+    assert (
+        f"warning: 1 test image cannot be read ({broken}, for one); 1 answer by the baseline" in capfd.readouterr().out
+    )
 
 
 def test_no_time_gives_the_baseline_and_says_so(two: list[Path], command: Command, capfd: Captured) -> None:

@@ -87,7 +87,8 @@ def test_a_blend_with_a_soup_and_a_broken_image(
         path.write_text(yaml.safe_dump({**settings, "images": {**settings.get("images", {}), "on_error": "baseline"}}))
     words = ("--engine", "onnx", "--method", "weighted mean")
     found = packed_elsewhere(command, bare, workplace / "there", configs, *words, data=Path("input/shapes"))
-    assert "1 test images cannot be read; 1 answers are the baseline's" in found.said
+    assert "warning: 1 test image cannot be read" in found.said
+    assert "050.png, for one); 1 answer by the baseline" in found.said
     found.check()
 
 

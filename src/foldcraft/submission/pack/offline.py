@@ -143,8 +143,8 @@ def said_of(found: Answered, packed: Packed) -> list[str]:
     lines = []
     if found.unreadable:
         lines.append(
-            f"warning: {found.unreadable} test images cannot be read ({found.example}, for one); {found.blind} answers "
-            "are the baseline's"
+            f"warning: {counted(found.unreadable, 'test image')} cannot be read ({found.example}, for one); "
+            f"{counted(found.blind, 'answer')} by the baseline"
         )
     for tier, count in list(zip(packed.tiers, found.by_tier, strict=True))[1:]:
         if count:
