@@ -3,8 +3,6 @@
 import fcntl
 import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from foldcraft.common import shared_folder
+from foldcraft.common import executor, shared_folder
 
 UNFIT = 2  # exit code where the machine is not set up as it must be, which its user mends
 
@@ -51,19 +49,8 @@ def carry_out(order: Order, owned: int) -> Iterator[str | int]:
         yield UNFIT
         return
     with reserved_cores(order.cores, owned) as cores:
-        process = subprocess.Popen(
-            [sys.executable, *order.words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            cwd=order.folder,
-            env={**os.environ, **order.environment},
-        )
+        process = executor.started(order.words, {**os.environ, **order.environment}, cores, order.folder)
         try:
-            if cores:
-                os.sched_setaffinity(process.pid, cores)
             assert process.stdout is not None
             for line in process.stdout:
                 yield line.rstrip()

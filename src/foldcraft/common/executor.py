@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -124,18 +124,32 @@ class SideBySide:
         environment = {**os.environ, **HEARD, "OMP_NUM_THREADS": str(len(share))}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self.gpus)[slot % self.gpus]
-        process = subprocess.Popen(
-            [sys.executable, *task.words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-        )
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, share)
-        return process
+        return started(task.words, environment, share)
+
+
+def started(
+    words: Sequence[str], environment: Mapping[str, str], cores: Collection[int], folder: str | None = None
+) -> "subprocess.Popen[str]":
+    """Python at work on some words, what it prints in one pipe; it ends when its standard input is closed.
+
+    Args:
+        environment: all of it.
+        cores: that it is kept to, where the system can; none: any.
+        folder: to run in; left out: the current one.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        cwd=folder,
+        env=environment,
+    )
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, cores)
+    return process
 
 
 def _visible_gpus(count: int) -> list[str]:
@@ -144,9 +158,13 @@ def _visible_gpus(count: int) -> list[str]:
     return named.split(",") if named else [str(number) for number in range(count)]
 
 
+def cores_here() -> list[int]:
+    """The cores that this process may use, in order."""
+    return sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
 def share_of_cores(slot: int, jobs: int) -> set[int]:
     """The cores of one of `jobs` slots; at least one, and each core in one slot where there are enough."""
-    here = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    there = sorted(here)
+    there = cores_here()
     first, last = slot * len(there) // jobs, (slot + 1) * len(there) // jobs
     return set(there[first:last]) or {there[slot % len(there)]}

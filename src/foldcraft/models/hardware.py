@@ -326,6 +326,6 @@ def try_step(net: nn.Module, images: torch.Tensor, option: Hardware) -> None:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = len(executor.cores_here())
     told = os.environ.get("OMP_NUM_THREADS", "") if executor.IS_TASK in os.environ else ""
     return min(here, int(told)) if told.isdecimal() and int(told) else here

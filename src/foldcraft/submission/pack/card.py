@@ -1,6 +1,6 @@
 """The pack's model card: what it answers, how well, what it is made of, whose weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from foldcraft.common.errors import counted
 from foldcraft.data.competition import Competition
@@ -39,19 +39,15 @@ def _scores(made: Made, data: Competition) -> Sequence[str]:
 
 
 def _members(made: Made, data: Competition) -> Sequence[str]:
-    lines = [
-        "## What it is made of",
-        "",
-        "| member | nets | models | views | weight | MB | packed beside trained models |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     shares = made.packed.tiers[0].plan.combination.shares
     about = zip(made.packed.members, made.blueprints, made.parities, shares, strict=True)
     for member, blueprint, parity, share in about:
         names, size = ", ".join(net.arch for net in _nets(blueprint)), f"{member.bytes / 1e6:.1f}"
-        cells = (names, len(member.models), ", ".join(member.views), f"{share:.3f}", size, parity)
-        lines.append(f"| {member.name} | {' | '.join(map(str, cells))} |")
-    lines += ["", f"Decision rule: {made.packed.tiers[0].plan.rule}.", ""]
+        rows.append((member.name, names, len(member.models), ", ".join(member.views), f"{share:.3f}", size, parity))
+    header = ("member", "nets", "models", "views", "weight", "MB", "packed beside trained models")
+    lines = ["## What it is made of", "", *_table(header, rows), ""]
+    lines += [f"Decision rule: {made.packed.tiers[0].plan.rule}.", ""]
     licences = {net.arch: _licence(net) for blueprint in made.blueprints for net in _nets(blueprint)}
     lines += ["Licences of the weights that training began with:", ""]
     return [*lines, *(f"- {name}: {licence}" for name, licence in licences.items())]
@@ -66,17 +62,22 @@ def _licence(net: Blueprint) -> str:
 
 
 def _tiers(made: Made, data: Competition) -> Sequence[str]:
-    lines = [
-        "## Who answers while time runs out (`--minutes`)",
-        "",
-        "| members | fold models | nested score |",
-        "|---|---|---|",
-    ]
+    rows = []
     for tier in made.packed.tiers:
         names = ", ".join(made.packed.members[k].name for k in tier.members)
         score = f"{tier.score:.4f}" if tier.score == tier.score else "not measured"
-        lines.append(f"| {names} | {tier.folds} each | {score} |")
-    return lines
+        rows.append((names, f"{tier.folds} each", score))
+    header = ("members", "fold models", "nested score")
+    return ["## Who answers while time runs out (`--minutes`)", "", *_table(header, rows)]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """As lines of Markdown."""
+    return [
+        f"| {' | '.join(header)} |",
+        "|---" * len(header) + "|",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
 
 
 def _use(made: Made, data: Competition) -> Sequence[str]:
