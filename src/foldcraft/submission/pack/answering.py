@@ -19,7 +19,7 @@ from foldcraft.data.metadata import Encoder
 from foldcraft.ensemble.plan import BlendMember
 from foldcraft.predictions import answers
 from foldcraft.submission.pack.clock import Clock
-from foldcraft.submission.pack.packed import Packed, PackedMember, PackedModel, Tier
+from foldcraft.submission.pack.packed import Packed, PackedMember, PackedModel, Question, Tier
 
 CHUNK_BYTES = 64 << 20  # of decoded images; three chunks are in memory at once
 MOST_ROWS, FIRST_ROWS = 512, 32  # of a chunk, and of the first, by which the pace is known
@@ -29,13 +29,7 @@ UNREADABLE = (OSError, ValueError, MemoryError)
 class Engine(Protocol):
     """What asks the nets."""
 
-    def predict(
-        self,
-        member: PackedMember,
-        models: Sequence[PackedModel],
-        pixels: np.ndarray,
-        beside: Sequence[np.ndarray | None],
-    ) -> list[np.ndarray]:
+    def predict(self, asked: Question) -> list[np.ndarray]:
         """Predictions float32 (V, n, W) of each model."""
         ...
 
@@ -211,7 +205,7 @@ def _member(
     space, models, blind = data.space, member.models[: tier.folds], images.blind[member.reading]
     begun = time.monotonic()
     beside = [_encoded(model, data, chunk.rows) for model in models]
-    by_fold = engine.predict(member, models, images.pixels[member.reading, member.spec], beside)
+    by_fold = engine.predict(Question(member, models, images.pixels[member.reading, member.spec], beside))
     clock.took(k, len(chunk.rows) * len(models), time.monotonic() - begun)
     predicted = space.pooled(np.stack(by_fold))
     predicted[:, blind] = data.target.baseline()

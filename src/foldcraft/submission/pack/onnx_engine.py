@@ -9,7 +9,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.data.images.inference_size import resize_for_inference
 from foldcraft.data.targets.target import Target
 from foldcraft.submission.pack.looks import look
-from foldcraft.submission.pack.packed import PackedMember, PackedModel
+from foldcraft.submission.pack.packed import PackedModel, Question
 
 BATCH = 64
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -40,34 +40,20 @@ class OnnxEngine:
     def __str__(self) -> str:
         return f"ONNX Runtime {self.runtime.__version__}, {self.providers[0]}"
 
-    def predict(
-        self,
-        member: PackedMember,
-        models: Sequence[PackedModel],
-        pixels: np.ndarray,
-        beside: Sequence[np.ndarray | None],
-    ) -> list[np.ndarray]:
-        """Predictions float32 (V, n, W) of each model, as `TorchEngine.predict` has it."""
-        parts = []
-        for first in range(0, len(pixels), BATCH):
-            rows = slice(first, first + BATCH)
-            own = [None if each is None else each[rows] for each in beside]
-            parts.append(self._batch(member, models, pixels[rows], own))
-        return [np.concatenate([part[k] for part in parts], axis=1) for k in range(len(models))]
+    def predict(self, asked: Question) -> list[np.ndarray]:
+        """As `Engine.predict`."""
+        firsts = range(0, len(asked.pixels), BATCH)
+        parts = [self._batch(asked.of(slice(first, first + BATCH))) for first in firsts]
+        return [np.concatenate([part[k] for part in parts], axis=1) for k in range(len(asked.models))]
 
-    def _batch(
-        self,
-        member: PackedMember,
-        models: Sequence[PackedModel],
-        pixels: np.ndarray,
-        beside: Sequence[np.ndarray | None],
-    ) -> list[np.ndarray]:
-        floats = np.stack([resize_for_inference(one, member.config.images) for one in pixels])
+    def _batch(self, asked: Question) -> list[np.ndarray]:
+        member = asked.member
+        floats = np.stack([resize_for_inference(one, member.config.images) for one in asked.pixels])
         floats = floats.transpose(0, 3, 1, 2).astype(np.float32)
         prepared: dict[tuple, np.ndarray] = {}
         seen: dict[tuple, np.ndarray] = {}
-        found: list[list[np.ndarray]] = [[] for _ in models]
-        for k, (model, own) in enumerate(zip(models, beside, strict=True)):
+        found: list[list[np.ndarray]] = [[] for _ in asked.models]
+        for k, (model, own) in enumerate(zip(asked.models, asked.beside, strict=True)):
             how = (model.mean, model.std)
             if how not in prepared:
                 prepared[how] = _normalised(floats, *how)

@@ -1,7 +1,7 @@
 """What a pack holds: settings, training rows, members with their models, and what to do when time runs out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from foldcraft.ensemble.plan import BlendPlan
 FORMAT = 1  # raise it when older code could not read a pack
 TORCH, ONNX = "torch", "onnx"
 MODELS = "models"  # the folder of the files of models
-Beside = Sequence[np.ndarray | None]  # encoded metadata (n, d) of some rows for each of several models
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,26 @@ class PackedMember:
     models: tuple[PackedModel, ...]
     seconds: float = 0.0
     bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What some models of a member are asked.
+
+    Attributes:
+        pixels: of the rows, as the cache holds them, uint8 (n, side, side, C).
+        beside: encoded metadata (n, d) of the rows for each model.
+    """
+
+    member: PackedMember
+    models: Sequence[PackedModel]
+    pixels: np.ndarray
+    beside: Sequence[np.ndarray | None]
+
+    def of(self, rows: slice) -> "Question":
+        """The same of some rows."""
+        beside = [None if each is None else each[rows] for each in self.beside]
+        return replace(self, pixels=self.pixels[rows], beside=beside)
 
 
 @dataclass(frozen=True)

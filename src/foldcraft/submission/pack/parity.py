@@ -15,7 +15,7 @@ from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.predictions.fold_model import FoldModel
 from foldcraft.predictions.inference import predict
 from foldcraft.submission.pack.answering import Engine
-from foldcraft.submission.pack.packed import PackedMember, PackedModel
+from foldcraft.submission.pack.packed import PackedMember, PackedModel, Question
 
 ROWS = 32  # that are looked at in each fold
 CLOSE = 1e-3  # log-probabilities, log-odds, or values in units of their scale
@@ -79,9 +79,10 @@ def _one(
     wanted = predict([asked], rows)[0]
     beside = None if asked.beside is None else asked.beside[rows]
     pixels = np.stack([store[row] for row in rows])
-    engine.predict(packed, [model], pixels[:1], [None if beside is None else beside[:1]])  # which loads the model
+    question = Question(packed, [model], pixels, [beside])
+    engine.predict(question.of(slice(1)))  # which loads the model
     begun = time.perf_counter()
-    said = engine.predict(packed, [model], pixels, [beside])[0]
+    said = engine.predict(question)[0]
     seconds = (time.perf_counter() - begun) / len(rows)
     return Parity(len(rows), *_difference(experiment, wanted, said), seconds)
 

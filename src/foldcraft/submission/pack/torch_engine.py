@@ -1,6 +1,5 @@
 """The models of a pack by torch and timm: safetensors, as training wrote them."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from foldcraft.models import checkpoint
 from foldcraft.models.hardware import Hardware, this_machine
 from foldcraft.models.preprocessing import Preparation, predictions
 from foldcraft.predictions.inference import InferenceModel, predict
-from foldcraft.submission.pack.packed import PackedMember, PackedModel
+from foldcraft.submission.pack.packed import PackedModel, Question
 
 
 class TorchEngine:
@@ -33,22 +32,12 @@ class TorchEngine:
     def __str__(self) -> str:
         return f"torch {torch.__version__}, {self.hardware.device}"
 
-    def predict(
-        self,
-        member: PackedMember,
-        models: Sequence[PackedModel],
-        pixels: np.ndarray,
-        beside: Sequence[np.ndarray | None],
-    ) -> list[np.ndarray]:
-        """Predictions float32 (V, n, W) of each model.
-
-        Args:
-            pixels: as the cache holds them, uint8 (n, side, side, C).
-            beside: encoded metadata of the rows for each model.
-        """
-        images = PlainImages(ImageStore(pixels, Path(member.name)), member.config.images)
+    def predict(self, asked: Question) -> list[np.ndarray]:
+        """As `Engine.predict`."""
+        member = asked.member
+        images = PlainImages(ImageStore(asked.pixels, Path(member.name)), member.config.images)
         output = partial(predictions, of_outputs=self.target.predictions)
-        asked = [
+        models = [
             InferenceModel(
                 self._net(model),
                 Preparation(model.mean, model.std, self.hardware.device, self.hardware.memory_format),
@@ -59,9 +48,9 @@ class TorchEngine:
                 member.swaps,
                 own,
             )
-            for model, own in zip(models, beside, strict=True)
+            for model, own in zip(asked.models, asked.beside, strict=True)
         ]
-        return predict(asked, np.arange(len(pixels)))
+        return predict(models, np.arange(len(asked.pixels)))
 
     def _net(self, model: PackedModel) -> torch.nn.Module:
         if model.file not in self.nets:
