@@ -44,6 +44,8 @@ class Combined:
         boosted: the last members, where some that boost trees on metadata are used.
         forecast: what the test set will score.
         plan: by which the members' predictions of the test set, boosted ones last, became `test`.
+        undecided: predictions of the test set (N, W) before the plan's decision rule.
+        beside: share in `test` of an experiment that lacks folds, which is beside the blend (`unfinished.mixed`).
     """
 
     rows: np.ndarray
@@ -56,6 +58,14 @@ class Combined:
     boosted: tuple[BlendMember, ...] = ()
     forecast: Forecast | None = None
     plan: BlendPlan | None = None
+    undecided: np.ndarray = field(default_factory=lambda: np.empty(0))
+    beside: float = 0.0
+
+    @property
+    def shares(self) -> list[float]:
+        """How much each member counts in `test`, what is beside the blend last."""
+        own = [(1 - self.beside) * share for share in self.selection.chosen.plan.combination.shares]
+        return [*own, self.beside] if self.beside else own
 
     @property
     def folds(self) -> list[int]:
@@ -246,13 +256,19 @@ def combine(members: Sequence[FinishedExperiment], methods: Sequence[Method] | N
         selection, plan = _at_test_priors(selection, truth, asked, ~blind)
     else:
         plan = selection.chosen.plan
-    answers = plan.apply(asked)
+    undecided = plan.blended(asked)
     said = members[0].experiment.competition.counted(rows)
-    # No calibration, weight or rule is for rows that nothing is known of.
-    answers[blind] = data.target.baseline()
+    answers = decided(plan, undecided, blind, data.target.baseline())
     views = [member.views for member in (*known, *boosted)]
-    forecast = _forecast(members, each_fold, judged, truth, asked, blind)
-    return Combined(rows, truth, views, selection, answers, said, tests[0].ids[blind], boosted, forecast, plan)
+    forecast, blinded = _forecast(members, each_fold, judged, truth, asked, blind), tests[0].ids[blind]
+    return Combined(rows, truth, views, selection, answers, said, blinded, boosted, forecast, plan, undecided)
+
+
+def decided(plan: BlendPlan, undecided: np.ndarray, blind: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Predictions (N, W) of the test set by a plan's rule; no rule is for blind rows (N,), a mask, but the baseline."""
+    answers = plan.rule.apply(undecided).copy()
+    answers[blind] = baseline
+    return answers
 
 
 def _forecast(

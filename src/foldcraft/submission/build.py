@@ -180,7 +180,7 @@ def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str,
     return {
         "competition": competition.name,
         "experiments": " ".join(member.name for member in members),
-        "weights": " ".join(f"{share:.3f}" for share in chosen.plan.combination.shares),
+        "weights": " ".join(f"{share:.3f}" for share in result.shares),
         "metric": competition.metric.name,
         "nested": f"{chosen.score.value:.5f}",
         "nested_low": f"{chosen.score.low:.5f}",

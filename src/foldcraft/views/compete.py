@@ -85,18 +85,13 @@ def _rows(standing: Standing) -> list[tuple[str, ...]]:
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     score = ("", "") if not entry.is_whole else (f"{entry.score:.4f}", f"{entry.low:.4f}–{entry.high:.4f}")
-    return (name_of(entry), duration(entry.took), _gain(entry), *score, entry.submission or "")
+    return (entry.name, duration(entry.took), _gain(entry), *score, entry.submission or "")
 
 
 def _expected(option: Option) -> tuple[str, ...]:
     action, belief = option.action, option.belief
     expected = "" if belief.mean > 1 else f"{belief.mean:+.1%} ± {belief.error:.1%}"
     return (action.name, duration(option.seconds), expected, "", "", action.why)
-
-
-def name_of(entry: Entry) -> str:
-    """What was done, with its folds where they are not all of it."""
-    return entry.action if entry.is_whole else f"{entry.action}, fold {listing(entry.folds)}"
 
 
 def _gain(entry: Entry) -> str:
@@ -113,9 +108,9 @@ def _begins(option: Option, standing: Standing) -> str:
 
 def _line(entry: Entry, standing: Standing) -> str:
     gain = f"{_gain(entry)} of the loss, " if entry.gain is not None else ""
-    began = f"{name_of(entry)}: {gain}in {duration(entry.took)}"
+    began = f"{entry.name}: {gain}in {duration(entry.took)}"
     if not entry.is_whole:
-        return began
+        return f"{began}; wrote {entry.submission}" if entry.submission else began
     kept = f"wrote {entry.submission}" if entry.submission else "the submission stays"
     score = f"{standing.metric} {entry.score:.4f} ({entry.low:.4f}–{entry.high:.4f})"
     return f"{began}; {score}; {_forecast(entry)}{kept}"
@@ -129,7 +124,8 @@ def tell(outcome: Outcome, terminal: Terminal) -> None:
     columns = ["", "at", "took", "forecast", "loss alone", "gain", "nested OOF", "95 % interval", "submission"]
     terminal.table(f"what was done, by {outcome.metric}", columns, [_row(entry) for entry in history.entries])
     terminal.say(" ".join(summary(history.entries)))
-    configs = [entry.config for entry in history.whole[: len(outcome.members)]]
+    names = {member.name for member in outcome.members}
+    configs = [entry.config for entry in history.whole if entry.experiment in names]
     terminal.say(f"its blend once more: {shlex.join(['python', 'src/infer.py', '--config', *configs])}")
 
 
@@ -142,24 +138,27 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def summary(entries: Sequence[Entry]) -> list[str]:
     """What was submitted, what helped and what did not, in a few sentences."""
     whole = [entry for entry in entries if entry.is_whole]
-    written = [entry for entry in whole if entry.submission]
+    kept = [entry for entry in whole if entry.is_kept]
+    written = [entry for entry in entries if entry.submission][-1]
     last = whole[-1]
     score = f"{last.score:.4f} ({last.low:.4f}–{last.high:.4f})"
     sentences = [
-        f"The one to upload is {written[-1].submission}. Nested, with the choice among all blends: {score}"
+        f"The one to upload is {written.submission}. Nested, with the choice among all blends: {score}"
         f"{'; ' + _forecast(last).rstrip('; ') if last.forecast else ''}.",
-        f"{counted(len(whole), 'experiment')} in {duration(entries[-1].seconds)}; {len(written)} made a better blend.",
+        f"{counted(len(whole), 'experiment')} in {duration(entries[-1].seconds)}; {len(kept)} made a better blend.",
     ]
-    gains = sorted((entry for entry in written[1:] if (entry.gain or 0) > 0), key=lambda entry: -(entry.gain or 0))
+    if written.mixed_in:
+        sentences.append(f"Mixed into it evenly, and not yet in that score: {written.mixed_in}.")
+    gains = sorted((entry for entry in kept[1:] if (entry.gain or 0) > 0), key=lambda entry: -(entry.gain or 0))
     if gains:
         helped = [f"{entry.action} ({entry.gain:.0%} of the loss: {entry.why})" for entry in gains[:HELPED]]
         sentences.append(f"What helped most: {'; '.join(helped)}.")
-    if useless := [entry.action for entry in whole if not entry.submission]:
+    if useless := [entry.action for entry in whole if not entry.is_kept]:
         sentences.append(f"No better with {listing(useless, 5)}.")
     if worse := [entry.action for entry in whole if not entry.is_member]:
         sentences.append(f"Left out of what came later, for they made the blend worse: {listing(worse, 5)}.")
     names = {entry.action for entry in whole}
     left = {entry.action: entry for entry in entries if entry.action not in names}
     for entry in left.values():
-        sentences.append(f"{name_of(entry)}: {_gain(entry)} of the loss there, and not gone on with.")
+        sentences.append(f"{entry.name}: {_gain(entry)} of the loss there, and not gone on with.")
     return sentences

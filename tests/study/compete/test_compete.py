@@ -3,9 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from foldcraft.common import config_file
+from foldcraft.common.errors import FoldcraftError
+from foldcraft.ensemble import blend, unfinished
+from foldcraft.metrics import calibration
+from foldcraft.metrics.gain import Gain
+from foldcraft.predictions.finished import open_finished
 from foldcraft.study import trial_folds
 from foldcraft.study.compete.worth import Belief
 from foldcraft.training import fold as fold_training
@@ -118,10 +125,49 @@ def test_a_first_fold_may_end_a_fine_tuning_and_that_is_said(
     assert "full_test_resnet, fold 0: -50.0% ± 1.0% of the loss there, and not gone on with" in done.out
 
 
+def test_a_first_fold_that_helps_is_in_the_submission_until_the_others_are_there(
+    short: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = fold_training.train_fold
+
+    def fails(experiment, fold, *others):
+        if "full" in experiment.config.experiment and fold:
+            raise FoldcraftError("no more of it", "a test")
+        return train(experiment, fold, *others)
+
+    monkeypatch.setattr("foldcraft.ensemble.unfinished.gain", lambda member, *others: Gain(0.3, 0.1))
+    monkeypatch.setattr("foldcraft.study.compete.actions.TOGETHER", 0)  # probes, and the first folds of trainings
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_folds, "train_fold", fails)
+        done = command("compete", "--config", short, *LONG)
+    assert done.code == 0, done.err
+    last = [entry for entry in entries() if entry["submission"]][-1]
+    assert f"The one to upload is {last['submission']}. " in done.out
+    assert f"Mixed into it evenly, and not yet in that score: {last['mixed_in']}." in done.out
+    name = last["mixed_in"].removesuffix(", fold 0")
+    whole = [entry for entry in entries() if entry["is_whole"]]
+    last_kept = max(place for place, entry in enumerate(whole) if entry["is_kept"])
+    kept = [
+        entry["config"] for k, entry in enumerate(whole) if k == last_kept or (k < last_kept and entry["is_member"])
+    ]
+    (config,) = (entry["config"] for entry in entries() if entry["experiment"] == name)
+    *members, part = open_finished([config_file.load(Path(file)) for file in (*kept, config)])
+    by_views = part.test()[0].of_views(part.views).mean(0)
+    found, truth = part.oof(), part.oof().targets
+    own = calibration.at_temperature(by_views, calibration.fit_temperature(found.mean, truth))
+    blended = blend.combine(members)
+    mixture = blended.undecided + own
+    answers = pd.read_csv(last["submission"], dtype=str)["label"]
+    assert answers.tolist() == [part.experiment.competition.classes.names[k] for k in mixture.argmax(1)]
+    mixed = unfinished.mixed(blended, part)
+    normalised = mixture / 2 - np.log(np.exp(mixture / 2).sum(1, keepdims=True))
+    np.testing.assert_allclose(mixed.test, normalised, atol=1e-6)
+    assert (sum(mixed.shares), mixed.shares[-1]) == (pytest.approx(1.0), 0.5)
+
+
 @pytest.mark.slow
 def test_what_fails_is_told_and_left_but_for_the_first(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     train = fold_training.train_fold
-    from foldcraft.common.errors import FoldcraftError
 
     def fails(experiment, fold, *others):
         if "lora" in experiment.config.experiment:

@@ -15,7 +15,7 @@ from foldcraft.study.compete.actions import Situation, possible
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
-from foldcraft.study.compete.options import Option, best_plan
+from foldcraft.study.compete.options import FIRST_FOLD, Option, best_plan, share_of_step
 from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks
 
@@ -189,6 +189,20 @@ def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -
     assert large in best_plan([*alike, large], 95.0), "nine of a kind do not gain nine times as much"
     different = [option(0.06, 10.0, f"kind {k}") for k in range(9)]
     assert large not in best_plan([*different, large], 95.0)
+
+
+def test_a_first_fold_alone_is_begun_where_there_is_no_time_for_the_others(situation: Situation) -> None:
+    some = possible(after(situation, *PROBED))[0]
+    small = Option(replace(some, kind="small"), Belief(0.03, 1e-9), 10.0, 10.0, (0,))
+    tuning = Option(replace(some, kind="large"), Belief(0.2, 1e-9), 100.0, 20.0, (0,), 20.0, share_of_step(0, 1, 5))
+    assert tuning.rate == pytest.approx(FIRST_FOLD * 0.2 / 20), "its first step gains faster than all of it"
+    whole, part = best_plan([small, tuning], 110.0), best_plan([small, tuning], 30.0)
+    assert whole == [tuning, small]
+    assert [(one.seconds, one.belief.mean) for one in part] == [(20.0, pytest.approx(FIRST_FOLD * 0.2)), (10.0, 0.03)]
+    shares = [share_of_step(done, 1, 5 - done) for done in range(4)]
+    assert shares == sorted(shares, reverse=True)
+    assert share_of_step(0, 1, 5) + share_of_step(1, 3, 4) < 1.0
+    assert share_of_step(4, 1, 1) == 0.0, "the last step is all that is left"
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:

@@ -1,4 +1,8 @@
-"""The blend of all finished experiments while more of them come: judged, kept where it is better, submitted."""
+"""The blend of all finished experiments while more of them come: judged, kept where it is better, submitted.
+
+An experiment that lacks folds is mixed into what is submitted where its rows say that this is better; it has no part in
+what is judged.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from foldcraft.common.callbacks import Callback
-from foldcraft.ensemble import blend
-from foldcraft.ensemble.best_so_far import BestSoFar, Step
+from foldcraft.ensemble import blend, unfinished
+from foldcraft.ensemble.best_so_far import BETTER, BestSoFar, Step
 from foldcraft.ensemble.blend import Combined
 from foldcraft.metrics.gain import REALLY, gain_in_loss
 from foldcraft.predictions.finished import FinishedExperiment
@@ -44,10 +48,13 @@ class BlendSoFar:
     Attributes:
         members: of the blends that come, in the order in which they came.
         kept: of the blend that is kept.
+        unfinished: experiments that lack folds, by name.
     """
 
     members: list[FinishedExperiment] = field(default_factory=list)
     kept: list[FinishedExperiment] = field(default_factory=list)
+    unfinished: dict[str, FinishedExperiment] = field(default_factory=dict, init=False)
+    _kept_result: Combined | None = field(default=None, init=False)
     _last: np.ndarray | None = field(default=None, init=False)
     _best: BestSoFar | None = field(default=None, init=False)
     _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), init=False)
@@ -77,26 +84,36 @@ class BlendSoFar:
         gain = self._gain(step, result)
         is_member = gain is None or gain.mean > -REALLY * gain.error
         is_kept = self._take(member, is_member, step, result)
+        if is_kept:
+            self._kept_result = result
         return Judged(result, step, gain, is_kept, is_member, self._forecast(result))
 
-    def submit(self, judged: Judged, name: str, callback: Callback) -> str:
-        """Write the submission of the blend that was judged; where it is."""
-        return str(build.submit_blend(self.kept, judged.result, name, callback).written.path)
+    def submit(self, name: str, callback: Callback) -> str:
+        """Write the submission of the blend that is kept, with the experiment of `mixed_in`; where it is."""
+        if self._kept_result is None:
+            self._kept_result = blend.combine(self.kept)
+        members, result = self.kept, self._kept_result
+        if part := self.mixed_in:
+            blend.complete([part], callback)
+            members, result = [*members, part], unfinished.mixed(result, part)
+        return str(build.submit_blend(members, result, name, callback).written.path)
 
     def gain_of_part(self, member: FinishedExperiment) -> Belief:
         """Share of the loss that an even mixture with an experiment takes off, on the rows of its finished folds."""
-        found = member.oof()
-        space, truth = found.competition.space, found.targets
-        place = {row: k for k, row in enumerate(self._rows.tolist())}
-        before = self._best.undecided[[place[row] for row in found.rows.tolist()]]
-        mixed = space.pooled(np.stack([before, space.calibrated(found.mean, truth)]))
-        gain, loss = gain_in_loss(space, truth, mixed, before, found.units), space.loss(before, truth)
-        return Belief(gain.value / loss, gain.error / loss)
+        return Belief(*unfinished.gain(member, self._rows, self._best.undecided))
+
+    @property
+    def mixed_in(self) -> FinishedExperiment | None:
+        """Of the experiments that lack folds the one whose mixture with the blend gains most; None: none is better."""
+        gains = {name: self.gain_of_part(member) for name, member in self.unfinished.items()}
+        better = [name for name, gain in gains.items() if gain.mean > BETTER * gain.error]
+        return self.unfinished[max(better, key=lambda name: gains[name].mean)] if better else None
 
     def _take(self, member: FinishedExperiment, is_member: bool, step: Step, result: Combined) -> bool:
         """Take a step in; whether its blend is kept."""
         if self._best is None:
             self._best, self._rows = BestSoFar(result.truth), result.rows
+        self.unfinished.pop(member.name, None)
         tried = [*self.members, member]
         if is_kept := self._best.add(step):
             self.kept = tried

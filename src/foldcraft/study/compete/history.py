@@ -9,7 +9,7 @@ import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.files import read_bytes, write_atomic
 from foldcraft.common.paths import study_folder
 from foldcraft.ensemble.best_so_far import Step
@@ -40,6 +40,7 @@ class Entry:
         score, low, high, loss: nested, of what is submitted so far.
         forecast: of the hidden score, with its bounds.
         submission: file that was written.
+        mixed_in: experiment that lacks folds and is mixed into that file, with its folds; "" for none.
         why: the reason for doing it.
     """
 
@@ -65,8 +66,14 @@ class Entry:
     loss: float | None = None
     forecast: tuple[float, float, float] | None = None
     submission: str | None = None
+    mixed_in: str = ""
     config: str = ""
     why: str = ""
+
+    @property
+    def name(self) -> str:
+        """What was done, with its folds where they are not all of it."""
+        return self.action if self.is_whole else f"{self.action}, fold {listing(self.folds)}"
 
     @property
     def seen(self) -> Belief | None:

@@ -1,13 +1,14 @@
 """Actions with what they are worth and how long they take; and which of them fit best into the time that is left."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from foldcraft.study.compete.actions import Action
 from foldcraft.study.compete.worth import Belief
 
 SAME_KIND = 0.5  # of what an action is worth in a plan, with each better one of its kind: they gain partly the same
+FIRST_FOLD = 0.7  # of what a fine-tuning gains: its first net, mixed evenly into the submission (docs/experiments.md)
 MARGIN = 1.25  # how much longer than expected what is worth most may take, and still fit
 
 
@@ -20,6 +21,8 @@ class Option:
         seconds: that its folds which are left will take, blending included.
         reckoned: seconds of the next step of it alone, before they are corrected by what was seen.
         folds: of that step.
+        step_seconds: that the step will take.
+        step_share: of the gain that is there after that step alone; 0 where it gains nothing by itself.
     """
 
     action: Action
@@ -27,11 +30,19 @@ class Option:
     seconds: float
     reckoned: float
     folds: tuple[int, ...]
+    step_seconds: float = 0.0
+    step_share: float = 0.0
 
     @property
     def rate(self) -> float:
-        """Expected gain a second."""
-        return self.belief.worth / self.seconds
+        """Expected gain a second: of all of it, or of its next step where that gains faster."""
+        whole = self.belief.worth / self.seconds
+        return max(whole, self.step_share * self.belief.worth / self.step_seconds) if self.step_share else whole
+
+    @property
+    def step(self) -> "Option":
+        """The next step alone, for where there is no time for all of it."""
+        return replace(self, belief=self.belief.times(self.step_share), seconds=self.step_seconds, step_share=0.0)
 
 
 def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
@@ -41,12 +52,32 @@ def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
 
     Taking what gains most a second, again and again, fills the time with small gains, until the one large action that
     is worth more than all of them does not fit any more. So each action is tried as the one that is surely in, and the
-    rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack).
+    rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack). Of an action with several steps
+    the next one alone may be in a plan, in place of all of it.
     """
-    by_rate = sorted(options, key=lambda option: -option.rate)
+    steps = [option.step for option in options if option.step_share]
+    by_rate = sorted([*options, *steps], key=lambda option: -option.rate)
     plans = [_filled(first, by_rate, seconds) for first in by_rate if first.seconds <= seconds]
     best = max(plans, key=_worth, default=[])
     return _in_order(sorted(best, key=lambda option: -option.rate), seconds)
+
+
+def share_of_step(done: int, step: int, left: int) -> float:
+    """Of the gain of an action what its next folds give before the others are there; 0 where no others are left.
+
+    The first net gives most of it. What averaging several adds is like the variance of their mean, which falls as one
+    over their number.
+
+    Args:
+        done: folds that are finished.
+        step: of those that are left.
+        left: folds.
+    """
+    if step == left:
+        return 0.0
+    if not done:
+        return FIRST_FOLD
+    return (1 - FIRST_FOLD) * (1 / done - 1 / (done + step))
 
 
 def _worth(plan: Sequence[Option]) -> float:
@@ -66,11 +97,9 @@ def _in_order(plan: list[Option], seconds: float) -> list[Option]:
 
 
 def _filled(first: Option, by_rate: Sequence[Option], seconds: float) -> list[Option]:
-    return [first, *_fitting((option for option in by_rate if option is not first), seconds - first.seconds)]
-
-
-def _fitting(options: Iterator[Option], seconds: float) -> Iterator[Option]:
-    for option in options:
-        if option.seconds <= seconds:
-            seconds -= option.seconds
-            yield option
+    plan, left = [first], seconds - first.seconds
+    for option in by_rate:
+        if option.seconds <= left and all(option.action is not other.action for other in plan):
+            left -= option.seconds
+            plan.append(option)
+    return plan

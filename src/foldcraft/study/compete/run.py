@@ -22,7 +22,7 @@ from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
-from foldcraft.study.compete.options import Option, best_plan
+from foldcraft.study.compete.options import Option, best_plan, share_of_step
 from foldcraft.study.recipes import Looks, Recipe
 from foldcraft.study.trial_folds import Train, TrialFold, train_here
 
@@ -100,6 +100,7 @@ class Competing:
     blend: BlendSoFar = field(default_factory=BlendSoFar, init=False)
     _judging: float = field(default=FIRST_RESERVE, init=False)
     _failed: set[str] = field(default_factory=set, init=False)
+    _last_submitted: tuple[list[str], str] | None = field(default=None, init=False)  # members, and what is mixed in
 
     def __post_init__(self) -> None:
         self._rate = seconds.product_rate()
@@ -178,9 +179,12 @@ class Competing:
             step = left[: self.jobs if parts else 1]
         tests = len(self.base.competition.test_ids)
         whole, own = (seconds.reckon(action, now, tests, len(some), self._rate) for some in (left, step))
-        expected = seconds.corrected(action.kind, whole, now.entries) / (self.jobs if action.fold_by_fold else 1)
+        all_of_it, next_step = (seconds.corrected(action.kind, each, now.entries) for each in (whole, own))
+        expected = all_of_it / (self.jobs if action.fold_by_fold else 1) + self._judging
         seen = [entry.seen for entry in parts[-1:] if entry.seen]
-        return Option(action, action.before.after(seen), expected + self._judging, own, tuple(step))
+        share = share_of_step(len(done), len(step), len(left))
+        belief = action.before.after(seen)
+        return Option(action, belief, expected, own, tuple(step), next_step + self._judging, share)
 
     def _next(self) -> Option | None:
         """The best that fits; None where nothing does."""
@@ -289,7 +293,9 @@ class Competing:
     def _note_part(self, entry: Entry, member: FinishedExperiment) -> None:
         """Keep what some folds of an experiment say of it: against the blend, on the rows of these folds."""
         gain = self.blend.gain_of_part(member)
-        self.history.add(replace(entry, gain=gain.mean, error=gain.error, **self.blend.standing), None)
+        self.blend.unfinished[member.name] = member
+        noted = replace(entry, gain=gain.mean, error=gain.error, **self.blend.standing)
+        self.history.add(self._submitted(noted), None)
         self.callback.say(
             f"{entry.action}, fold {listing(member.done_folds)}: evenly mixed with the blend it takes "
             f"{gain.mean:+.1%} ± {gain.error:.1%} off the {self.base.competition.space.loss_name} there"
@@ -299,8 +305,7 @@ class Competing:
         """Blend all that is there, judge it, and submit it where it is better than what was submitted."""
         began = time.monotonic()
         judged = self.blend.judge(member, self.callback)
-        name = f"{self.config.competition.name}_compete"
-        written = self.blend.submit(judged, name, self.callback) if judged.is_kept else None
+        entry = self._submitted(entry)
         self._judging = time.monotonic() - began
         last = self.history.whole[-1].forecast if self.history.whole else None
         whole = replace(
@@ -311,20 +316,44 @@ class Competing:
             error=judged.gain.error if judged.gain else None,
             is_kept=judged.is_kept,
             is_member=judged.is_member,
-            submission=written,
             forecast=judged.forecast if judged.is_kept else last,
             **self.blend.standing,
         )
         self.history.add(whole, judged.step)
 
+    def _submitted(self, entry: Entry) -> Entry:
+        """The entry with the submission that is due after it; as it is where the last one stays."""
+        part = self.blend.mixed_in
+        mixed_in = f"{part.name}, fold {listing(part.done_folds)}" if part else ""
+        due = ([member.name for member in self.blend.kept], mixed_in)
+        if due == self._last_submitted:
+            return entry
+        written = self.blend.submit(f"{self.config.competition.name}_compete", self.callback)
+        self._last_submitted = due
+        return replace(entry, submission=written, mixed_in=mixed_in)
+
     def _take_up(self) -> None:
         """Go on from what earlier runs did: their experiments, and the steps of their blend."""
-        found = []
-        for entry, step in zip(self.history.whole, self.history.steps(), strict=True):
-            experiment = Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
-            found.append((FinishedExperiment(experiment), entry.is_member, step))
-            found[-1][0].check()
+        whole, entries = self.history.whole, self.history.entries
+        found = [
+            (self._member(entry), entry.is_member, step)
+            for entry, step in zip(whole, self.history.steps(), strict=True)
+        ]
         self.blend.take_up(found)
+        done = {entry.experiment for entry in whole}
+        for entry in entries:
+            if entry.experiment not in done:
+                self.blend.unfinished[entry.experiment] = self._member(entry)
+        written = [entry for entry in entries if entry.submission]
+        self._last_submitted = [member.name for member in self.blend.kept], written[-1].mixed_in if written else ""
+
+    def _member(self, entry: Entry) -> FinishedExperiment:
+        """The experiment of an entry, whose folds are still as they were."""
+        member = FinishedExperiment(
+            Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
+        )
+        member.check()
+        return member
 
     def _look_at_views(self, net: Net) -> None:
         """Find out which views keep the label, once there is an answer."""

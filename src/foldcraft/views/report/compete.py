@@ -66,5 +66,5 @@ def _row(entry: Entry) -> list[Cell]:
     score, bounds = (entry.score, (entry.low, entry.high)) if entry.is_whole else (None, (None, None))
     times = [Cell(duration(each), each) for each in (entry.seconds, entry.took, entry.expected)]
     gains = [number(entry.gain, "+.1%"), number(entry.error, ".1%")]
-    name = compete.name_of(entry)
+    name = entry.name
     return [*texts(name), *times, *gains, number(score), interval(*bounds), *texts(entry.submission or "", entry.why)]
