@@ -46,6 +46,8 @@ PICTURE = ROOT / "docs" / "pictures" / "budget.svg"
 MOST_HIDDEN = 1000  # rows
 READ_AT = (2.0, 5.0, 10.0, 20.0)  # minutes
 CEILING = 0.01  # errors, up to which both may be called level: two of some two hundred rows
+LEAST_DRAWN = 0.002  # errors, where the logarithmic axis of the picture ends
+COLOURS = ["#7f7f7f", "#9467bd", "#1f77b4", "#d62728"]  # of the contenders
 ALONE = 0.9  # what a command on the clock must have of its core
 BARE, TIMM, ADVICE, COMPETE = "bare loop", "timm", "advice", "compete"
 BASE = """extends: vit_tiny.yaml
@@ -300,20 +302,29 @@ def aims(table: pd.DataFrame) -> Iterator[str]:
 
 
 def draw_curves(measured: Measured, picture: Path) -> None:
-    """Scores over minutes, a small plot for each set and share, a line for each contender and draw."""
+    """Errors over minutes, a small plot for each set and share, a line for each contender and draw."""
     rows = []
     for (cell, contender), (minutes, points) in measured.curves().items():
         about = {"set": cell.set, "share": f"{cell.share:.0%} of the groups", "draw": cell.draw, "contender": contender}
         answered = points[1:]  # from the first answer on
         last = [(60 * minutes, answered[-1][1])] if answered else []
-        rows += [{**about, "minutes": seconds / 60, "score": score} for seconds, score in [*answered, *last]]
+        rows += [
+            {**about, "minutes": seconds / 60, "errors": max(LEAST_DRAWN, 1 - score)}
+            for seconds, score in [*answered, *last]
+        ]
     chart = (
         alt.Chart(pd.DataFrame(rows))
         .mark_line(interpolate="step-after")
         .encode(
             x=alt.X("minutes:Q", title="minutes of one core"),
-            y=alt.Y("score:Q", title="hidden macro F1", scale=alt.Scale(zero=False)),
-            color=alt.Color("contender:N", sort=list(CONTENDERS), title=None),
+            y=alt.Y("errors:Q", title="1 - hidden macro F1", scale=alt.Scale(type="log", nice=False)),
+            color=alt.Color(
+                "contender:N",
+                sort=list(CONTENDERS),
+                scale=alt.Scale(domain=list(CONTENDERS), range=COLOURS),
+                title=None,
+            ),
+            strokeWidth=alt.condition(alt.datum["contender"] == COMPETE, alt.value(3), alt.value(1.5)),
             detail="draw:N",
         )
         .properties(width=220, height=150)
