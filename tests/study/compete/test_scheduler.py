@@ -102,6 +102,13 @@ def test_more_is_expected_of_the_better_net(situation: Situation) -> None:
     assert behind / best == pytest.approx(np.exp(-2 * (0.5 - 0.4) / 0.4))
 
 
+def test_once_a_fine_tuning_is_begun_less_is_expected_of_others_but_not_of_its_own_folds(situation: Situation) -> None:
+    begun = entry("full_vit_short", "fine-tuning", ("vit",), folds=(0,), is_whole=False, gain=0.2, error=0.1)
+    before, later = ({a.name: a.before for a in possible(after(situation, *PROBED, *more))} for more in ((), (begun,)))
+    assert later["full_vit_short"] == before["full_vit_short"]
+    assert later["full_vit"].worth < before["full_vit"].worth / 2
+
+
 def test_a_short_fine_tuning_costs_a_part_of_the_time(situation: Situation) -> None:
     now = after(situation, *PROBED)
     found = {action.name: action for action in possible(now)}

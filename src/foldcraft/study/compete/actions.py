@@ -146,6 +146,11 @@ class Situation:
             return 1.0
         return math.exp(-STEEP * (alone[net.name] - least) / least)
 
+    def first_or_other(self, recipe: Recipe, net: Net) -> Belief:
+        """What is expected of a fine-tuning beforehand: most of the first that is begun, on a transformer."""
+        others = {entry.action for entry in self.entries if entry.kind == "fine-tuning"} - {recipe.name}
+        return OTHER_FINE_TUNING if others or not net.transformer else FINE_TUNING
+
     def believed(self, kind: str, before: Belief) -> Belief:
         """What is expected of a kind after what was seen of it here."""
         seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
@@ -242,10 +247,10 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
     finished = now.of_kind("fine-tuning")
     for net in now.worth_tuning:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
-        before = OTHER_FINE_TUNING if finished or not net.transformer else FINE_TUNING
-        yield _training(now, recipe, net, before, "a net that learns what no frozen one knows")
+        yield _training(now, recipe, net, now.first_or_other(recipe, net), "a net that learns what no frozen one knows")
         short = recipes.shorter(recipe)
-        yield _training(now, short, net, before.times(SHORT), "the same in a part of the time")
+        before = now.first_or_other(short, net).times(SHORT)
+        yield _training(now, short, net, before, "the same in a part of the time")
         for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
             partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)
             yield _training(now, partly, net, PARTLY, f"{why}, where all weights are too many", "partial fine-tuning")
