@@ -1,5 +1,6 @@
 """The scheduler's parts: what an action is worth, what could be done, how long it takes, what is kept of it."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,10 +179,11 @@ def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) ->
 
 
 def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -> None:
-    some = possible(after(situation, *PROBED))[0]
+    some, count = possible(after(situation, *PROBED))[0], itertools.count()
 
     def option(worth: float, took: float, kind: str = "") -> Option:
-        return Option(replace(some, kind=kind or f"{took}"), Belief(worth, 1e-9), took, took, (0,))
+        own = replace(some, kind=kind or f"{took}", recipe=replace(some.recipe, name=f"{next(count)}"))
+        return Option(own, Belief(worth, 1e-9), took, took, (0,))
 
     small, large = [option(0.03, 10.0) for _ in range(4)], option(0.2, 90.0)
     assert small[0].rate > large.rate
@@ -199,13 +201,16 @@ def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -
 
 
 def test_a_first_fold_alone_is_begun_where_there_is_no_time_for_the_others(situation: Situation) -> None:
-    some = possible(after(situation, *PROBED))[0]
-    small = Option(replace(some, kind="small"), Belief(0.03, 1e-9), 10.0, 10.0, (0,))
-    tuning = Option(replace(some, kind="large"), Belief(0.2, 1e-9), 100.0, 20.0, (0,), 20.0, share_of_step(0, 1, 5))
+    found = {action.name: action for action in possible(after(situation, *PROBED))}
+    small = Option(found["pool2"], Belief(0.03, 1e-9), 10.0, 10.0, (0,))
+    tuning = Option(found["full_vit"], Belief(0.2, 1e-9), 100.0, 20.0, (0,), 20.0, share_of_step(0, 1, 5))
     assert tuning.rate == pytest.approx(FIRST_FOLD * 0.2 / 20), "its first step gains faster than all of it"
     whole, part = best_plan([small, tuning], 110.0), best_plan([small, tuning], 30.0)
     assert whole == [tuning, small]
     assert [(one.seconds, one.belief.mean) for one in part] == [(20.0, pytest.approx(FIRST_FOLD * 0.2)), (10.0, 0.03)]
+    short = Option(found["full_vit_short"], Belief(0.15, 1e-9), 50.0, 10.0, (0,), 10.0, share_of_step(0, 1, 5))
+    assert [one.action.name for one in best_plan([small, tuning, short], 200.0)] == ["full_vit", "pool2"]
+    assert [one.action.name for one in best_plan([small, tuning, short], 65.0)] == ["full_vit_short", "pool2"]
     shares = [share_of_step(done, 1, 5 - done) for done in range(4)]
     assert shares == sorted(shares, reverse=True)
     assert share_of_step(0, 1, 5) + share_of_step(1, 3, 4) < 1.0

@@ -30,7 +30,7 @@ DRAWS = {  # of a first net, and of one head over the best nets beside such nets
     10**9: (Belief(0.03, 0.04), Belief(0.02, 0.03)),
 }
 LARGER_GAINS = Belief(0.05, 0.04)
-FINE_TUNING = Belief(0.25, 0.25)
+FINE_TUNING = Belief(0.35, 0.30)
 OTHER_FINE_TUNING = Belief(0.06, 0.08)
 SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
@@ -52,6 +52,7 @@ class Action:
         looks_at: features that it needs, (net, side in pixels, view).
         pixels: of the images it is trained on, over those of the config's size.
         teacher: name of the stored blend that it learns from; "" where it learns from none.
+        in_place_of: name of another action that does the same in more time; of the two one is planned.
     """
 
     recipe: Recipe
@@ -63,10 +64,15 @@ class Action:
     looks_at: tuple[tuple[str, int, str], ...] = ()
     pixels: float = 1.0
     teacher: str = ""
+    in_place_of: str = ""
 
     @property
     def name(self) -> str:
         return self.recipe.name
+
+    def is_alternative_to(self, other: "Action") -> bool:
+        """Is it the same, or the same in more or less time?"""
+        return (self.in_place_of or self.name) == (other.in_place_of or other.name)
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,8 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         yield _training(now, recipe, net, now.first_or_other(recipe, net), "a net that learns what no frozen one knows")
         short = recipes.shorter(recipe)
         before = now.first_or_other(short, net).times(SHORT)
-        yield _training(now, short, net, before, "the same in a part of the time")
+        quick = _training(now, short, net, before, "the same in a part of the time")
+        yield replace(quick, in_place_of=recipe.name)
         for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
             partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)
             yield _training(now, partly, net, PARTLY, f"{why}, where all weights are too many", "partial fine-tuning")

@@ -53,7 +53,7 @@ def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
     Taking what gains most a second, again and again, fills the time with small gains, until the one large action that
     is worth more than all of them does not fit any more. So each action is tried as the one that is surely in, and the
     rest of the time is filled by gain a second (Dantzig's heuristic for a knapsack). Of an action with several steps
-    the next one alone may be in a plan, in place of all of it.
+    the next one alone may be in a plan, in place of all of it; of alternatives there is one.
     """
     steps = [option.step for option in options if option.step_share]
     by_rate = sorted([*options, *steps], key=lambda option: -option.rate)
@@ -99,7 +99,7 @@ def _in_order(plan: list[Option], seconds: float) -> list[Option]:
 def _filled(first: Option, by_rate: Sequence[Option], seconds: float) -> list[Option]:
     plan, left = [first], seconds - first.seconds
     for option in by_rate:
-        if option.seconds <= left and all(option.action is not other.action for other in plan):
+        if option.seconds <= left and not any(option.action.is_alternative_to(other.action) for other in plan):
             left -= option.seconds
             plan.append(option)
     return plan
