@@ -127,6 +127,16 @@ def test_what_gained_nothing_is_expected_to_gain_less(situation: Situation) -> N
     assert then.worth < before.worth
 
 
+def test_what_the_first_transformer_gains_is_not_expected_of_another_net(situation: Situation) -> None:
+    third = replace(situation, nets=[CNN, VIT, Net("cnn2", False, 40.0, 1000), Net("cnn3", False, 30.0, 1000)])
+    first = [PROBED[0], replace(PROBED[1], gain=0.5, error=0.01)]
+    expected = {a.name: a.before.mean for a in possible(after(third, *first))}
+    assert expected["probe_cnn2"] == actions.PROBES[1].mean
+    seen = entry("probe_cnn2", "probe", ("cnn2",), alone=0.6, gain=0.0, error=0.001)
+    later = {a.name: a.before.mean for a in possible(after(third, *first, seen))}
+    assert later["probe_cnn3"] < actions.PROBES[2].mean
+
+
 def test_copies_for_another_net_tell_partly_the_same(situation: Situation) -> None:
     """Seen gains alone would lead to expect the same of each net to the last."""
     copies = [entry(f"probe_{net}_draws", "augmented copies", (net,), gain=0.1, error=0.01) for net in ("cnn", "vit")]

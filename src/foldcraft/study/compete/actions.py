@@ -157,10 +157,21 @@ class Situation:
         others = {entry.action for entry in self.entries if entry.kind == "fine-tuning"} - {recipe.name}
         return OTHER_FINE_TUNING if others or not net.transformer else FINE_TUNING
 
-    def believed(self, kind: str, before: Belief) -> Belief:
-        """What is expected of a kind after what was seen of it here."""
-        seen = [entry.seen for entry in self.whole if entry.kind == kind and entry.seen]
-        return before.after(seen, spread=before.error)
+    @property
+    def further_probes(self) -> list[Entry]:
+        """Plain probes but for the first transformer and the first CNN, which tell nothing of what others may gain."""
+        probes = [entry for entry in self.whole if entry.kind == "probe"]
+        kinds = [self.net(entry.nets[0]).transformer for entry in probes]
+        return [entry for place, entry in enumerate(probes) if kinds[place] in kinds[:place]]
+
+    def believed(self, kind: str, before: Belief, entries: Sequence[Entry] | None = None) -> Belief:
+        """What is expected of a kind after what was seen of it here.
+
+        Args:
+            entries: that tell of it; left out: all of the kind.
+        """
+        tell = [entry for entry in self.whole if entry.kind == kind] if entries is None else entries
+        return before.after([entry.seen for entry in tell if entry.seen], spread=before.error)
 
 
 def possible(now: Situation) -> list[Action]:
@@ -191,7 +202,8 @@ def _probes(now: Situation) -> Iterator[Action]:
             yield _probe(now, recipe, "probe", [net], OTHER_KIND, f"{why}, which errs differently")
             continue
         before = PROBES[min(count, len(PROBES)) - 1]
-        yield _probe(now, recipe, "probe", [net], now.believed("probe", before), "nets that err differently")
+        expected = now.believed("probe", before, now.further_probes)
+        yield _probe(now, recipe, "probe", [net], expected, "nets that err differently")
 
 
 def _together(now: Situation) -> Iterator[Action]:

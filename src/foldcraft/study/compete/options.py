@@ -8,7 +8,7 @@ from foldcraft.study.compete.actions import Action
 from foldcraft.study.compete.worth import Belief
 
 SAME_KIND = 0.5  # of what an action is worth in a plan, with each better one of its kind: they gain partly the same
-FIRST_FOLD = 0.7  # of what a fine-tuning gains: its first net, mixed evenly into the submission (docs/experiments.md)
+FIRST_FOLD = 0.8  # of what a fine-tuning gains: its first net, mixed evenly into the submission (docs/experiments.md)
 MARGIN = 1.25  # how much longer than expected what is worth most may take, and still fit
 
 
