@@ -218,7 +218,7 @@ def test_a_first_fold_alone_is_begun_where_there_is_no_time_for_the_others(situa
     whole, part = best_plan([small, tuning], 110.0), best_plan([small, tuning], 30.0)
     assert whole == [tuning, small]
     assert [(one.seconds, one.belief.mean) for one in part] == [(20.0, pytest.approx(FIRST_FOLD * 0.2)), (10.0, 0.03)]
-    short = Option(found["full_vit_short"], Belief(0.15, 1e-9), 50.0, 10.0, (0,), 10.0, share_of_step(0, 1, 5))
+    short = Option(found["full_vit_short"], Belief(0.18, 1e-9), 50.0, 10.0, (0,), 10.0, share_of_step(0, 1, 5))
     assert [one.action.name for one in best_plan([small, tuning, short], 200.0)] == ["full_vit", "pool2"]
     assert [one.action.name for one in best_plan([small, tuning, short], 65.0)] == ["full_vit_short", "pool2"]
     shares = [share_of_step(done, 1, 5 - done) for done in range(4)]
