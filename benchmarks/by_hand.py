@@ -81,11 +81,12 @@ class Clock:
 
     def __init__(self, budget: float) -> None:
         self.budget, self.uncounted = budget, 0.0
+        self.stopped_at: float | None = None
 
     @property
     def used(self) -> float:
         """Seconds."""
-        return time.process_time() - self.uncounted
+        return (time.process_time() if self.stopped_at is None else self.stopped_at) - self.uncounted
 
     def check(self) -> None:
         """Raises TimeIsUp where the budget is used."""
@@ -94,10 +95,11 @@ class Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """What is done in here is not counted."""
-        before = time.process_time()
+        """What is done in here is not counted; the clock stands still."""
+        self.stopped_at = time.process_time()
         yield
-        self.uncounted += time.process_time() - before
+        self.uncounted += time.process_time() - self.stopped_at
+        self.stopped_at = None
 
 
 class Data:

@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from foldcraft.common import notices
@@ -34,6 +35,8 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # thousands of flushed files need not wait for a disk
 
 sys.path.insert(0, str(ROOT / "src"))
+settings.register_profile("foldcraft", deadline=None)  # a busy machine may take any time
+settings.load_profile("foldcraft")
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 

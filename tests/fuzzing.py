@@ -37,7 +37,6 @@ def inputs(share: float) -> settings:
         max_examples=max(4, round(TOTAL * share)),
         derandomize=TOTAL <= SHORT,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )

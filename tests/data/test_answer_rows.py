@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foldcraft.common.config import Config, FoldsConfig
@@ -194,7 +194,6 @@ def test_a_table_without_ids_takes_the_answers_names(opened: Opens) -> None:
     assert data.train_ids.tolist() == ["v1", "v1#2", "v2"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#2#2", ""]), max_size=9))
 def test_distinct_ids_are_distinct_and_the_first_keeps_its_own(ids: list[str]) -> None:
     made = answers.distinct(ids).tolist()

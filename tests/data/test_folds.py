@@ -18,7 +18,7 @@ from foldcraft.data import folds, splitting
 from foldcraft.data.competition import Competition
 from foldcraft.data.groups import joined_groups, with_shared_files
 
-QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = [f"{row:03d}" for row in range(12)]
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" ,\"'#"), min_size=1, max_size=6)
 

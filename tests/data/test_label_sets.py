@@ -21,7 +21,7 @@ def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return labels.astype(np.int64), np.repeat(np.arange(rows), rng.integers(1, 5, rows))[:rows]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.integers(6, 120), count=st.integers(2, 5), seed=st.integers(0, 99))
 def test_every_row_is_in_a_fold_and_groups_stay_whole(rows: int, count: int, seed: int) -> None:
     labels, groups = drawn(rows, seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foldcraft.common.config import AugmentConfig
@@ -30,7 +30,6 @@ def test_a_process_pairs_what_one_process_would(world: int, pairs: int) -> None:
 
 
 @given(data=st.data(), world=st.integers(1, 4), each=st.integers(1, 6), epoch=st.integers(0, 5))
-@settings(deadline=None)
 def test_processes_together_draw_what_one_would(data: st.DataObject, world: int, each: int, epoch: int) -> None:
     batch = world * each
     rows = np.array(data.draw(st.lists(st.integers(0, 999), min_size=batch, max_size=80, unique=True)))

@@ -109,7 +109,7 @@ def test_the_stacker_is_held_to_the_weighted_mean_by_few_rows() -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_order_of_rows_members_and_classes_makes_no_difference(data: st.DataObject) -> None:
     rows = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(ROWS)
     order = data.draw(st.permutations(range(3)))

@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 from conftest import CONFIG, Outcome, write_competition
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.special import log_softmax
@@ -109,7 +109,6 @@ def state(seed: int, steps: int = 3) -> dict[str, torch.Tensor]:
 
 
 @given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=6), data=st.data())
-@settings(deadline=None)
 def test_the_mean_of_weights(seeds: list[int], data: st.DataObject) -> None:
     made = mean_of(state(seed) for seed in seeds)
     wanted = np.mean([state(seed)["w"].double().numpy() for seed in seeds], axis=0)

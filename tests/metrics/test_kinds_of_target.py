@@ -277,7 +277,7 @@ def test_every_metric_has_a_second_way() -> None:
 @pytest.mark.filterwarnings("ignore")  # of the other libraries, where a class or a value is alone
 @every
 @given(seed=st.integers(0, 2**16), rows=st.sampled_from([1, 2, 3, 24]))
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_scores_are_those_of_another_way_and_weights_are_repeated_rows(case: Case, seed: int, rows: int) -> None:
     metric = case.metric
     truth, predicted = answers(case.kind, rows, seed)

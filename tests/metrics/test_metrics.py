@@ -100,7 +100,7 @@ def test_every_metric_has_a_reference() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 @given(seed=st.integers(0, 2**16), classes=st.integers(2, 5))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_scores_are_those_of_scikit_learn(name: str, seed: int, classes: int) -> None:
     truth, probabilities = guesses(seed, classes=classes_for(name, classes))
     assert score_functions.get(name)(truth, probabilities) == pytest.approx(
@@ -111,7 +111,7 @@ def test_scores_are_those_of_scikit_learn(name: str, seed: int, classes: int) ->
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
 @pytest.mark.parametrize("name", LABEL_REFERENCES)
 @given(data=st.data(), classes=st.integers(2, 5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_few_weighted_labels_are_scored_as_scikit_learn_does(name: str, data: st.DataObject, classes: int) -> None:
     """Classes may lack in truth, in prediction or in both; many weightings are scored in one call."""
     classes = classes_for(name, classes)

@@ -78,7 +78,7 @@ def test_sure_log_odds_stay_what_they_are() -> None:
 SPACES = [TWO, THREE, ClassSpace(("a=x", "a=y", "b=p", "b=q", "b=r"), (2, 3)), LABELS, VALUES]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(SPACES), st.sampled_from(WAYS), st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_order_does_not_matter_and_what_comes_out_is_a_prediction(space: Space, how: str, seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
