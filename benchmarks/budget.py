@@ -47,9 +47,9 @@ MOST_HIDDEN = 1000  # rows
 READ_AT = (2.0, 5.0, 10.0, 20.0)  # minutes
 CEILING = 0.01  # errors, up to which both may be called level: two of some two hundred rows
 LEAST_DRAWN = 0.002  # errors, where the logarithmic axis of the picture ends
-COLOURS = ["#7f7f7f", "#9467bd", "#1f77b4", "#d62728"]  # of the contenders
 ALONE = 0.9  # what a command on the clock must have of its core
 BARE, TIMM, ADVICE, COMPETE = "bare loop", "timm", "advice", "compete"
+COLOURS = {BARE: "#7f7f7f", TIMM: "#9467bd", ADVICE: "#1f77b4", COMPETE: "#d62728"}
 BASE = """extends: vit_tiny.yaml
 images: {size: 160}
 tracking: {wandb: "off"}
@@ -303,8 +303,9 @@ def aims(table: pd.DataFrame) -> Iterator[str]:
 
 def draw_curves(measured: Measured, picture: Path) -> None:
     """Errors over minutes, a small plot for each set and share, a line for each contender and draw."""
-    rows = []
-    for (cell, contender), (minutes, points) in measured.curves().items():
+    rows, curves = [], measured.curves()
+    colours = {name: colour for name, colour in COLOURS.items() if any(name == contender for _, contender in curves)}
+    for (cell, contender), (minutes, points) in curves.items():
         about = {"set": cell.set, "share": f"{cell.share:.0%} of the groups", "draw": cell.draw, "contender": contender}
         answered = points[1:]  # from the first answer on
         last = [(60 * minutes, answered[-1][1])] if answered else []
