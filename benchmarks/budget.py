@@ -322,7 +322,7 @@ def draw_curves(measured: Measured, picture: Path) -> None:
             color=alt.Color(
                 "contender:N",
                 sort=list(CONTENDERS),
-                scale=alt.Scale(domain=list(CONTENDERS), range=COLOURS),
+                scale=alt.Scale(domain=list(colours), range=list(colours.values())),
                 title=None,
             ),
             strokeWidth=alt.condition(alt.datum["contender"] == COMPETE, alt.value(3), alt.value(1.5)),
