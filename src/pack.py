@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     most = None if args.most is None else bytes_of(args.most)
     configs = cli.load_configs(args)
 
-    from foldcraft.predictions.finished import open_finished
+    from foldcraft.predictions.finished import joined_name, open_finished
 
     members = open_finished(configs)
 
@@ -46,9 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.views import pack
 
     chosen = None if args.method is None else [methods.named(args.method)]
-    names = "_".join([members[0].experiment.competition.name, *(member.name for member in members)])
     command = shlex.join(["python", "src/pack.py", *arguments])
-    about = (args.out or Path("packs") / names, args.engine, most, args.half)
+    about = (args.out or Path("packs") / joined_name(members), args.engine, most, args.half)
     wanted = Wanted(*about, args.owner or OWNER, args.competition or "", command)
     pack.write(members, wanted, cli.terminal(args), chosen)
     return 0

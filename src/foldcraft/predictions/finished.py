@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from foldcraft.common import fingerprint
 from foldcraft.common.config import Config
 from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.paths import FoldFolder, experiment_folder
@@ -12,6 +13,8 @@ from foldcraft.predictions import answers, oof, store, without_training_rows
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.oof import OOF
 from foldcraft.predictions.store import Predictions
+
+LONGEST_JOINED = 120  # letters of a name that is made of names; file systems take 255, with "-2.csv" and more behind it
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,15 @@ class FinishedExperiment:
         """
         mean = store.average_folds(self.test() if parts is None else parts, self.views)
         return answers.of_test(self.experiment.competition, mean)
+
+
+def joined_name(members: Sequence[FinishedExperiment]) -> str:
+    """What several experiments make is named by the competition and by them; of many by their number and a digest."""
+    competition, names = members[0].experiment.competition.name, [member.name for member in members]
+    whole = "_".join([competition, *names])
+    if len(whole) <= LONGEST_JOINED:
+        return whole
+    return f"{competition}_{len(names)}_experiments-{fingerprint.of_values(names)[:8]}"
 
 
 def open_finished(configs: Sequence[Config]) -> list[FinishedExperiment]:

@@ -18,7 +18,7 @@ from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.forecast import Forecast
 from foldcraft.ensemble.methods import Method
-from foldcraft.predictions.finished import FinishedExperiment
+from foldcraft.predictions.finished import FinishedExperiment, joined_name
 from foldcraft.submission import contents, form_inference, ledger, out_file, shuffle_check
 from foldcraft.submission.shuffle_check import ShuffleWarning
 
@@ -99,15 +99,28 @@ def _free_name(folder: Path, name: str, suffix: str, text: bytes, noted: Mapping
     """A name for a submission, and whether it is a new one; the one before it must be what the ledger noted of it."""
     path, number = folder / f"{name}{suffix}", 1
     while path.exists():
-        content = path.read_bytes()
-        if content == text:
+        if path.read_bytes() == text:
             return path, False
-        if noted.get(path.name) not in ("", None, checksums.checksum(content)):
-            hint = "delete it and run again, or rename it to keep your changes"
-            raise FoldcraftError("has changed since it was written", path, hint)
+        _check_unchanged(path, noted.get(path.name))
         number += 1
         path = folder / f"{name}-{number}{suffix}"
     return path, True
+
+
+def check_unchanged(path: Path, competition: str) -> None:
+    """See that a submission is as it was written; one that the ledger does not know may be anything.
+
+    Raises:
+        FoldcraftError: it has changed.
+    """
+    rows = ledger.read(ledger.path_in(path.parent), competition)
+    _check_unchanged(path, dict(zip(rows["file"], rows["content"], strict=True)).get(path.name))
+
+
+def _check_unchanged(path: Path, noted: str | None) -> None:
+    if noted not in ("", None, checksums.checksum(path.read_bytes())):
+        hint = "delete it and run again, or rename it to keep your changes"
+        raise FoldcraftError("has changed since it was written", path, hint)
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,7 @@ def submit_blend(
     """The same of a blend that is known; `submit` says what is raised."""
     competition = members[0].experiment.competition
     frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
-    name = name or "_".join([competition.name, *(member.name for member in members)])
+    name = name or joined_name(members)
     entry = _entry(members, result)
     if out is None:
         written = write(frames, folder, name, entry)

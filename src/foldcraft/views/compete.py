@@ -109,9 +109,12 @@ def _begins(option: Option, standing: Standing) -> str:
 def _line(entry: Entry, standing: Standing) -> str:
     gain = f"{_gain(entry)} of the loss, " if entry.gain is not None else ""
     began = f"{entry.name}: {gain}in {duration(entry.took)}"
-    if not entry.is_whole:
-        return f"{began}; wrote {entry.submission}" if entry.submission else began
+    earlier = [one.submission for one in standing.entries[: list(standing.entries).index(entry)]]
     kept = f"wrote {entry.submission}" if entry.submission else "the submission stays"
+    if entry.submission in earlier and entry.submission:
+        kept = f"its answers are those of {entry.submission}"
+    if not entry.is_whole:
+        return f"{began}; {kept}"
     score = f"{standing.metric} {entry.score:.4f} ({entry.low:.4f}–{entry.high:.4f})"
     return f"{began}; {score}; {_forecast(entry)}{kept}"
 

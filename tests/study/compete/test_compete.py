@@ -53,6 +53,7 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     ledger = pd.read_csv("submissions/ledger.csv", dtype=str).set_index("file")
     assert set(ledger.index) == {Path(entry["submission"]).name for entry in whole.values() if entry["submission"]}
     assert len(pd.read_csv(last)) == 12
+    assert done.out.count("; wrote submissions/") == len(ledger), "a file is said to be written once"
     assert f"The one to upload is {last}. Nested, with the choice among all blends: " in done.out
     kept = max(place for place, entry in enumerate(whole.values()) if entry["is_kept"])
     (again,) = (line for line in done.out.splitlines() if line.startswith("its blend once more: "))
@@ -63,6 +64,11 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     assert again.code == 0, again.err
     assert entries()[-1]["action"] == json.loads(json.dumps(entries()))[-1]["action"]
     assert "fold 0: " not in again.out, "nothing is left to train"
+
+    configs = [entry["config"] for entry in whole.values()]
+    together = command("infer", "--config", *configs)
+    assert together.code == 0, "names of many experiments are too long for a file"
+    assert f"{len(configs)}_experiments-" in together.out
 
     name = whole["full_test_resnet"]["experiment"]
     repeated = command("train", "--config", whole["full_test_resnet"]["config"], "--fold", "0")
@@ -97,6 +103,13 @@ def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_ref
     assert [entry["action"] for entry in entries()] == ["probe_test_resnet"]
     assert Path("submissions/shapes_compete.csv").is_file()
     assert "0 s left, in which nothing fits: the shortest, " in done.out
+    file, again = Path("submissions/shapes_compete.csv"), ("compete", "--config", short, "--minutes", "0.001")
+    answers = file.read_text()
+    file.write_text(answers + "more,0\n")
+    edited = command(*again)
+    assert (edited.code, f"{file}: has changed since it was written; delete it" in edited.err) == (2, True), edited.err
+    file.unlink()
+    assert (command(*again).code, file.read_text()) == (0, answers), "it is written once more"
     other = command("compete", "--config", short, *LONG, "competition.metric=log_loss")
     assert (other.code, "of other data, folds or metric; delete " in other.err) == (2, True), other.err
 

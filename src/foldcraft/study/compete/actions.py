@@ -268,7 +268,7 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         yield _training(now, recipe, net, now.first_or_other(recipe, net), "a net that learns what no frozen one knows")
         short = recipes.shorter(recipe)
         before = now.first_or_other(short, net).times(SHORT)
-        quick = _training(now, short, net, before, "the same in a part of the time")
+        quick = _training(now, short, net, before, "a net that learns what no frozen one knows, in a part of the time")
         yield replace(quick, in_place_of=recipe.name)
         for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
             partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)

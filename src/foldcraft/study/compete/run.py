@@ -25,6 +25,7 @@ from foldcraft.study.compete.nets import Net
 from foldcraft.study.compete.options import Option, best_plan, share_of_step
 from foldcraft.study.recipes import Looks, Recipe
 from foldcraft.study.trial_folds import Train, TrialFold, train_here
+from foldcraft.submission import build
 
 MARK = "# Written by src/compete.py"
 HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
@@ -345,7 +346,12 @@ class Competing:
             if entry.experiment not in done:
                 self.blend.unfinished[entry.experiment] = self._member(entry)
         written = [entry for entry in entries if entry.submission]
-        self._last_submitted = [member.name for member in self.blend.kept], written[-1].mixed_in if written else ""
+        if written and Path(written[-1].submission).is_file():
+            build.check_unchanged(Path(written[-1].submission), self.config.competition.name)
+            self._last_submitted = [member.name for member in self.blend.kept], written[-1].mixed_in
+        elif written:  # it was deleted, or renamed
+            entries[-1] = self._submitted(entries[-1])
+            self.history.write()
 
     def _member(self, entry: Entry) -> FinishedExperiment:
         """The experiment of an entry, whose folds are still as they were."""
