@@ -321,7 +321,6 @@ def draw_curves(measured: Measured, picture: Path) -> None:
             y=alt.Y("errors:Q", title="1 - hidden macro F1", scale=alt.Scale(type="log", nice=False)),
             color=alt.Color(
                 "contender:N",
-                sort=list(CONTENDERS),
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
                 title=None,
             ),

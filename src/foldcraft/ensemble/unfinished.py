@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from foldcraft.common.rows import positions
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.metrics.gain import Gain, gain_in_loss
@@ -23,8 +24,7 @@ def gain(member: FinishedExperiment, rows: np.ndarray, undecided: np.ndarray) ->
     """
     found = member.oof()
     space, truth = found.competition.space, found.targets
-    place = {row: k for k, row in enumerate(rows.tolist())}
-    before = undecided[[place[row] for row in found.rows.tolist()]]
+    before = undecided[positions(rows, found.rows)]
     mixture = space.pooled(np.stack([before, space.calibrated(found.mean, truth)]))
     seen, loss = gain_in_loss(space, truth, mixture, before, found.units), space.loss(before, truth)
     return Gain(seen.value / loss, seen.error / loss)

@@ -109,14 +109,18 @@ def _begins(option: Option, standing: Standing) -> str:
 def _line(entry: Entry, standing: Standing) -> str:
     gain = f"{_gain(entry)} of the loss, " if entry.gain is not None else ""
     began = f"{entry.name}: {gain}in {duration(entry.took)}"
-    earlier = [one.submission for one in standing.entries[: list(standing.entries).index(entry)]]
-    kept = f"wrote {entry.submission}" if entry.submission else "the submission stays"
-    if entry.submission in earlier and entry.submission:
-        kept = f"its answers are those of {entry.submission}"
+    kept = _what_is_submitted(entry, standing.entries)
     if not entry.is_whole:
         return f"{began}; {kept}"
     score = f"{standing.metric} {entry.score:.4f} ({entry.low:.4f}–{entry.high:.4f})"
     return f"{began}; {score}; {_forecast(entry)}{kept}"
+
+
+def _what_is_submitted(entry: Entry, entries: Sequence[Entry]) -> str:
+    if not entry.submission:
+        return "the submission stays"
+    first = next(one for one in entries if one.submission == entry.submission)
+    return f"wrote {entry.submission}" if first is entry else f"its answers are those of {entry.submission}"
 
 
 def tell(outcome: Outcome, terminal: Terminal) -> None:

@@ -33,7 +33,6 @@ class Judged:
         forecast: of the blend's hidden score, the choice among blends taken in.
     """
 
-    result: Combined
     step: Step
     gain: Belief | None
     is_kept: bool
@@ -86,14 +85,14 @@ class BlendSoFar:
         is_kept = self._take(member, is_member, step, result)
         if is_kept:
             self._kept_result = result
-        return Judged(result, step, gain, is_kept, is_member, self._forecast(result))
+        return Judged(step, gain, is_kept, is_member, self._forecast(result))
 
-    def submit(self, name: str, callback: Callback) -> str:
-        """Write the submission of the blend that is kept, with the experiment of `mixed_in`; where it is."""
+    def submit(self, part: FinishedExperiment | None, name: str, callback: Callback) -> str:
+        """Write the submission of the blend that is kept, a part mixed in; where it is."""
         if self._kept_result is None:
             self._kept_result = blend.combine(self.kept)
         members, result = self.kept, self._kept_result
-        if part := self.mixed_in:
+        if part:
             blend.complete([part], callback)
             members, result = [*members, part], unfinished.mixed(result, part)
         return str(build.submit_blend(members, result, name, callback).written.path)

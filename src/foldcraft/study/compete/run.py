@@ -329,7 +329,7 @@ class Competing:
         due = ([member.name for member in self.blend.kept], mixed_in)
         if due == self._last_submitted:
             return entry
-        written = self.blend.submit(f"{self.config.competition.name}_compete", self.callback)
+        written = self.blend.submit(part, f"{self.config.competition.name}_compete", self.callback)
         self._last_submitted = due
         return replace(entry, submission=written, mixed_in=mixed_in)
 
