@@ -10,7 +10,8 @@ compete     `src/compete.py --minutes`
 
 All start from the same config, ViT-tiny at 160 px; advice and compete choose among all nets of the weights folder.
 Seconds are processor time of the commands, which work on one thread, but for compete, whose own budget is of the
-clock: give it a core to itself ("core" in the file is the part that it had). A curve begins with 0, the score of who
+clock: give it a core to itself ("core" in the file is the part that it had). Results of one machine are compared, never
+those of two. A curve begins with 0, the score of who
 has no answer yet. Finished cells are kept in the file and skipped; one that is asked for more minutes than it has is
 measured again. Two of these may run at once, on a core each, with one file.
 
@@ -34,12 +35,14 @@ import altair as alt
 import core
 import numpy as np
 import pandas as pd
+import torch
 from hidden import hide
 from sklearn.metrics import f1_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from foldcraft.common import checksums
+from foldcraft.models.hardware import BF16_INSTRUCTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "budget.svg"
@@ -239,17 +242,30 @@ def measure(cell: Cell, contender: str, minutes: float, own_core: int, home: Pat
     return points, place.shared
 
 
+def this_machine() -> str:
+    """The processor, and whether it computes in 16 bits: where it does training is twice as fast and more."""
+    said = torch.cpu.get_capabilities()
+    return f"{said['cpu_name']}, {'bf16' if any(said.get(name) for name in BF16_INSTRUCTIONS) else '32 bits'}"
+
+
 @dataclass
 class Measured:
-    """The file of results: for each cell and contender a line for each point of the curve."""
+    """The file of results: for each cell and contender a line for each point of the curve.
+
+    Args:
+        machine: whose results count, as `this_machine` names it; seconds of another are no measure for its own.
+    """
 
     file: Path
+    machine: str
 
     def curves(self) -> dict[tuple[Cell, str], tuple[float, list[Point]]]:
         """Minutes that were measured and the curve; of several measurements the longest, of equals the last."""
         found: dict[tuple[Cell, str], tuple[float, list[Point]]] = {}
         for line in self.file.read_text().splitlines() if self.file.is_file() else []:
             row = json.loads(line)
+            if row["machine"] != self.machine:
+                continue
             key = Cell(row["set"], row["share"], row["draw"]), row["contender"]
             point = (row["seconds"], row["score"])
             minutes, points = found.get(key, (0.0, []))
@@ -266,7 +282,7 @@ class Measured:
     def add(self, cell: Cell, contender: str, minutes: float, points: Sequence[Point], shared: float = 1.0) -> None:
         """A curve, whole in one write, as another process may add to the same file."""
         about = {"set": cell.set, "share": cell.share, "draw": cell.draw, "contender": contender, "minutes": minutes}
-        about["core"] = round(shared, 3)
+        about |= {"core": round(shared, 3), "machine": self.machine}
         lines = [json.dumps({**about, "seconds": seconds, "score": score}) + "\n" for seconds, score in points]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a") as file:
@@ -346,13 +362,14 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/budget.jsonl"))
     parser.add_argument("--folder", type=Path, default=Path("runs/budget"), help="where contenders work")
     parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--machine", help="whose results are shown, and nothing measured; left out: this one's")
     args = parser.parse_args()
-    measured = Measured(args.file)
+    measured = Measured(args.file, args.machine or this_machine())
     for share in args.shares:
         for name in args.sets:
             for one in args.draws:
                 for contender in args.contenders:
-                    if measured.lacks(cell := Cell(name, share, one), contender, args.minutes):
+                    if not args.machine and measured.lacks(cell := Cell(name, share, one), contender, args.minutes):
                         points, shared = measure(cell, contender, args.minutes, args.core, args.folder.resolve())
                         measured.add(cell, contender, args.minutes, points, shared)
                         told = "" if shared > ALONE else f" with only {shared:.0%} of the core: measure it again"

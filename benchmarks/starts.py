@@ -43,10 +43,13 @@ WAYS: dict[str, Mapping[str, Mapping[str, Any]]] = {  # epochs: of those that th
     "new head, a quarter": {"finetune": NEW, "train": {"epochs": 2}},
     "solved head, an eighth": {"finetune": SOLVED},
     "solved head, a quarter": {"finetune": SOLVED, "train": {"epochs": 2}},
-    "a third of the learning rate": {"optim": {"lr": LR / 3}},
-    "three times the learning rate": {"optim": {"lr": LR * 3}},
-    "pseudo-labels by the pool": {"distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.3}},
-    "pseudo-labels, half of an epoch": {"distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.5}},
+    "a third of the learning rate": {"finetune": SOLVED, "optim": {"lr": LR / 3}},
+    "three times the learning rate": {"finetune": SOLVED, "optim": {"lr": LR * 3}},
+    "pseudo-labels by the pool": {"finetune": SOLVED, "distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.3}},
+    "pseudo-labels, half of an epoch": {
+        "finetune": SOLVED,
+        "distill": {"teachers": [TEACHER], "share": 0.0, "pseudo": 0.5},
+    },
 }
 
 

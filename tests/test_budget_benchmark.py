@@ -92,14 +92,15 @@ def test_finished_cells_are_skipped_and_the_longest_measurement_counts(
     benchmark("--contenders", budget.BARE, "--minutes", "8")
     benchmark("--contenders", budget.BARE, "--minutes", "2")
     assert asked[2:] == [("a", budget.BARE, 8)]
-    curves = budget.Measured(tmp_path / "b.jsonl").curves()
+    curves = budget.Measured(tmp_path / "b.jsonl", budget.this_machine()).curves()
+    assert not budget.Measured(tmp_path / "b.jsonl", "another").curves(), "its seconds are no measure for these"
     assert curves[budget.Cell("a", 1.0, 0), budget.BARE] == (8.0, [(0.0, 0.0), (480.0, 0.8)])
     assert curves[budget.Cell("a", 1.0, 0), budget.COMPETE] == (5.0, [(0.0, 0.0), (300.0, 0.5)])
     assert "<svg" in (tmp_path / "b.svg").read_text()
 
 
 def test_the_table_has_errors_at_each_time_and_the_aims(tmp_path: Path) -> None:
-    measured = budget.Measured(tmp_path / "budget.jsonl")
+    measured = budget.Measured(tmp_path / "budget.jsonl", "this")
     measured.add(CELL, budget.BARE, 10, [(0, 0.0), (60, 0.5), (200, 0.7)])
     measured.add(budget.Cell("shapes", 1.0, 1), budget.BARE, 10, [(0, 0.0), (200, 0.9)])
     measured.add(CELL, budget.COMPETE, 10, [(0, 0.0), (60, 0.75), (590, 0.95)])

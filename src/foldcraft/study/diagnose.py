@@ -171,9 +171,15 @@ def measure(experiments: Sequence[Experiment], callback: Callback) -> Diagnosis:
     )
 
 
-def look_at_views(experiment: Experiment, callback: Callback) -> tuple[list[ViewEffect], Gain | None]:
-    """What views do to the probe of an experiment's net, and what averaging in the mirror image takes off its loss."""
-    return _Table([experiment], callback).views(0)
+def look_at_views(
+    experiment: Experiment, callback: Callback, most: int = MOST_FOR_VIEWS
+) -> tuple[list[ViewEffect], Gain | None]:
+    """What views do to the probe of an experiment's net, and what averaging in the mirror image takes off its loss.
+
+    Args:
+        most: rows to judge by, about: whole groups.
+    """
+    return _Table([experiment], callback).views(0, most)
 
 
 def config_for(config: Config, name: str) -> Config:
@@ -316,9 +322,9 @@ class _Table:
         error = float(np.hypot(np.mean([gap.error for gap in gaps]), spread / len(gaps) ** 0.5))
         return Gain(float(np.mean([gap.value for gap in gaps])), error)
 
-    def views(self, k: int) -> tuple[list[ViewEffect], Gain | None]:
+    def views(self, k: int, most: int = MOST_FOR_VIEWS) -> tuple[list[ViewEffect], Gain | None]:
         """What views do to the probe of one backbone, and what averaging in the mirror image gains in loss."""
-        kept = self._some_rows()
+        kept = self._some_rows(most)
         plain = self.plain[k][kept]
         before = self.target.from_learned(self._seen_also(k, kept, [plain]).predicted)
         effects: dict[str, ViewEffect] = {}
@@ -339,9 +345,9 @@ class _Table:
             views, load_or_compute(requests, features_folder(self.experiment.config), self.callback), strict=True
         )
 
-    def _some_rows(self) -> np.ndarray:
-        """A mask of all rows, or of whole groups that come to about as many as views are judged on."""
-        share, every = MOST_FOR_VIEWS / len(self.fold), np.ones(len(self.fold), bool)
+    def _some_rows(self, most: int) -> np.ndarray:
+        """A mask of all rows, or of whole groups that come to about so many."""
+        share, every = most / len(self.fold), np.ones(len(self.fold), bool)
         return every if share >= 1 else next(draws(self.units, self.stratum, self.fold, share), every)
 
     def _with_mirror(self, k: int, kept: np.ndarray, mirrored: np.ndarray) -> np.ndarray:

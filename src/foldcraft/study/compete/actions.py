@@ -134,9 +134,15 @@ class Situation:
 
     @property
     def worth_tuning(self) -> list[Net]:
-        """The best net of either kind."""
-        kinds = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
-        return [of_kind[0] for of_kind in kinds if of_kind]
+        """The best net of either kind. A transformer need not have been probed: it may begin from a new head."""
+        transformers, cnns = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
+        return [*(transformers or self._unprobed_transformers)[:1], *cnns[:1]]
+
+    @property
+    def _unprobed_transformers(self) -> list[Net]:
+        """The config's own first, then the fastest."""
+        transformers = [net for net in self.nets if net.transformer]
+        return sorted(transformers, key=lambda net: net.name != self.config.backbone.name)
 
     @property
     def tuned(self) -> list[Net]:

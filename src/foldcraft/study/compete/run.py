@@ -365,8 +365,9 @@ class Competing:
         """Find out which views keep the label, once there is an answer."""
         config = diagnose.config_for(self.config, net.name)
         until = UntilTimeIsUp(self.callback, self.clock, self._reserve, self.history.note_time)
+        most = seconds.rows_to_look_at(self.clock.budget, net.rate, len(diagnose.VIEWS))
         try:
-            effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until)
+            effects, mirror = diagnose.look_at_views(replace(self.base, config=config), until, most)
         except TimeIsUp:
             return
         looks = Looks.as_seen(effects, mirror, self.config)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
+from foldcraft.study import diagnose
 from foldcraft.study.compete.actions import Action, Situation
 from foldcraft.study.compete.history import Entry
 
@@ -14,6 +15,8 @@ STEP = 3.0  # passes forward that a step of training takes
 STRENGTHS = 8  # that a head is solved for
 OF_A_FOLD, OF_A_TRAINING = 1.5, 6.0  # seconds for what has nothing to do with images: weights, files, a net's timing
 AUGMENTED = 1.5  # seconds of an augmented image over one as it is, for a fast net
+LOOK = 0.03  # share of the budget that a look at views may take
+FEWEST_LOOKED_AT = 300  # rows, which still tell a flip that changes the label from one that does not
 DOUBT = 0.5  # how many experiments the reckoning itself counts as, against what was seen
 
 
@@ -70,6 +73,17 @@ def _solving(action: Action, now: Situation, folds: int, rate: float) -> float:
     rows = now.rows * (1 + settings["augmented"])
     small, large = sorted((rows, width))
     return (small**2 * large * (1 if rows < width else folds) + folds * STRENGTHS * small**3 / 3) / rate
+
+
+def rows_to_look_at(budget: float, rate: float, views: int) -> int:
+    """On how many rows views may be judged: computing features takes half of the time, solving heads the other.
+
+    Args:
+        budget: seconds in all.
+        rate: images/s of the net.
+        views: that are tried.
+    """
+    return max(FEWEST_LOOKED_AT, min(diagnose.MOST_FOR_VIEWS, int(LOOK * budget * rate / (2 * views))))
 
 
 def corrected(kind: str, reckoned: float, entries: Sequence[Entry]) -> float:
