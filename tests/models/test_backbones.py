@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,15 @@ def test_a_model_file_alone_is_enough(alone: Path, tmp_path: Path) -> None:
         saved = load_file(path)
         assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
     assert blueprint.arch == "resnet18"
+
+
+def test_a_net_that_the_installed_timm_does_not_know_is_not_called_damaged(tmp_path: Path) -> None:
+    model, blueprint = backbones.build(config("test_resnet"), 3, 64)
+    path = tmp_path / "model.safetensors"
+    checkpoint.save_model(path, model.state_dict(), replace(blueprint, arch="resnet_of_tomorrow"), {})
+    with pytest.raises(FoldcraftError, match=rf"timm {timm.__version__} cannot build .*'resnet_of_tomorrow'") as said:
+        checkpoint.load_model(path)
+    assert "--engine onnx" in str(said.value)
 
 
 def test_damaged_model_files_and_states_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import nn
 
@@ -18,6 +19,8 @@ from foldcraft.common.files import check_readable, parse_json, read_bytes, write
 from foldcraft.models.backbones import Blueprint, rebuild
 from foldcraft.models.metadata_head import attach
 from foldcraft.models.stage_features import FeaturePool, ProbeNet, parts_of
+
+TRAIN_AGAIN = "copy it again, or delete the fold's folder and train it again"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -81,7 +84,7 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
     """A net in evaluation mode, its blueprint and what was said about it. Never asks the hub.
 
     Raises:
-        FoldcraftError: the file is missing or damaged, or cannot be read.
+        FoldcraftError: the file is missing or damaged, or cannot be read; the installed torch and timm cannot build it.
     """
     try:
         check_readable(path)
@@ -91,14 +94,11 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
         weights = safetensors.torch.load_file(path)
         checksums.check(metadata.pop(checksums.KEY, None), _checksum(weights, metadata))
         blueprint = Blueprint.from_json(metadata["blueprint"])
-        model = _net(blueprint)
-        model.load_state_dict(weights)
     except FoldcraftError:
         raise
-    except Exception as error:  # a net that is built from what a stranger wrote raises errors of every kind
-        raise FoldcraftError(
-            f"damaged weights: {_reason(error)}", path, "delete the fold's folder and train it again"
-        ) from None
+    except Exception as error:  # what a stranger wrote raises errors of every kind
+        raise FoldcraftError(f"damaged weights: {_reason(error)}", path, TRAIN_AGAIN) from None
+    model = _built(path, blueprint, weights)
     return model.folded() if isinstance(model, ProbeNet) else model.eval(), blueprint, about
 
 
@@ -113,7 +113,19 @@ def read_about(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, "pt") as file:
             return dict(parse_json(file.metadata()["foldcraft"])["about"])
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FoldcraftError(f"damaged weights: {error}", path, "delete the fold's folder and train it again") from None
+        raise FoldcraftError(f"damaged weights: {error}", path, TRAIN_AGAIN) from None
+
+
+def _built(path: Path, blueprint: Blueprint, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """The net of a file that is as it was written; other releases of the libraries may not know it."""
+    try:
+        model = _net(blueprint)
+        model.load_state_dict(weights)
+    except Exception as error:  # as above: the blueprint may be a stranger's
+        what = f"torch {torch.__version__} and timm {timm.__version__} cannot build this net: {_reason(error)}"
+        hint = "use the releases that trained it, or pack it with --engine onnx"
+        raise FoldcraftError(what, path, hint) from None
+    return model
 
 
 def _net(blueprint: Blueprint) -> nn.Module:

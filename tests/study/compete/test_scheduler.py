@@ -108,6 +108,12 @@ def test_a_transformer_may_be_fine_tuned_before_it_was_probed(situation: Situati
     assert named == {"cnn", "slow_vit"}, "or the one that the config names"
 
 
+def test_folds_side_by_side_take_the_time_of_one_but_the_first_goes_alone() -> None:
+    assert [seconds.rounds(5, at_once, begun=False) for at_once in (1, 2, 4, 8)] == [5, 3, 2, 2]
+    assert [seconds.rounds(4, at_once, begun=True) for at_once in (1, 2, 4)] == [4, 2, 1]
+    assert seconds.rounds(1, 4, begun=False) == 1
+
+
 def test_a_look_at_views_takes_a_small_part_of_the_budget() -> None:
     rows = {minutes: seconds.rows_to_look_at(60.0 * minutes, 300.0, views=3) for minutes in (2, 10, 60)}
     assert rows == {2: 300, 10: 900, 60: 1500}

@@ -175,16 +175,17 @@ class Competing:
         parts = [entry for entry in now.entries if entry.action == action.name and not entry.is_whole]
         done = {fold for entry in parts for fold in entry.folds}
         left = [fold for fold in range(self.base.folds.count) if fold not in done]
-        step = left
+        step, rounds = left, 1
         if action.fold_by_fold:
             step = left[: self.jobs if parts else 1]
+            rounds = seconds.rounds(len(left), self.jobs, bool(parts))
         tests = len(self.base.competition.test_ids)
-        whole, own = (seconds.reckon(action, now, tests, len(some), self._rate) for some in (left, step))
-        all_of_it, next_step = (seconds.corrected(action.kind, each, now.entries) for each in (whole, own))
-        expected = all_of_it / (self.jobs if action.fold_by_fold else 1) + self._judging
+        own = seconds.reckon(action, now, tests, 1 if action.fold_by_fold else len(step), self._rate)
+        next_step = seconds.corrected(action.kind, own, now.entries)
         seen = [entry.seen for entry in parts[-1:] if entry.seen]
         share = share_of_step(len(done), len(step), len(left))
         belief = action.before.after(seen)
+        expected = rounds * next_step + self._judging
         return Option(action, belief, expected, own, tuple(step), next_step + self._judging, share)
 
     def _next(self) -> Option | None:

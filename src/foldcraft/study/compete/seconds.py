@@ -75,6 +75,17 @@ def _solving(action: Action, now: Situation, folds: int, rate: float) -> float:
     return (small**2 * large * (1 if rows < width else folds) + folds * STRENGTHS * small**3 / 3) / rate
 
 
+def rounds(left: int, at_once: int, begun: bool) -> int:
+    """How often folds are trained, of a fine-tuning whose first fold goes alone.
+
+    Args:
+        left: folds that are left to do.
+        at_once: side by side.
+        begun: is there a fold already?
+    """
+    return math.ceil(left / at_once) if begun else 1 + math.ceil((left - 1) / at_once)
+
+
 def rows_to_look_at(budget: float, rate: float, views: int) -> int:
     """On how many rows views may be judged: computing features takes half of the time, solving heads the other.
 
