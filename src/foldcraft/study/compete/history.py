@@ -87,26 +87,31 @@ class History:
 
     Attributes:
         data: digest of the data, folds and metric that all of it is for.
+        settings: digest of what all experiments are made with.
         notes: what was found once, such as how fast nets are.
     """
 
     folder: Path
     data: str
+    settings: str = ""
     entries: list[Entry] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: Config, data: str) -> "History":
+    def open(cls, config: Config, data: str, settings: str) -> "History":
         """What there is; an empty one where there is nothing yet.
 
         Raises:
-            FoldcraftError: it is damaged, or of other data or folds.
+            FoldcraftError: it is damaged, or of other data, folds or settings.
         """
-        found = cls(study_folder(config, FOLDER), data)
+        found = cls(study_folder(config, FOLDER), data, settings)
         if found.file.is_file():
             kept = _read(found.file)
             if kept["data"] != data:
                 raise FoldcraftError("is of other data, folds or metric", found.file, _anew(found.folder))
+            if kept["settings"] != settings:
+                what = "is of other settings of images, flips or backbone, or of another version of Foldcraft"
+                raise FoldcraftError(what, found.file, _anew(found.folder))
             found.notes, found.entries = kept["notes"], kept["entries"]
         return found
 
@@ -146,7 +151,8 @@ class History:
     def write(self) -> None:
         """Put all of it on disk at once."""
         entries = [asdict(entry) for entry in self.entries]
-        checksums.write_json(self.file, {"data": self.data, "notes": self.notes, "entries": entries}, indent=1)
+        about = {"data": self.data, "settings": self.settings}
+        checksums.write_json(self.file, {**about, "notes": self.notes, "entries": entries}, indent=1)
 
     def steps(self) -> list[Step]:
         """Of all blends that were judged.
@@ -181,7 +187,8 @@ def read_entries(config: Config) -> list[Entry]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         kept = checksums.read_json(file)
-        return {"data": kept["data"], "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
+        about = {"data": kept["data"], "settings": kept.get("settings", "")}
+        return {**about, "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FoldcraftError(f"damaged: {error}", file, _anew(file.parent)) from None
 

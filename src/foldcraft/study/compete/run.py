@@ -14,7 +14,7 @@ from foldcraft.ensemble import stored_blend
 from foldcraft.models import hardware
 from foldcraft.predictions.experiment import Experiment
 from foldcraft.predictions.finished import FinishedExperiment
-from foldcraft.study import diagnose
+from foldcraft.study import diagnose, recipes
 from foldcraft.study.advice_files import write_config
 from foldcraft.study.compete import actions, nets, seconds
 from foldcraft.study.compete.actions import Action, Situation
@@ -384,3 +384,13 @@ def data_digest(experiment: Experiment) -> str:
     data = experiment.competition
     judged = (data.metric.name, str(data.metric.options), data.metric.code)
     return fingerprint.of_values([data.fingerprint, experiment.folds.fingerprint, *judged])
+
+
+def settings_digest(config: Config) -> str:
+    """Of what all experiments are made with: the config's images, flips and net, and the recipes themselves."""
+    looks, name = Looks.as_configured(config), config.backbone.name
+    tuned = [recipes.fine_tuning(config, name, transformer, looks, rows=1000) for transformer in (True, False)]
+    made = [recipes.probe(config, [name], looks, [config.images.size]), *tuned, *map(recipes.shorter, tuned)]
+    ruled_out = [view for view in (*diagnose.VIEWS, *diagnose.TURNS) if recipes.is_ruled_out(view, config)]
+    sections = [{**recipe.sections, "competition": {}, "folds": {}} for recipe in made]  # these are in `data_digest`
+    return fingerprint.of_values([str(sections), str(ruled_out)])
