@@ -70,13 +70,15 @@ def test_a_score_that_was_filled_in_stays(tmp_path: Path) -> None:
     assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
 
 
-def test_another_submission_in_place_of_a_deleted_one_has_a_row_of_its_own(tmp_path: Path) -> None:
-    build.write(frame(), tmp_path, "mine", entry("0.90")).path.unlink()
+def test_the_name_of_a_deleted_submission_stays_its_own(tmp_path: Path) -> None:
+    first = build.write(frame(), tmp_path, "mine", entry("0.90")).path
+    first.unlink()
     new = build.write(frame("dot"), tmp_path, "mine", entry("0.92"))
-    assert new.is_new
-    assert in_ledger(tmp_path)["nested"].tolist() == ["0.90", "0.92"]
-    ledger.fill(tmp_path, "mine", {"public": "0.8"})
-    assert in_ledger(tmp_path)["public"].tolist() == ["", "0.8"], "the score is that of the one that exists"
+    assert (new.is_new, new.path.name) == (True, "mine-2.csv")
+    new.path.rename(tmp_path / "best.csv")
+    again = [build.write(frame(label), tmp_path, "mine", entry("0.9")).path.name for label in ("cross", "dot", "bar")]
+    assert again == ["mine-3.csv", "mine-2.csv", "mine.csv"], "the same answers are written once more where they were"
+    assert in_ledger(tmp_path)["file"].tolist() == ["mine.csv", "mine-2.csv", "mine-3.csv"]
 
 
 def test_what_has_changed_since_it_was_written_is_noticed(tmp_path: Path) -> None:

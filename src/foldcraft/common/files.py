@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -112,9 +113,12 @@ def is_writable(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Delete temporary files of `name` that a killed process left in `folder`. Call it only while holding the lock."""
+    """Delete temporary files and folders of `name` that a killed process left. Call it only while holding the lock."""
     for leftover in folder.glob(f"{name}.tmp-*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def load_model(path: Path) -> tuple[nn.Module, Blueprint, dict[str, Any]]:
         blueprint = Blueprint.from_json(metadata["blueprint"])
     except FoldcraftError:
         raise
+    except FileNotFoundError:
+        raise FoldcraftError("is missing", path, TRAIN_AGAIN) from None
     except Exception as error:  # what a stranger wrote raises errors of every kind
         raise FoldcraftError(f"damaged weights: {_reason(error)}", path, TRAIN_AGAIN) from None
     model = _built(path, blueprint, weights)

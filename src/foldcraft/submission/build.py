@@ -96,12 +96,16 @@ def write(
 
 
 def _free_name(folder: Path, name: str, suffix: str, text: bytes, noted: Mapping[str, str]) -> tuple[Path, bool]:
-    """A name for a submission, and whether it is a new one; the one before it must be what the ledger noted of it."""
-    path, number = folder / f"{name}{suffix}", 1
-    while path.exists():
-        if path.read_bytes() == text:
-            return path, False
-        _check_unchanged(path, noted.get(path.name))
+    """A name for a submission, and whether it is a new one; the one before it must be what the ledger noted of it.
+
+    A name of the ledger stays that of its submission where this was deleted, or moved: the leaderboard may know it.
+    """
+    own, path, number = checksums.checksum(text), folder / f"{name}{suffix}", 1
+    while path.exists() or noted.get(path.name, own) != own:
+        if path.exists():
+            if path.read_bytes() == text:
+                return path, False
+            _check_unchanged(path, noted.get(path.name))
         number += 1
         path = folder / f"{name}-{number}{suffix}"
     return path, True

@@ -103,6 +103,7 @@ def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_ref
     assert [entry["action"] for entry in entries()] == ["probe_test_resnet"]
     assert Path("submissions/shapes_compete.csv").is_file()
     assert "0 s left, in which nothing fits: the shortest, " in done.out
+    assert " minutes are used of 0.001: --minutes " in done.out
     file, again = Path("submissions/shapes_compete.csv"), ("compete", "--config", short, "--minutes", "0.001")
     answers = file.read_text()
     file.write_text(answers + "more,0\n")
@@ -193,7 +194,7 @@ def test_what_fails_is_told_and_left_but_for_the_first(short: Path, command, mon
     monkeypatch.setattr(trial_folds, "train_fold", fails)
     done = command("compete", "--config", short, *LONG)
     assert done.code == 0, done.err
-    assert "warning: lora_test_resnet failed and is left: backbone.name: no net of this kind" in done.out
+    assert "warning: lora_test_resnet is left out: backbone.name: no net of this kind" in done.out
     Path("input/shapes/train/000.png").write_bytes(b"no picture")
     for folder in ("runs", "folds"):
         Path(folder).rename(f"{folder}-before")

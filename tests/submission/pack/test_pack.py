@@ -201,9 +201,13 @@ def test_a_pack_by_torch_says_what_infer_says(two: list[Path], command: Command,
     assert command("pack", *words, "--out", "configs").err.startswith("error: configs: holds something that is no pack")
     assert command("pack", *words, "--out", "wanted.csv").err.startswith("error: wanted.csv: is a file")
     capfd.readouterr()
-    Path(folder, "models", next(file.name for file in Path(folder, "models").iterdir())).unlink()
+    model = min((folder / "models").iterdir())
+    model.write_bytes(model.read_bytes()[:-1])
+    assert offline.run(folder, ["--data", "input/shapes"]) == 2
+    assert "/models: models of " in capfd.readouterr().err, "before any of them has answered"
+    model.unlink()
     for words, what in (
-        (["--data", "input/shapes"], "error: "),
+        (["--data", "input/shapes"], f"error: {model}: is missing; copy the pack again"),
         (["--data", "elsewhere"], "error: elsewhere: no such folder; name the one of the competition's files: --data"),
         (["--minutes", "abc"], "error: predict.py: argument --minutes: invalid float value: 'abc'"),
     ):
@@ -229,9 +233,11 @@ def test_a_bounded_size_says_what_it_leaves_out(two: list[Path], command: Comman
     assert len(fewer.members) == 1
     assert sum(file.stat().st_size for file in Path("p").rglob("*") if file.is_file()) <= most * 1e6
     assert len(said(Path("p"))) == 13
+    Path("p.tmp-of-a-killed-one/models").mkdir(parents=True)
     refused = command("pack", *words, "--most", "1MB")
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert "does not fit; allow " in refused.err
+    assert not list(Path().glob("p.tmp-*")), "what a killed one has left is gone"
 
 
 @pytest.mark.slow

@@ -207,8 +207,11 @@ class Competing:
         else:
             best = min(every, key=lambda option: option.seconds)
             words = f"the shortest, {best.action.name}, would take {best.seconds:.0f} s"
+            minutes = math.ceil((self.clock.used + best.seconds + self._reserve) / 60)
+            used = f"{self.clock.used / 60:.1f} minutes are used of {self.clock.budget / 60:g}"
             self.callback.say(
-                f"{left:.0f} s left, in which nothing fits: {words}, and {self._reserve:.0f} s are for the end"
+                f"{left:.0f} s left, in which nothing fits: {words}, and {self._reserve:.0f} s are for the end; "
+                f"{used}: --minutes {minutes} goes on"
             )
 
     @property
@@ -267,7 +270,7 @@ class Competing:
         if not self.history.whole:
             raise error
         self._failed.add(action.name)
-        self.callback.say(f"warning: {action.name} failed and is left: {error}")
+        self.callback.say(f"warning: {action.name} is left out: {error}")
 
     def _store_teacher(self, action: Action) -> None:
         """Keep the blend as it is now, once for all folds of what learns from it."""

@@ -1,6 +1,5 @@
 """Packing: the blend that infer would submit, its models, its code and its papers, in one folder."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import numpy as np
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.files import locked, remove_leftovers, temporary_beside
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.methods import Method
@@ -54,15 +54,18 @@ def pack(
     _, truth, known = blend.out_of_fold(members)
     judge = _Judge(known, truth, methods)
     whole = _whole(combined, judge, callback)
-    temporary = wanted.out.with_name(f"{wanted.out.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        made = _write(members, wanted, combined, judge, whole, temporary, callback)
-        if wanted.out.exists():
-            shutil.rmtree(wanted.out)
-        temporary.rename(wanted.out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_beside(wanted.out)
+    with locked(
+        wanted.out.with_name(f".{wanted.out.name}.lock"), wait=False, busy=f"another process packs {wanted.out}"
+    ):
+        remove_leftovers(wanted.out.parent, wanted.out.name)  # of one that was killed
+        try:
+            made = _write(members, wanted, combined, judge, whole, temporary, callback)
+            if wanted.out.exists():
+                shutil.rmtree(wanted.out)
+            temporary.rename(wanted.out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return made
 
 

@@ -72,6 +72,7 @@ def predict(folder: Path, args: argparse.Namespace) -> int:
     clock = Clock(packed.tiers, models, seconds, [member.seconds for member in packed.members])
     readings = read(packed, args.data)
     files = form_inference.files(readings[0])
+    _check_models(packed, folder / MODELS)
     engine = engine_of(packed, folder, readings[0], args.device)
     rows, members = counted(len(readings[0].test_ids), "test row"), counted(len(packed.used), "member")
     print(f"{rows} in {readings[0].tables.folder}, {members}, {engine}", flush=True)
@@ -98,6 +99,18 @@ def load(folder: Path) -> Packed:
     if not isinstance(packed, Packed) or packed.format != FORMAT:
         raise FoldcraftError("a pack of another version", folder, "pack the blend again")
     return packed
+
+
+def _check_models(packed: Packed, folder: Path) -> None:
+    """See that all models are there and as large as they were, before the first has answered for hours."""
+    for member in packed.members:
+        files = [folder / model.file for model in member.models]
+        if missing := [file for file in files if not file.is_file()]:
+            raise FoldcraftError("is missing", missing[0], "copy the pack again, whole")
+        if member.bytes not in (0, sum(file.stat().st_size for file in files)):
+            raise FoldcraftError(
+                f"models of {member.name} are not as large as they were", folder, "copy the pack again"
+            )
 
 
 def read(packed: Packed, data: Path | None) -> list[Competition]:
