@@ -9,8 +9,6 @@ hidden rows, and processor seconds of the tuning.
   FOLDCRAFT_WEIGHTS=weights python benchmarks/norms.py --sets signdigits maskstates --shares .1 --draws 0 --core 1
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from budget import Cell
-from starts import NET, Bench, Spoken, open_bench, scores, spoken
+from starts import NET, Bench, Spoken, cells_of, command_line, open_bench, scores, spoken
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -84,17 +81,9 @@ def row(bench: Bench, folds: Sequence[int], way: str, seconds: float, said: Spok
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["signdigits", "maskstates"])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1], help="of the groups that are not hidden")
-    parser.add_argument("--draws", type=int, nargs="+", default=[0])
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--size", type=int, default=96, help="side of an image, in pixels")
-    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="that the training runs on")
-    parser.add_argument("--folder", type=Path, default=Path("runs/norms"), help="where it works")
-    args = parser.parse_args()
+    args = command_line(__doc__, "runs/norms").parse_args()
     home, found = args.folder.resolve(), []
-    for cell in [Cell(name, share, draw) for name in args.sets for share in args.shares for draw in args.draws]:
+    for cell in cells_of(args):
         for each in compare(open_bench(cell, args.size, args.core, home), args.folds):
             found.append({"set": cell.set, "share": cell.share, "draw": cell.draw, **each})
             print(" ".join(str(value) for value in found[-1].values()), flush=True)

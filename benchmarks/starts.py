@@ -156,22 +156,33 @@ def scores(bench: Bench, folds: Sequence[int], alone: Spoken, mixed: Spoken) -> 
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(about: str | None, folder: str) -> argparse.ArgumentParser:
+    """Options of a benchmark on some folds of small competitions."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["signdigits", "maskstates"])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1], help="of the groups that are not hidden")
     parser.add_argument("--draws", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--size", type=int, default=96, help="side of an image, in pixels")
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="that training runs on")
+    parser.add_argument("--folder", type=Path, default=Path(folder), help="where it works")
+    return parser
+
+
+def cells_of(args: argparse.Namespace) -> list[Cell]:
+    """What is asked for."""
+    return [Cell(name, share, draw) for name in args.sets for share in args.shares for draw in args.draws]
+
+
+def main() -> None:
+    parser = command_line(__doc__, "runs/starts")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
-    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="that everything runs on")
     parser.add_argument("--file", type=Path, default=Path("runs/starts.jsonl"))
-    parser.add_argument("--folder", type=Path, default=Path("runs/starts"), help="where it works")
     args = parser.parse_args()
     file, home = args.file.resolve(), args.folder.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    for cell in [Cell(name, share, draw) for name in args.sets for share in args.shares for draw in args.draws]:
+    for cell in cells_of(args):
         about = {"set": cell.set, "share": cell.share, "draw": cell.draw, "size": args.size}
         there = {row["way"] for row in done if about.items() <= row.items()}
         if ways := [way for way in args.ways if way not in there]:

@@ -53,7 +53,7 @@ def measured(machine: MachineConfig = CPU, part: int = 32) -> Hardware:
 
 
 def test_hardware_is_measured_told_and_kept(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     auto = ["machine.precision=auto", "machine.memory_format=auto", "experiment=measured"]
     command("split", "--config", shapes)
     first = command("train", "--config", shapes, "--fold", "0", *auto)
@@ -113,7 +113,7 @@ def test_a_choice_that_was_kept_before_reasons_were_is_still_read(tmp_path: Path
 def test_more_than_plain_must_be_worth_it(
     rates: tuple[float, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     options, _ = hardware._options(MachineConfig(), "cpu")
     names = [hardware._name(option) for option in options]
 
@@ -165,7 +165,7 @@ def test_what_the_processor_cannot_do_is_not_tried(monkeypatch: pytest.MonkeyPat
         (None, {"32-true", "bf16-mixed"}),
         (True, {"32-true", "bf16-mixed"}),
     ):
-        monkeypatch.setattr(hardware, "_has_bf16", lambda known=known: known)
+        monkeypatch.setattr(hardware, "has_bf16", lambda known=known: known)
         seen.clear()
         chosen = measured()
         assert {precision for precision, _ in seen} == precisions
@@ -174,7 +174,7 @@ def test_what_the_processor_cannot_do_is_not_tried(monkeypatch: pytest.MonkeyPat
 
 def test_nothing_is_tried_where_one_combination_is_left(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
     seen = tried(monkeypatch, clock, lambda option: 0.001)
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: False)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: False)
 
     chosen = measured(MachineConfig(memory_format="contiguous"))
 
@@ -183,13 +183,13 @@ def test_nothing_is_tried_where_one_combination_is_left(monkeypatch: pytest.Monk
 
 
 def test_what_was_asked_for_is_used_though_the_processor_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: False)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: False)
     options, left_out = hardware._options(MachineConfig(precision="bf16-mixed"), "cpu")
     assert ({option.precision for option in options}, left_out) == ({"bf16-mixed"}, {})
 
 
 def test_training_is_as_fast_as_its_fastest_combination(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     tried(monkeypatch, clock, lambda option: 0.02 if option.precision == "bf16-mixed" else 0.05)
     net = timm.create_model("test_resnet")
     assert hardware.training_rate(CPU, net, 32, 32) == pytest.approx(50)
@@ -197,7 +197,7 @@ def test_training_is_as_fast_as_its_fastest_combination(monkeypatch: pytest.Monk
 
 
 def test_slow_16_bits_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: None)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: None)
     seen = tried(monkeypatch, clock, lambda option: 0.04 if option.precision == "32-true" else 0.8)
 
     chosen = measured()
@@ -212,7 +212,7 @@ def test_slow_16_bits_are_dropped_and_told(monkeypatch: pytest.MonkeyPatch, cloc
 def test_as_many_images_are_tried_as_training_takes_where_the_time_allows_it(
     seconds: float, images: int, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setattr(hardware, "_has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     seen = tried(monkeypatch, clock, lambda option: seconds)
 
     chosen = measured(part=TrainConfig(batch=32, accumulate=2).part)
@@ -258,7 +258,7 @@ def test_this_processor_is_known_to_torch() -> None:
     known = torch.cpu.get_capabilities()
     if known["architecture"] not in ("x86_64", "arm64", "aarch64"):
         pytest.skip(f"nothing is known of bf16 on {known['architecture']}")
-    assert hardware._has_bf16() in (True, False)
+    assert hardware.has_bf16() in (True, False)
 
 
 def test_attention_is_not_fused_where_that_is_slow() -> None:

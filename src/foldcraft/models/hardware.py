@@ -230,7 +230,7 @@ def _options(wanted: MachineConfig, device: str) -> tuple[list[Hardware], dict[s
     precisions, left_out = [wanted.precision], {}
     if wanted.precision == "auto":
         precisions = ["32-true"]
-        if device == "cpu" and _has_bf16() is False:
+        if device == "cpu" and has_bf16() is False:
             left_out["bf16"] = "not in this processor"
         # What emulates bf16, as cards before Ampere do, is slower in it than in 32 bits, and fast in fp16.
         elif device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -242,7 +242,7 @@ def _options(wanted: MachineConfig, device: str) -> tuple[list[Hardware], dict[s
     return [Hardware(device, precision, layout, machine) for precision in precisions for layout in formats], left_out
 
 
-def _has_bf16() -> bool | None:
+def has_bf16() -> bool | None:
     """Can this processor compute in bf16? Without such instructions torch takes ten times as long as in 32 bits.
 
     None where torch does not know this kind of processor.
