@@ -42,7 +42,7 @@ from foldcraft.common.config import Config
 from foldcraft.models import backbones, hardware
 
 FOLDS, BATCH, WEIGHT_DECAY, WARMUP = 5, 32, 0.05, 0.1
-BETWEEN = 10.0  # seconds between two answers of a model that is still in training
+BETWEEN, SHARE = 10.0, 0.1  # between two answers of a model in training: seconds, or that share of the time so far
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
@@ -266,7 +266,7 @@ def train_on(loop: Loop, answers: Answers) -> None:
 
     def first_answer(net: nn.Module) -> None:
         nonlocal last
-        if loop.clock.used - last >= BETWEEN:
+        if loop.clock.used - last >= max(BETWEEN, SHARE * loop.clock.used):
             last = loop.clock.used
             with loop.clock.stopped():
                 answers.write(loop.predict(net, loop.test))

@@ -17,9 +17,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_miniature_runs_to_its_end(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--small", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # Each step's time limit is its share of the minutes, which are many more than a busy machine needs.
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--small", "--minutes", "60", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
     assert set(steps) == STEPS
     assert {name: step["error"] for name, step in steps.items() if step["error"]} == {}
