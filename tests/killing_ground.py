@@ -28,7 +28,7 @@ from foldcraft.views import terminal, tracking  # noqa: E402, F401 (imported bef
 
 torch.set_num_threads(1)
 EPOCHS = 4
-DEADLINE = 60.0  # seconds a child may take
+DEADLINE = 600.0  # seconds a child may take
 
 
 def start(words: list[str]) -> int:

@@ -135,7 +135,7 @@ except SystemExit as end:
     print(end.code, sorted({{"torch", "timm", "pandas", "sklearn", "cv2", "albumentations"}} & set(sys.modules)))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
     assert done.stdout.strip() == "2 []"
     mistake(Outcome(2, done.stdout, done.stderr), "train.epochs")
 

@@ -28,7 +28,7 @@ def times_begun(name: str) -> int:
     return len(file.read_text()) if file.exists() else 0
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen"

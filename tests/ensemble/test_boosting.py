@@ -1,6 +1,5 @@
 """The boosted member: it finds what metadata tell, not from labels it is judged by, and is kept where it gains."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -91,16 +90,14 @@ def test_a_folds_labels_have_no_say_in_what_it_is_judged_by() -> None:
     assert any(np.abs(a.nested[FOLD != 0] - b.nested[FOLD != 0]).max() > 0.01 for a, b in pairs)
 
 
-def test_it_is_the_same_every_time_and_quick() -> None:
+def test_it_is_the_same_every_time() -> None:
     rng = np.random.default_rng(3)
     classes = rng.integers(0, CLASSES, 2000)
     fold, units = np.arange(2000) % 5, np.arange(2000).astype(str)
     truth = Labels(classes, fold, units, get("accuracy"), SPACE)
     member = BlendMember("image", ("identity",), log_softmax(rng.normal(0, 1, (1, 2000, CLASSES)), axis=2))
-    began = time.perf_counter()
     _, stacked = Booster.both(beside(classes), [member], truth)
     first = stacked.member.predicted
-    assert time.perf_counter() - began < 60, "a few seconds where nothing else runs"
     _, some = Booster.both(beside(classes), [member], truth)
     np.testing.assert_array_equal(some._said_without([0], fold == 0), first[0][fold == 0])
 

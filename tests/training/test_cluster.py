@@ -30,7 +30,7 @@ def two_experiments(shapes: Path, command, monkeypatch: pytest.MonkeyPatch) -> l
     return ["--config", *names, "--cores", "1"]
 
 
-def wait_for(happened: Callable[[], bool], driver: "subprocess.Popen[str]", seconds: float = 200.0) -> None:
+def wait_for(happened: Callable[[], bool], driver: "subprocess.Popen[str]", seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen"
