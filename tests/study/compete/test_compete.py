@@ -113,9 +113,9 @@ def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_ref
     assert (command(*again).code, file.read_text()) == (0, answers), "it is written once more"
     other = command("compete", "--config", short, *LONG, "competition.metric=log_loss")
     assert (other.code, "of other data, folds or metric; delete " in other.err) == (2, True), other.err
-    for setting in ("images.size=48", "augment.hflip=0"):
-        other = command("compete", "--config", short, *LONG, setting)
-        assert (other.code, "of other settings of images, flips or backbone" in other.err) == (2, True), other.err
+    for setting, value, before in (("images.size", "48", "16"), ("augment.hflip", "0.0", "0.5")):
+        other = command("compete", "--config", short, *LONG, f"{setting}={value}")
+        assert (other.code, f"made with {setting} {before}, not {value}; " in other.err) == (2, True), other.err
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks
 
 CNN, VIT = Net("cnn", False, 100.0, 1000), Net("vit", True, 50.0, 2000)
+SETTINGS = {"probe: images.size": "160"}
 LOOKS = Looks(("hflip", "scale1.25"), True)
 
 
@@ -268,13 +269,13 @@ def test_work_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_history_is_kept_with_the_steps_of_its_blend(config: Config) -> None:
-    history = History.open(config, "data", "settings")
+    history = History.open(config, "data", SETTINGS)
     history.notes["looks"] = {"used": ["hflip"], "mirror": True}
     history.note_time(3.0)
     step = Step(np.full((4, 2), -0.7), np.full((4, 2), -0.5))
     history.add(entry("full_vit", "fine-tuning", ("vit",), is_whole=False, folds=(0,), seconds=20.0), None)
     history.add(entry("probe_cnn", "probe", ("cnn",), seconds=30.0, score=0.5, forecast=(0.5, 0.4, 0.6)), step)
-    again = History.open(config, "data", "settings")
+    again = History.open(config, "data", SETTINGS)
     assert (again.entries, again.notes, again.used) == (history.entries, history.notes, 30.0)
     (found,) = again.steps()
     assert np.array_equal(found.answers, step.answers)
@@ -282,15 +283,17 @@ def test_a_history_is_kept_with_the_steps_of_its_blend(config: Config) -> None:
 
 
 def test_a_history_of_other_data_or_a_damaged_one_is_refused(config: Config) -> None:
-    history = History.open(config, "data", "settings")
+    history = History.open(config, "data", SETTINGS)
     history.add(entry("probe_cnn", "probe", ("cnn",)), Step(np.zeros((1, 2)), np.zeros((1, 2))))
     with pytest.raises(FoldcraftError, match="of other data, folds or metric"):
-        History.open(config, "other", "settings")
-    with pytest.raises(FoldcraftError, match="of other settings of images, flips or backbone"):
-        History.open(config, "data", "other")
+        History.open(config, "other", SETTINGS)
+    with pytest.raises(FoldcraftError, match=r"was made with images\.size 160, not 192; delete"):
+        History.open(config, "data", {"probe: images.size": "192"})
+    with pytest.raises(FoldcraftError, match=r"was made with images\.mode not set, not grey; delete"):
+        History.open(config, "data", {**SETTINGS, "probe: images.mode": "grey"})
     next(history.folder.glob("steps/*")).write_bytes(b"PK")
     with pytest.raises(FoldcraftError, match="damaged"):
-        History.open(config, "data", "settings").steps()
+        History.open(config, "data", SETTINGS).steps()
     history.file.write_text(history.file.read_text().replace("probe_cnn", "probe_vit"))
     with pytest.raises(FoldcraftError, match="damaged"):
-        History.open(config, "data", "settings")
+        History.open(config, "data", SETTINGS)

@@ -1,6 +1,7 @@
 """What was done so far, an entry an action, and the nested predictions of each blend that was judged."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,18 +88,18 @@ class History:
 
     Attributes:
         data: digest of the data, folds and metric that all of it is for.
-        settings: digest of what all experiments are made with.
+        settings: that all experiments are made with, values by name, as `run.shared_settings` gives them.
         notes: what was found once, such as how fast nets are.
     """
 
     folder: Path
     data: str
-    settings: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: Config, data: str, settings: str) -> "History":
+    def open(cls, config: Config, data: str, settings: Mapping[str, str]) -> "History":
         """What there is; an empty one where there is nothing yet.
 
         Raises:
@@ -110,8 +111,7 @@ class History:
             if kept["data"] != data:
                 raise FoldcraftError("is of other data, folds or metric", found.file, _anew(found.folder))
             if kept["settings"] != settings:
-                what = "is of other settings of images, flips or backbone, or of another version of Foldcraft"
-                raise FoldcraftError(what, found.file, _anew(found.folder))
+                raise FoldcraftError(_what_differs(kept["settings"], settings), found.file, _anew(found.folder))
             found.notes, found.entries = kept["notes"], kept["entries"]
         return found
 
@@ -187,10 +187,19 @@ def read_entries(config: Config) -> list[Entry]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         kept = checksums.read_json(file)
-        about = {"data": kept["data"], "settings": kept.get("settings", "")}
+        about = {"data": kept["data"], "settings": kept.get("settings", {})}
         return {**about, "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FoldcraftError(f"damaged: {error}", file, _anew(file.parent)) from None
+
+
+def _what_differs(before: object, now: Mapping[str, str]) -> str:
+    """The first setting that all experiments are made with and that was another one."""
+    if not isinstance(before, Mapping):
+        return "is of an earlier version of Foldcraft"
+    name = next(name for name in {**now, **before} if before.get(name) != now.get(name))
+    was, is_now = (settings.get(name, "not set") for settings in (before, now))
+    return f"was made with {name.partition(': ')[2]} {was}, not {is_now}"
 
 
 def _anew(folder: Path) -> str:

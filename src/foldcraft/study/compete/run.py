@@ -389,11 +389,23 @@ def data_digest(experiment: Experiment) -> str:
     return fingerprint.of_values([data.fingerprint, experiment.folds.fingerprint, *judged])
 
 
-def settings_digest(config: Config) -> str:
-    """Of what all experiments are made with: the config's images, flips and net, and the recipes themselves."""
+def shared_settings(config: Config) -> dict[str, str]:
+    """What all experiments are made with: the config's images, flips and net, and the recipes themselves.
+
+    Returns: values by the name of the setting, after the kind of experiment and a colon.
+    """
     looks, name = Looks.as_configured(config), config.backbone.name
-    tuned = [recipes.fine_tuning(config, name, transformer, looks, rows=1000) for transformer in (True, False)]
-    made = [recipes.probe(config, [name], looks, [config.images.size]), *tuned, *map(recipes.shorter, tuned)]
-    ruled_out = [view for view in (*diagnose.VIEWS, *diagnose.TURNS) if recipes.is_ruled_out(view, config)]
-    sections = [{**recipe.sections, "competition": {}, "folds": {}} for recipe in made]  # these are in `data_digest`
-    return fingerprint.of_values([str(sections), str(ruled_out)])
+    made = {"probe": recipes.probe(config, [name], looks, [config.images.size])}
+    for kind in ("transformer", "CNN"):
+        made[kind] = recipes.fine_tuning(config, name, kind == "transformer", looks, rows=1000)
+        made[f"{kind}, short"] = recipes.shorter(made[kind])
+    found = {
+        f"{kind}: {section}.{setting}": str(value)
+        for kind, recipe in made.items()
+        for section, values in recipe.sections.items()
+        if section not in ("competition", "folds")  # these are in `data_digest`
+        for setting, value in values.items()
+    }
+    for view in (*diagnose.VIEWS, *diagnose.TURNS):
+        found[f"views: {view}"] = "ruled out" if recipes.is_ruled_out(view, config) else "possible"
+    return found

@@ -17,7 +17,7 @@ from foldcraft.study import make_folds
 from foldcraft.study.compete import history, nets
 from foldcraft.study.compete.clock import Clock
 from foldcraft.study.compete.history import History
-from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest, settings_digest
+from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest, shared_settings
 from foldcraft.study.trial_folds import Train, TrainByCommands, train_here
 from foldcraft.submission import ledger
 
@@ -64,7 +64,7 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         split = make_folds.open_experiment(config, callback.say) if config.folds_file.exists() else None
         data = split.competition if split else competition.read(config)
         if split:  # what does not fit is told before nets are timed
-            History.open(config, data_digest(split), settings_digest(config))
+            History.open(config, data_digest(split), shared_settings(config))
         if ledger.SUBMISSIONS.exists() and not ledger.SUBMISSIONS.is_dir():
             raise FoldcraftError("is no folder", ledger.SUBMISSIONS, "move it away")
         found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
@@ -72,7 +72,7 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         if not audited and _is_short(data, options.seconds, callback):
             audit(nets.of_name(config, found[0].name))
         experiment = split or make_folds.open_experiment(config, callback.say)
-        kept = History.open(config, data_digest(experiment), settings_digest(config))
+        kept = History.open(config, data_digest(experiment), shared_settings(config))
         clock = Clock(options.seconds, kept.used, options.began)
         train: Train = train_here
         jobs = options.place.at_once(experiment.folds.count)
