@@ -83,8 +83,8 @@ def write(
     check_file_name(name)
     text, suffix = contents.of({"": frames} if isinstance(frames, pd.DataFrame) else frames)
     with locked(ledger.lock_in(folder)):
-        rows = ledger.read(ledger.path_in(folder), str(entry["competition"]))
-        path, is_new = _free_name(folder, name, suffix, text, dict(zip(rows["file"], rows["content"], strict=True)))
+        noted = ledger.checksums_of(ledger.path_in(folder), str(entry["competition"]))
+        path, is_new = _free_name(folder, name, suffix, text, noted)
         if is_new:
             write_atomic(path, text)
         entered = {"file": path.name, "content": checksums.checksum(text), **entry}
@@ -117,8 +117,7 @@ def check_unchanged(path: Path, competition: str) -> None:
     Raises:
         FoldcraftError: it has changed.
     """
-    rows = ledger.read(ledger.path_in(path.parent), competition)
-    _check_unchanged(path, dict(zip(rows["file"], rows["content"], strict=True)).get(path.name))
+    _check_unchanged(path, ledger.checksums_of(ledger.path_in(path.parent), competition).get(path.name))
 
 
 def _check_unchanged(path: Path, noted: str | None) -> None:

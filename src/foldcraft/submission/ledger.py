@@ -82,6 +82,12 @@ def read(path: Path, competition: str | None = None) -> pd.DataFrame:
     return rows.drop(changed.index)[COLUMNS].reset_index(drop=True)
 
 
+def checksums_of(path: Path, competition: str) -> dict[str, str]:
+    """The checksum of each submission as it was written, by the name of its file; `read` says what is raised."""
+    rows = read(path, competition)
+    return dict(zip(rows["file"], rows["content"], strict=True))
+
+
 def sound(path: Path) -> pd.DataFrame:
     """The submissions of those competitions of which no row has changed since it was written."""
     rows = _load(path)
