@@ -30,9 +30,9 @@ class Ground:
         self._last += 1
         return {"object_store_memory": MEMORY, "node_ip_address": f"127.0.0.{self._last}"}
 
-    def add(self, **about: Any) -> Any:
-        """One more machine, with a core."""
-        return self.cluster.add_node(num_cpus=1, **self._common(), **about)
+    def add(self, cores: int = 1, gpus: int = 0, **about: Any) -> Any:
+        """One more machine; of its GPUs it has but the numbers."""
+        return self.cluster.add_node(num_cpus=cores, num_gpus=gpus, **self._common(), **about)
 
     def kill(self, machine: Any) -> None:
         """Let a machine vanish."""

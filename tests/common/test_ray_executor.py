@@ -113,6 +113,26 @@ def test_what_takes_too_long_is_ended_and_so_is_all_where_nobody_listens(place: 
 
 
 @pytest.mark.slow
+def test_each_task_has_a_gpu_of_its_own_where_there_are_some(place: OnRay, ground: Ground) -> None:
+    machine = ground.add(cores=2, gpus=2)
+    tell = (
+        "import os; from pathlib import Path\n"
+        "Path(f'gpu-{os.environ[\"CUDA_VISIBLE_DEVICES\"]}').touch()\n"
+        "while len(list(Path().glob('gpu-*'))) < 2: pass"
+    )
+    try:
+        tasks = [Task("a", ["-c", tell]), Task("b", ["-c", tell])]
+        assert executor.run(tasks, place, lambda line: None) == {"a": 0, "b": 0}
+        assert {path.name for path in Path().glob("gpu-*")} == {"gpu-0", "gpu-1"}
+        none = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))"
+        said: list[str] = []
+        executor.run([Task("c", ["-c", none], gpus=0)], place, said.append)
+        assert said == ["[c] "], "who asks for none sees none"
+    finally:
+        ground.kill(machine)
+
+
+@pytest.mark.slow
 def test_more_cores_than_any_machine_has_are_told(place: OnRay) -> None:
     said: list[str] = []
     short = OnRay(place.address, cores=64, seconds=1.0)

@@ -174,7 +174,8 @@ def _order(task: Task) -> Order:
     shared = shared_folder.settle()
     ours = {name: value for name, value in os.environ.items() if name.startswith("FOLDCRAFT_")}
     threads = {"OMP_NUM_THREADS": str(max(1, task.cores or 1))}
-    environment = {**ours, **executor.HEARD, **threads}
+    no_gpu = {} if task.gpus else {"CUDA_VISIBLE_DEVICES": ""}  # Ray hides none of them, and they may be another's
+    environment = {**ours, **executor.HEARD, **threads, **no_gpu}
     mark = shared_folder.mark_of(shared)
     return Order(
         list(task.words), os.getcwd(), str(shared), mark, code_digest(task.words[0]), environment, task.cores or 1
