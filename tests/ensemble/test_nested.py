@@ -74,11 +74,11 @@ def test_the_best_way_is_used_and_the_simpler_one_of_equals(metric: str, judge_n
     worth = {
         one.name: wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.candidates if not one.is_ruled
     }
-    assert worth[selection.chosen.name] == max(worth.values())
+    assert worth[selection.before_rule.name] == max(worth.values())
     alone = [wanted.sign * wanted(TARGETS, np.exp(one.nested)) for one in selection.members]
-    assert worth[selection.chosen.name] > max(alone), "members that err differently are better together"
+    assert worth[selection.before_rule.name] > max(alone), "members that err differently are better together"
     twins = judge([STRONG, BlendMember("twin", STRONG.views, STRONG.predicted)], TRUTH)
-    assert twins.chosen.name == "weighted mean", "of equals the simplest"
+    assert twins.before_rule.name == "weighted mean", "of equals the simplest"
     assert "nothing beats it" in twins.words[0]
 
 

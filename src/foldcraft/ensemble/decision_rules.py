@@ -14,17 +14,17 @@ import numpy as np
 
 from foldcraft.common.fingerprint import seed_from
 from foldcraft.metrics.bootstrap import bootstrap_labels, bootstrap_scores
-from foldcraft.metrics.calibration import MOST_ROWS
+from foldcraft.metrics.calibration import MOST_ROWS, fit_class_bias
 from foldcraft.metrics.logits import log_softmax
 from foldcraft.metrics.scores import Metric, get
 from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 
 DRAWS = 50  # bootstrap draws that a score is averaged over
 STRENGTHS = np.linspace(0, 1.5, 31)  # of the prior's adjustment
-ENOUGH_ROWS, ENOUGH_UNITS = 8_000, 200  # in all, or of each class, from which on one number a class can be fitted
+HELD = 30.0  # rows that hold the bias of a class to none
+EXPECTED = 3.0  # how much the score counts that probabilities expect, beside that of the labels
 BAGS, ROUNDS = 10, 2
-BIASES = np.linspace(-1, 1, 17)  # steps of one class's bias, nats
-RIDGE = 1e-3  # score that a bias of one nat, or a cut moved by one grade, must earn
+RIDGE = 1e-3  # score that a cut moved by one grade must earn
 MOVES = np.linspace(-0.4, 0.4, 17)  # steps of one cut point, grades
 SHARED_CUTS = 25  # that are tried for all labels together
 
@@ -65,7 +65,10 @@ class ClassBias(Rule):
 
 @dataclass(frozen=True)
 class PriorAdjustment(ClassBias):
-    """The share `tau` of the classes' log-frequencies is taken out (logit adjustment, arXiv 2007.07314)."""
+    """The share `tau` of the classes' log-frequencies is taken out (logit adjustment, arXiv 2007.07314).
+
+    `shift` has what calibrates each class as well.
+    """
 
     name: ClassVar[str] = "prior adjustment"
     tau: float = 0.0
@@ -194,63 +197,70 @@ def _class_rule(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, met
     if metric.name == "ordinal_mae":
         return MinExpectedCost(power=1)
     if metric.name in ("macro_f1", "balanced_accuracy", "macro_recall"):
-        return _biases(*rows, metric) if _is_enough(truth, units) else _prior_adjustment(*rows, metric)
+        return _prior_adjustment(*rows, metric)
     return Argmax()
 
 
-def _is_enough(truth: np.ndarray, units: np.ndarray) -> bool:
-    fewest = min(len(np.unique(units[truth == k])) for k in np.unique(truth))
-    return len(np.unique(units)) >= ENOUGH_ROWS or fewest >= ENOUGH_UNITS
-
-
 def _prior_adjustment(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    bias = fit_class_bias(predicted, truth, HELD)
+    calibrated = log_softmax(predicted + bias, axis=1)
     prior = np.log(np.bincount(truth, minlength=predicted.shape[1]).clip(1) / len(truth))
-    labels = [(predicted - tau * prior).argmax(1) for tau in STRENGTHS]
-    tau = STRENGTHS[_gentlest(labels, range(len(labels)), predicted.shape[1], truth, units, metric)]
-    return PriorAdjustment(tuple((-tau * prior).tolist()), float(tau)) if tau else Argmax()
+    labels = [(calibrated - tau * prior).argmax(1) for tau in STRENGTHS]
+    tau = STRENGTHS[_best(labels, np.exp(calibrated), truth, units, metric)]
+    if not tau and np.array_equal(labels[0], predicted.argmax(1)):
+        return Argmax()
+    return PriorAdjustment(tuple((bias - tau * prior).tolist()), float(tau))
 
 
 def _threshold(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
-    odds = predicted[:, 1] - predicted[:, 0]
+    bias = fit_class_bias(predicted, truth, HELD)
+    calibrated = log_softmax(predicted + bias, axis=1)
+    odds = calibrated[:, 1] - calibrated[:, 0]
     cuts = np.unique([0.0, *np.quantile(odds, np.linspace(0.01, 0.99, 99))])
+    cuts = cuts[np.argsort(np.abs(cuts), kind="stable")]
     labels = [(odds >= cut).astype(np.int64) for cut in cuts]
-    gentle = np.argsort(np.abs(cuts), kind="stable")
-    cut = cuts[_gentlest(labels, gentle, 2, truth, units, metric)]
-    return Threshold((0.0, float(-cut)), float(1 / (1 + np.exp(-cut)))) if cut else Argmax()
+    cut = cuts[_best(labels, np.exp(calibrated), truth, units, metric)] - (bias[1] - bias[0])
+    if np.array_equal(predicted[:, 1] - predicted[:, 0] >= cut, predicted.argmax(1)):
+        return Argmax()
+    return Threshold((0.0, float(-cut)), float(1 / (1 + np.exp(-cut))))
 
 
-def _gentlest(
-    labels: Sequence[np.ndarray],
-    order: Sequence[int],
-    classes: int,
-    truth: np.ndarray,
-    units: np.ndarray,
-    metric: Metric,
+def _best(
+    labels: Sequence[np.ndarray], probabilities: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric
 ) -> int:
-    """The first, in `order`, that is not really worse than the best: less than one standard error of the difference.
+    """Which answers are best, of equals the first: by their score and by the score that the probabilities expect.
 
-    Scores are means over bootstrap draws, which smooths what single rows would make jump.
+    A few hundred labels say little of a rule, for rare classes are a handful of them. What calibrated probabilities
+    expect hangs on all rows, and is wrong where these are. So both count (docs/experiments.md).
+
+    Args:
+        labels: answers of each rule (N,).
+        probabilities: calibrated, (N, K).
     """
-    drawn = bootstrap_labels(truth, labels, classes, units, DRAWS)
-    return _gentlest_of(metric.sign * np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1), order)
+    drawn = bootstrap_labels(truth, labels, probabilities.shape[1], units, DRAWS)  # smooths what single rows make jump
+    scores = np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1).mean(1)
+    expected = np.array([metric.of_confusion(_expected_counts(said, probabilities)) for said in labels])
+    return int((metric.sign * (scores + EXPECTED * expected)).argmax())
+
+
+def _expected_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """How often each class, as the probabilities have it, is answered by each: (K, K), the true one first."""
+    from scipy.sparse import csr_array  # a packed blend, which fits nothing, does without
+
+    rows, classes = probabilities.shape
+    said = csr_array((np.ones(rows), (labels, np.arange(rows))), shape=(classes, rows))
+    return (said @ probabilities).T
 
 
 def _gentlest_of(scores: np.ndarray, order: Sequence[int]) -> int:
-    """The same from scores (P, R) of bootstrap draws, more is better."""
+    """The first, in `order`, that is not really worse than the best: less than one standard error of the difference.
+
+    Args:
+        scores: of bootstrap draws (P, R), more is better.
+    """
     best = int(scores.mean(1).argmax())
     behind = scores[best] - scores
     return next(int(k) for k in order if behind[k].mean() <= behind[k].std())
-
-
-def _biases(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
-    """A bias a class by coordinate ascent, averaged over bags of units."""
-    names, unit = np.unique(units, return_inverse=True)
-    found = np.zeros((BAGS, predicted.shape[1]))
-    for bag in range(BAGS):
-        drawn = np.random.default_rng(seed_from("bias", bag)).poisson(1.0, len(names))[unit]
-        found[bag] = _climb(predicted, truth, drawn.astype(np.float64), metric)
-    shift = found.mean(0) - found.mean()
-    return ClassBias(tuple(shift.tolist())) if np.abs(shift).max() > 0 else Argmax()
 
 
 def _head_rules(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric, space: ClassSpace) -> Rule:
@@ -320,18 +330,3 @@ def _climb_cuts(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray, m
             scores = metric.sign * metric.of_confusion(np.reshape(counts, (-1, classes, classes)))
             cuts = np.sort(tried[(scores - RIDGE * MOVES**2).argmax()])
     return tuple(cuts.tolist())
-
-
-def _climb(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray, metric: Metric) -> np.ndarray:
-    classes = predicted.shape[1]
-    bias = np.zeros(classes)
-    for _ in range(ROUNDS):
-        for k in range(classes):
-            others = predicted + bias
-            others[:, k] = -np.inf
-            label, height = others.argmax(1), others.max(1) - predicted[:, k]
-            said = np.where(height < BIASES[:, None], k, label)  # (B, N)
-            counts = [np.bincount(truth * classes + one, weights, classes**2) for one in said]
-            scores = metric.sign * metric.of_confusion(np.reshape(counts, (-1, classes, classes)))
-            bias[k] = BIASES[(scores - RIDGE * BIASES**2).argmax()]
-    return bias

@@ -56,6 +56,26 @@ def calibrated(log_probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return at_temperature(log_probs, fit_temperature(log_probs, truth))
 
 
+def fit_class_bias(log_probs: np.ndarray, truth: np.ndarray, held: float) -> np.ndarray:
+    """What is to be added to the log-probability of each class (K,), so that the log-loss is least; its mean is 0.
+
+    Args:
+        log_probs: (N, K).
+        truth: class indices (N,).
+        held: how strongly it is held to 0, in rows; the fewer rows there are, the less is added.
+    """
+    from scipy.optimize import minimize  # as above
+
+    hits = np.bincount(truth, minlength=log_probs.shape[1])
+
+    def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
+        likely = log_softmax(log_probs + bias, axis=1)
+        value = -likely[np.arange(len(truth)), truth].sum() + held * (bias**2).sum() / 2
+        return value / len(truth), (np.exp(likely).sum(0) - hits + held * bias) / len(truth)
+
+    return np.asarray(minimize(loss, np.zeros(len(hits)), jac=True, method="L-BFGS-B").x)
+
+
 @dataclass(frozen=True)
 class Bin:
     """Predictions that are about equally sure.
