@@ -22,7 +22,7 @@ from foldcraft.metrics.spaces import ClassSpace, LabelSpace, Space
 DRAWS = 50  # bootstrap draws that a score is averaged over
 STRENGTHS = np.linspace(0, 1.5, 31)  # of the prior's adjustment
 HELD = 30.0  # rows that hold the bias of a class to none
-EXPECTED = 3.0  # how much the score counts that probabilities expect, beside that of the labels
+EXPECTED = 1_000.0  # rows that the score counts for which probabilities expect, beside that of the labels
 BAGS, ROUNDS = 10, 2
 RIDGE = 1e-3  # score that a cut moved by one grade must earn
 MOVES = np.linspace(-0.4, 0.4, 17)  # steps of one cut point, grades
@@ -231,7 +231,8 @@ def _best(
     """Which answers are best, of equals the first: by their score and by the score that the probabilities expect.
 
     A few hundred labels say little of a rule, for rare classes are a handful of them. What calibrated probabilities
-    expect hangs on all rows, and is wrong where these are. So both count (docs/experiments.md).
+    expect hangs on all rows, and is wrong where these are. So both count, the labels the more of them there are
+    (docs/experiments.md).
 
     Args:
         labels: answers of each rule (N,).
@@ -240,7 +241,7 @@ def _best(
     drawn = bootstrap_labels(truth, labels, probabilities.shape[1], units, DRAWS)  # smooths what single rows make jump
     scores = np.concatenate([metric.of_confusion(counts) for counts in drawn], axis=1).mean(1)
     expected = np.array([metric.of_confusion(_expected_counts(said, probabilities)) for said in labels])
-    return int((metric.sign * (scores + EXPECTED * expected)).argmax())
+    return int((metric.sign * (len(truth) * scores + EXPECTED * expected)).argmax())
 
 
 def _expected_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
