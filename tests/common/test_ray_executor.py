@@ -113,6 +113,17 @@ def test_what_takes_too_long_is_ended_and_so_is_all_where_nobody_listens(place: 
 
 
 @pytest.mark.slow
+def test_more_cores_than_any_machine_has_are_told(place: OnRay) -> None:
+    said: list[str] = []
+    short = OnRay(place.address, cores=64, seconds=1.0)
+    assert executor.run([Task("a", ["-c", ""])], short, said.append) == {"a": -signal.SIGTERM}
+    assert said == [
+        "note: no machine of the cluster has 64 cores (the largest has 1): waiting for one to join; "
+        "--cores N asks for fewer"
+    ]
+
+
+@pytest.mark.slow
 def test_each_task_has_a_gpu_of_its_own_where_there_are_some(place: OnRay, ground: Ground) -> None:
     machine = ground.add(cores=2, gpus=2)
     tell = (
@@ -130,17 +141,6 @@ def test_each_task_has_a_gpu_of_its_own_where_there_are_some(place: OnRay, groun
         assert said == ["[c] "], "who asks for none sees none"
     finally:
         ground.kill(machine)
-
-
-@pytest.mark.slow
-def test_more_cores_than_any_machine_has_are_told(place: OnRay) -> None:
-    said: list[str] = []
-    short = OnRay(place.address, cores=64, seconds=1.0)
-    assert executor.run([Task("a", ["-c", ""])], short, said.append) == {"a": -signal.SIGTERM}
-    assert said == [
-        "note: no machine of the cluster has 64 cores (the largest has 1): waiting for one to join; "
-        "--cores N asks for fewer"
-    ]
 
 
 def test_without_ray_and_without_a_cluster_one_line_says_so(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
