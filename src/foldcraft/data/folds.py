@@ -285,3 +285,25 @@ def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
         groups = [len(set(competition.units[rows]))] if grouped else []
         columns["all" if fold is None else f"fold {fold}"] = [len(rows), *groups, *target.totals(rows)]
     return pd.DataFrame(columns, index=["rows", *(["groups"] if grouped else []), *target.of_totals])
+
+
+def warnings(split: Folds, competition: Competition) -> Iterator[str]:
+    """What is wrong with folds that can be used all the same."""
+    if torn := torn_groups(split, competition):
+        yield (
+            f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
+            "(earlier runs will not blend with new ones)"
+        )
+    if competition.space.form == "values":
+        return
+    rare = balance(split, competition).iloc[-len(competition.target.of_totals) :]
+    absent = rare[(rare == 0).any(axis=1)]
+    lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
+    if lines:
+        yield f"no row of class {listing(lines, 5)}"
+    whole = [name for name, counts in absent.iterrows() if (counts.iloc[:-1] == counts["all"]).any()]
+    if whole:
+        yield (
+            f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "
+            "on it never saw it; use fewer folds, or merge classes"
+        )

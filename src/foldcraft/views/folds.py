@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from foldcraft.common.errors import listing
 from foldcraft.data import folds
 from foldcraft.views.terminal import duration
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from foldcraft.data.competition import Competition
     from foldcraft.data.folds import Folds
     from foldcraft.predictions.experiment import Experiment
@@ -41,31 +38,5 @@ def show_split(split: Folds, data: Competition, terminal: Terminal) -> None:
     made = f" of {data.counted()}" if data.answering else ""
     title = f"{data.name}: {split.count} folds{made}, {split.scheme}, seed {split.seed}"
     terminal.table(title, ["", *table.columns], rows)
-    for line in warnings(split, data, table):
+    for line in folds.warnings(split, data):
         terminal.say(f"warning: {line}")
-
-
-def warnings(split: Folds, data: Competition, balance: pd.DataFrame) -> Iterator[str]:
-    """What is wrong with folds that can be used all the same.
-
-    Args:
-        balance: of these folds.
-    """
-    if torn := folds.torn_groups(split, data):
-        yield (
-            f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
-            "(earlier runs will not blend with new ones)"
-        )
-    if data.space.form == "values":
-        return
-    rare = balance.iloc[-len(data.target.of_totals) :]
-    absent = rare[(rare == 0).any(axis=1)]
-    lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
-    if lines:
-        yield f"no row of class {listing(lines, 5)}"
-    whole = [name for name, counts in absent.iterrows() if (counts.iloc[:-1] == counts["all"]).any()]
-    if whole:
-        yield (
-            f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "
-            "on it never saw it; use fewer folds, or merge classes"
-        )
