@@ -319,6 +319,7 @@ def aims(table: pd.DataFrame) -> Iterator[str]:
 def draw_curves(measured: Measured, picture: Path) -> None:
     """Errors over minutes, a small plot for each set and share, a line for each contender and draw."""
     rows, curves = [], measured.curves()
+    shares = [f"{share:.0%} of the groups" for share in sorted({cell.share for cell, _ in curves})]
     colours = {name: colour for name, colour in COLOURS.items() if any(name == contender for _, contender in curves)}
     for (cell, contender), (minutes, points) in curves.items():
         about = {"set": cell.set, "share": f"{cell.share:.0%} of the groups", "draw": cell.draw, "contender": contender}
@@ -343,7 +344,7 @@ def draw_curves(measured: Measured, picture: Path) -> None:
             detail="draw:N",
         )
         .properties(width=220, height=150)
-        .facet(column=alt.Column("set:N", title=None), row=alt.Row("share:N", title=None))
+        .facet(column=alt.Column("set:N", title=None), row=alt.Row("share:N", title=None, sort=shares))
         .resolve_scale(y="independent")
     )
     picture.parent.mkdir(parents=True, exist_ok=True)
