@@ -19,7 +19,7 @@ from foldcraft.study.audit.finding import Finding
 
 Command = Callable[..., Outcome]
 FOLDS = Path("folds/shapes.csv")
-SAID = "no folds yet: made folds/shapes.csv, 3 folds of 48 rows, stratified, seed 0; "
+SAID = "no folds yet: made folds/shapes.csv, 48 rows in 3 folds, stratified, seed 0; "
 SPACE = "{method: grid, metric: {name: mean, goal: maximize}, parameters: {optim.lr: {values: [0.1]}}}"
 
 

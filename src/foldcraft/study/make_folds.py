@@ -84,7 +84,7 @@ def ensure(config: Config, say: Say) -> None:
     if is_new:
         together = f", {len(copies)} copies kept together" if made.duplicates else ""
         together += ", the audit's groups kept whole" if made.groups else ""
-        what = f"{made.count} folds of {data.counted()}, {made.scheme}, seed {made.seed}{together}"
+        what = f"{data.counted()} in {made.count} folds, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
         for line in folds.warnings(made, data):
             say(f"warning: {line}")
