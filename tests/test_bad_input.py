@@ -164,7 +164,7 @@ def test_a_missing_table(shapes: Path, command: Command, file: str):
         ("train.csv", lambda table: pd.concat([table, table[5:6]]), ("more than once", "005.png")),
         ("test.csv", lambda table: pd.concat([table, table[:1]]), ("more than once", "048.png")),
         ("train.csv", lambda table: table.assign(label=table["label"].mask(table.index == 7)), ("'label'", "line 9")),
-        ("train.csv", lambda table: table.assign(label="bar"), ("only one class", "'bar'")),
+        ("train.csv", lambda table: table.assign(label="bar"), ("only one class", "'bar'", "competition.target")),
         ("sample_submission.csv", lambda table: table.assign(id=table["id"] + "x"), ("048.pngx", "test.csv")),
         ("sample_submission.csv", lambda table: table[1:], ("1 ids of test.csv are not in it", "048.png")),
         ("sample_submission.csv", lambda table: table[["id"]], ("no column beside the id",)),

@@ -162,7 +162,8 @@ def _classes(labels: Sequence[str], names: CompetitionConfig, wanted: TargetConf
     classes = Classes.of(labels)
     column = wanted.column or names.target
     if len(classes) < 2:
-        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {column!r}", path)
+        hint = "name the column that is predicted: competition.target"
+        raise FoldcraftError(f"only one class, {classes.names[0]!r}, in column {column!r}", path, hint)
     order = wanted.order if wanted.order is not None else names.order
     if order is None:
         return classes
@@ -226,7 +227,8 @@ def _multilabel(
     lists = [[part for part in cell.split(wanted.separator) if part.strip()] for cell in table[column].tolist()]
     labels = Classes.of([label for each in lists for label in each]) if any(lists) else None
     if labels is None:
-        raise FoldcraftError(f"column {column!r} has no label in any row", path)
+        hint = "name the columns that are predicted: competition.target"
+        raise FoldcraftError(f"column {column!r} has no label in any row", path, hint)
     truth = np.zeros((len(lists), len(labels)))
     for row, each in enumerate(lists):
         truth[row, labels.encode(each)] = 1
