@@ -209,7 +209,8 @@ def _prior_adjustment(predicted: np.ndarray, truth: np.ndarray, units: np.ndarra
     tau = STRENGTHS[_best(labels, np.exp(calibrated), truth, units, metric)]
     if not tau and np.array_equal(labels[0], predicted.argmax(1)):
         return Argmax()
-    return PriorAdjustment(tuple((bias - tau * prior).tolist()), float(tau))
+    shift = tuple((bias - tau * prior).tolist())
+    return PriorAdjustment(shift, float(tau)) if tau else ClassBias(shift)
 
 
 def _threshold(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
