@@ -29,7 +29,6 @@ from foldcraft.ensemble import decision_rules, nested
 from foldcraft.ensemble.methods import WeightedMean
 from foldcraft.ensemble.nested import BlendMember, Labels
 from foldcraft.metrics.bootstrap import bootstrap_labels
-from foldcraft.metrics.calibration import fit_class_bias
 from foldcraft.metrics.scores import Metric, get
 from foldcraft.metrics.spaces import ClassSpace
 
@@ -67,8 +66,7 @@ def best_by_labels(predicted: np.ndarray, truth: Labels) -> Shift:
 
 
 def expected(predicted: np.ndarray, truth: Labels) -> Shift:
-    bias = fit_class_bias(predicted, truth.targets, decision_rules.HELD)
-    calibrated = log_softmax(predicted + bias, axis=1)
+    bias, calibrated = decision_rules._calibrated(predicted, truth.targets)
     shifts = strengths(calibrated, truth)
     counts = [decision_rules._expected_counts((calibrated + shift).argmax(1), np.exp(calibrated)) for shift in shifts]
     return bias + shifts[int(np.argmax([truth.metric.of_confusion(each) for each in counts]))]

@@ -287,8 +287,12 @@ def balance(folds: Folds, competition: Competition) -> pd.DataFrame:
     return pd.DataFrame(columns, index=["rows", *(["groups"] if grouped else []), *target.of_totals])
 
 
-def warnings(split: Folds, competition: Competition) -> Iterator[str]:
-    """What is wrong with folds that can be used all the same."""
+def warnings(split: Folds, competition: Competition, counts: pd.DataFrame) -> Iterator[str]:
+    """What is wrong with folds that can be used all the same.
+
+    Args:
+        counts: `balance` of these folds.
+    """
     if torn := torn_groups(split, competition):
         yield (
             f"{torn} groups lie in several folds, so the OOF score is too good; delete the folds file and split again "
@@ -296,12 +300,12 @@ def warnings(split: Folds, competition: Competition) -> Iterator[str]:
         )
     if competition.space.form == "values":
         return
-    rare = balance(split, competition).iloc[-len(competition.target.of_totals) :]
+    rare = counts.iloc[-len(competition.target.of_totals) :]
     absent = rare[(rare == 0).any(axis=1)]
-    lines = [f"{name!r} in {', '.join(counts.index[counts == 0])}" for name, counts in absent.iterrows()]
+    lines = [f"{name!r} in {', '.join(row.index[row == 0])}" for name, row in absent.iterrows()]
     if lines:
         yield f"no row of class {listing(lines, 5)}"
-    whole = [name for name, counts in absent.iterrows() if (counts.iloc[:-1] == counts["all"]).any()]
+    whole = [name for name, row in absent.iterrows() if (row.iloc[:-1] == row["all"]).any()]
     if whole:
         yield (
             f"class {listing([repr(name) for name in whole], 5)} lies in one fold as a whole: the model that is judged "

@@ -202,8 +202,7 @@ def _class_rule(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, met
 
 
 def _prior_adjustment(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
-    bias = fit_class_bias(predicted, truth, HELD)
-    calibrated = log_softmax(predicted + bias, axis=1)
+    bias, calibrated = _calibrated(predicted, truth)
     prior = np.log(np.bincount(truth, minlength=predicted.shape[1]).clip(1) / len(truth))
     labels = [(calibrated - tau * prior).argmax(1) for tau in STRENGTHS]
     tau = STRENGTHS[_best(labels, np.exp(calibrated), truth, units, metric)]
@@ -213,9 +212,14 @@ def _prior_adjustment(predicted: np.ndarray, truth: np.ndarray, units: np.ndarra
     return PriorAdjustment(shift, float(tau)) if tau else ClassBias(shift)
 
 
-def _threshold(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+def _calibrated(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A bias of each class (K,), and log-probabilities with it."""
     bias = fit_class_bias(predicted, truth, HELD)
-    calibrated = log_softmax(predicted + bias, axis=1)
+    return bias, log_softmax(predicted + bias, axis=1)
+
+
+def _threshold(predicted: np.ndarray, truth: np.ndarray, units: np.ndarray, metric: Metric) -> Rule:
+    bias, calibrated = _calibrated(predicted, truth)
     odds = calibrated[:, 1] - calibrated[:, 0]
     cuts = np.unique([0.0, *np.quantile(odds, np.linspace(0.01, 0.99, 99))])
     cuts = cuts[np.argsort(np.abs(cuts), kind="stable")]

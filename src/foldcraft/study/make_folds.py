@@ -86,7 +86,7 @@ def ensure(config: Config, say: Say) -> None:
         together += ", the audit's groups kept whole" if made.groups else ""
         what = f"{data.counted()} in {made.count} folds, {made.scheme}, seed {made.seed}{together}"
         say(f"no folds yet: made {config.folds_file}, {what}; src/split.py shows them; keep them in git")
-        for line in folds.warnings(made, data):
+        for line in folds.warnings(made, data, folds.balance(made, data)):
             say(f"warning: {line}")
         for line in () if form.goes_without_saying else form.lines():
             say(line)

@@ -38,5 +38,5 @@ def show_split(split: Folds, data: Competition, terminal: Terminal) -> None:
     made = f" of {data.counted()}" if data.answering else ""
     title = f"{data.name}: {split.count} folds{made}, {split.scheme}, seed {split.seed}"
     terminal.table(title, ["", *table.columns], rows)
-    for line in folds.warnings(split, data):
+    for line in folds.warnings(split, data, table):
         terminal.say(f"warning: {line}")
