@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.models import finetune, hardware
 from foldcraft.models.inputs import Inputs
 from foldcraft.predictions.feature_cache import frozen_features
@@ -40,35 +41,28 @@ class Net:
 
 
 def known_or_measured(
-    config: Config, outputs: int, names: Sequence[str], memory: Path, callback: Callback
+    config: Config, outputs: int, names: Sequence[str], seconds: float, memory: Path, callback: Callback
 ) -> list[Net]:
-    """As `measure`; kept in a file for the next run on the same machine.
+    """Build each net and time it, the fastest first; what is measured is kept in a file for the next run.
+
+    One that cannot be had, or gives no features, is told and left out; so are those for which there is no time.
+
+    Args:
+        outputs: of a net.
+        seconds: after which no further net is timed, but for the first one.
 
     Raises:
         FoldcraftError: none can be had.
     """
-    asked = {"machine": hardware.this_machine(), "size": config.images.size, "names": list(names)}
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = checksums.read_json(memory)
-        if kept["asked"] == asked:
-            return [Net(**each) for each in kept["nets"]]
-    found = measure(config, outputs, names, callback)
-    checksums.write_json(memory, {"asked": asked, "nets": [asdict(net) for net in found]}, indent=1)
-    return found
-
-
-def measure(config: Config, outputs: int, names: Sequence[str], callback: Callback) -> list[Net]:
-    """Build each net and time it, the fastest first; one that cannot be had, or gives no features, is told and left.
-
-    Args:
-        outputs: of a net.
-
-    Raises:
-        FoldcraftError: none can.
-    """
-    found, errors = [], []
-    with callback.progress("timing nets", len(names)) as advance:
-        for name in names:
+    asked = {"machine": hardware.this_machine(), "size": config.images.size}
+    known = _recall(memory, asked)
+    found = [known[name] for name in names if name in known]
+    missing, errors, began = [name for name in names if name not in known], [], time.monotonic()
+    with callback.progress("timing nets", len(missing)) as advance:
+        for place, name in enumerate(missing):
+            if found and time.monotonic() - began > seconds:
+                callback.say(f"warning: no time to try {listing(missing[place:])}: {seconds:.0f} s are for timing nets")
+                break
             try:
                 found.append(_measure(of_name(config, name), outputs))
             except FoldcraftError as error:
@@ -77,7 +71,18 @@ def measure(config: Config, outputs: int, names: Sequence[str], callback: Callba
             advance(1)
     if not found:
         raise errors[0]
+    known |= {net.name: net for net in found}
+    checksums.write_json(memory, {"asked": asked, "nets": [asdict(net) for net in known.values()]}, indent=1)
     return sorted(found, key=lambda net: -net.rate)
+
+
+def _recall(memory: Path, asked: dict[str, Any]) -> dict[str, Net]:
+    """The nets of an earlier run on the same machine, by name."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = checksums.read_json(memory)
+        if kept["asked"] == asked:
+            return {each["name"]: Net(**each) for each in kept["nets"]}
+    return {}
 
 
 def of_name(config: Config, name: str) -> Config:

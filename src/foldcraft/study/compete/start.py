@@ -21,6 +21,7 @@ from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest, s
 from foldcraft.study.trial_folds import Train, TrainByCommands, train_here
 from foldcraft.submission import ledger
 
+TIMING = 0.1  # share of the budget that timing nets may take
 AUDIT = 0.1  # share of the budget that a quick audit may take
 AUDITED = 40.0  # images a second that an audit looks at, beside the features of a net
 
@@ -67,7 +68,8 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
             History.open(config, data_digest(split), shared_settings(config))
         if ledger.SUBMISSIONS.exists() and not ledger.SUBMISSIONS.is_dir():
             raise FoldcraftError("is no folder", ledger.SUBMISSIONS, "move it away")
-        found = nets.known_or_measured(config, data.target.outputs, names, folder / "nets.json", callback)
+        timing = TIMING * options.seconds
+        found = nets.known_or_measured(config, data.target.outputs, names, timing, folder / "nets.json", callback)
         audited = (audit_folder(config) / "summary.json").is_file()
         if not audited and _is_short(data, options.seconds, callback):
             audit(nets.of_name(config, found[0].name))
