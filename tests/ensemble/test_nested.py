@@ -112,7 +112,7 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     uneven = judge([BlendMember("one", ("identity",), predicted[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
-    assert any("against the likeliest class" in line for line in uneven.words)
+    assert any("in macro f1 over taking the likeliest class" in line for line in uneven.words)
 
 
 def drawn(targets: np.ndarray, margin: np.ndarray, noise: float) -> np.ndarray:
@@ -136,8 +136,8 @@ def test_a_rule_that_is_really_worse_is_not_used(monkeypatch: pytest.MonkeyPatch
     assert selection.chosen.plan.rule.name == "argmax"
     assert selection.chosen.name == "best single"
     assert selection.chosen.score.value == pytest.approx(get("qwk")(targets, np.exp(predicted)))
-    assert selection.words[-1].startswith("least expected distance loses 0.")
-    assert selection.words[-1].endswith("against the likeliest class, and is not used")
+    assert selection.words[-1].startswith("the decision rule, least expected distance, loses 0.")
+    assert selection.words[-1].endswith("over taking the likeliest class, and is not used")
 
 
 def test_a_blend_that_is_really_worse_is_not_used() -> None:

@@ -436,7 +436,8 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     if ruled[place].decides:
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
-        words.append(f"{ruled[place].plan.rule} {_change(value, error)} against {truth.space.by_default}{so}")
+        over = f"in {truth.metric.name.replace('_', ' ')} over taking {truth.space.by_default}"
+        words.append(f"the decision rule, {ruled[place].plan.rule}, {_change(value, error)} {over}{so}")
     if truth.constraints is not None:
         words.append(_about_constraints(found, place, used, truth))
     return chosen, words
