@@ -183,6 +183,21 @@ def test_a_first_fold_that_helps_is_in_the_submission_until_the_others_are_there
 
 
 @pytest.mark.slow
+def test_further_nets_are_fine_tuned_and_may_be_dropped_later(
+    short: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in ("TOGETHER", "SEEDS"):  # fewer actions
+        monkeypatch.setattr(f"foldcraft.study.compete.actions.{setting}", 0)
+    more = ("--backbones", "test_efficientnet", "test_vit")
+    done = command("compete", "--config", short, *LONG, *more)
+    assert done.code == 0, done.err
+    tuned = {entry["nets"][0] for entry in entries() if entry["kind"] == "fine-tuning" and entry["is_whole"]}
+    assert tuned == {"test_resnet", "test_efficientnet", "test_vit"}
+    later = command("compete", "--config", short, *LONG)
+    assert (later.code, later.err) == (0, "")
+
+
+@pytest.mark.slow
 def test_what_fails_is_told_and_left_but_for_the_first(short: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     train = fold_training.train_fold
 

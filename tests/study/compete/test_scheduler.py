@@ -297,3 +297,32 @@ def test_a_history_of_other_data_or_a_damaged_one_is_refused(config: Config) -> 
     history.file.write_text(history.file.read_text().replace("probe_cnn", "probe_vit"))
     with pytest.raises(FoldcraftError, match="damaged"):
         History.open(config, "data", SETTINGS)
+
+
+def test_the_next_nets_are_fine_tuned_once_the_best_ones_are(situation: Situation) -> None:
+    nets = [CNN, VIT, Net("cnn2", False, 20.0, 1000), Net("vit2", True, 10.0, 2000)]
+    probes = [*PROBED, entry("probe_cnn2", "probe", ("cnn2",), alone=0.6), entry("probe_vit2", "probe", ("vit2",))]
+    now = after(replace(situation, nets=nets), *(replace(one, alone=one.alone or 0.9) for one in probes))
+
+    def tuned(now: Situation) -> set[str]:
+        return {a.nets[0].name for a in possible(now) if a.kind == "fine-tuning"}
+
+    assert tuned(now) == {"cnn", "vit"}
+    first = after(now, entry("full_vit_short", "fine-tuning", ("vit",), alone=0.3, gain=0.5, error=0.05))
+    assert tuned(first) == {"cnn", "vit", "vit2"}, "vit: the whole recipe"
+    given_up = entry("full_cnn", "fine-tuning", ("cnn",), folds=(0,), is_whole=False, gain=-0.2, error=0.1)
+    assert "cnn2" not in tuned(after(first, given_up)), "a worse net of a kind that does not help"
+    expected = {a.name: a.before for a in possible(first)}
+    assert expected["full_vit2"] == actions.OTHER_FINE_TUNING, "what the first one gained is not expected of another"
+    second = entry("full_vit2", "fine-tuning", ("vit2",), alone=0.5, gain=0.0, error=0.02)
+    assert {a.name: a.before for a in possible(after(first, second))}["full_cnn"].worth < expected["full_cnn"].worth
+
+
+def test_a_net_that_is_not_asked_for_any_more_is_left_as_it_is(situation: Situation) -> None:
+    gone = [
+        entry("probe_gone", "probe", ("gone",), alone=0.1),
+        entry("full_gone", "fine-tuning", ("gone",), alone=0.1, gain=0.3, error=0.1),
+    ]
+    now = after(situation, *PROBED, *gone)
+    assert {net.name for net in now.tuned} == {"cnn", "vit"}
+    assert not [action.name for action in possible(now) if "gone" in action.name]

@@ -126,17 +126,30 @@ class Situation:
         """The net of that name."""
         return next(net for net in self.nets if net.name == name)
 
+    def nets_of(self, kind: str) -> list[Net]:
+        """Nets of finished experiments of a kind, the best first; those that are not tried any more are left out."""
+        at_hand = {net.name: net for net in self.nets}
+        names = dict.fromkeys(entry.nets[0] for entry in self.of_kind(kind))
+        return [at_hand[name] for name in names if name in at_hand]
+
     @property
     def ranked(self) -> list[Net]:
         """Nets whose plain probe is there, the best first."""
-        known = {net.name for net in self.nets}
-        return [self.net(entry.nets[0]) for entry in self.of_kind("probe") if entry.nets[0] in known]
+        return self.nets_of("probe")
 
     @property
     def worth_tuning(self) -> list[Net]:
-        """The best net of either kind. A transformer need not have been probed: it may begin from a new head."""
+        """Of either kind the best net, and the next one when those before it are finished, transformers first.
+
+        A transformer need not have been probed: it may begin from a new head.
+        """
+        finished = self.nets_of("fine-tuning")
         transformers, cnns = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
-        return [*(transformers or self._unprobed_transformers)[:1], *cnns[:1]]
+        found = []
+        for nets in (transformers or self._unprobed_transformers, cnns):
+            found += [net for net in nets if net in finished]
+            found += [net for net in nets if net not in finished][:1]
+        return found
 
     @property
     def _unprobed_transformers(self) -> list[Net]:
@@ -147,8 +160,7 @@ class Situation:
     @property
     def tuned(self) -> list[Net]:
         """Nets that are worth fine-tuning, and those that were fine-tuned."""
-        names = [net.name for net in self.worth_tuning] + [e.nets[0] for e in self.of_kind("fine-tuning")]
-        return [self.net(name) for name in dict.fromkeys(names)]
+        return list(dict.fromkeys([*self.worth_tuning, *self.nets_of("fine-tuning")]))
 
     def likely_to_count(self, net: Net) -> float:
         """How much of what is expected of a probe is expected of one on that net, by how far it is behind the best."""
@@ -164,9 +176,15 @@ class Situation:
         return OTHER_FINE_TUNING if others or not net.transformer else FINE_TUNING
 
     @property
+    def further_fine_tunings(self) -> list[Entry]:
+        """Those but for the first one, which tells nothing of what others may gain."""
+        return [entry for entry in self.whole if entry.kind == "fine-tuning"][1:]
+
+    @property
     def further_probes(self) -> list[Entry]:
         """Plain probes but for the first transformer and the first CNN, which tell nothing of what others may gain."""
-        probes = [entry for entry in self.whole if entry.kind == "probe"]
+        at_hand = {net.name for net in self.nets}
+        probes = [entry for entry in self.whole if entry.kind == "probe" and entry.nets[0] in at_hand]
         kinds = [self.net(entry.nets[0]).transformer for entry in probes]
         return [entry for place, entry in enumerate(probes) if kinds[place] in kinds[:place]]
 
@@ -267,8 +285,7 @@ def _probe(now: Situation, recipe: Recipe, kind: str, nets: Sequence[Net], befor
 
 
 def _fine_tunings(now: Situation) -> Iterator[Action]:
-    """The best transformer, the best CNN, then more of those that are in: other seeds, larger images, a longer one."""
-    finished = now.of_kind("fine-tuning")
+    """The best nets, whole, in short and in part; then more of those that are in."""
     for net in now.worth_tuning:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         yield _training(now, recipe, net, now.first_or_other(recipe, net), "a net that learns what no frozen one knows")
@@ -279,12 +296,12 @@ def _fine_tunings(now: Situation) -> Iterator[Action]:
         for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
             partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)
             yield _training(now, partly, net, PARTLY, f"{why}, where all weights are too many", "partial fine-tuning")
-    for entry in finished[:2]:
-        net = now.net(entry.nets[0])
+    finished = now.nets_of("fine-tuning")
+    for net in finished[:2]:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
         yield from _more_of(now, recipe, net)
-    if finished:
-        yield from _pseudo_labels(now, now.net(finished[0].nets[0]))
+    for net in finished[:1]:
+        yield from _pseudo_labels(now, net)
 
 
 def _more_of(now: Situation, recipe: Recipe, net: Net) -> Iterator[Action]:
@@ -323,5 +340,5 @@ def _training(
     kind: str = "fine-tuning",
     pixels: float = 1.0,
 ) -> Action:
-    expected = now.believed(kind, before)
+    expected = now.believed(kind, before, now.further_fine_tunings if kind == "fine-tuning" else None)
     return Action(recipe, kind, (net,), expected, why, fold_by_fold=True, pixels=pixels)
