@@ -229,3 +229,15 @@ def test_shapes_that_are_merely_alike_are_no_copies():
     pixels = np.stack([np.asarray(draw_shape(label, row).convert("RGB")) for row, label in enumerate(labels)])
     ids = [str(row) for row in range(90)]
     assert duplicates.find(pixels, pixels[:0], ids, [], labels=labels).empty
+
+
+@pytest.mark.parametrize("width", [20, 300])
+def test_features_are_reduced_to_whitened_principal_components(width: int) -> None:
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(200, width)) @ rng.normal(size=(width, width)) + 3).astype(np.float16)
+    found = image_hash.reduced(Stack([features[:150], features[150:]]), np.arange(200))
+    plain = features.astype(np.float32)
+    plain = (plain - plain.mean(0)) / (plain.std(0) + 1e-3)
+    scores = np.linalg.svd(plain, full_matrices=False)[0][:, : min(width, 50)]
+    scores /= np.linalg.norm(scores, axis=1, keepdims=True)
+    np.testing.assert_allclose(found @ found.T, scores @ scores.T, atol=2e-3)

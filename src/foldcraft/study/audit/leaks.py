@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -212,12 +213,19 @@ def _guesses(rows: Rows, make: Callable[[], ClassifierMixin]) -> np.ndarray:
     units = len(np.unique(rows.units))
     if smallest < FOLDS or units < FOLDS:
         return guesses
-    alone = units == len(rows.units)
-    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=0)
-    for seen, unseen in splitter.split(values, rows.truth, None if alone else rows.units):
+    for seen, unseen in _splits(*(of.astype(np.int64).tobytes() for of in (rows.truth, rows.units))):
         model = make().fit(values[seen], rows.truth[seen])
         guesses[np.ix_(unseen, model.classes_)] = model.predict_proba(values[unseen])
     return guesses
+
+
+@lru_cache(maxsize=1)  # one field after the other is asked the same of the same rows
+def _splits(truth: bytes, units: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows to guess, by whole units; of integers (N,) as bytes."""
+    truth, units = np.frombuffer(truth, np.int64), np.frombuffer(units, np.int64)
+    alone = len(np.unique(units)) == len(units)
+    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=0)
+    return list(splitter.split(truth, truth, None if alone else units))
 
 
 def _shuffled(rows: Rows, number: int) -> Rows:
