@@ -16,7 +16,7 @@ from foldcraft.study.compete.actions import Situation, possible
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
-from foldcraft.study.compete.options import FIRST_FOLD, Option, best_plan, share_of_step
+from foldcraft.study.compete.options import FIRST_FOLD, Option, best_plan, share_given
 from foldcraft.study.compete.worth import Belief
 from foldcraft.study.recipes import Looks
 
@@ -91,11 +91,11 @@ def test_pseudo_labels_come_in_rounds_each_by_a_blend_with_the_last(situation: S
     assert second.teacher != first.teacher
 
 
-def test_the_best_transformer_is_expected_to_gain_most(situation: Situation) -> None:
+def test_the_first_fine_tuning_is_expected_to_gain_most(situation: Situation) -> None:
     found = {action.name: action for action in possible(after(situation, *PROBED))}
     assert found["full_vit"].before == actions.FINE_TUNING
     assert found["full_vit"].fold_by_fold
-    assert found["full_vit"].before.worth > found["full_cnn"].before.worth > 0
+    assert found["full_cnn"].before == actions.FINE_TUNING, "and the best CNN, until one of them is begun"
 
 
 def test_a_transformer_may_be_fine_tuned_before_it_was_probed(situation: Situation) -> None:
@@ -127,10 +127,35 @@ def test_more_is_expected_of_the_better_net(situation: Situation) -> None:
 
 
 def test_once_a_fine_tuning_is_begun_less_is_expected_of_others_but_not_of_its_own_folds(situation: Situation) -> None:
-    begun = entry("full_vit_short", "fine-tuning", ("vit",), folds=(0,), is_whole=False, gain=0.2, error=0.1)
-    before, later = ({a.name: a.before for a in possible(after(situation, *PROBED, *more))} for more in ((), (begun,)))
-    assert later["full_vit_short"] == before["full_vit_short"]
-    assert later["full_vit"].worth < before["full_vit"].worth / 2
+    def begun(gain: float) -> Entry:
+        return entry("full_vit_short", "fine-tuning", ("vit",), folds=(0,), is_whole=False, gain=gain, error=0.1)
+
+    before, good, bad = (
+        {a.name: a.before for a in possible(after(situation, *PROBED, *more))}
+        for more in ((), [begun(0.24)], [begun(-0.1)])
+    )
+    assert good["full_vit_short"] == before["full_vit_short"]
+    assert good["full_vit"] == Belief(0.12, actions.OTHER_FINE_TUNING.error), "half of what the short form gained"
+    assert bad["full_vit"].mean == pytest.approx(-0.05)
+    assert good["full_cnn"] == bad["full_cnn"] == actions.OTHER_KIND_TUNED
+    whole = after(situation, *PROBED, replace(begun(0.3), action="full_vit"))
+    assert "full_vit_short" not in {a.name for a in possible(whole)}, "the short form comes before, or not at all"
+
+
+def test_probes_gain_half_where_a_net_is_mixed_in_evenly(situation: Situation) -> None:
+    alone, mixed = (
+        {a.name: a.before for a in possible(replace(after(situation, *PROBED), is_mixed=is_mixed))}
+        for is_mixed in (False, True)
+    )
+    assert mixed["pool2"].mean == pytest.approx(alone["pool2"].mean / 2)
+    assert mixed["full_vit"] == alone["full_vit"]
+
+
+def test_the_best_cnn_is_known_when_two_are_probed(situation: Situation) -> None:
+    now = replace(situation, nets=[CNN, VIT, Net("cnn2", False, 20.0, 1000)])
+    second = entry("probe_cnn2", "probe", ("cnn2",), alone=0.45)
+    assert {net.name for net in after(now, *PROBED).worth_tuning} == {"vit"}, "the fastest is not yet the best"
+    assert {net.name for net in after(now, *PROBED, second).worth_tuning} == {"vit", "cnn2"}
 
 
 def test_a_short_fine_tuning_costs_a_part_of_the_time(situation: Situation) -> None:
@@ -236,18 +261,15 @@ def test_small_gains_do_not_take_the_time_of_a_large_one(situation: Situation) -
 def test_a_first_fold_alone_is_begun_where_there_is_no_time_for_the_others(situation: Situation) -> None:
     found = {action.name: action for action in possible(after(situation, *PROBED))}
     small = Option(found["pool2"], Belief(0.03, 1e-9), 10.0, 10.0, (0,))
-    tuning = Option(found["full_vit"], Belief(0.2, 1e-9), 100.0, 20.0, (0,), 20.0, share_of_step(0, 1, 5))
+    tuning = Option(found["full_vit"], Belief(0.2, 1e-9), 100.0, 20.0, (0,), 20.0, FIRST_FOLD)
     assert tuning.rate == pytest.approx(FIRST_FOLD * 0.2 / 20), "its first step gains faster than all of it"
     whole, part = best_plan([small, tuning], 110.0), best_plan([small, tuning], 30.0)
     assert whole == [tuning, small]
     assert [(one.seconds, one.belief.mean) for one in part] == [(20.0, pytest.approx(FIRST_FOLD * 0.2)), (10.0, 0.03)]
-    short = Option(found["full_vit_short"], Belief(0.18, 1e-9), 50.0, 10.0, (0,), 10.0, share_of_step(0, 1, 5))
+    short = Option(found["full_vit_short"], Belief(0.18, 1e-9), 50.0, 10.0, (0,), 10.0, FIRST_FOLD)
     assert [one.action.name for one in best_plan([small, tuning, short], 200.0)] == ["full_vit", "pool2"]
     assert [one.action.name for one in best_plan([small, tuning, short], 65.0)] == ["full_vit_short", "pool2"]
-    shares = [share_of_step(done, 1, 5 - done) for done in range(4)]
-    assert shares == sorted(shares, reverse=True)
-    assert share_of_step(0, 1, 5) + share_of_step(1, 3, 4) < 1.0
-    assert share_of_step(4, 1, 1) == 0.0, "the last step is all that is left"
+    assert [share_given(done, 5) for done in range(6)] == pytest.approx([0.0, 0.8, 0.9, 1 - 0.2 / 3, 0.95, 1.0])
 
 
 def test_a_forecast_learns_from_what_took_longer() -> None:

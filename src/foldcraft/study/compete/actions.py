@@ -30,13 +30,16 @@ DRAWS = {  # of a first net, and of one head over the best nets beside such nets
     10**9: (Belief(0.03, 0.04), Belief(0.02, 0.03)),
 }
 LARGER_GAINS = Belief(0.05, 0.04)
-FINE_TUNING = Belief(0.35, 0.30)
+FINE_TUNING = Belief(0.35, 0.30)  # the first one that is begun
+OTHER_KIND_TUNED = Belief(0.15, 0.15)  # the first CNN's where a transformer's is begun, and the other way round
 OTHER_FINE_TUNING = Belief(0.06, 0.08)
+LONGER = 0.5  # of what the short form of a fine-tuning gained: what the whole one gains beside it
 SHORT = 0.8  # of what a fine-tuning gains, where it is a short one
 PARTLY = Belief(0.03, 0.06)
 SEED = Belief(0.05, 0.04)
 PSEUDO_LABELS = Belief(0.02, 0.04)
 AGAIN = 0.5  # of the gain of another seed with each more of it
+MIXED = 0.5  # of what the blend gains, where a net that lacks folds is mixed into it evenly
 COPIES_AGAIN = 0.7  # the same of augmented copies of another net: what they tell is partly the same
 
 
@@ -89,6 +92,7 @@ class Situation:
         rounds: of pseudo-labels that the user allows.
         teachers: stored blends that teach, or taught, by the name of the action.
         training_rates: images/s that nets are trained on, by name; of those of `worth_tuning` at the least.
+        is_mixed: is an experiment that lacks folds mixed into what is submitted?
     """
 
     config: Config
@@ -101,6 +105,7 @@ class Situation:
     rounds: int = 0
     teachers: Mapping[str, str] = field(default_factory=dict)
     training_rates: Mapping[str, float] = field(default_factory=dict)
+    is_mixed: bool = False
 
     @property
     def size(self) -> int:
@@ -141,10 +146,13 @@ class Situation:
     def worth_tuning(self) -> list[Net]:
         """Of either kind the best net, and the next one when those before it are finished, transformers first.
 
-        A transformer need not have been probed: it may begin from a new head.
+        A transformer need not have been probed: it may begin from a new head. The best CNN is known as soon as two are
+        probed; the first one is but the fastest.
         """
         finished = self.nets_of("fine-tuning")
         transformers, cnns = ([net for net in self.ranked if net.transformer is kind] for kind in (True, False))
+        if len(cnns) < min(2, sum(not net.transformer for net in self.nets)):
+            cnns = []
         found = []
         for nets in (transformers or self._unprobed_transformers, cnns):
             found += [net for net in nets if net in finished]
@@ -170,10 +178,17 @@ class Situation:
             return 1.0
         return math.exp(-STEEP * (alone[net.name] - least) / least)
 
-    def first_or_other(self, recipe: Recipe, net: Net) -> Belief:
-        """What is expected of a fine-tuning beforehand: most of the first that is begun, on a transformer."""
-        others = {entry.action for entry in self.entries if entry.kind == "fine-tuning"} - {recipe.name}
-        return OTHER_FINE_TUNING if others or not net.transformer else FINE_TUNING
+    def expected_of_tuning(self, recipe: Recipe, net: Net) -> Belief:
+        """What is expected of a fine-tuning beforehand, by which others are begun."""
+        begun = [entry for entry in self.entries if entry.kind == "fine-tuning" and entry.action != recipe.name]
+        names = {entry.nets[0] for entry in begun}
+        if not begun:
+            return FINE_TUNING
+        if net.name in names:
+            of_net = [entry.seen.mean for entry in begun if entry.nets[0] == net.name and entry.seen]
+            return Belief(LONGER * of_net[-1], OTHER_FINE_TUNING.error) if of_net else OTHER_FINE_TUNING
+        kinds = {other.transformer for other in self.nets if other.name in names}
+        return OTHER_FINE_TUNING if net.transformer in kinds else OTHER_KIND_TUNED
 
     @property
     def further_fine_tunings(self) -> list[Entry]:
@@ -281,18 +296,21 @@ def _probe(now: Situation, recipe: Recipe, kind: str, nets: Sequence[Net], befor
     views += [f"draw{k}" for k in range(settings["augmented"])]
     sizes = settings.get("sizes", [now.size])
     looks = tuple((net.name, size, view) for net in nets for size in sizes for view in views)
-    return Action(recipe, kind, tuple(nets), before, why, looks_at=looks)
+    expected = before.times(MIXED) if now.is_mixed else before
+    return Action(recipe, kind, tuple(nets), expected, why, looks_at=looks)
 
 
 def _fine_tunings(now: Situation) -> Iterator[Action]:
     """The best nets, whole, in short and in part; then more of those that are in."""
+    begun = {entry.action for entry in now.entries}
     for net in now.worth_tuning:
         recipe = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned)
-        yield _training(now, recipe, net, now.first_or_other(recipe, net), "a net that learns what no frozen one knows")
-        short = recipes.shorter(recipe)
-        before = now.first_or_other(short, net).times(SHORT)
-        quick = _training(now, short, net, before, "a net that learns what no frozen one knows, in a part of the time")
-        yield replace(quick, in_place_of=recipe.name)
+        why = "a net that learns what no frozen one knows"
+        yield _training(now, recipe, net, now.expected_of_tuning(recipe, net), why)
+        if recipe.name not in begun:
+            short = recipes.shorter(recipe)
+            before = now.expected_of_tuning(short, net).times(SHORT)
+            yield replace(_training(now, short, net, before, f"{why}, in a part of the time"), in_place_of=recipe.name)
         for mode, why in (("lora", "low-rank changes"), ("norm", "norms and biases alone")):
             partly = recipes.fine_tuning(now.config, net.name, net.transformer, now.looks, now.learned, mode)
             yield _training(now, partly, net, PARTLY, f"{why}, where all weights are too many", "partial fine-tuning")

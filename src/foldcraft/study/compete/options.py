@@ -17,12 +17,12 @@ class Option:
     """An action that could be next.
 
     Attributes:
-        belief: what it may gain, as a share of the blend's loss.
+        belief: what it may still gain, as a share of the blend's loss.
         seconds: that its folds which are left will take, blending included.
         reckoned: seconds of the next step of it alone, before they are corrected by what was seen.
         folds: of that step.
         step_seconds: that the step will take.
-        step_share: of the gain that is there after that step alone; 0 where it gains nothing by itself.
+        step_share: of that gain what is there after that step alone; 0 where it is all that is left.
     """
 
     action: Action
@@ -62,22 +62,18 @@ def best_plan(options: Sequence[Option], seconds: float) -> list[Option]:
     return _in_order(sorted(best, key=lambda option: -option.rate), seconds)
 
 
-def share_of_step(done: int, step: int, left: int) -> float:
-    """Of the gain of an action what its next folds give before the others are there; 0 where no others are left.
+def share_given(done: int, folds: int) -> float:
+    """Of what a fine-tuning gains the share that its finished folds give, mixed evenly into the submission.
 
     The first net gives most of it. What averaging several adds is like the variance of their mean, which falls as one
-    over their number.
+    over their number. The last fold makes it a member of the blend.
 
     Args:
-        done: folds that are finished.
-        step: of those that are left.
-        left: folds.
+        folds: in all.
     """
-    if step == left:
-        return 0.0
-    if not done:
-        return FIRST_FOLD
-    return (1 - FIRST_FOLD) * (1 / done - 1 / (done + step))
+    if done in (0, folds):
+        return float(done == folds)
+    return 1 - (1 - FIRST_FOLD) / done
 
 
 def _worth(plan: Sequence[Option]) -> float:

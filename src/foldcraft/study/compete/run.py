@@ -22,7 +22,7 @@ from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
-from foldcraft.study.compete.options import Option, best_plan, share_of_step
+from foldcraft.study.compete.options import Option, best_plan, share_given
 from foldcraft.study.recipes import Looks, Recipe
 from foldcraft.study.trial_folds import Train, TrialFold, train_here
 from foldcraft.submission import build
@@ -147,6 +147,7 @@ class Competing:
             self._is_at_ceiling(),
             self.rounds,
             self.history.notes.get("teachers", {}),
+            is_mixed=self.blend.mixed_in is not None,
         )
 
     def _is_at_ceiling(self) -> bool:
@@ -183,8 +184,9 @@ class Competing:
         own = seconds.reckon(action, now, tests, 1 if action.fold_by_fold else len(step), self._rate)
         next_step = seconds.corrected(action.kind, own, now.entries)
         seen = [entry.seen for entry in parts[-1:] if entry.seen]
-        share = share_of_step(len(done), len(step), len(left))
-        belief = action.before.after(seen)
+        given, later = (share_given(len(folds), self.base.folds.count) for folds in (done, {*done, *step}))
+        belief = action.before.after(seen).times(1 - given)
+        share = 0.0 if step == left else (later - given) / (1 - given)
         expected = rounds * next_step + self._judging
         return Option(action, belief, expected, own, tuple(step), next_step + self._judging, share)
 
