@@ -70,20 +70,21 @@ def test_amount_and_likeness_follow_the_numbers_and_may_be_unknown(found: Diagno
     assert any("cannot tell" in reason for reason in unknown.reasons)
 
 
-def test_the_pool_comes_first_and_the_transformer_is_tried_beside_it(
+def test_the_pool_comes_first_and_the_best_net_of_each_kind_is_tried_beside_it(
     found: Diagnosis, settings, tmp_path: Path
 ) -> None:
     advice = advise(found, settings)
     assert [advised.name for advised in advice.pool] == ["probe_cnn", "probe_vit", "pool"]
-    assert [advised.name for advised in advice.tried] == ["full_vit"]
-    read = written(advice.tried[0], tmp_path)
+    assert [advised.name for advised in advice.tried] == ["full_cnn", "full_vit"], "the better probe first"
+    cnn, read = (written(advised, tmp_path) for advised in advice.tried)
+    assert (cnn.finetune.head_init, cnn.optim.lr) == ("probe", 1.5e-3)
     assert read.competition == settings.competition
     assert read.images == settings.images
     assert (read.augment.hflip, read.augment.vflip, read.augment.rot90) == (0.5, 0, 0)
     assert read.tta.views == ["identity", "scale1.25"]
     assert (read.finetune.mode, read.finetune.head_init, read.optim.lr) == ("full", "random", 5e-4)
     assert (read.train.epochs, read.train.validate_every, read.train.batch) == (15, 15, 32)
-    assert "0.8500" in advice.tried[0].text, "the number that led to it"
+    assert "0.8500" in advice.tried[1].text, "the number that led to it"
     probe, pool = written(advice.pool[0], tmp_path), written(advice.pool[2], tmp_path)
     assert (probe.backbone.name, probe.probe_nets, pool.backbone.name, pool.probe_nets) == ("cnn", [], "cnn", ["vit"])
     for one in (probe, pool):

@@ -77,21 +77,20 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
         return Advice(amount, likeness, reasons, keeps, breaks, pool, [])
     nets = _finetuned(diagnosis)
     names = " and ".join(net.name for net in nets)
-    reasons.append(
-        f"{score}: {names}, fine-tuned, may do better or worse; its first fold tells at a fifth of the price"
-    )
+    reasons.append(f"{score}: {names}, fine-tuned, may do better or worse; a first fold tells at a fifth of the price")
     return Advice(
         amount, likeness, reasons, keeps, breaks, pool, [_full(diagnosis, config, net, looks) for net in nets]
     )
 
 
 def _finetuned(diagnosis: Diagnosis) -> list[NetScore]:
-    """The nets that are worth the time of fine-tuning: the best transformer, or two CNNs where there is none.
+    """The nets that are worth the time of fine-tuning: the best transformer and the best CNN, or two CNNs.
 
-    Of the nets that were measured the transformer gained most from fine-tuning, where its probe was the best and where
-    it was the worst. A second net costs as much again (docs/experiments.md).
+    Which kind gains more differs from set to set, far more than nets of one kind do (docs/experiments.md).
     """
-    return [net for net in diagnosis.nets if net.transformer][:1] or diagnosis.nets[:2]
+    transformers, cnns = ([net for net in diagnosis.nets if net.transformer is kind] for kind in (True, False))
+    chosen = [*transformers[:1], *cnns[:1]] if transformers else cnns[:2]
+    return sorted(chosen, key=diagnosis.nets.index)
 
 
 def _amount(diagnosis: Diagnosis) -> Amount:
