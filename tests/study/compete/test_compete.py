@@ -14,6 +14,7 @@ from foldcraft.metrics import calibration
 from foldcraft.metrics.gain import Gain
 from foldcraft.predictions.finished import open_finished
 from foldcraft.study import trial_folds
+from foldcraft.study.compete import actions
 from foldcraft.study.compete.worth import Belief
 from foldcraft.training import fold as fold_training
 from foldcraft.training import plan
@@ -154,10 +155,19 @@ def test_a_first_fold_that_helps_is_in_the_submission_until_the_others_are_there
 
     monkeypatch.setattr("foldcraft.ensemble.unfinished.gain", lambda member, *others: Gain(0.3, 0.1))
     monkeypatch.setattr("foldcraft.study.compete.actions.TOGETHER", 0)  # probes, and the first folds of trainings
+    possible, mixed = actions.possible, []
+
+    def noted(now):
+        mixed.append((now.is_mixed, [entry.folds for entry in now.entries if not entry.is_whole]))
+        return possible(now)
+
+    monkeypatch.setattr("foldcraft.study.compete.actions.possible", noted)
     with monkeypatch.context() as patch:
         patch.setattr(trial_folds, "train_fold", fails)
         done = command("compete", "--config", short, *LONG)
     assert done.code == 0, done.err
+    assert {is_mixed for is_mixed, parts in mixed if parts} == {True}, "so probes are expected to gain half"
+    assert {is_mixed for is_mixed, parts in mixed if not parts} == {False}
     last = [entry for entry in entries() if entry["submission"]][-1]
     assert f"The one to upload is {last['submission']}. " in done.out
     assert f"Mixed into it evenly, and not yet in that score: {last['mixed_in']}." in done.out
