@@ -42,8 +42,10 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     assert done.code == 0, done.err
     whole = {entry["action"]: entry for entry in entries() if entry["is_whole"]}
     assert {"probe_test_resnet", "probe_test_resnet_draws", "probe_test_resnet_32", "full_test_resnet"} <= set(whole)
-    rates = json.loads(Path("runs/shapes/compete/history.json").read_text())["notes"]["training_rates"]
-    assert [list(of_machine) for of_machine in rates.values()] == [["test_resnet"]], "one machine, one net, kept"
+    notes = json.loads(Path("runs/shapes/compete/history.json").read_text())["notes"]
+    rates = [list(of_machine) for of_machine in notes["training_rates"].values()]
+    assert rates == [["test_resnet"]], "one machine, one net, kept"
+    assert notes["gathered"] == ["test_resnet@16:identity"], "what the audit has gathered costs nothing"
     first = entries()[0]
     assert (first["action"], first["is_kept"], first["submission"]) == (
         "probe_test_resnet",

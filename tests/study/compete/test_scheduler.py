@@ -222,6 +222,8 @@ def test_features_that_are_there_cost_nothing(situation: Situation) -> None:
     there = after(now, entry("other", "probe", ("vit",), features=names[:2]))
     plain = 2 * (1000 + 200) / 50.0  # the image and its mirror image, of training and test rows
     assert every - seconds.reckon(draws, there, 200, 3, rate=1e12) == pytest.approx(plain)
+    audited = replace(now, gathered=names[:1])
+    assert every - seconds.reckon(draws, audited, 200, 3, rate=1e12) == pytest.approx(plain / 2)
 
 
 def test_a_training_is_reckoned_by_its_steps_and_pixels(situation: Situation) -> None:

@@ -93,6 +93,7 @@ class Situation:
         teachers: stored blends that teach, or taught, by the name of the action.
         training_rates: images/s that nets are trained on, by name; of those of `worth_tuning` at the least.
         is_mixed: is an experiment that lacks folds mixed into what is submitted?
+        gathered: features that are there beside those of the entries, as `seconds.feature_name` names them.
     """
 
     config: Config
@@ -106,6 +107,7 @@ class Situation:
     teachers: Mapping[str, str] = field(default_factory=dict)
     training_rates: Mapping[str, float] = field(default_factory=dict)
     is_mixed: bool = False
+    gathered: Sequence[str] = ()
 
     @property
     def size(self) -> int:

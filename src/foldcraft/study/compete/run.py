@@ -148,6 +148,7 @@ class Competing:
             self.rounds,
             self.history.notes.get("teachers", {}),
             is_mixed=self.blend.mixed_in is not None,
+            gathered=self.history.notes.get("gathered", ()),
         )
 
     def _is_at_ceiling(self) -> bool:

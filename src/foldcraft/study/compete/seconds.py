@@ -46,7 +46,7 @@ def reckon(action: Action, now: Situation, tests: int, folds: int, rate: float) 
         rate: as `product_rate` gives it.
     """
     if action.looks_at:
-        gathered = {name for entry in now.entries for name in entry.features}
+        gathered = {*now.gathered, *(name for entry in now.entries for name in entry.features)}
         return _gathering(action, now, tests, gathered) + _solving(action, now, folds, rate) + OF_A_FOLD * folds
     net, train = action.nets[0], action.recipe.sections["train"]
     views = len(action.recipe.sections["tta"]["views"])

@@ -18,6 +18,7 @@ from foldcraft.study.compete import history, nets
 from foldcraft.study.compete.clock import Clock
 from foldcraft.study.compete.history import History
 from foldcraft.study.compete.run import Competing, Outcome, Show, data_digest, shared_settings
+from foldcraft.study.compete.seconds import feature_name
 from foldcraft.study.trial_folds import Train, TrainByCommands, train_here
 from foldcraft.submission import ledger
 
@@ -71,10 +72,13 @@ def run(config: Config, options: Options, callback: Callback, show: Show, audit:
         timing = TIMING * options.seconds
         found = nets.known_or_measured(config, data.target.outputs, names, timing, folder / "nets.json", callback)
         audited = (audit_folder(config) / "summary.json").is_file()
-        if not audited and _is_short(data, options.seconds, callback):
+        is_due = not audited and _is_short(data, options.seconds, callback)
+        if is_due:
             audit(nets.of_name(config, found[0].name))
         experiment = split or make_folds.open_experiment(config, callback.say)
         kept = History.open(config, data_digest(experiment), shared_settings(config))
+        if is_due:  # which has gathered these
+            kept.note(gathered=[feature_name((found[0].name, config.images.size, "identity"))])
         clock = Clock(options.seconds, kept.used, options.began)
         train: Train = train_here
         jobs = options.place.at_once(experiment.folds.count)
