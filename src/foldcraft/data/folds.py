@@ -267,7 +267,7 @@ def numbered(competition: Competition, cells: Sequence[str], scheme: str, where:
 def _difference(folds: Folds, competition: Competition) -> str:
     ours, theirs = set(competition.train_ids.tolist()), set(folds.ids.tolist())
     if ours == theirs:
-        return "was made for other labels or groups"
+        return "was made for other labels or groups than the tables have now"
     return f"was made for other data ({len(ours - theirs)} ids are new, {len(theirs - ours)} are gone)"
 
 

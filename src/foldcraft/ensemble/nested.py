@@ -437,7 +437,8 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
         over = f"in {truth.metric.name.replace('_', ' ')} over taking {truth.space.by_default}"
-        words.append(f"the decision rule, {ruled[place].plan.rule}, {_change(value, error)} {over}{so}")
+        changed = "changes no nested answer" if not (value or error) else f"{_change(value, error)} {over}"
+        words.append(f"the decision rule, {ruled[place].plan.rule}, {changed}{so}")
     if truth.constraints is not None:
         words.append(_about_constraints(found, place, used, truth))
     return chosen, words

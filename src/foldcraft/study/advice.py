@@ -77,7 +77,9 @@ def advise(diagnosis: Diagnosis, config: Config) -> Advice:
         return Advice(amount, likeness, reasons, keeps, breaks, pool, [])
     nets = _finetuned(diagnosis)
     names = " and ".join(net.name for net in nets)
-    reasons.append(f"{score}: {names}, fine-tuned, may do better or worse; a first fold tells at a fifth of the price")
+    reasons.append(
+        f"{score}: {names}, fine-tuned, may do better or worse; a first fold tells, one of {config.folds.count}"
+    )
     return Advice(
         amount, likeness, reasons, keeps, breaks, pool, [_full(diagnosis, config, net, looks) for net in nets]
     )

@@ -161,7 +161,7 @@ def summary(entries: Sequence[Entry]) -> list[str]:
         helped = [f"{entry.action} ({entry.gain:.0%} of the loss: {entry.why})" for entry in gains[:HELPED]]
         sentences.append(f"What helped most: {'; '.join(helped)}.")
     if useless := [entry.action for entry in whole if not entry.is_kept]:
-        sentences.append(f"No better with {listing(useless, 5)}.")
+        sentences.append(f"No better when they came: {listing(useless, 5)}.")
     if worse := [entry.action for entry in whole if not entry.is_member]:
         sentences.append(f"Left out of what came later, for they made the blend worse: {listing(worse, 5)}.")
     names = {entry.action for entry in whole}

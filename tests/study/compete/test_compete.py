@@ -114,6 +114,12 @@ def test_a_budget_that_is_too_short_gives_a_submission_and_another_metric_is_ref
     assert (edited.code, f"{file}: has changed since it was written; delete it" in edited.err) == (2, True), edited.err
     file.unlink()
     assert (command(*again).code, file.read_text()) == (0, answers), "it is written once more"
+    config = Path("configs/shapes/compete/probe_test_resnet.yaml")
+    content = config.read_text()
+    config.unlink()
+    lost = command(*again)
+    assert (lost.code, f"{config}: is gone" in lost.err, len(lost.err) < 300) == (2, True, True), lost.err
+    config.write_text(content)
     other = command("compete", "--config", short, *LONG, "competition.metric=log_loss")
     assert (other.code, "of other data, folds or metric; delete " in other.err) == (2, True), other.err
     for setting, value, before in (("images.size", "48", "16"), ("augment.hflip", "0.0", "0.5")):

@@ -109,9 +109,9 @@ class History:
         if found.file.is_file():
             kept = _read(found.file)
             if kept["data"] != data:
-                raise FoldcraftError("is of other data, folds or metric", found.file, _anew(found.folder))
+                raise FoldcraftError("is of other data, folds or metric", found.file, anew(found.folder))
             if kept["settings"] != settings:
-                raise FoldcraftError(_what_differs(kept["settings"], settings), found.file, _anew(found.folder))
+                raise FoldcraftError(_what_differs(kept["settings"], settings), found.file, anew(found.folder))
             found.notes, found.entries = kept["notes"], kept["entries"]
         return found
 
@@ -171,7 +171,7 @@ class History:
             with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as found:
                 return Step(found["answers"], found["undecided"])
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FoldcraftError(f"damaged: {error}", path, _anew(self.folder)) from None
+            raise FoldcraftError(f"damaged: {error}", path, anew(self.folder)) from None
 
 
 def read_entries(config: Config) -> list[Entry]:
@@ -190,7 +190,7 @@ def _read(file: Path) -> dict[str, Any]:
         about = {"data": kept["data"], "settings": kept.get("settings", {})}
         return {**about, "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FoldcraftError(f"damaged: {error}", file, _anew(file.parent)) from None
+        raise FoldcraftError(f"damaged: {error}", file, anew(file.parent)) from None
 
 
 def _what_differs(before: object, now: Mapping[str, str]) -> str:
@@ -202,7 +202,8 @@ def _what_differs(before: object, now: Mapping[str, str]) -> str:
     return f"was made with {name.partition(': ')[2]} {was}, not {is_now}"
 
 
-def _anew(folder: Path) -> str:
+def anew(folder: Path) -> str:
+    """How to begin without what earlier runs did."""
     return f"delete {folder} to begin anew; experiments that fit are taken over"
 
 

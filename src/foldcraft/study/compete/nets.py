@@ -61,7 +61,8 @@ def known_or_measured(
     with callback.progress("timing nets", len(missing)) as advance:
         for place, name in enumerate(missing):
             if found and time.monotonic() - began > seconds:
-                callback.say(f"warning: no time to try {listing(missing[place:])}: {seconds:.0f} s are for timing nets")
+                untimed = f"no time to try {listing(missing[place:])}: timing nets may take {seconds:.0f} s"
+                callback.say(f"warning: {untimed}; they are timed when the command goes on")
                 break
             try:
                 found.append(_measure(of_name(config, name), outputs))

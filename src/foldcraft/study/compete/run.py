@@ -20,7 +20,7 @@ from foldcraft.study.compete import actions, nets, seconds
 from foldcraft.study.compete.actions import Action, Situation
 from foldcraft.study.compete.blend_so_far import BlendSoFar, loss_alone
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
-from foldcraft.study.compete.history import Entry, History
+from foldcraft.study.compete.history import Entry, History, anew
 from foldcraft.study.compete.nets import Net
 from foldcraft.study.compete.options import Option, best_plan, share_given
 from foldcraft.study.recipes import Looks, Recipe
@@ -362,9 +362,11 @@ class Competing:
 
     def _member(self, entry: Entry) -> FinishedExperiment:
         """The experiment of an entry, whose folds are still as they were."""
-        member = FinishedExperiment(
-            Experiment.on(config_file.load(Path(entry.config)), self.base.competition, self.base.folds)
-        )
+        file = Path(entry.config)
+        if not file.is_file():
+            mend = f"get it back, or {anew(self.history.folder)}"
+            raise FoldcraftError("is gone, though an experiment of an earlier run was made with it", file, mend)
+        member = FinishedExperiment(Experiment.on(config_file.load(file), self.base.competition, self.base.folds))
         member.check()
         return member
 
