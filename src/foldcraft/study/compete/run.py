@@ -31,7 +31,7 @@ MARK = "# Written by src/compete.py"
 HEAD = f"{MARK}; as it was run. Remove this line to keep your changes."
 CEILING = 0.995  # a blend of probes that scores so leaves fine-tuning nothing that these data could show
 LEAST = 1e-3  # share of the loss; what is expected to gain less is not worth beginning, or going on with
-PAGE = 10.0  # seconds that the page takes, before it was ever made
+PAGE = 15.0  # seconds that the page takes, before it was ever made
 FIRST_RESERVE, JUDGING = 5.0, 1.5  # seconds for the first blend; how much longer than the last one the next may take
 
 
