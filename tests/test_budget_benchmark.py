@@ -133,9 +133,10 @@ def test_a_command_that_uses_the_budget_is_ended(tmp_path: Path) -> None:
 def test_the_commands_of_a_diagnosis_are_followed_in_their_order() -> None:
     from foldcraft.views.diagnosis import commands
 
-    pool, tried = [Path("c/probe_b.yaml"), Path("c/probe_a.yaml"), Path("c/pool.yaml")], [Path("c/full_b.yaml")]
-    found = budget.commands("\n".join(commands(pool, tried)))
-    assert found == (["c/probe_b.yaml", "c/probe_a.yaml", "c/pool.yaml"], ["c/full_b.yaml"])
+    pool, tried = ["c/probe_b.yaml", "c/probe_a.yaml", "c/pool.yaml"], ["c/full_b.yaml", "c/full_a.yaml"]
+    lines = list(commands(list(map(Path, pool)), list(map(Path, tried))))
+    assert budget.commands("\n".join(lines)) == (pool, tried)
+    assert lines[-1].split()[3:] == [*pool, *tried], "all of it in the end"
 
 
 @pytest.mark.parametrize("recipe", ["bare", "heavy"])

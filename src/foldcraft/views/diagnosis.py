@@ -76,3 +76,6 @@ def commands(pool: Sequence[Path], fine_tunings: Sequence[Path]) -> Iterator[str
         yield f"  python src/compare.py {pool[-1]} {path} --not-behind && \\"
         yield f"    python src/train.py --config {path} --fold all && \\"
         yield f"    python src/infer.py --config {configs} {path}"
+    if len(fine_tunings) > 1:
+        yield "and where none of them is behind, all of it:"
+        yield f"  python src/infer.py --config {configs} {' '.join(map(str, fine_tunings))}"
