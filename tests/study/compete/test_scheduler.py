@@ -13,6 +13,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.ensemble.best_so_far import Step
 from foldcraft.study.compete import actions, seconds
 from foldcraft.study.compete.actions import Situation, possible
+from foldcraft.study.compete.blend_so_far import BlendSoFar
 from foldcraft.study.compete.clock import Clock, TimeIsUp, UntilTimeIsUp
 from foldcraft.study.compete.history import Entry, History
 from foldcraft.study.compete.nets import Net
@@ -140,6 +141,23 @@ def test_once_a_fine_tuning_is_begun_less_is_expected_of_others_but_not_of_its_o
     assert good["full_cnn"] == bad["full_cnn"] == actions.OTHER_KIND_TUNED
     whole = after(situation, *PROBED, replace(begun(0.3), action="full_vit"))
     assert "full_vit_short" not in {a.name for a in possible(whole)}, "the short form comes before, or not at all"
+
+
+def test_a_part_is_mixed_in_by_what_its_rows_say_and_by_what_is_known_beforehand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = {"few rows": Belief(0.04, 0.13), "good": Belief(0.25, 0.1), "bad": Belief(-0.1, 0.05)}
+    monkeypatch.setattr(BlendSoFar, "gain_of_part", lambda self, member: seen[member])
+
+    def mixed_in(*names: str) -> str | None:
+        blend = BlendSoFar()
+        blend.unfinished = {name: name for name in names}
+        return blend.mixed_in
+
+    assert mixed_in("few rows", "bad") == "few rows", "4 % ± 13 would not be enough by itself"
+    assert mixed_in("few rows", "good") == "good"
+    assert mixed_in("bad") is None
+    assert mixed_in() is None
 
 
 def test_probes_gain_half_where_a_net_is_mixed_in_evenly(situation: Situation) -> None:

@@ -19,6 +19,9 @@ from foldcraft.predictions.oof import OOF
 from foldcraft.study.compete.worth import Belief
 from foldcraft.submission import build
 
+EVEN_MIXTURE = Belief(
+    0.20, 0.20
+)  # share of the loss that even mixtures with a first fold took off (docs/experiments.md)
 Forecast = tuple[float, float, float]  # of the hidden score, with the ends of its interval
 
 
@@ -103,8 +106,11 @@ class BlendSoFar:
 
     @property
     def mixed_in(self) -> FinishedExperiment | None:
-        """Of the experiments that lack folds the one whose mixture with the blend gains most; None: none is better."""
-        gains = {name: self.gain_of_part(member) for name, member in self.unfinished.items()}
+        """Of the experiments that lack folds the one whose mixture with the blend gains most; None: none is better.
+
+        The rows of a fold may be few; so what they say is taken together with what is known beforehand.
+        """
+        gains = {name: EVEN_MIXTURE.after([self.gain_of_part(member)]) for name, member in self.unfinished.items()}
         better = [name for name, gain in gains.items() if gain.mean > BETTER * gain.error]
         return self.unfinished[max(better, key=lambda name: gains[name].mean)] if better else None
 
