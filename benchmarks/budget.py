@@ -319,36 +319,47 @@ def aims(table: pd.DataFrame) -> Iterator[str]:
 def draw_curves(measured: Measured, picture: Path) -> None:
     """Errors over minutes, a small plot for each set and share, a line for each contender and draw."""
     rows, curves = [], measured.curves()
-    shares = [f"{share:.0%} of the groups" for share in sorted({cell.share for cell, _ in curves})]
-    colours = {name: colour for name, colour in COLOURS.items() if any(name == contender for _, contender in curves)}
     for (cell, contender), (minutes, points) in curves.items():
-        about = {"set": cell.set, "share": f"{cell.share:.0%} of the groups", "draw": cell.draw, "contender": contender}
         answered = points[1:]  # from the first answer on
         last = [(60 * minutes, answered[-1][1])] if answered else []
         rows += [
-            {**about, "minutes": seconds / 60, "errors": max(LEAST_DRAWN, 1 - score)}
+            (cell.set, cell.share, cell.draw, contender, seconds / 60, max(LEAST_DRAWN, 1 - score))
             for seconds, score in [*answered, *last]
         ]
-    chart = (
-        alt.Chart(pd.DataFrame(rows))
+    table = pd.DataFrame(rows, columns=["set", "share", "draw", "contender", "minutes", "errors"])
+    there = {contender for _, contender in curves}
+    colours = {name: colour for name, colour in COLOURS.items() if name in there}
+    sets = list(dict.fromkeys(table["set"]))
+    # Plots beside each other, and no facets: where a set lacks a share these come under the wrong names.
+    chart = alt.vconcat(
+        *(
+            alt.hconcat(*(_plot(table[(table["set"] == name) & (table["share"] == share)], colours) for name in sets))
+            for share in sorted(set(table["share"]))
+        )
+    )
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    chart.save(picture)
+
+
+def _plot(table: pd.DataFrame, colours: dict[str, str]) -> alt.Chart:
+    """The curves of one set and share; an empty place where there are none."""
+    if table.empty:
+        nothing = alt.Chart(pd.DataFrame({"none": [""]})).mark_text().encode(text="none:N")
+        return nothing.properties(width=220, height=150, view=alt.ViewBackground(stroke=None))
+    return (
+        alt.Chart(table, title=f"{table['set'].iat[0]}, {table['share'].iat[0]:.0%} of the groups")
         .mark_line(interpolate="step-after")
         .encode(
-            x=alt.X("minutes:Q", title="minutes of one core"),
+            x=alt.X("minutes:Q", title="minutes of one core", scale=alt.Scale(domain=[0, READ_AT[-1]])),
             y=alt.Y("errors:Q", title="1 - hidden macro F1", scale=alt.Scale(type="log", nice=False)),
             color=alt.Color(
-                "contender:N",
-                scale=alt.Scale(domain=list(colours), range=list(colours.values())),
-                title=None,
+                "contender:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), title=None
             ),
             strokeWidth=alt.condition(alt.datum["contender"] == COMPETE, alt.value(3), alt.value(1.5)),
             detail="draw:N",
         )
         .properties(width=220, height=150)
-        .facet(column=alt.Column("set:N", title=None), row=alt.Row("share:N", title=None, sort=shares))
-        .resolve_scale(y="independent")
     )
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    chart.save(picture)
 
 
 def main() -> None:
