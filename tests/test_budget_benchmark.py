@@ -99,6 +99,24 @@ def test_finished_cells_are_skipped_and_the_longest_measurement_counts(
     assert "<svg" in (tmp_path / "b.svg").read_text()
 
 
+def test_each_plot_stands_under_its_own_name_where_a_set_lacks_a_share(tmp_path: Path) -> None:
+    measured = budget.Measured(tmp_path / "budget.jsonl", "this")
+    for name, share in (("a", 0.1), ("b", 0.1), ("b", 0.3), ("a", 1.0)):
+        measured.add(budget.Cell(name, share, 0), budget.BARE, 10, [(0, 0.0), (60, 0.5)])
+    budget.draw_curves(measured, tmp_path / "b.json")
+    drawn = json.loads((tmp_path / "b.json").read_text())
+    plots = [plot for line in drawn["vconcat"] for plot in line["hconcat"]]
+    titles = [plot.get("title") for plot in plots]
+    assert titles == [
+        *("a, 10% of the groups", "b, 10% of the groups"),
+        *(None, "b, 30% of the groups"),
+        *("a, 100% of the groups", None),
+    ]
+    for title, plot in zip(titles, plots, strict=True):
+        rows = drawn["datasets"][plot["data"]["name"]]
+        assert title is None or {f"{row['set']}, {row['share']:.0%} of the groups" for row in rows} == {title}
+
+
 def test_the_table_has_errors_at_each_time_and_the_aims(tmp_path: Path) -> None:
     measured = budget.Measured(tmp_path / "budget.jsonl", "this")
     measured.add(CELL, budget.BARE, 10, [(0, 0.0), (60, 0.5), (200, 0.7)])
