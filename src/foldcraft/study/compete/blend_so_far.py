@@ -19,9 +19,8 @@ from foldcraft.predictions.oof import OOF
 from foldcraft.study.compete.worth import Belief
 from foldcraft.submission import build
 
-EVEN_MIXTURE = Belief(
-    0.20, 0.20
-)  # share of the loss that even mixtures with a first fold took off (docs/experiments.md)
+# Share of the loss that even mixtures with a first fold took off (docs/experiments.md).
+EVEN_MIXTURE = Belief(0.20, 0.20)
 Forecast = tuple[float, float, float]  # of the hidden score, with the ends of its interval
 
 

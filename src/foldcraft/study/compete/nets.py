@@ -57,11 +57,22 @@ def known_or_measured(
     asked = {"machine": hardware.this_machine(), "size": config.images.size}
     known = _recall(memory, asked)
     found = [known[name] for name in names if name in known]
-    missing, errors, began = [name for name in names if name not in known], [], time.monotonic()
-    with callback.progress("timing nets", len(missing)) as advance:
-        for place, name in enumerate(missing):
-            if found and time.monotonic() - began > seconds:
-                untimed = f"no time to try {listing(missing[place:])}: timing nets may take {seconds:.0f} s"
+    if missing := [name for name in names if name not in known]:
+        found += _measure_all(config, outputs, missing, seconds, not found, callback)
+        known |= {net.name: net for net in found}
+        checksums.write_json(memory, {"asked": asked, "nets": [asdict(net) for net in known.values()]}, indent=1)
+    return sorted(found, key=lambda net: -net.rate)
+
+
+def _measure_all(
+    config: Config, outputs: int, names: Sequence[str], seconds: float, must: bool, callback: Callback
+) -> list[Net]:
+    """As many as there is time for, of those that can be had; one at the least where there must be one."""
+    found, errors, began = [], [], time.monotonic()
+    with callback.progress("timing nets", len(names)) as advance:
+        for place, name in enumerate(names):
+            if (found or not must) and time.monotonic() - began > seconds:
+                untimed = f"no time to try {listing(names[place:])}: timing nets may take {seconds:.0f} s"
                 callback.say(f"warning: {untimed}; they are timed when the command goes on")
                 break
             try:
@@ -70,11 +81,9 @@ def known_or_measured(
                 errors.append(error)
                 callback.say(f"warning: {name} is left out: {error}")
             advance(1)
-    if not found:
+    if must and not found:
         raise errors[0]
-    known |= {net.name: net for net in found}
-    checksums.write_json(memory, {"asked": asked, "nets": [asdict(net) for net in known.values()]}, indent=1)
-    return sorted(found, key=lambda net: -net.rate)
+    return found
 
 
 def _recall(memory: Path, asked: dict[str, Any]) -> dict[str, Net]:
