@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import finished_rows
 import numpy as np
 import pandas as pd
 import torch
@@ -303,8 +304,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/forecast.jsonl"))
     args = parser.parse_args()
     allocator.keep_freed_memory()
-    args.file.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
+    done = finished_rows.read(args.file)
     words = [f"images.size={args.size}", "finetune.mode=linear_probe", "experiment=forecast"]
     for path in args.configs:
         experiment = make_folds.open_experiment(config_file.load(path, words), print)

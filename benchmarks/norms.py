@@ -37,12 +37,11 @@ from foldcraft.training.initialization import SourceNet
 def compare(bench: Bench, folds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A row for each way."""
     config = of_name(bench.base.config, NET)
-    looks, rows = Looks.as_configured(config), len(bench.base.competition.train_ids)
-    learned = rows * (bench.base.folds.count - 1) // bench.base.folds.count
+    looks = Looks.as_configured(config)
     fresh = SourceNet(*initialization.fresh_net(config, bench.base.competition.target.outputs), config)
     plain = probed(bench, [fresh] * len(folds), folds)
     yield row(bench, folds, "probe on the net as it comes", 0.0, plain)
-    recipe = recipes.shorter(recipes.fine_tuning(config, NET, True, looks, learned, "norm"))
+    recipe = recipes.shorter(recipes.fine_tuning(config, NET, True, looks, bench.learned, "norm"))
     for epochs in (1, recipe.sections["train"]["epochs"]):
         settings = {"epochs": epochs, "validate_every": epochs}
         member, seconds = bench.train(recipe.updated(f"norms_{epochs}", train=settings), folds)

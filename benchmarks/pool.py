@@ -10,13 +10,13 @@ on the hidden groups, where the five folds' answers are averaged. Finished cells
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import classifiers
+import finished_rows
 import numpy as np
 import pandas as pd
 import torch
@@ -300,15 +300,14 @@ def main() -> None:
     allocator.keep_freed_memory()
     experiment = Experiment.open(config_file.load(args.config, args.overrides))
     table, name = Table(experiment, args.nets), experiment.competition.name
-    args.file.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.is_file() else []
+    done = finished_rows.read(args.file)
     for share in args.shares:
         for draw in args.draws:
             cell_rows = [row for row in done if (row["competition"], row["share"], row["draw"]) == (name, share, draw)]
             there = {row["way"] for row in cell_rows}
             for row in compare(table, share, draw, [way for way in args.ways if way not in there]):
                 done.append({"competition": name, **row})
-                args.file.write_text("".join(json.dumps(row) + "\n" for row in done))
+                finished_rows.write(args.file, done)
     frame = pd.DataFrame(done)
     scores = [column for column in frame if str(column).startswith(("OOF", "hidden"))]
     print(frame.groupby(["competition", "share", "way"], sort=False)[scores].mean().round(3).to_string())

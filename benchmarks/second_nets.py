@@ -9,16 +9,15 @@ takes off the mean of the pool and the first net. Finished cells are kept in the
       --folds 0 1 --core 1 --file runs/second_nets.jsonl
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import finished_rows
 import pandas as pd
-from starts import NET, POOL, Bench, Spoken, cells_of, command_line, open_bench, scores, spoken
+from starts import NET, Bench, cells_of, command_line, mean, open_bench, scores, spoken
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -31,8 +30,8 @@ FIRST, SEED, WHOLE = "first", "another seed", "the whole recipe"
 
 def ways(bench: Bench) -> dict[str, Recipe]:
     """Fine-tunings by name, the first one's among them."""
-    config, rows = bench.base.config, len(bench.base.competition.train_ids)
-    looks, learned = Looks.as_configured(config), rows * (bench.base.folds.count - 1) // bench.base.folds.count
+    config, learned = bench.base.config, bench.learned
+    looks = Looks.as_configured(config)
     whole = recipes.fine_tuning(config, NET, True, looks, learned)
     first = recipes.shorter(whole)
     others = {
@@ -47,26 +46,9 @@ def ways(bench: Bench) -> dict[str, Recipe]:
     }
 
 
-def pool_of(bench: Bench, folds: Sequence[int]) -> Spoken:
-    """What probes with augmented copies say together."""
-    config, rows = bench.base.config, len(bench.base.competition.train_ids)
-    looks = Looks.as_configured(config)
-    made = [
-        recipes.with_copies(recipes.probe(config, [name], looks, [config.images.size]), rows).updated(f"probe_{name}")
-        for name in POOL
-    ]
-    return mean(bench, [spoken(bench.train(recipe, None)[0], folds) for recipe in made])
-
-
-def mean(bench: Bench, each: Sequence[Spoken]) -> Spoken:
-    """The even mean of what several say."""
-    space = bench.base.competition.space
-    return tuple(space.pooled(np.stack([one[part] for one in each])) for part in (0, 1))
-
-
 def compare(bench: Bench, folds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A row for the first net with the pool, and for what one or two more add to both."""
-    said, seconds = {"pool": pool_of(bench, folds)}, {}
+    said, seconds = {"pool": mean(bench, [spoken(probe, folds) for probe in bench.train_pool()])}, {}
     for name, recipe in ways(bench).items():
         member, seconds[name] = bench.train(recipe, folds)
         said[name] = spoken(member, folds)
@@ -83,13 +65,12 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/second_nets.jsonl"))
     args = parser.parse_args()
     file, home = args.file.resolve(), args.folder.resolve()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    done = finished_rows.read(file)
     for cell in cells_of(args):
         about = {"set": cell.set, "share": cell.share, "draw": cell.draw, "size": args.size}
         if not any(about.items() <= row.items() for row in done):
             done += [{**about, **row} for row in compare(open_bench(cell, args.size, args.core, home), args.folds)]
-            file.write_text("".join(json.dumps(line) + "\n" for line in done))
+            finished_rows.write(file, done)
     frame = pd.DataFrame(done)
     cell = ["set", "share", "draw", "size"]
     for where in ("OOF", "hidden"):

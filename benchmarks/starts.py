@@ -10,7 +10,6 @@ processor seconds. Finished ways are kept in the file and skipped.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import core
+import finished_rows
 import numpy as np
 import pandas as pd
 from budget import BASE, ROOT, Cell, write_competition
@@ -66,6 +66,17 @@ class Bench:
     truth: pd.Series
     core: int
 
+    @property
+    def learned(self) -> int:
+        """Number of rows that each fold learns from."""
+        return len(self.base.competition.train_ids) * (self.base.folds.count - 1) // self.base.folds.count
+
+    def train_pool(self) -> list[FinishedExperiment]:
+        """Probes that learn from augmented copies too."""
+        config, rows = self.base.config, len(self.base.competition.train_ids)
+        probes = [recipes.probe(config, [name], Looks.as_configured(config), [config.images.size]) for name in POOL]
+        return [self.train(recipes.with_copies(recipe, rows), None)[0] for recipe in probes]
+
     def train(self, recipe: Recipe, folds: Sequence[int] | None) -> tuple[FinishedExperiment, float]:
         """The experiment of a recipe, and what it took, in processor seconds."""
         file = Path(f"configs/{self.base.competition.name}/{recipe.name}.yaml")
@@ -103,18 +114,12 @@ def compare(bench: Bench, folds: Sequence[int], ways: Sequence[str]) -> Iterator
     """A row for each way."""
     config, competition = bench.base.config, bench.base.competition
     looks, rows = Looks.as_configured(config), len(competition.train_ids)
-    learned = rows * (bench.base.folds.count - 1) // bench.base.folds.count
-    probes = []
-    for name in POOL:
-        recipe = recipes.with_copies(recipes.probe(config, [name], looks, [config.images.size]), rows)
-        probes.append(bench.train(recipe, None)[0])
+    probes = bench.train_pool()
     files = [f"configs/{competition.name}/{probe.name}.yaml" for probe in probes]
     bench.run("infer.py", "--store", TEACHER, "--config", *files)
-    pool = [spoken(probe, folds) for probe in probes]
-    space = competition.space
-    before = tuple(space.pooled(np.stack([each[part] for each in pool])) for part in (0, 1))
+    before = mean(bench, [spoken(probe, folds) for probe in probes])
     yield {"way": "the pool", "rows": rows, "seconds": 0.0, **scores(bench, folds, before, before)}
-    plain = recipes.shorter(recipes.fine_tuning(config, NET, True, looks, learned))
+    plain = recipes.shorter(recipes.fine_tuning(config, NET, True, looks, bench.learned))
     for way in ways:
         changes = {section: dict(values) for section, values in WAYS[way].items()}
         if "train" in changes:
@@ -123,7 +128,7 @@ def compare(bench: Bench, folds: Sequence[int], ways: Sequence[str]) -> Iterator
         name = "".join(letter if letter.isalnum() else "_" for letter in way).strip("_")
         member, seconds = bench.train(plain.updated(name, **changes), folds)
         own = spoken(member, folds)
-        mixed = tuple(space.pooled(np.stack([before[part], own[part]])) for part in (0, 1))
+        mixed = mean(bench, [before, own])
         yield {"way": way, "rows": rows, "seconds": seconds, **scores(bench, folds, own, mixed)}
 
 
@@ -138,6 +143,12 @@ def spoken(member: FinishedExperiment, folds: Sequence[int]) -> Spoken:
     parts = [member.test()[member.done_folds.index(fold)] for fold in folds]
     later = average_folds(parts, member.views).mean(member.views)
     return space.at_temperature(own.mean, warm), space.at_temperature(later, warm)
+
+
+def mean(bench: Bench, each: Sequence[Spoken]) -> Spoken:
+    """The even mean of what several say."""
+    space = bench.base.competition.space
+    return tuple(space.pooled(np.stack([one[part] for one in each])) for part in (0, 1))
 
 
 def scores(bench: Bench, folds: Sequence[int], alone: Spoken, mixed: Spoken) -> dict[str, float]:
@@ -180,8 +191,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=Path("runs/starts.jsonl"))
     args = parser.parse_args()
     file, home = args.file.resolve(), args.folder.resolve()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    done = finished_rows.read(file)
     for cell in cells_of(args):
         about = {"set": cell.set, "share": cell.share, "draw": cell.draw, "size": args.size}
         there = {row["way"] for row in done if about.items() <= row.items()}
@@ -189,7 +199,7 @@ def main() -> None:
             for row in compare(open_bench(cell, args.size, args.core, home), args.folds, ways):
                 if row["way"] not in there:
                     done.append({**about, **row})
-                    file.write_text("".join(json.dumps(line) + "\n" for line in done))
+                    finished_rows.write(file, done)
     frame = pd.DataFrame(done)
     numbers = frame.columns.drop(["set", "share", "draw", "size", "way"])
     print(frame.groupby(["set", "share", "size", "way"], sort=False)[list(numbers)].mean().round(3).to_string())
