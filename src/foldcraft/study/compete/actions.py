@@ -200,9 +200,9 @@ class Situation:
     @property
     def further_probes(self) -> list[Entry]:
         """Plain probes but for the first transformer and the first CNN, which tell nothing of what others may gain."""
-        at_hand = {net.name for net in self.nets}
-        probes = [entry for entry in self.whole if entry.kind == "probe" and entry.nets[0] in at_hand]
-        kinds = [self.net(entry.nets[0]).transformer for entry in probes]
+        attends = {net.name: net.transformer for net in self.nets}
+        probes = [entry for entry in self.whole if entry.kind == "probe" and entry.nets[0] in attends]
+        kinds = [attends[entry.nets[0]] for entry in probes]
         return [entry for place, entry in enumerate(probes) if kinds[place] in kinds[:place]]
 
     def believed(self, kind: str, before: Belief, entries: Sequence[Entry] | None = None) -> Belief:

@@ -147,7 +147,7 @@ class Competing:
             self._is_at_ceiling(),
             self.rounds,
             self.history.notes.get("teachers", {}),
-            is_mixed=self.blend.mixed_in is not None,
+            is_mixed=bool(self._last_submitted and self._last_submitted[1]),
             gathered=self.history.notes.get("gathered", ()),
         )
 
