@@ -60,7 +60,8 @@ def test_an_option_that_means_nothing_is_refused() -> None:
         ("sweep", "--space is missing; see --help"),
         ("compare --sort best", "--sort is 'best', and must be one of 'score', 'cost', 'name', 'time'; see --help"),
         ("audit --strict=yes", "--strict takes no word, and has 'yes'; see --help"),
-        ("compare --t 3", "--t may be --tried, --top; see --help"),
+        ("compare --to 3", "unknown option '--to'; did you mean '--top'? (see --help)"),
+        ("compete --minute 3", "unknown option '--minute'; did you mean '--minutes'? (see --help)"),
         ("infer --ledgr", "unknown option '--ledgr'; did you mean '--ledger'? (see --help)"),
     ],
 )

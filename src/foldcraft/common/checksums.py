@@ -50,7 +50,7 @@ def check(found: str | None, expected: str) -> None:
     """Compare the checksum that a file carries with that of what was read from it.
 
     Raises:
-        Changed: they differ. One that is missing is accepted.
+        ChecksumMismatch: they differ. One that is missing is accepted.
     """
     if found is not None and found != expected:
         raise ChecksumMismatch

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from foldcraft.common import (
     allocator,
@@ -43,13 +43,15 @@ USAGE = (
     (r"argument (\S+): expected at least one argument", "{0} needs one or more words behind it"),
     (r"argument (\S+): expected .*", "{0} needs a word behind it, which does not begin with -"),
     (r"argument (\S+): ignored explicit argument (.*)", "{0} takes no word, and has {1}"),
-    (r"ambiguous option: (\S+) could match (.*)", "{0} may be {1}"),
     (r"the following arguments are required: (.*)", "{0} is missing"),
 )
 
 
 class Parser(argparse.ArgumentParser):
-    """One that tells a mistake as all others are told, in a line."""
+    """One that tells a mistake as all others are told, in a line, and takes no part of an option for it."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(allow_abbrev=False, **how)
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
