@@ -112,7 +112,7 @@ def test_the_rule_that_the_metric_asks_for_is_always_used() -> None:
     uneven = judge([BlendMember("one", ("identity",), predicted[None])], truth)
     assert uneven.chosen.plan.rule.name == "prior adjustment"
     assert uneven.chosen.score.value > uneven.members[0].score.value + 0.02
-    assert any("in macro f1 over taking the likeliest class" in line for line in uneven.words)
+    assert any("in macro_f1 over taking the likeliest class" in line for line in uneven.words)
 
 
 def drawn(targets: np.ndarray, margin: np.ndarray, noise: float) -> np.ndarray:

@@ -317,6 +317,10 @@ def test_long_names_are_cut_in_the_middle_and_stay_apart() -> None:
         "short", "constructor", "xxxxxx…xxxxa", "xxxxxx…xxxxb", "yyyyyyy… (1)", "yyyyyyy… (2)",
     ]  # fmt: skip
     assert list(charts.shortened(names[:2], 12).values()) == names[:2]
+    trials = ["pool-0123abcd", "probe_of_a_net-4567cdef"]
+    assert list(charts.shortened(trials, 14).values()) == ["pool", "probe_of_a_net"], "a digest says least"
+    alike = ["probe_of_a_net-0123abcd", "probe_of_a_net-4567cdef"]
+    assert list(charts.shortened(alike, 14).values()) == ["probe_o…23abcd", "probe_o…67cdef"]
 
 
 @pytest.mark.parametrize("width", [390, 1100])

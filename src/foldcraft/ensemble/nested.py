@@ -422,7 +422,7 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     """The candidate that all nested answers speak for, and why."""
     plain, ruled = _ways(found)
     every = np.arange(len(truth.fold))
-    judge = truth.space.loss_name if is_judged_by_loss(truth.metric) else truth.metric.name.replace("_", "-")
+    judge = truth.space.loss_name if is_judged_by_loss(truth.metric) else truth.metric.title
     best, scores = _worth(found, truth, every)
     place, used = _used(found, truth, every)
     chosen = used if used.decides else replace(used, name=plain[place].name)
@@ -431,12 +431,12 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
     words = _ladder(names, best, is_behind, judge)
     if place != best:
         value, error = gain(_answer(found, best, truth, every).nested, used.nested, truth)
-        over = f"against {plain[place].name} in {truth.metric.name.replace('_', ' ')}"
+        over = f"against {plain[place].name} in {truth.metric.title}"
         words.append(f"{plain[best].name} {_change(value, error)} {over}, and is not used")
     if ruled[place].decides:
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
         so = "" if used.is_ruled else ", and is not used"
-        over = f"in {truth.metric.name.replace('_', ' ')} over taking {truth.space.by_default}"
+        over = f"in {truth.metric.title} over taking {truth.space.by_default}"
         changed = "changes no nested answer" if not (value or error) else f"{_change(value, error)} {over}"
         words.append(f"the decision rule, {ruled[place].plan.rule}, {changed}{so}")
     if truth.constraints is not None:

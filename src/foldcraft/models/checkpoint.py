@@ -4,8 +4,9 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,6 +22,7 @@ from foldcraft.models.metadata_head import attach
 from foldcraft.models.stage_features import FeaturePool, ProbeNet, parts_of
 
 TRAIN_AGAIN = "copy it again, or delete the fold's folder and train it again"
+Said = TypeVar("Said")
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -110,10 +112,24 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         FoldcraftError: the file is missing or damaged, or cannot be read.
     """
+    return _read_said(path, lambda said: dict(said["about"]))
+
+
+def read_blueprint(path: Path) -> Blueprint:
+    """Of which net a file holds the weights, without reading them.
+
+    Raises:
+        FoldcraftError: as `read_about`.
+    """
+    return _read_said(path, lambda said: Blueprint.from_json(said["blueprint"]))
+
+
+def _read_said(path: Path, take: Callable[[dict[str, Any]], Said]) -> Said:
+    """A part of what stands beside the weights."""
     try:
         check_readable(path)
         with safetensors.safe_open(path, "pt") as file:
-            return dict(parse_json(file.metadata()["foldcraft"])["about"])
+            return take(parse_json(file.metadata()["foldcraft"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoldcraftError(f"damaged weights: {error}", path, TRAIN_AGAIN) from None
 

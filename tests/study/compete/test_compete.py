@@ -61,7 +61,11 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     kept = max(place for place, entry in enumerate(whole.values()) if entry["is_kept"])
     (again,) = (line for line in done.out.splitlines() if line.startswith("its blend once more: "))
     assert again.count(".yaml") == kept + 1, "what came after it is not in it"
-    assert Path("runs/shapes/report.html").is_file()
+    page = Path("runs/shapes/report.html").read_text()
+    assert f"<title>shapes: {kept + 1} experiments</title>" in page
+    assert [page.count(words) for words in ("No epochs, so no curves: ", "Not checked: ")] == [1, 1]
+    nets = page.split('id="nets"')[1].split("</section")[0]
+    assert 0 < nets.count("<summary>") < kept + 1, "a net that several experiments begin with is shown once"
 
     again = command("compete", "--config", short, *LONG)
     assert again.code == 0, again.err

@@ -4,6 +4,7 @@ They name no colour: `ink`, `paper`, `muted`, `good` and `bad` are parameters th
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ STEP = 20  # pixels a row of a chart with names
 MOST_CLASSES = 60  # of a matrix
 STRONG = 0.72  # share of a colour, from which text on it takes the colour of paper
 TEXTS = 16  # classes, up to which a matrix has numbers in its cells
-ROW_NAME, CELL_NAME, LEGEND_NAME = 30, 20, 34  # characters of a name beside a row, a matrix, and in a legend
+ROW_NAME, CELL_NAME, LEGEND_NAME = 36, 24, 36  # characters of a name beside a row, a matrix, and in a legend
+DIGEST = re.compile("-[0-9a-f]{8}$")  # of a trial's settings, in the name of its experiment
 Spec = dict[str, Any]
 
 
@@ -32,9 +34,17 @@ def _spec(chart: alt.TopLevelMixin, called: Mapping[str, str] | None = None) -> 
 
 
 def shortened(names: Sequence[str], most: int) -> dict[str, str]:
-    """Names of so many characters at the most by the whole ones: what is left out is in the middle, none is alike."""
+    """Names of so many characters at the most by the whole ones, none alike.
+
+    Where one is longer, digests at the end go first, if names differ without; then what is in the middle.
+    """
     tail = (most - 1) // 2
-    called = {name: name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}" for name in names}
+    bare = {name: DIGEST.sub("", name) for name in names}
+    if max(map(len, names), default=0) <= most or len(set(bare.values())) < len(bare):
+        bare = {name: name for name in names}
+    called = {
+        name: text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[-tail:]}" for name, text in bare.items()
+    }
     for text, count in Counter(called.values()).items():
         alike = [name for name in called if called[name] == text] if count > 1 else []
         for number, name in enumerate(alike, start=1):

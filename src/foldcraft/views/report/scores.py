@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from foldcraft.common.errors import counted, plural
+from foldcraft.common.errors import counted, listing, plural
 from foldcraft.ensemble import nested
 from foldcraft.ensemble.nested import BlendCandidate, Score
 from foldcraft.metrics import calibration, significance
@@ -31,6 +31,7 @@ from foldcraft.views.report.evidence import Evidence
 
 NOTHING = 1e-9  # differences below are rounding
 MOST_BESIDE = 4  # members whose matrix has room beside another chart
+MOST_NAMES = 3  # experiments of a submission that are named
 MOST_VIEWS = 40  # rows of the table of views
 
 
@@ -193,7 +194,7 @@ def leaderboard(seen: Evidence) -> PageSection:
     rows = [
         [
             Cell(row["file"], link=seen.link(seen.submissions / row["file"])),
-            *texts(row["time"], row["experiments"]),
+            *texts(row["time"], listing(row["experiments"].split(), MOST_NAMES)),
             _score(row, "nested"),
             interval(*(float(row[key] or "nan") for key in ("nested_low", "nested_high"))),
             _score(row, "forecast"),
@@ -344,4 +345,4 @@ def views(seen: Evidence) -> PageSection:
     question = (
         "Images are answered in several views (flipped, magnified), and the answers averaged. What did each give?"
     )
-    return PageSection("views", "Test-time views", question, [Points(lines) if lines else words, table])
+    return PageSection("views", "Test-time views", question, [Points(lines), table] if lines else [words])

@@ -1,13 +1,19 @@
 """What the page says of the works: training, checks, what the nets are, where everything lies."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from foldcraft.common import fingerprint
+from foldcraft.common.config import Config
+from foldcraft.common.errors import counted, listing
 from foldcraft.models import backbones, checkpoint, summary
+from foldcraft.models.backbones import Blueprint
 from foldcraft.models.summary import Part
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.views import net
@@ -28,6 +34,7 @@ from foldcraft.views.report.blocks import (
 )
 from foldcraft.views.report.evidence import Evidence, read_json
 
+MOST_NAMES = 4  # of experiments in a sentence
 MOST_FOLDS = 100  # rows of the table of files
 STATES = ("fail", "note", "pass", "n/a")  # of checks, in the order they are shown in
 FILES = ("config", "history", "oof", "test", "model", "manifest")
@@ -35,7 +42,11 @@ FILES = ("config", "history", "oof", "test", "model", "manifest")
 
 def training(seen: Evidence) -> PageSection:
     """Learning curves by fold."""
-    blocks = [block for place in range(len(seen.members)) for block in _curves(seen, place)]
+    curves = {member.name: _curves(seen, place) for place, member in enumerate(seen.members)}
+    blocks: list[Block] = [block for block in curves.values() if block]
+    if without := [name for name, block in curves.items() if block is None]:
+        why = "the head was solved in one step, or the weights were averaged from other runs"
+        blocks.append(Words(f"No epochs, so no curves: {listing(without, MOST_NAMES)}; {why}.", "note"))
     question = "Did every fold learn, did it learn enough, and did it learn too much by heart?"
     return PageSection("training", "Learning curves", question, blocks)
 
@@ -46,18 +57,15 @@ def _points(history: pd.DataFrame, key: str) -> list[dict[str, int | float]]:
     return [{"fold": int(row["fold"]), "epoch": int(row["epoch"]), "value": float(row[key])} for row in rows]
 
 
-def _curves(seen: Evidence, place: int) -> Iterator[Block]:
+def _curves(seen: Evidence, place: int) -> Block | None:
+    """Of an experiment; None where it has no epochs."""
     name, history = seen.members[place].name, seen.history(place)
     if history is None or not {"epoch", "score", "loss", "valid_loss"} <= set(history.columns):
-        yield Words(
-            f"{name} has no epochs: its head was solved in one step, or its weights were averaged from other runs.",
-            "note",
-        )
-        return
+        return None
     parts = (("valid_loss", "held-out images"), ("loss", "training images"))
     scores = _points(history, "score")
     losses = [{**point, "part": part} for key, part in parts for point in _points(history, key)]
-    yield Side(
+    return Side(
         [
             Chart(
                 f"{name}: score",
@@ -78,14 +86,11 @@ def checks(seen: Evidence) -> PageSection:
     """What the sanity checks of the training code said."""
     question = "Is the training itself sound on these data?"
     folder = seen.study("check")
-    blocks: list[Block] = []
-    for member in seen.members:
-        found = read_json(folder / f"{member.name}.json")
-        if found is None:
-            text = f"{member.name} has not been checked. `python src/check.py` with its --config does it."
-            blocks.append(Words(text, "note"))
-        else:
-            blocks.append(_checked(member.name, found))
+    found = {member.name: read_json(folder / f"{member.name}.json") for member in seen.members}
+    blocks: list[Block] = [_checked(name, said) for name, said in found.items() if said is not None]
+    if without := [name for name, said in found.items() if said is None]:
+        command = "`python src/check.py` with the --config of one does it"
+        blocks.append(Words(f"Not checked: {listing(without, MOST_NAMES)}. {command}.", "note"))
     return PageSection("checks", "Checks", question, blocks)
 
 
@@ -100,15 +105,33 @@ def _checked(name: str, found: Any) -> Block:
 
 
 def nets(seen: Evidence) -> PageSection:
-    """The modules of each member's net."""
+    """The modules of each net; one that several experiments begin with in the same way is shown once."""
     question = "What is inside the nets, and which part is trained how fast?"
-    blocks = [More(f"{member.name}: {member.experiment.config.backbone.name}", _net(member)) for member in seen.members]
+    alike: dict[str, list[FinishedExperiment]] = {}
+    for member in seen.members:
+        alike.setdefault(_beginning(member.experiment.config), []).append(member)
+    blocks = [More(_whose(members), _net(members[0])) for members in alike.values()]
     return PageSection("nets", "Nets", question, blocks)
+
+
+def _beginning(config: Config) -> str:
+    """Digest of what decides which net an experiment begins with, and what is trained of it."""
+    settings = config.model_dump(mode="json", include={"backbone", "finetune", "probe"})
+    for name in ("augmented", "mirror", "solver", "strengths", "views"):  # of the images and the head that are learned
+        settings["probe"].pop(name)
+    return fingerprint.of_values([settings, config.images.size, config.optim.lr])
+
+
+def _whose(members: Sequence[FinishedExperiment]) -> str:
+    """The nets' names, and the experiments that begin with them."""
+    config = members[0].experiment.config
+    found = [config.backbone.name, *(config.probe.nets if config.finetune.mode == "linear_probe" else [])]
+    return f"{listing(found)}: {listing([member.name for member in members], MOST_NAMES)}"
 
 
 def _net(member: FinishedExperiment) -> list[Block]:
     config = member.experiment.config
-    _, blueprint, _ = checkpoint.load_model(member.folder(member.done_folds[0]).model)
+    blueprint = checkpoint.read_blueprint(member.folder(member.done_folds[0]).model)
     lr = None if config.optim.lr == "auto" else config.optim.lr
     seen = net.look_into(backbones.rebuild(blueprint), blueprint, config, lr)
     words = (
@@ -117,9 +140,21 @@ def _net(member: FinishedExperiment) -> list[Block]:
         f"{seen.megabytes:.1f} MB."
     )
     if blueprint.stages:
-        words += f" The head is solved in closed form, on the features of {', '.join(blueprint.stages)}."
+        words += f" The head is solved in closed form, on the features of {_seen_by_head(blueprint)}."
+    if blueprint.others:
+        words += " The table is of the first net."
     heads = columns("module", "kind", "output", "# parameters", "# trainable", "learning rate|at its peak")
     return [Words(words), Table("Modules", heads, [_part(part) for part in summary.outline(seen.parts)])]
+
+
+def _seen_by_head(blueprint: Blueprint) -> str:
+    """The stages; of several nets, or of several sizes, how many of each."""
+    nets = [blueprint.arch, *(other.arch for other in blueprint.others)]
+    parts = Counter(stage.partition("/")[0] for stage in blueprint.stages if re.match(r"\d+@\d+/", stage))
+    if not parts:
+        return ", ".join(blueprint.stages)
+    places = [(count, *map(int, part.split("@"))) for part, count in parts.items()]
+    return listing([f"{counted(count, 'stage')} of {nets[net]} at {size} px" for count, net, size in places])
 
 
 def _part(part: Part) -> list[Cell]:
@@ -145,9 +180,8 @@ def files(seen: Evidence) -> PageSection:
     blocks: list[Block] = [table]
     for member, manifests in zip(seen.members, seen.manifests, strict=True):
         fold, manifest = next(iter(manifests.items()))
-        blocks.append(More(f"{member.name}: manifest of fold {fold}", [_flat("Manifest", manifest)]))
         settings = member.experiment.config.model_dump(mode="json")
-        blocks.append(More(f"{member.name}: settings", [_flat("Settings", settings)]))
+        blocks.append(More(member.name, [_flat(f"Manifest of fold {fold}", manifest), _flat("Settings", settings)]))
     return PageSection("files", "Manifest and files", "What exactly was run, with what, and where is it?", blocks)
 
 

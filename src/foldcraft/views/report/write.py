@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcraft.common.errors import listing
+from foldcraft.common.errors import counted, listing
 from foldcraft.common.files import write_atomic
 from foldcraft.predictions.finished import FinishedExperiment
 from foldcraft.submission.ledger import SUBMISSIONS
 from foldcraft.views.report import evidence, page
 from foldcraft.views.terminal import Terminal
+
+MOST_NAMES = 3  # of experiments in the title
 
 
 def write_page(members: Sequence[FinishedExperiment], out: Path | None, command: str, terminal: Terminal) -> None:
@@ -22,9 +24,10 @@ def write_page(members: Sequence[FinishedExperiment], out: Path | None, command:
         FoldcraftError: a file of a fold or of a study is damaged; the page cannot be written.
     """
     seen = evidence.gather_evidence(members, SUBMISSIONS, terminal, out)
-    names = listing([member.name for member in seen.members], 3)
+    names = [member.name for member in seen.members]
+    of = counted(len(names), "experiment") if len(names) > MOST_NAMES else listing(names)
     html = page.render(
-        f"{seen.config.competition.name}: {names}",
+        f"{seen.config.competition.name}: {of}",
         f"What {'this experiment does' if len(seen.members) == 1 else 'these experiments do'}, and where they fail.",
         page.sections(seen, terminal),
         command,
@@ -32,5 +35,5 @@ def write_page(members: Sequence[FinishedExperiment], out: Path | None, command:
     write_atomic(seen.page, html)
     score = seen.chosen.score
     terminal.say(f"wrote {seen.page}: open it in any browser, with or without a network")
-    row = [names, f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{len(html) / 1e6:.1f} MB"]
+    row = [listing(names, 3), f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{len(html) / 1e6:.1f} MB"]
     terminal.table("", ["experiments", seen.combined.truth.metric.title, "95 % interval", "page"], [row])
