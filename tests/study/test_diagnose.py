@@ -305,9 +305,9 @@ def test_nets_looked_at_side_by_side_measure_the_same(shapes: Path, command, mon
     assert (alone.code, beside.code) == (0, 0), alone.err + beside.err
     assert Path("runs/shapes/diagnose/diagnosis.json").read_text() == numbers
     assert len(json.loads(numbers)["nets"]) > 1
-    assert "[test_byobnet] train features of 1 backbones in 1 views: 48" in beside.out
+    assert "[test_byobnet] train features of 1 backbone in 1 view: 48" in beside.out
     own = [line for line in beside.out.splitlines() if line.startswith("train features")]
-    assert own[:1] == ["train features of 1 backbones in 3 views: 48"], "of the best net; the plain ones lie there"
+    assert own[:1] == ["train features of 1 backbone in 3 views: 48"], "of the best net; the plain ones lie there"
 
 
 def test_no_number_of_jobs_is_told(shapes: Path, command) -> None:

@@ -58,6 +58,7 @@ def test_an_option_that_means_nothing_is_refused() -> None:
         ("train --jobs", "--jobs needs a word behind it, which does not begin with -; see --help"),
         ("split --config", "--config needs one or more words behind it; see --help"),
         ("sweep", "--space is missing; see --help"),
+        ("sweep --spac x.yaml", "unknown option '--spac'; did you mean '--space'? (see --help)"),
         ("compare --sort best", "--sort is 'best', and must be one of 'score', 'cost', 'name', 'time'; see --help"),
         ("audit --strict=yes", "--strict takes no word, and has 'yes'; see --help"),
         ("compare --to 3", "unknown option '--to'; did you mean '--top'? (see --help)"),

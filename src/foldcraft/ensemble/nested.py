@@ -435,7 +435,8 @@ def _choose(found: Sequence[BlendCandidate], truth: Labels) -> tuple[BlendCandid
         words.append(f"{plain[best].name} {_change(value, error)} {over}, and is not used")
     if ruled[place].decides:
         value, error = gain(ruled[place].nested, plain[place].nested, truth)
-        so = "" if used.is_ruled else ", and is not used"
+        luck = ", which may be luck" if value < 0 else ""
+        so = luck if used.is_ruled else ", and is not used"
         over = f"in {truth.metric.title} over taking {truth.space.by_default}"
         changed = "changes no nested answer" if not (value or error) else f"{_change(value, error)} {over}"
         words.append(f"the decision rule, {ruled[place].plan.rule}, {changed}{so}")

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from foldcraft.common import fingerprint, local_copy
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
 from foldcraft.common.config import Config
+from foldcraft.common.errors import counted
 from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_cache import ImageStore
 from foldcraft.data.loader import DrawnImages
@@ -204,7 +206,9 @@ def _compute(missing: dict[Path, FeatureRequest], part: str, callback: Callback)
     items = list(missing.values())
     rows = items[0].rows
     temporary = {target: temporary_beside(target) for target in missing}
-    title = f"{part} features of {len({item.net.name for item in items})} backbones in {len(items)} views"
+    views = Counter(item.net.name for item in items)
+    most = counted(max(views.values()), "view")
+    title = f"{part} features of {counted(len(views), 'backbone')} in {most}"
     try:
         for target in missing:
             remove_leftovers(target.parent, target.name)

@@ -52,13 +52,27 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(allow_abbrev=False, **how)
+        self._given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._given = args or ()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: "):
-            name, _, value = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")
+        if unknown := self._unknown(message):
+            name, _, value = unknown.partition("=")
             raise FoldcraftError(f"unknown option {shorten(name, 60)!r}", "command line", self._meant(name, value))
         said = next((words.format(*found) for pattern, words in USAGE if (found := _parts(pattern, message))), message)
         raise FoldcraftError(shorten(said, 200), "command line", "see --help")
+
+    def _unknown(self, message: str) -> str | None:
+        """The word that is no option, where that is what is wrong: a required one may be there under a wrong name."""
+        if message.startswith("unrecognized arguments: "):
+            return message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if message.startswith("the following arguments are required: "):
+            options = (word for word in self._given if word.startswith("--"))
+            return next((word for word in options if word.partition("=")[0] not in self._option_string_actions), None)
+        return None
 
     def _meant(self, name: str, value: str) -> str:
         """The option that an unknown one is a slip of; or that it is a setting, which has no dashes."""

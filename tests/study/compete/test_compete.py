@@ -80,6 +80,9 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     name = whole["full_test_resnet"]["experiment"]
     repeated = command("train", "--config", whole["full_test_resnet"]["config"], "--fold", "0")
     assert "fold 0: done before" in repeated.out, "every action is an ordinary experiment with a config"
+    other = "not about the experiments of this page"
+    assert command("report", "--config", configs[0]).code == 0
+    assert (other in page, other in Path("runs/shapes/report.html").read_text()) == (False, True)
     assert Path("runs/shapes", name, "fold0/manifest.json").is_file()
 
 

@@ -169,7 +169,7 @@ def sureness(seen: Evidence) -> PageSection:
         "# log-loss|less is better",
         "# calibration error|mean distance of how sure to how often right",
         "# probability|mean of all labels" if of_labels else sure,
-        "# there|share of the labels" if of_labels else "# right",
+        "# there|share of the labels" if of_labels else "# right|before a decision rule",
         "# temperature|that was fitted: above 1 the answers were too sure, below 1 too modest",
     )
     points = [point for one in whose[:MOST_CURVES] for point in one.points(truth)]

@@ -1,5 +1,7 @@
 """How `src/compete.py` came to its submission: the best score over time, what was done, and what helped."""
 
+from collections.abc import Sequence
+
 from foldcraft.study.compete.history import Entry, read_entries
 from foldcraft.views import compete
 from foldcraft.views.report import charts
@@ -34,11 +36,22 @@ def history(seen: Evidence) -> list[PageSection]:
     points = list(map(_point, whole))
     words = f"Best nested {seen.metric_words} so far, with its 95 % interval, over minutes of work."
     blocks: list[Block] = [
+        *_about_others(seen, whole),
         Words(" ".join(compete.summary(entries))),
         Chart("Best score over time", words, charts.over_time(points, seen.metric_words)),
         _table(entries),
     ]
     return [PageSection("compete", "What the time was used for", QUESTION, blocks)]
+
+
+def _about_others(seen: Evidence, whole: Sequence[Entry]) -> list[Block]:
+    """That the page is about other experiments than the blend that was submitted; nothing where it is about these."""
+    last = max(place for place, entry in enumerate(whole) if entry.is_kept)
+    kept = {entry.experiment for place, entry in enumerate(whole) if entry.is_member and place <= last}
+    if {member.name for member in seen.members} == kept | {whole[last].experiment}:
+        return []
+    text = "This is about the blend of `src/compete.py`, not about the experiments of this page."
+    return [Words(text, "note")]
 
 
 def _point(entry: Entry) -> dict[str, object]:
@@ -49,22 +62,28 @@ def _point(entry: Entry) -> dict[str, object]:
 def _table(entries: list[Entry]) -> Table:
     heads = columns(
         "action",
+        "why",
         "# at",
         "# took",
-        "# forecast | of the time, before it began",
         "# gain | share of the blend's loss that it takes off",
         "# ± | standard error of the gain",
         "# nested",
         "# 95 % interval",
         "submission",
-        "why",
+        "# forecast | of the time, before it began",
     )
     return Table("Actions", heads, [_row(entry) for entry in entries])
 
 
 def _row(entry: Entry) -> list[Cell]:
     score, bounds = (entry.score, (entry.low, entry.high)) if entry.is_whole else (None, (None, None))
-    times = [Cell(duration(each), each) for each in (entry.seconds, entry.took, entry.expected)]
-    gains = [number(entry.gain, "+.1%"), number(entry.error, ".1%")]
-    name = entry.name
-    return [*texts(name), *times, *gains, number(score), interval(*bounds), *texts(entry.submission or "", entry.why)]
+    return [
+        *texts(entry.name, entry.why),
+        *(Cell(duration(each), each) for each in (entry.seconds, entry.took)),
+        number(entry.gain, "+.1%"),
+        number(entry.error, ".1%"),
+        number(score),
+        interval(*bounds),
+        Cell(entry.submission or ""),
+        Cell(duration(entry.expected), entry.expected),
+    ]

@@ -317,9 +317,8 @@ def views(seen: Evidence) -> PageSection:
         names, weights = seen.combined.views[place], member.plan.views[0]
         value, error = selection.views_gain[place]
         if len(names) > 1:
-            lines.append(
-                f"{member.name}: the views that were chosen give {value:+.4f} ± {error:.4f} over the image as it is."
-            )
+            gain = f"{value:+.4f} ± {error:.4f}"
+            lines.append(f"{member.name}: views, chosen on the other folds, give {gain} over the image as it is.")
         for view, weight, predicted in zip(names, weights, seen.looks[place], strict=True):
             found = nested.score_of(predicted, truth)
             loss = truth.space.loss(predicted, truth.targets)
@@ -335,13 +334,17 @@ def views(seen: Evidence) -> PageSection:
     heads = columns(
         "experiment",
         "view",
-        "# weight|0: not used",
+        "# weight|chosen on all rows; 0: not used",
         "# score|of this view alone",
         "# 95 % interval",
         f"# {truth.space.loss_name}|less is better",
     )
     table = Table("Views", heads, rows[:MOST_VIEWS], of=len(rows) if len(rows) > MOST_VIEWS else 0)
-    words = Words("Only the image as it is was looked at.", "note")
+    probes = [member.experiment.config for member in seen.members if member.experiment.config.is_probe]
+    beside = (
+        "; probes have the mirror image in their features" if any(one.probe.mirror is True for one in probes) else ""
+    )
+    words = Words(f"Only the image as it is was looked at{beside}.", "note")
     question = (
         "Images are answered in several views (flipped, magnified), and the answers averaged. What did each give?"
     )

@@ -125,8 +125,8 @@ def _beginning(config: Config) -> str:
 def _whose(members: Sequence[FinishedExperiment]) -> str:
     """The nets' names, and the experiments that begin with them."""
     config = members[0].experiment.config
-    found = [config.backbone.name, *(config.probe.nets if config.finetune.mode == "linear_probe" else [])]
-    return f"{listing(found)}: {listing([member.name for member in members], MOST_NAMES)}"
+    nets = listing([config.backbone.name, *config.probe_nets])
+    return f"{nets}: {listing([member.name for member in members], MOST_NAMES)}"
 
 
 def _net(member: FinishedExperiment) -> list[Block]:
