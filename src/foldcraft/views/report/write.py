@@ -10,7 +10,7 @@ from foldcraft.submission.ledger import SUBMISSIONS
 from foldcraft.views.report import evidence, page
 from foldcraft.views.terminal import Terminal
 
-MOST_NAMES = 3  # of experiments in the title
+MOST_NAMES = 3  # of experiments in the title and the table
 
 
 def write_page(members: Sequence[FinishedExperiment], out: Path | None, command: str, terminal: Terminal) -> None:
@@ -35,5 +35,10 @@ def write_page(members: Sequence[FinishedExperiment], out: Path | None, command:
     write_atomic(seen.page, html)
     score = seen.chosen.score
     terminal.say(f"wrote {seen.page}: open it in any browser, with or without a network")
-    row = [listing(names, 3), f"{score.value:.4f}", f"{score.low:.4f}–{score.high:.4f}", f"{len(html) / 1e6:.1f} MB"]
+    row = [
+        listing(names, MOST_NAMES),
+        f"{score.value:.4f}",
+        f"{score.low:.4f}–{score.high:.4f}",
+        f"{len(html) / 1e6:.1f} MB",
+    ]
     terminal.table("", ["experiments", seen.combined.truth.metric.title, "95 % interval", "page"], [row])
