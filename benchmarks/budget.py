@@ -129,9 +129,10 @@ def advised(place: Place) -> list[Entry]:
     def train(config: str, folds: str) -> None:
         place.run(ROOT / "src" / "train.py", "--quiet", "--config", config, "--fold", folds, "tracking.wandb=off")
 
-    def blend() -> None:
-        name = f"after{len(done)}"
-        place.run(ROOT / "src" / "infer.py", "--name", name, "--config", *done, "tracking.wandb=off")
+    def blend(*mixed_in: str) -> None:
+        name = f"after{len(entries)}"
+        words = ("--config", *done, *mixed_in, "tracking.wandb=off")
+        place.run(ROOT / "src" / "infer.py", "--name", name, *words)
         entries.append({"seconds": place.used, "submission": f"submissions/{name}.csv"})
 
     try:
@@ -144,6 +145,7 @@ def advised(place: Place) -> list[Entry]:
         for config in fine_tunings:
             train(config, "0")
             if place.run(ROOT / "src" / "compare.py", pool[-1], config, "--not-behind", may_say_no=True):
+                blend("--mix-in", config)
                 train(config, "all")
                 done.append(config)
                 blend()

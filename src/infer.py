@@ -6,6 +6,10 @@ On a host's machine: to a file of that name, in place of one in submissions/ (do
 
   python src/infer.py --config C --out submission.csv
 
+With an experiment that lacks folds, mixed in evenly:
+
+  python src/infer.py --config A B --mix-in C
+
 A blend that is to teach by pseudo-labels, in place of a submission (distill.teachers=[blend1] distill.pseudo=0.3):
 
   python src/infer.py --config A B C --store blend1
@@ -49,6 +53,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
+    parser.add_argument("--mix-in", metavar="YAML", help="an experiment that lacks folds, mixed evenly into the blend")
     parser.add_argument("--store", metavar="NAME", help="keep the blend as a teacher of that name; no submission")
     of_ledger = parser.add_argument_group("the ledger")
     of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")
@@ -65,18 +70,18 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     args = command_line().parse_intermixed_args(arguments)
     if args.ledger or args.score is not None:
-        cli.refuse(args, ("method", "out", "store", "soup", *OF_SOUP), "is not for the ledger")
+        cli.refuse(args, ("method", "out", "mix-in", "store", "soup", *OF_SOUP), "is not for the ledger")
         return enter_score(args) if args.score is not None else show_ledger(args)
     cli.refuse(args, OF_LEDGER, "goes with --ledger")
     if args.soup:
         cli.refuse(args, ("method",), "is a way to blend, and not for --soup")
         cli.refuse(args, ("store",), "is for blends, and not for --soup")
-        cli.refuse(args, ("out",), "is for submissions, and not for --soup")
+        cli.refuse(args, ("out", "mix-in"), "is for submissions, and not for --soup")
         return make_soup(args, shlex.join(["python", "src/infer.py", *arguments]))
     cli.refuse(args, OF_SOUP, "goes with --soup")
     if args.store is not None:
-        cli.refuse(args, ("name", "out"), "is for submissions, and does not go with --store")
-    configs = cli.load_configs(args)
+        cli.refuse(args, ("name", "out", "mix-in"), "is for submissions, and does not go with --store")
+    configs = cli.load_configs(args, *([args.mix_in] if args.mix_in is not None else []))
 
     from foldcraft.common.files import check_file_name
     from foldcraft.predictions.finished import open_finished
@@ -90,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         several = len(configs[0].competition.sample_files) > 1
         out_file.check(args.out, suffix=contents.ZIP if several else contents.CSV)
     members = open_finished(configs)
+    part = members.pop() if args.mix_in is not None else None
 
     from foldcraft.ensemble import methods
 
@@ -100,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.views import submission
 
-    submission.submit(members, args.name, cli.terminal(args), chosen, args.out)
+    submission.submit(members, args.name, cli.terminal(args), chosen, args.out, part)
     return 0
 
 

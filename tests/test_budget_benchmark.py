@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,9 @@ def test_the_commands_of_a_diagnosis_are_followed_in_their_order() -> None:
     lines = list(commands(list(map(Path, pool)), list(map(Path, tried))))
     assert budget.commands("\n".join(lines)) == (pool, tried)
     assert lines[-1].split()[3:] == [*pool, *tried], "all of it in the end"
+    others = [line.split()[3] for line in lines if "--fold all &&" in line]
+    mixed_in = [before.split()[-3] for before, line in pairwise(lines) if "--fold all &&" in line]
+    assert mixed_in == others == tried, "a first fold is submitted before the others are trained"
 
 
 @pytest.mark.parametrize("recipe", ["bare", "heavy"])

@@ -4,15 +4,33 @@ What it should count cannot be fitted yet, for it has predicted the rows of its 
 the whole blend, at the temperature that suits those rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from foldcraft.common.errors import FoldcraftError, listing
 from foldcraft.common.rows import positions
 from foldcraft.ensemble import blend
 from foldcraft.ensemble.blend import Combined
 from foldcraft.metrics.gain import Gain, gain_in_loss
 from foldcraft.predictions.finished import FinishedExperiment
+
+
+def check(members: Sequence[FinishedExperiment], part: FinishedExperiment) -> None:
+    """See that an experiment lacks folds, and that a blend of others has those that it has.
+
+    Raises:
+        FoldcraftError: it is not so.
+    """
+    if not part.missing_folds:
+        raise FoldcraftError(f"{part.name} has all folds", "--mix-in", "name it with the others after --config")
+    if lacking := [fold for fold in part.done_folds if any(fold in member.missing_folds for member in members)]:
+        raise FoldcraftError(
+            f"{part.name} has fold {listing(lacking)}, which the blend has not",
+            "--mix-in",
+            "train this fold of all experiments after --config",
+        )
 
 
 def gain(member: FinishedExperiment, rows: np.ndarray, undecided: np.ndarray) -> Gain:

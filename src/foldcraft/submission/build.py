@@ -14,7 +14,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.common.files import check_file_name, locked, write_atomic
 from foldcraft.data.competition import Competition
 from foldcraft.data.images.sources import is_there
-from foldcraft.ensemble import blend
+from foldcraft.ensemble import blend, unfinished
 from foldcraft.ensemble.blend import Combined
 from foldcraft.ensemble.forecast import Forecast
 from foldcraft.ensemble.methods import Method
@@ -151,6 +151,7 @@ def submit(
     methods: Sequence[Method] | None = None,
     folder: Path = ledger.SUBMISSIONS,
     out: Path | None = None,
+    part: FinishedExperiment | None = None,
 ) -> Submission:
     """Blend finished experiments of one competition, score them nested, write the checked submission.
 
@@ -158,14 +159,18 @@ def submit(
         name: of the file; None: competition and experiments.
         methods: ways to blend; None: all, of which the best honest one is taken.
         out: where the file is to be, in place of a new one in the folder.
+        part: an experiment that lacks folds, mixed evenly into the blend; scores are those of the blend without.
 
     Raises:
-        FoldcraftError: what `blend.complete` and `blend.combine` raise; the submission is not as the host wants it; the
-            file, or its row in the ledger, has changed since it was written.
+        FoldcraftError: `part` lacks no fold, or has one that the blend lacks; what `blend.complete` and `blend.combine`
+            raise; the submission is not as the host wants it; the file, or its row in the ledger, has changed since it
+            was written.
     """
     _warn_of_gaps(members, callback)
-    blend.complete(members, callback)
-    return submit_blend(members, blend.combine(members, methods), name, callback, folder, out)
+    if part:
+        unfinished.check(members, part)
+    blend.complete([*members, *([part] if part else [])], callback)
+    return submit_blend(members, blend.combine(members, methods), name, callback, folder, out, part)
 
 
 def submit_blend(
@@ -175,8 +180,12 @@ def submit_blend(
     callback: Callback,
     folder: Path = ledger.SUBMISSIONS,
     out: Path | None = None,
+    part: FinishedExperiment | None = None,
 ) -> Submission:
     """The same of a blend that is known; `submit` says what is raised."""
+    if part:
+        blend.complete([part], callback)
+        members, result = [*members, part], unfinished.mixed(result, part)
     competition = members[0].experiment.competition
     frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
     name = name or joined_name(members)

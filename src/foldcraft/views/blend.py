@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from foldcraft.common.errors import listing
+from foldcraft.ensemble import unfinished
+
 if TYPE_CHECKING:
     from foldcraft.ensemble.blend import Combined
     from foldcraft.ensemble.nested import BlendCandidate
+    from foldcraft.predictions.finished import FinishedExperiment
     from foldcraft.views.terminal import Terminal
 
 
@@ -41,6 +45,18 @@ def show(result: Combined, terminal: Terminal) -> None:
         terminal.say(f"forecast of the hidden score: {result.forecast}")
         for line in result.forecast.words:
             terminal.say(f"- {line}")
+
+
+def mixed_in(result: Combined, part: FinishedExperiment) -> str:
+    """What an experiment that lacks folds does to the blend it is mixed into."""
+    gain = unfinished.gain(part, result.rows, result.selection.undecided)
+    found, space = part.oof(), result.truth.space
+    counted = part.experiment.competition.counted(found.rows)
+    warning = "warning: " if gain.is_real_loss else ""
+    return (
+        f"{warning}{part.name}, fold {listing(part.done_folds)}, is mixed in evenly: it takes {gain.value:+.1%} ± "
+        f"{gain.error:.1%} off the {space.loss_name} of its {counted}; the scores above are of the blend without it"
+    )
 
 
 def _row(result: Combined, candidate: BlendCandidate, note: str) -> tuple[str, ...]:

@@ -153,11 +153,15 @@ def terminal(args: argparse.Namespace) -> "Terminal":
     return Terminal(args.quiet)
 
 
-def load_configs(args: argparse.Namespace) -> list[Config]:
-    """The configs that were named, with the overrides applied to each."""
+def load_configs(args: argparse.Namespace, *more: str) -> list[Config]:
+    """The configs that were named, with the overrides applied to each.
+
+    Args:
+        more: configs that another option names; they come last.
+    """
     allowed_code.settle(getattr(args, "allow_code", False))
     names, overrides = words_of(args)
-    names = names or [DEFAULT_CONFIG]
+    names = [*(names or [DEFAULT_CONFIG]), *more]
     for name in names:
         if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(name):
             raise FoldcraftError(

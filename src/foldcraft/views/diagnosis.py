@@ -61,7 +61,7 @@ def tell(advice: Advice, terminal: Terminal) -> None:
 
 
 def commands(pool: Sequence[Path], fine_tunings: Sequence[Path]) -> Iterator[str]:
-    """What to type, in order: the pool, then a fold of each fine-tuning, and the others where it is not behind.
+    """What to type: the pool, then a fold of each fine-tuning; not behind, it is mixed in, the others follow.
 
     Args:
         pool, fine_tunings: their configs.
@@ -71,9 +71,11 @@ def commands(pool: Sequence[Path], fine_tunings: Sequence[Path]) -> Iterator[str
     yield f"  python src/train.py --config {configs} --fold all"
     yield f"  python src/infer.py --config {configs}"
     for path in fine_tunings:
-        yield "then one fold of a fine-tuning, and the others where it is not behind the pool on the same rows:"
+        yield "then one fold of a fine-tuning; where it is not behind the pool on the same rows, a submission with it,"
+        yield "the other folds, and one with all of them:"
         yield f"  python src/train.py --config {path} --fold 0"
         yield f"  python src/compare.py {pool[-1]} {path} --not-behind && \\"
+        yield f"    python src/infer.py --config {configs} --mix-in {path} && \\"
         yield f"    python src/train.py --config {path} --fold all && \\"
         yield f"    python src/infer.py --config {configs} {path}"
     if len(fine_tunings) > 1:

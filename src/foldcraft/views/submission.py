@@ -22,11 +22,14 @@ def submit(
     terminal: Terminal,
     methods: Sequence[Method] | None = None,
     out: Path | None = None,
+    part: FinishedExperiment | None = None,
 ) -> tuple[Path, Combined]:
     """Write the submission and show all there is to say of it; where it is and what it is made of."""
-    submission = build.submit(members, name, terminal, methods, out=out)
+    submission = build.submit(members, name, terminal, methods, out=out, part=part)
     path, is_new, doubt, is_entered = submission.written
     blend.show(submission.combined, terminal)
+    if part:
+        terminal.say(blend.mixed_in(submission.combined, part))
     for line in build.meaning(members[0].experiment.competition):
         terminal.say(line)
     rows = f"{submission.rows} rows"
@@ -38,6 +41,6 @@ def submit(
     terminal.say(f"{verb} {path}: {rows}, checked; {entered}")
     if doubt:
         terminal.say(f"warning: {doubt}")
-    if is_new and (warning := tracking.track_submission(members, path, submission.entry)):
+    if is_new and (warning := tracking.track_submission([*members, *([part] if part else [])], path, submission.entry)):
         terminal.say(warning)
     return path, submission.combined

@@ -93,11 +93,7 @@ class BlendSoFar:
         """Write the submission of the blend that is kept, a part mixed in; where it is."""
         if self._kept_result is None:
             self._kept_result = blend.combine(self.kept)
-        members, result = self.kept, self._kept_result
-        if part:
-            blend.complete([part], callback)
-            members, result = [*members, part], unfinished.mixed(result, part)
-        return str(build.submit_blend(members, result, name, callback).written.path)
+        return str(build.submit_blend(self.kept, self._kept_result, name, callback, part=part).written.path)
 
     def gain_of_part(self, member: FinishedExperiment) -> Belief:
         """Share of the loss that an even mixture with an experiment takes off, on the rows of its finished folds."""
