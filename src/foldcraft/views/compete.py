@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from foldcraft.common.errors import counted, listing
+from foldcraft.study.compete.history import of_kept_blend
 from foldcraft.views import tracking
 from foldcraft.views.terminal import duration
 
@@ -131,9 +132,15 @@ def tell(outcome: Outcome, terminal: Terminal) -> None:
     columns = ["", "at", "took", "forecast", "loss alone", "gain", "nested OOF", "95 % interval", "submission"]
     terminal.table(f"what was done, by {outcome.metric}", columns, [_row(entry) for entry in history.entries])
     terminal.say(" ".join(summary(history.entries)))
-    names = {member.name for member in outcome.members}
-    configs = [entry.config for entry in history.whole if entry.experiment in names]
-    terminal.say(f"its blend once more: {shlex.join(['python', 'src/infer.py', '--config', *configs])}")
+    terminal.say(f"the same submission once more: {shlex.join(_command(history.entries))}")
+
+
+def _command(entries: Sequence[Entry]) -> list[str]:
+    """That makes the last submission from the experiments as they are."""
+    configs = [entry.config for entry in of_kept_blend(entries)]
+    mixed_in = [entry for entry in entries if entry.submission][-1].mixed_in
+    part = [entry.config for entry in entries if mixed_in.startswith(f"{entry.experiment}, ")][:1]
+    return ["python", "src/infer.py", "--config", *configs, *(["--mix-in", *part] if part else [])]
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """`src/compete.py` as a user calls it: a submission early, better ones later, stopped and gone on with."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_it_goes_from_the_folder_to_a_submission_and_says_what_helped(short: Pat
     assert done.out.count("; wrote submissions/") == len(ledger), "a file is said to be written once"
     assert f"The one to upload is {last}. Nested, with the choice among all blends: " in done.out
     kept = max(place for place, entry in enumerate(whole.values()) if entry["is_kept"])
-    (again,) = (line for line in done.out.splitlines() if line.startswith("its blend once more: "))
+    (again,) = (line for line in done.out.splitlines() if line.startswith("the same submission once more: "))
     assert again.count(".yaml") == kept + 1, "what came after it is not in it"
     page = Path("runs/shapes/report.html").read_text()
     assert f"<title>shapes: {kept + 1} experiments</title>" in page
@@ -205,6 +206,9 @@ def test_a_first_fold_that_helps_is_in_the_submission_until_the_others_are_there
     normalised = mixture / 2 - np.log(np.exp(mixture / 2).sum(1, keepdims=True))
     np.testing.assert_allclose(mixed.test, normalised, atol=1e-6)
     assert (sum(mixed.shares), mixed.shares[-1]) == (pytest.approx(1.0), 0.5)
+    (line,) = (line for line in done.out.splitlines() if line.startswith("the same submission once more: "))
+    again = command("infer", *shlex.split(line)[7:], "--name", "again")
+    assert (again.code, Path("submissions/again.csv").read_text()) == (0, Path(last["submission"]).read_text())
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What was done so far, an entry an action, and the nested predictions of each blend that was judged."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,13 @@ class History:
                 return Step(found["answers"], found["undecided"])
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise FoldcraftError(f"damaged: {error}", path, anew(self.folder)) from None
+
+
+def of_kept_blend(entries: Iterable[Entry]) -> list[Entry]:
+    """Those whose experiments are the blend that is submitted; none where there is none yet."""
+    whole = [entry for entry in entries if entry.is_whole]
+    last = max((place for place, entry in enumerate(whole) if entry.is_kept), default=-1)
+    return [entry for place, entry in enumerate(whole[: last + 1]) if entry.is_member or place == last]
 
 
 def read_entries(config: Config) -> list[Entry]:

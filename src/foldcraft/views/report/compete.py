@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from foldcraft.study.compete.history import Entry, read_entries
+from foldcraft.study.compete.history import Entry, of_kept_blend, read_entries
 from foldcraft.views import compete
 from foldcraft.views.report import charts
 from foldcraft.views.report.blocks import (
@@ -36,7 +36,7 @@ def history(seen: Evidence) -> list[PageSection]:
     points = list(map(_point, whole))
     words = f"Best nested {seen.metric_words} so far, with its 95 % interval, over minutes of work."
     blocks: list[Block] = [
-        *_about_others(seen, whole),
+        *_about_others(seen, entries),
         Words(" ".join(compete.summary(entries))),
         Chart("Best score over time", words, charts.over_time(points, seen.metric_words)),
         _table(entries),
@@ -44,11 +44,9 @@ def history(seen: Evidence) -> list[PageSection]:
     return [PageSection("compete", "What the time was used for", QUESTION, blocks)]
 
 
-def _about_others(seen: Evidence, whole: Sequence[Entry]) -> list[Block]:
+def _about_others(seen: Evidence, entries: Sequence[Entry]) -> list[Block]:
     """That the page is about other experiments than the blend that was submitted; nothing where it is about these."""
-    last = max(place for place, entry in enumerate(whole) if entry.is_kept)
-    kept = {entry.experiment for place, entry in enumerate(whole) if entry.is_member and place <= last}
-    if {member.name for member in seen.members} == kept | {whole[last].experiment}:
+    if {member.name for member in seen.members} == {entry.experiment for entry in of_kept_blend(entries)}:
         return []
     text = "This is about the blend of `src/compete.py`, not about the experiments of this page."
     return [Words(text, "note")]
