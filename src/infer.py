@@ -40,6 +40,7 @@ from foldcraft.common.errors import FoldcraftError
 from foldcraft.views import cli
 
 if TYPE_CHECKING:
+    from foldcraft.common.config import Config
     from foldcraft.ensemble.methods import Method
     from foldcraft.predictions.finished import FinishedExperiment
 
@@ -53,7 +54,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", help="blending method, by its name in docs/ensemble.md; left out: the best of those that suit"
     )
-    parser.add_argument("--mix-in", metavar="YAML", help="an experiment that lacks folds, mixed evenly into the blend")
+    parser.add_argument(
+        "--mix-in", nargs="+", metavar="YAML", help="an experiment that lacks folds, mixed evenly into the blend"
+    )
     parser.add_argument("--store", metavar="NAME", help="keep the blend as a teacher of that name; no submission")
     of_ledger = parser.add_argument_group("the ledger")
     of_ledger.add_argument("--ledger", action="store_true", help="show all submissions beside the leaderboard, no more")
@@ -81,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     cli.refuse(args, OF_SOUP, "goes with --soup")
     if args.store is not None:
         cli.refuse(args, ("name", "out", "mix-in"), "is for submissions, and does not go with --store")
-    configs = cli.load_configs(args, *([args.mix_in] if args.mix_in is not None else []))
+    configs = load_configs(args)
 
     from foldcraft.common.files import check_file_name
     from foldcraft.predictions.finished import open_finished
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from foldcraft.ensemble import methods
 
-    chosen = None if args.method is None else [methods.named(args.method)]
+    chosen = None if args.method is None else [methods.named(args.method, members[0].experiment.competition.metric)]
 
     if args.store is not None:
         return keep_as_teacher(args, members, chosen)
@@ -108,6 +111,28 @@ def main(arguments: Sequence[str]) -> int:
 
     submission.submit(members, args.name, cli.terminal(args), chosen, args.out, part)
     return 0
+
+
+def load_configs(args: argparse.Namespace) -> list[Config]:
+    """The configs of the blend, and last the one that is mixed in, if any.
+
+    Raises:
+        FoldcraftError: several are mixed in, or one that cannot be mixed into these.
+    """
+    if args.mix_in is None:
+        return cli.load_configs(args)
+    cli.give_back_settings(args, "mix_in")
+    if len(args.mix_in) != 1:
+        raise FoldcraftError(
+            f"takes one experiment, and has {len(args.mix_in)}", "--mix-in", "name the others after --config"
+        )
+    *configs, part = cli.load_configs(args, *args.mix_in)
+    if part.experiment in [config.experiment for config in configs]:
+        raise FoldcraftError(f"{part.experiment} is in the blend", "--mix-in", "name an experiment that is not")
+    if part.competition.name != (name := configs[0].competition.name):
+        what = f"{part.experiment} is of competition {part.competition.name}, and the blend of {name}"
+        raise FoldcraftError(what, "--mix-in", "name the blend's experiments after --config")
+    return [*configs, part]
 
 
 def keep_as_teacher(

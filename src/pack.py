@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     from foldcraft.submission.pack.outcome import OWNER, Wanted
     from foldcraft.views import pack
 
-    chosen = None if args.method is None else [methods.named(args.method)]
+    chosen = None if args.method is None else [methods.named(args.method, members[0].experiment.competition.metric)]
     command = shlex.join(["python", "src/pack.py", *arguments])
     about = (args.out or Path("packs") / joined_name(members), args.engine, most, args.half)
     wanted = Wanted(*about, args.owner or OWNER, args.competition or "", command)

@@ -474,6 +474,20 @@ def test_what_a_killed_inference_left_behind_goes(trained: Path, command: Comman
     assert not list(FOLD.glob("*.tmp-*"))
 
 
+def test_predictions_that_another_program_has_written_are_told(trained: Path, command: Command):
+    file = Path("runs/shapes/tiny/fold0/oof.parquet")
+    pd.read_parquet(file).to_parquet(file)  # which keeps the table alone
+    told = command("infer", "--config", trained, "train.epochs=1")
+    assert (told.code, "damaged predictions: foldcraft is missing in it" in told.err) == (2, True), told.err
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(trained: Path, command: Command):
+    Path("taken").write_text("")
+    told = command("infer", "--config", trained, "train.epochs=1", "--out", "taken/below/sub.csv")
+    said = "taken: is a file, and taken/below/sub.csv cannot lie in it; name another folder"
+    assert (told.code, said in told.err) == (2, True), told.err
+
+
 def test_a_second_process_on_a_fold_leaves_it_alone(split: Path, command: Command):
     FOLD.mkdir(parents=True)
     code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True), input()"

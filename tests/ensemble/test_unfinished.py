@@ -32,12 +32,14 @@ def test_a_first_fold_is_mixed_evenly_into_a_blend_that_keeps_all_its_rows(probe
     probe, part = open_finished([config_file.load(PROBE), config_file.load(probed)])
     alone = blend.combine([probe])
     gain = unfinished.gain(part, alone.rows, alone.selection.undecided)
-    words = f"tiny, fold 0, is mixed in evenly: it takes {gain.value:+.1%} ± {gain.error:.1%} off the log-loss"
+    size = f"{abs(gain.value):.1%} ± {gain.error:.1%}"
+    does = f"takes {size} off" if gain.value >= 0 else f"adds {size} to"
+    words = f"tiny, fold 0, is mixed in evenly: it {does} the log-loss"
     assert f"{words} of its 16 rows; the scores above are of the blend without it" in done.out
     (row,) = pd.read_csv("submissions/ledger.csv", dtype=str).to_dict("records")
-    assert (row["experiments"], row["weights"], row["rows"]) == ("probe tiny", "0.500 0.500", "48")
+    assert (row["experiments"], row["weights"], row["rows"]) == ("probe +tiny", "0.500 0.500", "48")
     assert float(row["nested"]) == pytest.approx(alone.selection.chosen.score.value, abs=1e-5), "of all rows"
-    answers = pd.read_csv("submissions/shapes_probe_tiny.csv", dtype=str)["label"]
+    answers = pd.read_csv("submissions/shapes_probe_tiny-mixed.csv", dtype=str)["label"]
     names = probe.experiment.competition.classes.names
     mixed = unfinished.mixed(alone, part)
     assert answers.tolist() == [names[k] for k in mixed.test.argmax(1)]
@@ -45,17 +47,25 @@ def test_a_first_fold_is_mixed_evenly_into_a_blend_that_keeps_all_its_rows(probe
 
 
 def test_what_cannot_be_mixed_in_is_told(probed: Path, command) -> None:
-    whole = command("infer", "--config", PROBE, "--mix-in", PROBE)
-    assert (whole.code, "--config: an experiment is named twice" in whole.err) == (2, True), whole.err
+    both = command("infer", "--config", PROBE, "--mix-in", PROBE)
+    assert (both.code, "--mix-in: probe is in the blend" in both.err) == (2, True), both.err
+    two = command("infer", "--config", PROBE, "--mix-in", probed, PROBE)
+    assert (two.code, "--mix-in: takes one experiment, and has 2" in two.err) == (2, True), two.err
+    none = command("infer", "--config", PROBE, "--mix-in", "seed=0")
+    assert (none.code, "--mix-in: takes one experiment, and has 0" in none.err) == (2, True), none.err
+    twice = command("infer", "--config", PROBE, "--mix-in", probed, "--mix-in", probed)
+    assert (twice.code, "--mix-in is given twice" in twice.err) == (2, True), twice.err
+    strange = PROBE.with_name("strange.yaml")
+    strange.write_text(CONFIG.replace("name: shapes", "name: others"))
+    apart = command("infer", "--config", PROBE, "--mix-in", strange)
+    said = "--mix-in: strange is of competition others, and the blend of shapes"
+    assert (apart.code, said in apart.err) == (2, True), apart.err
     other = PROBE.with_name("other.yaml")
     other.write_text(PROBE.read_text())
     assert command("train", "--config", other, "--fold", "all").code == 0
     whole = command("infer", "--config", PROBE, "--mix-in", other)
     said = "--mix-in: other has all folds; name it with the others after --config"
     assert (whole.code, said in whole.err) == (2, True), whole.err
-    assert command("train", "--config", probed, "--fold", "1", "experiment=second").code == 0
-    second = command("infer", "--config", probed, "--mix-in", probed, "experiment=second")
-    assert second.code == 2, "an override is for all of them"
     later = PROBE.with_name("later.yaml")
     later.write_text(f"extends: {probed.name}\n")
     assert command("train", "--config", later, "--fold", "1").code == 0
@@ -72,7 +82,6 @@ def test_what_cannot_be_mixed_in_is_told(probed: Path, command) -> None:
 def test_a_worse_one_is_mixed_in_with_a_warning(probed: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foldcraft.ensemble.unfinished.gain", lambda *_: unfinished.Gain(-0.5, 0.1))
     done = command("infer", "--config", PROBE, "--mix-in", probed)
-    assert (done.code, "warning: tiny, fold 0, is mixed in evenly: it takes -50.0% ± 10.0% off" in done.out) == (
-        0,
-        True,
-    )
+    assert done.code == 0, done.err
+    assert "warning: tiny, fold 0, is mixed in evenly: it adds 50.0% ± 10.0% to the log-loss" in done.out
+    assert "; leave --mix-in out" in done.out

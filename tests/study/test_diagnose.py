@@ -280,6 +280,9 @@ def test_the_command_measures_writes_configs_and_they_train(
     assert set(numbers["curve"]) == {"0.25", "0.5", "1.0"}
     advised = Path("configs/shapes/probe_test_resnet.yaml")
     assert advised.read_text().startswith(MARK)
+    own, given = config_file.load(advised), config_file.load(shapes)
+    assert (own.tracking, own.machine) == (given.tracking, given.machine), "W&B stays off where it is off"
+    assert own.tracking.wandb == "off"
     trained = command("train", "--config", advised, "--fold", "all", *WORDS, "tracking.wandb=off")
     assert trained.code == 0, trained.err
     again = command("diagnose", "--config", shapes)

@@ -56,6 +56,8 @@ def test_an_option_that_means_nothing_is_refused() -> None:
         ),
         ("train --jobs two", "--jobs must be a whole number, is 'two'; see --help"),
         ("train --jobs", "--jobs needs a word behind it, which does not begin with -; see --help"),
+        ("train --config a.yaml --fold 0 --config=b.yaml", "--config is given twice; give it once, with all that it"),
+        ("compete --minutes 2 --hours 1", "--hours does not go with --minutes; see --help"),
         ("split --config", "--config needs one or more words behind it; see --help"),
         ("sweep", "--space is missing; see --help"),
         ("sweep --spac x.yaml", "unknown option '--spac'; did you mean '--space'? (see --help)"),
@@ -71,6 +73,14 @@ def test_a_wrong_option_is_told_in_a_line(workplace: Path, command: Command, wor
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done
     assert done.err.startswith(f"error: command line: {told}"), done.err
     assert len(done.err) < 300
+
+
+def test_a_folder_in_the_place_of_a_config_is_told_what_writes_one(shapes: Path, command: Command) -> None:
+    done = command("compete", "input/shapes")
+    said = (
+        "error: input/shapes: is a folder, and no config; --config takes a YAML file; python src/start.py input/shapes "
+    )
+    assert (done.code, done.err[: len(said)]) == (2, said)
 
 
 OLD = {  # what is said on stderr, with which words, and by which command the same is done

@@ -14,6 +14,7 @@ LONGEST_VALUE = 60
 Problem = Mapping[str, Any]
 
 # What a value must be, by pydantic's name of the mistake; in braces what it says of the field.
+START = ", `python src/start.py FOLDER` writes a config"
 MUST = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -91,7 +92,7 @@ def _line(parts: tuple[str, ...], problems: Sequence[Problem]) -> Callable[[str]
     if "extra_forbidden" in kinds:
         return lambda _: f"unknown key {key!r}, {suggest_key(key)}"
     if "missing" in kinds:
-        return lambda _: f"{key!r} is missing"
+        return lambda _: f"{key!r} is missing{START if key == 'competition' else ''}"
     said = _said(problems)
     return lambda place: said if f": {key}=" in place else f"{key} {said}"
 

@@ -28,6 +28,14 @@ class FoldcraftError(Exception):
         super().__init__(printable(" ".join(shorten(word, LONGEST_WORD) for word in words)[:LONGEST]))
 
 
+def said_by(error: Exception) -> str:
+    """What a library's error says; of a key that it misses, which says nothing but the key, that it is missing."""
+    if isinstance(error, KeyError) and error.args:
+        key = error.args[0]
+        return f"{key.decode(errors='replace') if isinstance(key, bytes) else key!s} is missing in it"
+    return str(error) or type(error).__name__
+
+
 def printable(text: str) -> str:
     """The text with characters escaped that a terminal would obey, or could not show."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

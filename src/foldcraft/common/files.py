@@ -97,8 +97,15 @@ def cannot_read(path: object, error: OSError) -> FoldcraftError:
 
 def cannot_write(path: object, error: OSError, what: str = "cannot be written") -> FoldcraftError:
     """The one line for a write that failed."""
+    if isinstance(error, NotADirectoryError | FileExistsError) and (file := _file_above(path)):
+        return FoldcraftError(f"is a file, and {path} cannot lie in it", file, "name another folder, or move it away")
     remedy = _remedy(error, "free some space or mend its permissions")
     return FoldcraftError(f"{what}: {error.strerror or error}", path, remedy)
+
+
+def _file_above(path: object) -> Path | None:
+    """The file that a path takes for a folder."""
+    return next((above for above in Path(str(path)).parents if above.is_file()), None)
 
 
 def _remedy(error: OSError, usual: str) -> str:

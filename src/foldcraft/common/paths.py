@@ -10,7 +10,7 @@ from yaml import YAMLError
 
 from foldcraft.common import checksums, config_renames, safe_yaml, shared_folder
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.files import is_writable, read_bytes
 
 
@@ -100,7 +100,9 @@ class FoldFolder:
         try:
             return checksums.read_json(self.manifest)
         except (OSError, ValueError) as error:
-            raise FoldcraftError(f"damaged manifest: {error}", self.manifest, "delete the fold's folder") from None
+            raise FoldcraftError(
+                f"damaged manifest: {said_by(error)}", self.manifest, "delete the fold's folder"
+            ) from None
 
     def manifest_of_task(self) -> dict[str, Any]:
         """The manifest that a task has written, on another machine perhaps, whose files may appear late here.
@@ -127,7 +129,7 @@ class FoldFolder:
             return config_renames.renew(settings, self.config)[0]
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             hint = "run `python src/train.py` with its config, which writes it again"
-            raise FoldcraftError(f"damaged settings: {error}", self.config, hint) from None
+            raise FoldcraftError(f"damaged settings: {said_by(error)}", self.config, hint) from None
 
 
 def experiment_folder(config: Config) -> Path:

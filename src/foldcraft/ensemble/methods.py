@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from foldcraft.common.errors import FoldcraftError, suggest
+from foldcraft.common.errors import FoldcraftError, listing, suggest
 from foldcraft.common.fingerprint import of_bytes, seed_from
 from foldcraft.metrics.calibration import MOST_ROWS
 from foldcraft.metrics.scores import Metric
@@ -20,6 +20,7 @@ from foldcraft.metrics.spaces import Space
 
 CHUNK = 2**22  # numbers that are looked at together
 MIN_Z = 3.0
+LEAST_SLOPE = 0.01  # of the curve that makes ranks probabilities; above zero it keeps their order
 Members = Sequence[np.ndarray]  # predictions (N, W) of each
 
 
@@ -80,21 +81,28 @@ class LinearPool(Combination):
 
 @dataclass(frozen=True)
 class RankPool(Combination):
-    """The mean of each column's ranks among the rows that were fitted on, as a prediction.
+    """The mean of each column's ranks among the rows that were fitted on, made a probability by a logistic curve.
 
     Attributes:
         known: calibrated log-probabilities of these rows, each class's in rising order (M, n, K).
+        slopes, offsets: of each column's curve (K,).
     """
 
     known: np.ndarray = field(default_factory=lambda: np.empty(0))
+    slopes: np.ndarray = field(default_factory=lambda: np.ones(1))
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def _pool(self, members: np.ndarray) -> np.ndarray:
+        return self.space.normalised(self.slopes * self.odds(members) + self.offsets)
+
+    def odds(self, members: np.ndarray) -> np.ndarray:
+        """Log-odds of the mean ranks (n, W) of calibrated predictions (M, n, W)."""
         ranks = np.zeros(members.shape[1:])
         for member, known in zip(members, self.known, strict=True):
             for k, column in enumerate(known.T):
                 below = np.searchsorted(column, member[:, k], "left") + np.searchsorted(column, member[:, k], "right")
                 ranks[:, k] += (below + 1) / (2 * len(column) + 2)  # never zero and never one
-        return self.space.of_shares(ranks / len(members))
+        return np.log(ranks) - np.log(len(members) - ranks)
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,12 @@ def quality_shares(losses: np.ndarray, steep: float = 4.0) -> np.ndarray:
 
 
 class RankMean(Method):
-    """All members' ranks alike: for metrics that look at the order of rows only, such as the area under the curve."""
+    """All members' ranks alike: for metrics that look at the order of rows only, such as the area under the curve.
+
+    Ranks are evenly spread, and a class may be rare. So a logistic curve, which keeps their order, makes them
+    probabilities: forecasts, comparisons of losses and mixtures take what a blend says at its word. It is held to
+    the ranks and to how frequent each class is by a ridge as strong as one row.
+    """
 
     name = "rank mean"
 
@@ -257,9 +270,24 @@ class RankMean(Method):
         return "ranks say nothing of the size of values, which are predicted here" if space.form == "values" else ""
 
     def combine(self, found: Calibrated) -> Combination:
-        known, _ = found.rows()
+        from scipy.optimize import minimize  # a packed blend, which fits nothing, does without
+
+        known, truth = found.rows()
         every = (found.used, found.temperatures, (1 / len(known),) * len(known), len(found.members), found.space)
-        return RankPool(*every, known=np.sort(known, axis=1))  # ranks have no temperature
+        pool = RankPool(*every, known=np.sort(known, axis=1))
+        odds, width = pool.odds(known), known.shape[2]
+        rates = (np.nan_to_num(found.space.mean_truth(truth)) * len(truth) + 0.5) / (len(truth) + 1)  # none is 0 or 1
+        start = np.concatenate([np.ones(width), found.space.of_shares(rates[None])[0]])
+
+        def loss(curve: np.ndarray) -> tuple[float, np.ndarray]:
+            value, slope = found.space.loss_of_natural(curve[:width] * odds + curve[width:], truth)
+            gradient = np.concatenate([(slope * odds).sum(0), slope.sum(0)])
+            apart = (curve - start) / len(truth)
+            return value + len(truth) * (apart**2).sum() / 2, gradient + apart
+
+        bounds = [(LEAST_SLOPE, None)] * width + [(None, None)] * width
+        curve = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+        return replace(pool, slopes=curve[:width], offsets=curve[width:])  # no temperature is left to find
 
 
 @dataclass(frozen=True)
@@ -352,12 +380,15 @@ class Stacking(Method):
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Best, WeightedMean, RankMean, Greedy, Stacking)}
 
 
-def named(name: str) -> Method:
+def named(name: str, metric: Metric) -> Method:
     """The blending method of that name.
 
     Raises:
-        FoldcraftError: there is none.
+        FoldcraftError: there is none, or it is not for that metric.
     """
     if name not in METHODS:
         raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
+    if not METHODS[name].suits(metric):
+        suited = [each for each, method in METHODS.items() if method.suits(metric)]
+        raise FoldcraftError(f"{name} is not for {metric.title}", "--method", f"choose of {listing(suited)}")
     return METHODS[name]()

@@ -105,7 +105,7 @@ class TeachingBlend:
 
     def plan(self, fold: int, methods: Sequence[Method] | None = None) -> tuple[str, BlendPlan]:
         """The method and the plan that the other folds speak for; no label of `fold` is looked at."""
-        if methods is None:  # ranks order the rows of a whole set and are no probabilities
+        if methods is None:  # ranks are for the order of rows alone
             methods = [one for one in nested.methods_for(self.truth) if not isinstance(one, RankMean)]
         return nested.plan_without(self.held_out, self.truth, fold, methods)
 

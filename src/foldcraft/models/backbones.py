@@ -23,7 +23,7 @@ from torch import nn
 
 from foldcraft.common import fingerprint
 from foldcraft.common.config import BackboneConfig, Config
-from foldcraft.common.errors import FoldcraftError, listing, shorten, suggest
+from foldcraft.common.errors import FoldcraftError, listing, said_by, shorten, suggest
 from foldcraft.common.files import parse_json, read_bytes
 from foldcraft.models import packaged_weights
 from foldcraft.models.inputs import channels_of
@@ -174,7 +174,7 @@ def build(
         raise FoldcraftError(f"{config.name} does not take {size} px: {error}", "images.size") from None
     except (SafetensorError, EOFError, json.JSONDecodeError) as error:
         raise FoldcraftError(
-            f"damaged weights: {error}", weights_folder() / config.name, "download them again"
+            f"damaged weights: {said_by(error)}", weights_folder() / config.name, "download them again"
         ) from None
     _start_head(model)
     if channels != 3:
@@ -311,7 +311,9 @@ def _described(local: Path) -> dict[str, Any]:
     try:
         described = parse_json((local / "config.json").read_bytes())
     except ValueError as error:
-        raise FoldcraftError(f"damaged weights: {error}", local / "config.json", "download them again") from None
+        raise FoldcraftError(
+            f"damaged weights: {said_by(error)}", local / "config.json", "download them again"
+        ) from None
     if not isinstance(described, dict) or not isinstance(described.get("pretrained_cfg") or {}, dict):
         raise FoldcraftError("damaged weights: no description of a net", local / "config.json", "download them again")
     if reaching := _reaching_out(described.get("model_args") or {}):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from foldcraft.common import checksums
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.files import check_readable, parse_json, read_bytes, write_atomic
 from foldcraft.models.backbones import Blueprint, rebuild
 from foldcraft.models.metadata_head import attach
@@ -131,7 +131,7 @@ def _read_said(path: Path, take: Callable[[dict[str, Any]], Said]) -> Said:
         with safetensors.safe_open(path, "pt") as file:
             return take(parse_json(file.metadata()["foldcraft"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FoldcraftError(f"damaged weights: {error}", path, TRAIN_AGAIN) from None
+        raise FoldcraftError(f"damaged weights: {said_by(error)}", path, TRAIN_AGAIN) from None
 
 
 def _built(path: Path, blueprint: Blueprint, weights: dict[str, torch.Tensor]) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 
 from foldcraft.common import checksums, fingerprint
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.paths import FoldFolder, experiment_folder, fold_configs, soup_file
 
 RETRAIN = "delete its folder and train that fold again"
@@ -27,7 +27,7 @@ def soup_members(config: Config) -> dict[str, str]:
     except FileNotFoundError:
         return _members_in_settings(config)
     except (ValueError, KeyError, TypeError) as error:
-        raise FoldcraftError(f"damaged: {error}", file, "make the soup again, under another name") from None
+        raise FoldcraftError(f"damaged: {said_by(error)}", file, "make the soup again, under another name") from None
 
 
 def _members_in_settings(config: Config) -> dict[str, str]:

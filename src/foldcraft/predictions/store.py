@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foldcraft.common import checksums
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.files import parse_json, read_bytes, write_atomic
 from foldcraft.common.rows import positions
 from foldcraft.metrics import spaces
@@ -156,7 +156,9 @@ def read(path: Path) -> Predictions:
     except FoldcraftError:
         raise
     except Exception as error:  # a reader of damaged files raises errors of every kind
-        raise FoldcraftError(f"damaged predictions: {error}", path, "delete it and run the command again") from None
+        raise FoldcraftError(
+            f"damaged predictions: {said_by(error)}", path, "delete it and run the command again"
+        ) from None
     if not same_order:
         raise FoldcraftError("damaged predictions: ids differ between views", path, "delete it and run again")
     return Predictions(ids, views, predicted, origin, baseline)

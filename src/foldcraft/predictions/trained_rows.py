@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foldcraft.common import checksums
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.files import locked, parse_json, read_bytes, remove_leftovers, write_atomic
 from foldcraft.common.paths import rows_file
 from foldcraft.data.folds import Folds
@@ -93,7 +93,7 @@ def _parsed(path: Path) -> tuple[dict[str, list[Any]], str]:
     except (FoldcraftError, FileNotFoundError):
         raise
     except Exception as error:  # a reader of damaged files raises errors of every kind
-        raise FoldcraftError(f"damaged training rows: {error}", path, f"delete it; {AGAIN}") from None
+        raise FoldcraftError(f"damaged training rows: {said_by(error)}", path, f"delete it; {AGAIN}") from None
     return columns, about
 
 
@@ -119,4 +119,4 @@ def read(path: Path) -> TrainedRows:
         fold = np.array(columns[FOLD], dtype=np.int64)
         return TrainedRows(rows, Folds(np.array(columns[ID], dtype=str), fold, **about["folds"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise FoldcraftError(f"damaged training rows: {error}", path, f"delete it; {AGAIN}") from None
+        raise FoldcraftError(f"damaged training rows: {said_by(error)}", path, f"delete it; {AGAIN}") from None

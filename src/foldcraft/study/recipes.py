@@ -4,9 +4,11 @@ What `src/diagnose.py` advises and what `src/compete.py` runs is written from he
 comparisons that each choice rests on.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -24,6 +26,7 @@ PARTS_LR = {"lora": 1e-3, "norm": 3e-3}  # where a part of the weights is traine
 MOST_COPIES, MOST_LEARNED = 16, 4000  # of an image; rows that a probe learns from with them
 COPIES_PRESET = "medium"  # of these copies
 POOL = "pool"  # name of the experiment that has all nets of the pool under one head
+PLACE = ("machine", "tracking", "runs", "scratch")  # sections that are of a place, and not of an experiment
 Mode = Literal["full", "norm", "lora"]
 
 
@@ -92,7 +95,9 @@ class Recipe:
                 flow = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=1000)
                 lines.append(f"{name}: {flow.strip()}")
             else:
-                lines.append(f"{name}: {values}")
+                lines.append(
+                    f"{name}: {json.dumps(values, ensure_ascii=False)}"
+                )  # which is YAML, whatever a path holds
         return "\n".join(lines) + "\n"
 
     def updated(self, name: str, **sections: Mapping[str, Any] | int) -> "Recipe":
@@ -200,4 +205,13 @@ def _common(config: Config, looks: Looks, seen: Sequence[str]) -> dict[str, Any]
         "images": {"size": config.images.size, **config.images.model_dump(mode="json", exclude_defaults=True)},
         "augment": augment,
         "tta": {"views": ["identity", *seen]},
+        **{name: _of_place(config, name) for name in PLACE},
     }
+
+
+def _of_place(config: Config, name: str) -> dict[str, Any] | str:
+    """What a section says of where and how experiments are run; nothing where it says what it says anyway."""
+    value = getattr(config, name)
+    if isinstance(value, Path):
+        return {} if value == Config.model_fields[name].default else str(value)
+    return value.model_dump(mode="json", exclude_defaults=True)

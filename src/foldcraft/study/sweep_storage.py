@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-from foldcraft.common.errors import FoldcraftError, shorten
+from foldcraft.common.errors import FoldcraftError, said_by, shorten
 from foldcraft.common.files import cannot_write
 
 
@@ -37,7 +37,7 @@ def open_study(folder: Path, name: str, maximize: bool, url: str | None = None) 
         raise cannot_write(old if old.is_file() else file, OSError(str(error))) from None
     except ValueError as error:
         raise FoldcraftError(
-            f"damaged: {error}", file, "delete it; trials that are finished are not trained again"
+            f"damaged: {said_by(error)}", file, "delete it; trials that are finished are not trained again"
         ) from None
 
 

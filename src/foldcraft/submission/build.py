@@ -183,13 +183,13 @@ def submit_blend(
     part: FinishedExperiment | None = None,
 ) -> Submission:
     """The same of a blend that is known; `submit` says what is raised."""
+    name = name or (f"{joined_name([*members, part])}-mixed" if part else joined_name(members))
     if part:
         blend.complete([part], callback)
-        members, result = [*members, part], unfinished.mixed(result, part)
+        result = unfinished.mixed(result, part)
     competition = members[0].experiment.competition
     frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
-    name = name or joined_name(members)
-    entry = _entry(members, result)
+    entry = _entry([member.name for member in members] + ([f"+{part.name}"] if part else []), competition, result)
     if out is None:
         written = write(frames, folder, name, entry)
     else:
@@ -199,12 +199,12 @@ def submit_blend(
     return Submission(written, result, entry, sum(map(len, frames.values())), len(frames))
 
 
-def _entry(members: Sequence[FinishedExperiment], result: Combined) -> dict[str, object]:
-    """What the ledger says of a blend."""
-    chosen, competition = result.selection.chosen, members[0].experiment.competition
+def _entry(names: Sequence[str], competition: Competition, result: Combined) -> dict[str, object]:
+    """What the ledger says of a blend of experiments of these names."""
+    chosen = result.selection.chosen
     return {
         "competition": competition.name,
-        "experiments": " ".join(member.name for member in members),
+        "experiments": " ".join(names),
         "weights": " ".join(f"{share:.3f}" for share in result.shares),
         "metric": competition.metric.name,
         "nested": f"{chosen.score.value:.5f}",

@@ -28,7 +28,7 @@ import safetensors.numpy
 from foldcraft.common import checksums
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import DistillConfig
-from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError, listing, said_by
 from foldcraft.common.files import check_readable, write_atomic
 from foldcraft.common.paths import FoldFolder, hardware_file
 from foldcraft.data.images.image_cache import ImageStore
@@ -177,7 +177,9 @@ def _recall(file: Path, key: str) -> TeacherPredictions | None:
         checksums.check(said.get(checksums.KEY), _checksum(answers, said["key"]))
         return answers if said["key"] == key else None
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FoldcraftError(f"damaged answers of the teachers: {error}", file, "delete it and run again") from None
+        raise FoldcraftError(
+            f"damaged answers of the teachers: {said_by(error)}", file, "delete it and run again"
+        ) from None
 
 
 def distillation_targets(

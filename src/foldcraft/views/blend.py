@@ -52,10 +52,12 @@ def mixed_in(result: Combined, part: FinishedExperiment) -> str:
     gain = unfinished.gain(part, result.rows, result.selection.undecided)
     found, space = part.oof(), result.truth.space
     counted = part.experiment.competition.counted(found.rows)
-    warning = "warning: " if gain.is_real_loss else ""
+    size = f"{abs(gain.value):.1%} ± {gain.error:.1%}"
+    effect = f"takes {size} off" if gain.value >= 0 else f"adds {size} to"
+    warning, mend = ("warning: ", "; leave --mix-in out") if gain.is_real_loss else ("", "")
     return (
-        f"{warning}{part.name}, fold {listing(part.done_folds)}, is mixed in evenly: it takes {gain.value:+.1%} ± "
-        f"{gain.error:.1%} off the {space.loss_name} of its {counted}; the scores above are of the blend without it"
+        f"{warning}{part.name}, fold {listing(part.done_folds)}, is mixed in evenly: it {effect} the "
+        f"{space.loss_name} of its {counted}; the scores above are of the blend without it{mend}"
     )
 
 

@@ -42,6 +42,7 @@ USAGE = (
     (r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)", "{0} is {1}, and must be one of {2}"),
     (r"argument (\S+): expected at least one argument", "{0} needs one or more words behind it"),
     (r"argument (\S+): expected .*", "{0} needs a word behind it, which does not begin with -"),
+    (r"argument (\S+): not allowed with argument (\S+)", "{0} does not go with {1}"),
     (r"argument (\S+): ignored explicit argument (.*)", "{0} takes no word, and has {1}"),
     (r"the following arguments are required: (.*)", "{0} is missing"),
 )
@@ -56,6 +57,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         self._given = args or ()
+        self._check_given_once()
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -64,6 +66,13 @@ class Parser(argparse.ArgumentParser):
             raise FoldcraftError(f"unknown option {shorten(name, 60)!r}", "command line", self._meant(name, value))
         said = next((words.format(*found) for pattern, words in USAGE if (found := _parts(pattern, message))), message)
         raise FoldcraftError(shorten(said, 200), "command line", "see --help")
+
+    def _check_given_once(self) -> None:
+        """argparse would take what was given last, and forget the rest without a word."""
+        words = [word.partition("=")[0] for word in self._given]
+        for word, action in self._option_string_actions.items():
+            if action.nargs != 0 and words.count(word) > 1:
+                raise FoldcraftError(f"{word} is given twice", "command line", "give it once, with all that it needs")
 
     def _unknown(self, message: str) -> str | None:
         """The word that is no option, where that is what is wrong: a required one may be there under a wrong name."""
@@ -163,6 +172,9 @@ def load_configs(args: argparse.Namespace, *more: str) -> list[Config]:
     names, overrides = words_of(args)
     names = [*(names or [DEFAULT_CONFIG]), *more]
     for name in names:
+        if os.path.isdir(name):
+            hint = f"--config takes a YAML file; python src/start.py {name} writes one"
+            raise FoldcraftError("is a folder, and no config", name, hint)
         if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(name):
             raise FoldcraftError(
                 f"{name!r} is neither a YAML file nor key=value", "command line", "for instance optim.lr=0.0005"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # actions that are shown as done while others run
 COLUMNS = ["", "action", "time", "gain", "nested OOF", "95 % interval", "why, or what came of it"]
-HELPED = 3  # actions that are named at the end
+HELPED, WORTH_NAMING = 3, 0.005  # actions that are named at the end, and the share of the loss that they took at least
 
 
 @contextmanager
@@ -163,7 +163,9 @@ def summary(entries: Sequence[Entry]) -> list[str]:
     ]
     if written.mixed_in:
         sentences.append(f"Mixed into it evenly, and not yet in that score: {written.mixed_in}.")
-    gains = sorted((entry for entry in kept[1:] if (entry.gain or 0) > 0), key=lambda entry: -(entry.gain or 0))
+    gains = sorted(
+        (entry for entry in kept[1:] if (entry.gain or 0) >= WORTH_NAMING), key=lambda entry: -(entry.gain or 0)
+    )
     if gains:
         helped = [f"{entry.action} ({entry.gain:.0%} of the loss: {entry.why})" for entry in gains[:HELPED]]
         sentences.append(f"What helped most: {'; '.join(helped)}.")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from foldcraft.common import checksums, fingerprint, local_copy
 from foldcraft.common.checked_array import DamagedRows, RowFile, RowWriter, read_usable
-from foldcraft.common.errors import FoldcraftError, counted, shorten
+from foldcraft.common.errors import FoldcraftError, counted, said_by, shorten
 from foldcraft.common.files import cannot_write, locked, remove_leftovers, temporary_beside
 from foldcraft.data.images.image_reading import bands, decode, has_bands_left_out
 from foldcraft.data.images.sources import MadeSource, Source, files_of, is_there
@@ -186,7 +186,7 @@ class ImageStore:
             return self.rows[row]
         except DamagedRows as error:
             hint = "delete it and run the same command again, which makes it anew"
-            raise FoldcraftError(f"damaged image cache: {error}", self.path, hint) from None
+            raise FoldcraftError(f"damaged image cache: {said_by(error)}", self.path, hint) from None
 
     def __getstate__(self) -> tuple[Path, bool]:
         return (self.path, self.rows is not None)  # a worker process maps the file itself; no pixel is copied to it

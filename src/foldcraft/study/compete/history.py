@@ -10,7 +10,7 @@ import numpy as np
 
 from foldcraft.common import checksums
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError, listing
+from foldcraft.common.errors import FoldcraftError, listing, said_by
 from foldcraft.common.files import read_bytes, write_atomic
 from foldcraft.common.paths import study_folder
 from foldcraft.ensemble.best_so_far import Step
@@ -171,7 +171,7 @@ class History:
             with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as found:
                 return Step(found["answers"], found["undecided"])
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FoldcraftError(f"damaged: {error}", path, anew(self.folder)) from None
+            raise FoldcraftError(f"damaged: {said_by(error)}", path, anew(self.folder)) from None
 
 
 def of_kept_blend(entries: Iterable[Entry]) -> list[Entry]:
@@ -197,7 +197,7 @@ def _read(file: Path) -> dict[str, Any]:
         about = {"data": kept["data"], "settings": kept.get("settings", {})}
         return {**about, "notes": kept["notes"], "entries": list(map(_entry, kept["entries"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FoldcraftError(f"damaged: {error}", file, anew(file.parent)) from None
+        raise FoldcraftError(f"damaged: {said_by(error)}", file, anew(file.parent)) from None
 
 
 def _what_differs(before: object, now: Mapping[str, str]) -> str:

@@ -285,16 +285,10 @@ class Competing:
 
     def _experiment(self, recipe: Recipe, why: str) -> tuple[Experiment, Path]:
         """The action as an experiment, its config written."""
-        shared = {
-            **({"runs": str(self.config.runs), "scratch": str(self.config.scratch)}),
-            "machine": self.config.machine.model_dump(mode="json", exclude_defaults=True),
-            "tracking": self.config.tracking.model_dump(mode="json", exclude_defaults=True),
-        }
-        whole = replace(recipe, sections={**recipe.sections, **shared})
         file = self.folder / f"{recipe.name}.yaml"
-        write_config(file, whole.text(f"{HEAD}\n# {why}"), MARK)
+        write_config(file, recipe.text(f"{HEAD}\n# {why}"), MARK)
         name = config_file.load(file).as_trial().experiment
-        named = replace(whole, sections={"experiment": name, **whole.sections})
+        named = replace(recipe, sections={"experiment": name, **recipe.sections})
         write_config(file, named.text(f"{HEAD}\n# {why}"), MARK)
         return Experiment.on(config_file.load(file), self.base.competition, self.base.folds), file
 
@@ -408,7 +402,7 @@ def shared_settings(config: Config) -> dict[str, str]:
         f"{kind}: {section}.{setting}": str(value)
         for kind, recipe in made.items()
         for section, values in recipe.sections.items()
-        if section not in ("competition", "folds")  # these are in `data_digest`
+        if section not in ("competition", "folds", *recipes.PLACE)  # the first two are in `data_digest`
         for setting, value in values.items()
     }
     for view in (*diagnose.VIEWS, *diagnose.TURNS):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from foldcraft.common.callbacks import Callback
 from foldcraft.common.config import Config
-from foldcraft.common.errors import FoldcraftError
+from foldcraft.common.errors import FoldcraftError, said_by
 from foldcraft.common.paths import report_file, study_folder
 from foldcraft.data.images.sources import Source, files_of
 from foldcraft.data.targets.classes import Classes
@@ -219,4 +219,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise FoldcraftError(f"damaged: {error}", path, "delete it and run the command that writes it again") from None
+        raise FoldcraftError(
+            f"damaged: {said_by(error)}", path, "delete it and run the command that writes it again"
+        ) from None
