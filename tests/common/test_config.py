@@ -136,6 +136,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path):
     )
 
 
+def test_a_file_that_is_no_config_yet_is_told_what_writes_one(tmp_path: Path):
+    path = write(tmp_path / "a.yaml", "")
+    with pytest.raises(FoldcraftError) as error:
+        load(path)
+    said = "'competition' is missing | 'backbone' is missing; `python src/start.py FOLDER` writes a whole config"
+    assert str(error.value) == f"{path}: {said}"
+
+
 def test_of_many_mistakes_the_first_are_told(tmp_path: Path):
     path = write(tmp_path / "a.yaml", LEAST + "augment: {transforms: [" + ", ".join(["{a: [x]}"] * 50) + "]}\n")
     with pytest.raises(FoldcraftError) as error:

@@ -14,7 +14,7 @@ LONGEST_VALUE = 60
 Problem = Mapping[str, Any]
 
 # What a value must be, by pydantic's name of the mistake; in braces what it says of the field.
-START = ", `python src/start.py FOLDER` writes a config"
+START = "`python src/start.py FOLDER` writes a whole config"
 MUST = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -57,10 +57,11 @@ def told(error: ValidationError, values: Any, place_of: Callable[[str, bool], st
         if key in deepest:
             is_known = all(problem["type"] != "extra_forbidden" for problem in problems)
             lines.append((place_of(".".join(key), is_known), _line(key, problems)))
-    return _joined(list(dict.fromkeys((place, line(place)) for place, line in lines)))
+    is_no_config = all(problem["type"] == "missing" for problem in error.errors()) and ("competition",) in found
+    return _joined(list(dict.fromkeys((place, line(place)) for place, line in lines)), START if is_no_config else None)
 
 
-def _joined(lines: Sequence[tuple[str, str]]) -> FoldcraftError:
+def _joined(lines: Sequence[tuple[str, str]], hint: str | None) -> FoldcraftError:
     """One error of many: a place that several share is named once."""
     first, text = lines[0]
     place, shown = first, 1
@@ -70,7 +71,7 @@ def _joined(lines: Sequence[tuple[str, str]]) -> FoldcraftError:
             break
         text, place, shown = text + more, now, shown + 1
     left = len(lines) - shown
-    return FoldcraftError(f"{text} | and {left} more" if left else text, first)
+    return FoldcraftError(f"{text} | and {left} more" if left else text, first, hint)
 
 
 def _key(problem: Problem, values: Any) -> tuple[str, ...]:
@@ -92,7 +93,7 @@ def _line(parts: tuple[str, ...], problems: Sequence[Problem]) -> Callable[[str]
     if "extra_forbidden" in kinds:
         return lambda _: f"unknown key {key!r}, {suggest_key(key)}"
     if "missing" in kinds:
-        return lambda _: f"{key!r} is missing{START if key == 'competition' else ''}"
+        return lambda _: f"{key!r} is missing"
     said = _said(problems)
     return lambda place: said if f": {key}=" in place else f"{key} {said}"
 
