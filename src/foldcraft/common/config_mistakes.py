@@ -13,8 +13,8 @@ LONGEST_LINE = 260  # characters from which on mistakes are only counted
 LONGEST_VALUE = 60
 Problem = Mapping[str, Any]
 
-# What a value must be, by pydantic's name of the mistake; in braces what it says of the field.
 START = "`python src/start.py FOLDER` writes a whole config"
+# What a value must be, by pydantic's name of the mistake; in braces what it says of the field.
 MUST = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",

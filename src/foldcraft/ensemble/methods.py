@@ -390,5 +390,5 @@ def named(name: str, metric: Metric) -> Method:
         raise FoldcraftError(f"no blending method is called {name!r}", "--method", suggest(name, list(METHODS)))
     if not METHODS[name].suits(metric):
         suited = [each for each, method in METHODS.items() if method.suits(metric)]
-        raise FoldcraftError(f"{name} is not for {metric.title}", "--method", f"choose of {listing(suited)}")
+        raise FoldcraftError(f"{name} is not for {metric.title}", "--method", f"choose one of {listing(suited)}")
     return METHODS[name]()

@@ -51,7 +51,7 @@ def gain(member: FinishedExperiment, rows: np.ndarray, undecided: np.ndarray) ->
 def mixed(result: Combined, member: FinishedExperiment) -> Combined:
     """The blend with its predictions of the test set mixed so; its scores stay those of the blend without.
 
-    The blend's decision rule is kept.
+    The blend's decision rule is kept. What the experiment predicts of the test set must be there (`blend.complete`).
     """
     found, said = member.oof(), member.test_answers()
     space = result.truth.space

@@ -95,9 +95,8 @@ class Recipe:
                 flow = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=1000)
                 lines.append(f"{name}: {flow.strip()}")
             else:
-                lines.append(
-                    f"{name}: {json.dumps(values, ensure_ascii=False)}"
-                )  # which is YAML, whatever a path holds
+                scalar = json.dumps(values, ensure_ascii=False)  # which is YAML, whatever a path holds
+                lines.append(f"{name}: {scalar}")
         return "\n".join(lines) + "\n"
 
     def updated(self, name: str, **sections: Mapping[str, Any] | int) -> "Recipe":

@@ -169,7 +169,7 @@ def submit(
     _warn_of_gaps(members, callback)
     if part:
         unfinished.check(members, part)
-    blend.complete([*members, *([part] if part else [])], callback)
+    blend.complete([*members, part] if part else members, callback)
     return submit_blend(members, blend.combine(members, methods), name, callback, folder, out, part)
 
 
@@ -182,14 +182,16 @@ def submit_blend(
     out: Path | None = None,
     part: FinishedExperiment | None = None,
 ) -> Submission:
-    """The same of a blend that is known; `submit` says what is raised."""
-    name = name or (f"{joined_name([*members, part])}-mixed" if part else joined_name(members))
+    """The same of a blend that is known, and of a part whose predictions are complete; `submit` says what is raised."""
+    names = [member.name for member in members]
     if part:
-        blend.complete([part], callback)
         result = unfinished.mixed(result, part)
+        name = name or f"{joined_name([*members, part])}-mixed"
+        names.append(f"+{part.name}")
     competition = members[0].experiment.competition
     frames = form_inference.files(competition).filled(competition.answers.test_ids, result.test)
-    entry = _entry([member.name for member in members] + ([f"+{part.name}"] if part else []), competition, result)
+    name = name or joined_name(members)
+    entry = _entry(names, competition, result)
     if out is None:
         written = write(frames, folder, name, entry)
     else:

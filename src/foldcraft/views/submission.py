@@ -41,6 +41,7 @@ def submit(
     terminal.say(f"{verb} {path}: {rows}, checked; {entered}")
     if doubt:
         terminal.say(f"warning: {doubt}")
-    if is_new and (warning := tracking.track_submission([*members, *([part] if part else [])], path, submission.entry)):
+    of = [*members, part] if part else members
+    if is_new and (warning := tracking.track_submission(of, path, submission.entry)):
         terminal.say(warning)
     return path, submission.combined

@@ -93,6 +93,8 @@ class BlendSoFar:
         """Write the submission of the blend that is kept, a part mixed in; where it is."""
         if self._kept_result is None:
             self._kept_result = blend.combine(self.kept)
+        if part:
+            blend.complete([part], callback)
         return str(build.submit_blend(self.kept, self._kept_result, name, callback, part=part).written.path)
 
     def gain_of_part(self, member: FinishedExperiment) -> Belief:
